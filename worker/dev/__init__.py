@@ -1,0 +1,1 @@
+"""Real parts for demo, dev and tests: an embedded Redis, a fake endpoint."""

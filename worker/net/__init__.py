@@ -1,0 +1,1 @@
+"""The wire: calls to endpoints and what can happen to them."""
