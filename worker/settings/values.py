@@ -1,0 +1,151 @@
+"""Settings, first step: the text of one setting to its value, or a ValueError that says what it must be."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How one kind of setting is read: `read` returns the value or raises ValueError; `expects` is for the page."""
+
+    expects: str
+    read: Callable[[str], Any]
+
+
+def whole(low: int, high: int) -> Reader:
+    """Read a whole number from `low` to `high`, both included."""
+    expects = f"a whole number from {low} to {high}"
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", text) or not low <= int(text) <= high:
+            raise ValueError(f"it must be {expects}")
+        return int(text)
+
+    return Reader(expects, read)
+
+
+def seconds(low: float, high: float) -> Reader:
+    """Read a number of seconds from `low` to `high`, both included."""
+    expects = f"seconds from {low:g} to {high:.15g}"
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise ValueError(f"it must be a number of {expects}")
+        return value
+
+    return Reader(expects, read)
+
+
+def choice(*words: str) -> Reader:
+    """Read one of a few words."""
+    expects = " or ".join(words)
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"it must be {expects}")
+        return text
+
+    return Reader(expects, read)
+
+
+def _flag(text: str) -> bool:
+    known = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if text.lower() not in known:
+        raise ValueError("it must be true or false")
+    return known[text.lower()]
+
+
+def _database_url(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    if scheme in ("sqlite", "sqlite+pysqlite"):
+        path = rest.partition("?")[0]
+        if len(path) < 2 or not path.startswith("/") or path == "/:memory:":
+            raise ValueError("the worker's processes share a file: write sqlite:////path/of/afterword.db")
+        return f"sqlite://{rest}"
+    if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        return f"postgresql+psycopg://{rest}"
+    raise ValueError("it must begin with postgresql:// (psycopg 3 is used) or sqlite:////")
+
+
+def _redis_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise ValueError("it must be redis://host:6379/0, or rediss:// for TLS")
+    if not re.fullmatch(r"/?[0-9]*", parts.path):
+        raise ValueError("its path must be the number of a database, as in redis://host:6379/0")
+    return text
+
+
+def completions_url(text: str) -> str:
+    """Return the address requests are POSTed to.
+
+    No path: `/v1/chat/completions` is added. A path that ends in `/chat/completions` is used as it is. Any other
+    path is what OpenAI's clients call `base_url`: `/chat/completions` is added. A query stays where it is.
+    """
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
+        raise ValueError("it must be an address such as https://api.example.com or http://127.0.0.1:8000/v1")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("it must not hold a user or password; a key belongs into the endpoint's key")
+    path = parts.path.rstrip("/")
+    if not path.endswith("/chat/completions"):
+        path = f"{path or '/v1'}/chat/completions"
+    return urlunsplit(parts._replace(path=path))
+
+
+def _proxy(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it must be the address of an HTTP proxy, as in http://proxy.example.com:3128")
+    return text
+
+
+def _key(text: str) -> str:
+    # It becomes a header's value: a line break in it would start a header of its own.
+    if not re.fullmatch(r"[\x21-\x7e]{1,4096}", text):
+        raise ValueError("it must be one word of printable ASCII characters")
+    return text
+
+
+def _endpoint_name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise ValueError("it must be up to 64 of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit")
+    return text
+
+
+def _schema(text: str) -> str:
+    if not SCHEMA.fullmatch(text) or text.startswith("pg_"):
+        raise ValueError("it must be a plain PostgreSQL name: a-z, 0-9 and '_', up to 63, not beginning with pg_")
+    return text
+
+
+def _file(text: str) -> str:
+    if not Path(text).is_file():
+        raise ValueError("there is no such file")
+    return text
+
+
+FLAG = Reader("true or false", _flag)
+DATABASE_URL = Reader("postgresql://user:password@host/name or sqlite:////path", _database_url)
+REDIS_URL = Reader("redis://host:6379/0 or rediss://…", _redis_url)
+COMPLETIONS_URL = Reader("https://host, its base_url, or the whole address", completions_url)
+PROXY = Reader("http://host:port", _proxy)
+KEY = Reader("one word", _key)
+ENDPOINT_NAME = Reader("a name", _endpoint_name)
+SCHEMA_NAME = Reader("a name", _schema)
+FILE = Reader("path of a file", _file)
+FOLDER = Reader("path of a folder", Path)
