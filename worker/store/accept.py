@@ -1,0 +1,226 @@
+"""ACCEPT: what was decoded becomes rows, in one transaction: queued jobs, refused jobs, aliases, dead letters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Executable, bindparam, func, insert, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+
+from worker.core.clean import clean_json, clean_text
+from worker.core.lifecycle import Status
+from worker.core.message import DeadLetter, Job, Refusal, conflict
+from worker.store import finish
+from worker.store.clock import from_now, now, seconds_until
+from worker.store.tables import aliases, dead_letters, jobs, requests
+from worker.store.types import Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message as it came from a door, and what core made of it. `alias` is an id the door gave besides its own."""
+
+    queue: str
+    raw: bytes
+    read: Job | Refusal | DeadLetter
+    alias: str | None = None
+
+    @property
+    def job(self) -> Job:
+        assert not isinstance(self.read, DeadLetter)
+        return self.read.job if isinstance(self.read, Refusal) else self.read
+
+
+class Accepted(NamedTuple):
+    """What became of one message: queued, refused, duplicate, conflict or dead; `due`: it may start at once."""
+
+    job_id: str | None
+    outcome: str
+    priority: int = 5
+    due: bool = False
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one transaction is about to write."""
+
+    accepted: list[Accepted] = field(default_factory=list)
+    letters: list[dict[str, Any]] = field(default_factory=list)
+    aliases: list[dict[str, Any]] = field(default_factory=list)
+    again: list[Entry] = field(default_factory=list)
+
+    def bury(self, entry: Entry, letter: DeadLetter) -> None:
+        self.letters.append(
+            {
+                "queue": entry.queue,
+                "reason": letter.reason,
+                "message": clean_text(letter.message),
+                "job_id": letter.id,
+                "entry": entry.raw,
+            }
+        )
+        self.accepted.append(Accepted(letter.id, "dead"))
+
+    def alias(self, used: str | None, job_id: str, outcome: str) -> None:
+        if used is not None and used != job_id:
+            self.aliases.append({"id": used, "job_id": job_id, "outcome": outcome})
+
+
+def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float) -> list[Accepted]:
+    """Write rows for every entry; return what became of each, in no particular order.
+
+    The same id or idempotency key with the same request is one job, however often and by whichever door it comes.
+    Another request under a used key becomes a visible failed job; another request under a used id has no row it could
+    become and is a dead letter. Nothing is dropped. `job_ttl_s` is the deadline of jobs that name none.
+    """
+    batch = _Batch()
+    first: dict[str, Entry] = {}
+    losers: list[Entry] = []
+    for entry in entries:
+        if isinstance(entry.read, DeadLetter):
+            batch.bury(entry, entry.read)
+        elif first.setdefault(entry.job.id, entry) is not entry:
+            losers.append(entry)
+    written = _insert(connection, list(first.values()), batch, job_ttl_s=job_ttl_s)
+    losers += [entry for job_id, entry in first.items() if job_id not in written]
+    if losers:
+        _resolve(connection, losers, batch)
+        _insert(connection, batch.again, batch, job_ttl_s=job_ttl_s)
+    if batch.aliases:
+        statement = _upsert(connection, aliases).on_conflict_do_nothing().values(created_at=now())
+        connection.execute(statement, batch.aliases)
+    if batch.letters:
+        connection.execute(insert(dead_letters).values(created_at=now()), batch.letters)
+    finish.number(connection, {a.job_id for a in batch.accepted if a.job_id and a.outcome in ("refused", "conflict")})
+    return batch.accepted
+
+
+def _upsert(connection: Connection, table: Any) -> Any:
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def _insert(connection: Connection, entries: list[Entry], batch: _Batch, *, job_ttl_s: float) -> set[str]:
+    """Insert what no row stands in the way of; return the ids that were inserted."""
+    # In the order of the ids, so that two processes with the same entries do not lock each other out.
+    entries = sorted(entries, key=lambda entry: entry.job.id)
+    waiting = [entry for entry in entries if isinstance(entry.read, Job)]
+    refused = [entry for entry in entries if isinstance(entry.read, Refusal)]
+    due: dict[str, bool] = {}
+    for group, statement in ((waiting, _queued(connection, job_ttl_s)), (refused, _failed(connection, job_ttl_s))):
+        if group:
+            rows = connection.execute(statement, [_row(entry) for entry in group])
+            due |= {job_id: wait_s <= 0 for job_id, wait_s in rows}
+    written = [entry for entry in entries if entry.job.id in due]
+    if written:
+        connection.execute(insert(requests), [_body(entry.job) for entry in written])
+    for entry in written:
+        batch.alias(entry.alias, entry.job.id, "accepted")
+        batch.accepted.append(Accepted(entry.job.id, _outcome(entry), entry.job.priority, due[entry.job.id]))
+    return set(due)
+
+
+def _outcome(entry: Entry) -> str:
+    if not isinstance(entry.read, Refusal):
+        return "queued"
+    return "conflict" if entry.read.code == "idempotency_conflict" else "refused"
+
+
+def _statement(connection: Connection, job_ttl_s: float, **values: Any) -> Executable:
+    statement = _upsert(connection, jobs).values(
+        run_at=func.coalesce(bindparam("given_start", type_=Instant()), now()),
+        deadline=func.coalesce(bindparam("given_deadline", type_=Instant()), from_now(job_ttl_s)),
+        created_at=now(),
+        **values,
+    )
+    returning = statement.on_conflict_do_nothing().returning(jobs.c.id, seconds_until(jobs.c.run_at))
+    assert isinstance(returning, Executable)
+    return returning
+
+
+def _queued(connection: Connection, job_ttl_s: float) -> Executable:
+    return _statement(connection, job_ttl_s, status=Status.queued)
+
+
+def _failed(connection: Connection, job_ttl_s: float) -> Executable:
+    return _statement(connection, job_ttl_s, status=Status.failed, finished_at=now())
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    job = entry.job
+    row = {
+        "id": job.id,
+        "tenant": job.tenant,
+        "endpoint": job.endpoint,
+        "model": job.model,
+        "priority": job.priority,
+        "not_before": job.not_before,
+        "given_start": job.not_before,
+        "given_deadline": job.deadline,
+        "max_attempts": job.max_attempts,
+        "timeout_s": job.timeout_s,
+        "streamed": job.streamed,
+        "choices": job.n,
+        "batch": job.batch,
+        "custom_id": job.custom_id,
+        "idempotency_key": job.idempotency_key,
+        "owns_key": job.idempotency_key is not None and not isinstance(entry.read, Refusal),
+        "fingerprint": job.fingerprint,
+        "ordering_key": job.ordering_key,
+        "traceparent": job.traceparent,
+        "webhook": job.webhook,
+        "metadata": None if job.metadata is None else clean_json(job.metadata),
+    }
+    if isinstance(entry.read, Refusal):
+        faults = [{"path": fault.path, "message": fault.message} for fault in entry.read.faults]
+        row |= {
+            "error_code": entry.read.code,
+            "error_message": clean_text(entry.read.message),
+            "error": clean_json({"code": entry.read.code, "message": entry.read.message, "faults": faults}),
+        }
+    return row
+
+
+def _body(job: Job) -> dict[str, Any]:
+    return {
+        "job_id": job.id,
+        "body": job.request.encode("utf-8", "surrogatepass"),
+        "request": clean_json(job.request) if job.request else None,
+    }
+
+
+def _resolve(connection: Connection, losers: list[Entry], batch: _Batch) -> None:
+    """Find the row that stood in each entry's way, and decide what the entry becomes."""
+    columns = select(jobs.c.id, jobs.c.tenant, jobs.c.idempotency_key, jobs.c.fingerprint)
+    ids = sorted({entry.job.id for entry in losers})
+    by_id = {row.id: row for row in connection.execute(columns.where(jobs.c.id.in_(ids)))}
+    known = dict(connection.execute(select(aliases.c.id, aliases.c.job_id).where(aliases.c.id.in_(ids))).tuples().all())
+    keys = sorted({(entry.job.tenant, entry.job.idempotency_key) for entry in losers if entry.job.idempotency_key})
+    owner = columns.where(tuple_(jobs.c.tenant, jobs.c.idempotency_key).in_(keys), jobs.c.owns_key)
+    by_key = {(row.tenant, row.idempotency_key): row for row in connection.execute(owner)} if keys else {}
+    for entry in losers:
+        job = entry.job
+        if row := by_id.get(job.id):
+            if (row.tenant, row.fingerprint) == (job.tenant, job.fingerprint):
+                batch.accepted.append(Accepted(job.id, "duplicate"))
+                batch.alias(entry.alias, job.id, "duplicate")
+            else:
+                batch.bury(entry, _taken(job.id))
+        elif job.id in known:
+            batch.accepted.append(Accepted(known[job.id], "duplicate"))
+        elif row := by_key.get((job.tenant, job.idempotency_key)):
+            if row.fingerprint == job.fingerprint:
+                batch.accepted.append(Accepted(row.id, "duplicate"))
+                batch.alias(job.id, row.id, "duplicate")
+                batch.alias(entry.alias, row.id, "duplicate")
+            else:
+                batch.again.append(Entry(entry.queue, entry.raw, conflict(job, row.id), entry.alias))
+        else:  # what stood in the way is gone
+            batch.again.append(entry)
+
+
+def _taken(job_id: str) -> DeadLetter:
+    return DeadLetter(
+        reason="id_conflict",
+        message=f"the id {job_id} is already the id of another request; give every request an id of its own",
+        id=job_id,
+    )

@@ -1,0 +1,155 @@
+"""Group commit: what arrives together commits together, through one writer thread a process.
+
+The event loop awaits `submit(function, item)`; the thread takes all that has arrived, calls each store function once
+with its list of items, and commits once. One bad item never fails its neighbours: when a transaction fails, its items
+are done again one by one. While the database is away the thread waits, and what it holds is kept.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+from worker.store.engine import is_away, is_busy
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+StoreFunction = Callable[[Connection, Sequence[Item]], list[Result]]
+
+AWAY_S = (0.1, 5.0)  # first and longest pause while the database is away
+BUSY_TRIES = 5
+
+log = structlog.get_logger()
+
+
+class BatcherClosed(RuntimeError):
+    """The writer has ended; nothing more is written by this process."""
+
+
+@dataclass(slots=True, eq=False)
+class _Write:
+    function: Callable[..., list[Any]]
+    item: Any
+    size: int
+    future: "Future[Any]" = field(default_factory=Future)
+
+
+class Batcher:
+    """Runs store functions for a process, in batches of at most `max_items` items and `max_bytes` bytes."""
+
+    def __init__(self, engine: Engine, *, max_items: int = 100, max_bytes: int = 8 * 1024 * 1024) -> None:
+        self._engine = engine
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._waiting: deque[_Write] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="afterword-writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self, *, timeout_s: float) -> bool:
+        """Write what waits, then end; False when `timeout_s` was not enough (the database is away)."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    async def submit(self, function: StoreFunction[Item, Result], item: Item, *, size: int = 0) -> Result:
+        """Run `function` on `item` in the next transaction and return its result once that is committed.
+
+        The write is shielded: cancelling the caller does not undo it, and does not hide whether it happened.
+        """
+        future = self.put(function, item, size=size)
+        waiter = asyncio.wrap_future(future)
+        try:
+            return await asyncio.shield(waiter)
+        except asyncio.CancelledError:
+            if not waiter.done():
+                await asyncio.wait([waiter])
+            raise
+
+    def put(self, function: StoreFunction[Item, Result], item: Item, *, size: int = 0) -> "Future[Result]":
+        """Queue a write from any thread; the future is resolved after its commit."""
+        write = _Write(function, item, size)
+        with self._changed:
+            if self._closing:
+                raise BatcherClosed("the worker is ending; the write was not made")
+            self._waiting.append(write)
+            self._changed.notify()
+        return write.future
+
+    def _run(self) -> None:
+        while batch := self._take():
+            try:
+                self._write(batch)
+            except Exception as error:
+                # A defect in the writer itself: its callers learn of it, the thread goes on.
+                log.exception("writer.failed", items=len(batch))
+                for write in batch:
+                    if not write.future.done():
+                        write.future.set_exception(error)
+
+    def _take(self) -> list[_Write]:
+        with self._changed:
+            while not self._waiting:
+                if self._closing:
+                    return []
+                self._changed.wait()
+            batch = [self._waiting.popleft()]
+            size = batch[0].size
+            while self._waiting and len(batch) < self._max_items and size + self._waiting[0].size <= self._max_bytes:
+                batch.append(self._waiting.popleft())
+                size += batch[-1].size
+            return batch
+
+    def _write(self, batch: list[_Write]) -> None:
+        try:
+            results = self._transaction(batch)
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
+                return
+            log.warning("writer.batch_split", items=len(batch), error=type(error).__name__)
+            for write in batch:
+                self._write([write])
+            return
+        for write, result in results:
+            write.future.set_result(result)
+
+    def _transaction(self, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+        """Do the batch in one transaction; wait while the database is away, do it again when another was in the way."""
+        pause_s, tries = AWAY_S[0], 0
+        while True:
+            try:
+                with self._engine.begin() as connection:
+                    return _call(connection, batch)
+            except Exception as error:
+                if is_away(error):
+                    log.warning("database.away", items=len(batch), pause_s=pause_s)
+                elif is_busy(error) and tries < BUSY_TRIES:
+                    tries += 1
+                else:
+                    raise
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, AWAY_S[1])
+
+
+def _call(connection: Connection, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+    groups: dict[Callable[..., list[Any]], list[_Write]] = {}
+    for write in batch:
+        groups.setdefault(write.function, []).append(write)
+    results: list[tuple[_Write, Any]] = []
+    for function, writes in groups.items():
+        values = function(connection, [write.item for write in writes])
+        results.extend(zip(writes, values, strict=True))
+    return results

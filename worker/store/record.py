@@ -1,0 +1,151 @@
+"""RECORD: how an attempt ended. The job's move, the attempt's close and the answer commit together."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Boolean, Connection, bindparam, case, null, or_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from worker.core.lifecycle import Move, Outcome
+from worker.core.usage import TOKENS
+from worker.store import finish, moves
+from worker.store.clock import from_now, now, shifted
+from worker.store.tables import answers, attempts, jobs
+
+CLOSED = (
+    "error_code", "error_message", "http_status", "billed", "request_id", "retry_after_s", "headers",
+    "usage_requested", "usage_source", "usage_flags", "reported_cost", *TOKENS,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The end of one attempt.
+
+    `move` is None when the lease was lost: nothing of the job changes, but what is known of the attempt is kept.
+    `sent`: the connection opened, so the endpoint may have seen the request. Instants are given as seconds before now.
+    `attempt` holds the columns of CLOSED; `answer` those of the answers table, or None when no body came.
+    """
+
+    job_id: str
+    number: int
+    worker_id: str
+    move: Move | None
+    outcome: Outcome
+    sent: bool
+    counts: bool
+    attempt: Mapping[str, Any]
+    answer: Mapping[str, Any] | None = None
+    delay_s: float = 0.0
+    waiting_for: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    error: str | None = None
+    first_byte_ago_s: float | None = None
+    first_token_ago_s: float | None = None
+
+
+def record(connection: Connection, closings: Sequence[Closing]) -> list[bool]:
+    """Write each end; True where the job moved, False where another worker has it by now.
+
+    An answer is kept, and its attempt closed, in either case: tokens that were spent are a fact.
+    """
+    moved = _move(connection, closings)
+    _close(connection, closings)
+    kept = [_answer(closing) for closing in closings if closing.answer is not None]
+    if kept:
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        connection.execute(dialect.insert(answers).on_conflict_do_nothing(), kept)
+    finish.number(connection, [c.job_id for c in closings if c.job_id in moved and c.move is not None and c.move.final])
+    return [closing.job_id in moved for closing in closings]
+
+
+def _move(connection: Connection, closings: Sequence[Closing]) -> set[str]:
+    """Apply the moves, those with the same values in one statement, in the order of the ids."""
+    groups: dict[tuple[Any, ...], list[Closing]] = defaultdict(list)
+    for closing in closings:
+        if closing.move is not None:
+            groups[_values_key(closing)].append(closing)
+    moved: set[str] = set()
+    for group in groups.values():
+        first = group[0]
+        assert first.move is not None
+        moved |= moves.apply(
+            connection,
+            first.move,
+            [(closing.job_id, closing.number) for closing in group],
+            worker_id=first.worker_id,
+            changes=_changes(first),
+        )
+    return moved
+
+
+def _values_key(closing: Closing) -> tuple[Any, ...]:
+    failure = (closing.error_code, closing.error_message, closing.error)
+    return (closing.move, closing.worker_id, closing.counts, closing.delay_s, closing.waiting_for, failure)
+
+
+def _changes(closing: Closing) -> dict[str, Any]:
+    assert closing.move is not None
+    changes: dict[str, Any] = {
+        "error_code": closing.error_code,
+        "error_message": closing.error_message,
+        "error": closing.error,
+    }
+    if not closing.counts:
+        changes["attempts_used"] = jobs.c.attempts_used - 1
+    if closing.outcome is Outcome.completed:
+        changes["answer_attempt"] = jobs.c.attempt
+    if not closing.move.final:
+        changes |= {"run_at": from_now(closing.delay_s), "waiting_for": closing.waiting_for}
+    return changes
+
+
+def _close(connection: Connection, closings: Sequence[Closing]) -> None:
+    """Close the attempt rows, each once: a row that take-back closed as unknown still learns what is known."""
+    ended = [attempts.c.outcome.is_(None), attempts.c.outcome == Outcome.unknown]
+    statement = (
+        update(attempts)
+        .where(
+            attempts.c.job_id == bindparam("of_job"),
+            attempts.c.attempt == bindparam("of_attempt"),
+            or_(*ended),
+        )
+        .values(
+            outcome=bindparam("ended"),
+            finished_at=now(),
+            sent_at=case((bindparam("was_sent", type_=Boolean()), attempts.c.sent_at), else_=null()),
+            first_byte_at=_ago("byte_ago"),
+            first_token_at=_ago("token_ago"),
+            **{name: bindparam(f"new_{name}", type_=attempts.c[name].type) for name in CLOSED},
+        )
+    )
+    connection.execute(statement, [_closed(closing) for closing in sorted(closings, key=_place)])
+
+
+def _ago(name: str) -> Any:
+    seconds = bindparam(name, type_=attempts.c.retry_after_s.type)
+    return case((seconds.is_(None), null()), else_=shifted(now(), -seconds))
+
+
+def _place(closing: Closing) -> tuple[str, int]:
+    return closing.job_id, closing.number
+
+
+def _closed(closing: Closing) -> dict[str, Any]:
+    return {
+        "of_job": closing.job_id,
+        "of_attempt": closing.number,
+        "ended": closing.outcome,
+        "was_sent": closing.sent,
+        "byte_ago": closing.first_byte_ago_s,
+        "token_ago": closing.first_token_ago_s,
+        **{f"new_{name}": closing.attempt.get(name) for name in CLOSED},
+    }
+
+
+def _answer(closing: Closing) -> dict[str, Any]:
+    assert closing.answer is not None
+    return {"job_id": closing.job_id, "attempt": closing.number, **closing.answer}
