@@ -1,0 +1,213 @@
+"""The closed list of ways a job can fail, and what each means: retry or not, whose trouble, billed or not.
+
+`net` and `run` build every Failure through the constructors here and in `core.refusal`; `core.retry` reads them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+Trouble = Literal["job", "endpoint"]
+Billed = Literal["yes", "no", "unknown"]
+
+
+class Code(StrEnum):
+    """Every failure code there is; a contract with the readers of `jobs_v1.error_code`. It only grows."""
+
+    # At intake, and by the job's own lifecycle.
+    invalid_request = "invalid_request"
+    idempotency_conflict = "idempotency_conflict"
+    unknown_endpoint = "unknown_endpoint"
+    cancelled = "cancelled"
+    expired = "expired"
+    worker_lost = "worker_lost"
+    internal_error = "internal_error"
+    # Before the endpoint can have seen the request.
+    connect_failed = "connect_failed"
+    connect_timeout = "connect_timeout"
+    dns_failed = "dns_failed"
+    tls_failed = "tls_failed"
+    proxy_failed = "proxy_failed"
+    misconfigured = "misconfigured"
+    # Sent, and no usable answer.
+    connection_lost = "connection_lost"
+    first_byte_timeout = "first_byte_timeout"
+    total_timeout = "total_timeout"
+    protocol_error = "protocol_error"
+    # While the answer came.
+    idle_timeout = "idle_timeout"
+    body_truncated = "body_truncated"
+    invalid_encoding = "invalid_encoding"
+    answer_too_large = "answer_too_large"
+    provider_error = "provider_error"
+    stream_truncated = "stream_truncated"
+    missing_finish_reason = "missing_finish_reason"
+    empty_stream = "empty_stream"
+    invalid_chunk = "invalid_chunk"
+    unexpected_content_type = "unexpected_content_type"
+    # Answered with a refusal.
+    redirected = "redirected"
+    bad_request = "bad_request"
+    content_refused = "content_refused"
+    context_too_long = "context_too_long"
+    model_not_found = "model_not_found"
+    not_found = "not_found"
+    request_too_large = "request_too_large"
+    unauthorized = "unauthorized"
+    forbidden = "forbidden"
+    quota_exhausted = "quota_exhausted"
+    rate_limited = "rate_limited"
+    request_timeout = "request_timeout"
+    conflict = "conflict"
+    overloaded = "overloaded"
+    bad_gateway = "bad_gateway"
+    server_error = "server_error"
+    http_error = "http_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What a code means when nothing more is known."""
+
+    retryable: bool
+    trouble: Trouble
+    billed: Billed
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed attempt, or one job refused. `message` is a sentence of ours: never wire bytes, never a secret.
+
+    `provider` is the endpoint's own error value as it came (an object or a string). `tries` caps the requests a job may
+    spend on this failure, whatever its `max_attempts`.
+    """
+
+    code: Code
+    message: str
+    retryable: bool
+    trouble: Trouble
+    billed: Billed
+    http_status: int | None = None
+    provider: Any = None
+    retry_after_s: float | None = None
+    tries: int | None = None
+
+
+def _job(sentence: str, *, retryable: bool, billed: Billed = "no") -> Fate:
+    return Fate(retryable, "job", billed, sentence)
+
+
+def _endpoint(sentence: str, *, retryable: bool = True) -> Fate:
+    return Fate(retryable, "endpoint", "no", sentence)
+
+
+FATES: Final[Mapping[Code, Fate]] = {
+    Code.invalid_request: _job("The job is not valid; each fault is listed with its path.", retryable=False),
+    Code.idempotency_conflict: _job(
+        "The idempotency key already belongs to another request; use a new key for a new request.", retryable=False
+    ),
+    Code.unknown_endpoint: _job(
+        "The job names an endpoint this worker does not know; configure it or submit the job to another.",
+        retryable=False,
+    ),
+    Code.cancelled: _job("The job was cancelled.", retryable=False),
+    Code.expired: _job("The job's deadline passed before it was done.", retryable=False),
+    Code.worker_lost: _job("The worker that ran this attempt disappeared.", retryable=True, billed="unknown"),
+    Code.internal_error: _job(
+        "The worker met an unexpected error; its log has the details.", retryable=True, billed="unknown"
+    ),
+    Code.connect_failed: _endpoint("The endpoint could not be reached: no connection was made."),
+    Code.connect_timeout: _endpoint("The endpoint did not accept a connection in time (connect_s)."),
+    Code.dns_failed: _endpoint("The endpoint's host name could not be resolved; check the endpoint's URL and DNS."),
+    Code.tls_failed: _endpoint(
+        "No trusted TLS connection could be made; check the endpoint's certificate, ca_file and cert_file."
+    ),
+    Code.proxy_failed: _endpoint("The endpoint's proxy could not be reached or refused the connection."),
+    Code.misconfigured: _endpoint(
+        "No request can be made from the endpoint's settings; check its url and headers.", retryable=False
+    ),
+    Code.connection_lost: _job(
+        "The connection was lost after the request was sent and before the answer began.",
+        retryable=True,
+        billed="unknown",
+    ),
+    Code.first_byte_timeout: _job(
+        "The endpoint did not begin to answer in time (first_byte_s).", retryable=True, billed="unknown"
+    ),
+    Code.total_timeout: _job("The call did not end in time (timeout_s).", retryable=True, billed="unknown"),
+    Code.protocol_error: _job("The endpoint's answer breaks the rules of HTTP/1.1.", retryable=True, billed="unknown"),
+    Code.idle_timeout: _job(
+        "The answer stopped: no data came for too long (idle_s).", retryable=True, billed="unknown"
+    ),
+    Code.body_truncated: _job(
+        "The connection ended before the whole answer had come.", retryable=True, billed="unknown"
+    ),
+    Code.invalid_encoding: _job(
+        "The answer's Content-Encoding is unknown or its compressed bytes are damaged.",
+        retryable=True,
+        billed="unknown",
+    ),
+    Code.answer_too_large: _job(
+        "The answer is larger than the endpoint's max_response_bytes allows.", retryable=False, billed="yes"
+    ),
+    Code.provider_error: _job("The endpoint reported an error inside its answer.", retryable=True, billed="unknown"),
+    Code.stream_truncated: _job("The stream ended before every choice had finished.", retryable=True, billed="unknown"),
+    Code.missing_finish_reason: _job(
+        "The stream said [DONE] before every choice had a finish reason.", retryable=True, billed="unknown"
+    ),
+    Code.empty_stream: _job("The stream ended without a single choice.", retryable=True, billed="unknown"),
+    Code.invalid_chunk: _job("A part of the answer is not a JSON object.", retryable=True, billed="unknown"),
+    Code.unexpected_content_type: _job(
+        "The endpoint answered with something that is not a chat completion; check the endpoint's URL.",
+        retryable=False,
+        billed="unknown",
+    ),
+    Code.redirected: _job("The endpoint answered with a redirect; set its URL to the final address.", retryable=False),
+    Code.bad_request: _job("The endpoint refused the request as invalid.", retryable=False),
+    Code.content_refused: _job("The endpoint refused the content of the request.", retryable=False),
+    Code.context_too_long: _job("The request is longer than the model's context allows.", retryable=False),
+    Code.model_not_found: _job("The endpoint does not know or does not offer the model.", retryable=False),
+    Code.not_found: _job("The endpoint's address does not exist; check the endpoint's URL.", retryable=False),
+    Code.request_too_large: _job("The request is larger than the endpoint accepts.", retryable=False),
+    Code.unauthorized: _endpoint("The endpoint refused our key; check or renew it.", retryable=False),
+    Code.forbidden: _job("The endpoint does not allow this request with our key.", retryable=False),
+    Code.quota_exhausted: _endpoint("The endpoint's quota or credit is used up; top it up.", retryable=False),
+    Code.rate_limited: _job("The endpoint's rate limit is reached.", retryable=True),
+    Code.request_timeout: _job("The endpoint gave up waiting for the request.", retryable=True),
+    Code.conflict: _job(
+        "The endpoint says the request conflicts with one that is running.", retryable=True, billed="unknown"
+    ),
+    Code.overloaded: _job("The endpoint is overloaded or unavailable.", retryable=True),
+    Code.bad_gateway: _job(
+        "A gateway before the endpoint got no answer from it in time.", retryable=True, billed="unknown"
+    ),
+    Code.server_error: _job("The endpoint failed while it worked on the request.", retryable=True),
+    Code.http_error: _job("The endpoint answered with an HTTP status that is no answer.", retryable=False),
+}
+
+
+def failure(code: Code, *, sent: bool = True, produced: bool = False) -> Failure:
+    """Build the failure a code means on its own.
+
+    `sent`: the endpoint may have seen the request; without it nothing can have been billed. `produced`: a part of the
+    answer or its usage has come, so that the attempt was billed whatever ended it.
+    """
+    fate = FATES[code]
+    billed: Billed = "no" if not sent else "yes" if produced else fate.billed
+    return Failure(code, fate.sentence, fate.retryable, fate.trouble, billed)
+
+
+def interrupted(
+    code: Literal[Code.cancelled, Code.expired, Code.worker_lost], *, sent: bool, produced: bool
+) -> Failure:
+    """Build the failure of a call that we ended ourselves: once sent, its bill is unknown at best."""
+    found = failure(code, sent=sent, produced=produced)
+    return replace(found, billed="unknown") if sent and not produced else found
+
+
+def under_policy(found: Failure, *, retry_partial: bool, retry_ambiguous: bool) -> Failure:
+    """Apply an endpoint's two settings about paying twice: not retried where billed (or maybe billed) and unwanted."""
+    barred = (found.billed == "yes" and not retry_partial) or (found.billed == "unknown" and not retry_ambiguous)
+    return replace(found, retryable=False) if barred else found
