@@ -1,0 +1,79 @@
+"""Measure what accepting one small message costs before SQL: `python ops/bench/decode.py [seconds]`."""
+
+import base64
+import json
+import sys
+import time
+import uuid
+from collections.abc import Callable
+
+from worker.core.endpoint import Endpoint
+from worker.core.envelope import Envelope, decode
+from worker.core.message import Job, read_job
+
+ENDPOINTS = {"default": Endpoint("default", url="http://localhost/v1/chat/completions")}
+REQUEST = {
+    "model": "DeepSeek-V3.2",
+    "messages": [{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": "What is a queue?"}],
+    "temperature": 0.2,
+    "max_tokens": 200,
+}
+
+
+def celery_entry(job: dict[str, object]) -> bytes:
+    """Make the entry Python's Celery would push for a job."""
+    task_id = str(uuid.uuid4())
+    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    body = base64.b64encode(json.dumps([[job], {}, embed]).encode()).decode()
+    headers = {
+        "lang": "py", "task": "chat.submit", "id": task_id, "shadow": None, "eta": None, "expires": None, "group": None,
+        "group_index": None, "retries": 0, "timelimit": [None, None], "root_id": task_id, "parent_id": None,
+        "argsrepr": repr((job,)), "kwargsrepr": "{}", "origin": "gen1@host", "ignore_result": False,
+        "replaced_task_nesting": 0, "stamped_headers": None, "stamps": {},
+    }  # fmt: skip
+    properties = {
+        "correlation_id": task_id, "reply_to": str(uuid.uuid4()), "delivery_mode": 2, "priority": 0,
+        "delivery_info": {"exchange": "", "routing_key": "chat.intake"}, "body_encoding": "base64",
+        "delivery_tag": str(uuid.uuid4()),
+    }  # fmt: skip
+    message = {"body": body, "content-encoding": "utf-8", "content-type": "application/json"}
+    return json.dumps({**message, "headers": headers, "properties": properties}).encode()
+
+
+def microseconds(work: Callable[[], object], seconds: float) -> float:
+    """Give the best of seven rounds: the others measure the neighbours."""
+    best = float("inf")
+    for _ in range(7):
+        rounds, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds / 7:
+            for _ in range(200):
+                work()
+            rounds += 200
+        best = min(best, (time.perf_counter() - began) / rounds)
+    return best * 1e6
+
+
+def main() -> None:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.5
+    for name, job in {
+        "request only": {"request": REQUEST},
+        "request, key, priority, metadata": {
+            "request": REQUEST, "idempotency_key": "order-1", "priority": 3, "metadata": {"user": "7"},
+        },
+    }.items():  # fmt: skip
+        entry = celery_entry(job)
+        envelope = decode(entry)
+        assert isinstance(envelope, Envelope)
+
+        def read(envelope: Envelope = envelope) -> object:
+            return read_job(
+                envelope.arguments_text, default_id=envelope.id, endpoints=ENDPOINTS, max_request_bytes=1 << 24
+            )
+
+        assert isinstance(read(), Job)
+        opened = microseconds(lambda entry=entry: decode(entry), seconds)
+        print(f"{name} ({len(entry)} bytes): decode {opened:.1f} µs + read_job {microseconds(read, seconds):.1f} µs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Reads the `request` of a job message: its exact text, its fingerprint, and whether the endpoint may have it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from worker.core.chat import validate
+from worker.core.clean import clean_text
+from worker.core.endpoint import Validation
+from worker.core.faults import FAULT_LIMIT, Fault, unsendable
+from worker.core.fingerprint import fingerprint, text_fingerprint
+from worker.core.jsontext import Member, deeper_than
+from worker.core.wirejson import MAX_DEPTH
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as it came, `null` where it is missing or not kept, and what its row shows of it."""
+
+    text: str
+    fingerprint: str
+    model: str | None = None
+    streamed: bool = False
+    n: int | None = None
+
+
+def read_request(
+    text: str, member: Member | None, validation: Validation, *, max_bytes: int
+) -> tuple[Request, list[Fault]]:
+    """Read the request that stands at `member` in a job's text; one above `max_bytes` (UTF-8) is not kept."""
+    if member is None or member.value is None:
+        return _not_kept("null"), [Fault("request", "is missing; put the chat-completion body there")]
+    written = text[member.start : member.end]
+    size = len(written) if written.isascii() else len(written.encode("utf-8", "surrogatepass"))
+    if size > max_bytes:
+        remedy = "send large content by URL, or raise AFTERWORD_MAX_REQUEST_BYTES"
+        return _not_kept(written), [Fault("request", f"has {size} bytes; allowed are {max_bytes}; {remedy}")]
+    if type(member.value) is not dict:
+        # What it should have been, the rule of the field has said.
+        return Request(written, text_fingerprint(written)), []
+    if written.count("{") + written.count("[") > MAX_DEPTH and deeper_than(member.value, MAX_DEPTH):
+        return _not_kept(written), [Fault("request", f"nests more than {MAX_DEPTH} levels deep; send flatter JSON")]
+    return _checked(written, member.value, validation)
+
+
+def _checked(written: str, value: Mapping[str, Any], validation: Validation) -> tuple[Request, list[Fault]]:
+    faults = validate(value, validation)
+    try:
+        digest = fingerprint(value)
+    except ValueError:
+        # A number or a character that JSON cannot carry, somewhere.
+        faults += islice(unsendable("request", value), FAULT_LIMIT)
+        digest = text_fingerprint(written)
+    model, n = value.get("model"), value.get("n")
+    request = Request(
+        text=written,
+        fingerprint=digest,
+        model=clean_text(model) if type(model) is str else None,
+        streamed=value.get("stream") is True,
+        n=n if type(n) is int and n > 0 else None,
+    )
+    return request, faults
+
+
+def _not_kept(written: str) -> Request:
+    return Request("null", text_fingerprint(written))

@@ -1,0 +1,169 @@
+"""JSON as text: parsed values together with where they stand, so that a request can be sent on exactly as it came."""
+
+import re
+from collections.abc import Callable, Mapping
+from json import JSONDecodeError, JSONDecoder
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+Scan = Callable[[str, int], tuple[Any, int]]
+
+_colon = re.compile(r"[ \t\n\r]*:[ \t\n\r]*").match
+_next = re.compile(r"[ \t\n\r]*([,}\]])[ \t\n\r]*").match
+_space = re.compile(r"[ \t\n\r]*").match
+
+
+class JsonError(ValueError):
+    """The text is no JSON, or no JSON of the kind asked for; `reason` is a short code for dead letters."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+# A tuple and no dataclass: one is made for each member of each message, and a frozen dataclass costs thrice as much.
+class Member(NamedTuple):
+    """One value and its span: `text[start:end]` is the value as it was written."""
+
+    value: Any
+    start: int
+    end: int
+
+
+def _int_or_infinity(digits: str) -> int | float:
+    """Read an integer; more than 4,300 digits, which Python will not convert, are an infinity, refused later."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float("-inf" if digits.startswith("-") else "inf")
+
+
+_scan: Scan = JSONDecoder().raw_decode
+_scan_long: Scan = JSONDecoder(parse_int=_int_or_infinity).raw_decode
+
+
+def load(text: str) -> Any:
+    """Parse a whole JSON text. NaN, infinities and lone surrogates pass, as in `json.loads`; errors: JsonError only."""
+    return _careful(_load, text, 0)
+
+
+def members(text: str, start: int = 0) -> Mapping[str, Member]:
+    """Parse the JSON object that is `text` from `start` to its end: `{"a": 1}` gives `{"a": Member(1, 6, 7)}`.
+
+    Of a name given twice the last counts, as in Python, JavaScript and Go. Errors: JsonError only.
+    """
+    return _careful(_members, text, start)
+
+
+def elements(text: str, start: int = 0) -> list[Member]:
+    """Parse the JSON array that is `text` from `start` to its end, with spans. Errors: JsonError only."""
+    return _careful(_elements, text, start)
+
+
+def with_member(text: str, name: str, json_text: str) -> str:
+    """Put `json_text` as the value of `name` into the object `text`; every other character stays as it came.
+
+    A name that is there keeps its place, a new one is written last. `name` must need no escaping.
+    """
+    found = members(text)
+    if name in found:
+        return text[: found[name].start] + json_text + text[found[name].end :]
+    if found:
+        end = max(member.end for member in found.values())
+        return f'{text[:end]},"{name}":{json_text}{text[end:]}'
+    start = text.index("{") + 1
+    return f'{text[:start]}"{name}":{json_text}{text[start:]}'
+
+
+def deeper_than(value: Any, limit: int) -> bool:
+    """Say whether objects and arrays nest more than `limit` deep in a parsed value, without recursion."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _load(text: str, start: int, scan: Scan) -> Any:
+    value, end = scan(text, _after_space(text, start))
+    _expect_end(text, _after_space(text, end))
+    return value
+
+
+def _members(text: str, start: int, scan: Scan) -> dict[str, Member]:
+    at = _open(text, start, scan, "{")
+    found: dict[str, Member] = {}
+    mark = text[at : at + 1]
+    while mark != "}":
+        if text[at : at + 1] != '"':
+            raise JSONDecodeError("a name in double quotes is missing", text, at)
+        name, at = scan(text, at)
+        colon = _colon(text, at)
+        if colon is None:
+            raise JSONDecodeError("a colon is missing", text, at)
+        value, end = scan(text, colon.end())
+        found[name] = Member(value, colon.end(), end)
+        mark, at = _mark(text, end, "}")
+    _expect_end(text, at if found else _after_space(text, at + 1))
+    return found
+
+
+def _elements(text: str, start: int, scan: Scan) -> list[Member]:
+    at = _open(text, start, scan, "[")
+    found: list[Member] = []
+    mark = text[at : at + 1]
+    while mark != "]":
+        value, end = scan(text, at)
+        found.append(Member(value, at, end))
+        mark, at = _mark(text, end, "]")
+    _expect_end(text, at if found else _after_space(text, at + 1))
+    return found
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _space(text, at)
+    assert found is not None  # the pattern matches the empty text
+    return found.end()
+
+
+def _open(text: str, start: int, scan: Scan, bracket: str) -> int:
+    at = _after_space(text, start)
+    if text[at : at + 1] != bracket:
+        _load(text, start, scan)
+        kind = "an object" if bracket == "{" else "an array"
+        raise JsonError(f"not_{kind.replace(' ', '_')}", f"The text is JSON but not {kind}.")
+    return _after_space(text, at + 1)
+
+
+def _mark(text: str, at: int, closing: str) -> tuple[str, int]:
+    found = _next(text, at)
+    if found is None or found[1] not in (",", closing):
+        raise JSONDecodeError(f"a comma or {closing} is missing", text, at)
+    return found[1], found.end()
+
+
+def _expect_end(text: str, at: int) -> None:
+    if at != len(text):
+        raise JSONDecodeError("more text follows the value", text, at)
+
+
+def _careful(read: Callable[[str, int, Scan], T], text: str, start: int) -> T:
+    """Run a reader and turn each way the standard parser fails into a JsonError."""
+    try:
+        try:
+            return read(text, start, _scan)
+        except JSONDecodeError:
+            raise
+        except ValueError:
+            # An integer of more than 4,300 digits: read it again, so that the fault can be reported with its path.
+            return read(text, start, _scan_long)
+    except JSONDecodeError as error:
+        raise JsonError("not_json", f"The text is no JSON: {error.msg} at character {error.pos}.") from error
+    except RecursionError as error:
+        raise JsonError("too_deep", "The text nests too deeply to be read; send flatter JSON.") from error

@@ -1,0 +1,95 @@
+"""Makes the rules a field's value is held to: each rule takes a path and a value and yields the faults it finds."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from worker.core.faults import Fault, member_path, shown
+
+Rule = Callable[[str, Any], Iterator[Fault]]
+
+
+def text(*, longest: int | None = None, empty: bool = False) -> Rule:
+    """Make the rule of a string: at most `longest` characters, and not empty unless `empty` says so."""
+    wanted = "a string" if empty else "a string that is not empty"
+    if longest is not None:
+        wanted += f" of at most {longest} characters"
+
+    def rule(path: str, value: Any) -> Iterator[Fault]:
+        if type(value) is not str or not (value or empty) or (longest is not None and len(value) > longest):
+            size = f", {len(value)} characters long" if type(value) is str and len(value) > (longest or 0) > 0 else ""
+            yield Fault(path, f"is {shown(value)}{size}; send {wanted}")
+
+    return rule
+
+
+def boolean(path: str, value: Any) -> Iterator[Fault]:
+    """Hold a value to true or false."""
+    if type(value) is not bool:
+        yield Fault(path, f"is {shown(value)}; send true or false")
+
+
+def number(low: float = -math.inf, high: float = math.inf, *, authority: str = "") -> Rule:
+    """Make the rule of a number from `low` to `high`; `authority` is who says so. JSON's true is no number."""
+
+    def rule(path: str, value: Any) -> Iterator[Fault]:
+        if type(value) not in (int, float):
+            yield Fault(path, f"is {shown(value)}; send a number")
+        elif not low <= value <= high:
+            yield Fault(path, f"is {shown(value)}; {_allowed(low, high, authority)}")
+
+    return rule
+
+
+def integer(low: float = -math.inf, high: float = math.inf, *, authority: str = "") -> Rule:
+    """Make the rule of an integer from `low` to `high`. 2.0 is none: gateways written in Go refuse it."""
+
+    def rule(path: str, value: Any) -> Iterator[Fault]:
+        if type(value) is not int:
+            yield Fault(path, f"is {shown(value)}; send an integer, written without a fraction")
+        elif not low <= value <= high:
+            yield Fault(path, f"is {shown(value)}; {_allowed(low, high, authority)}")
+
+    return rule
+
+
+def thing(path: str, value: Any) -> Iterator[Fault]:
+    """Hold a value to a JSON object."""
+    if type(value) is not dict:
+        yield Fault(path, f"is {shown(value)}; send an object")
+
+
+def array(each: Rule) -> Rule:
+    """Make the rule of an array whose elements keep the rule `each`."""
+
+    def rule(path: str, value: Any) -> Iterator[Fault]:
+        if type(value) is not list:
+            yield Fault(path, f"is {shown(value)}; send an array")
+            return
+        for position, element in enumerate(value):
+            yield from each(f"{path}[{position}]", element)
+
+    return rule
+
+
+def required(path: str, value: dict[str, Any], name: str, rule: Rule) -> Iterator[Fault]:
+    """Hold the member `name` of an object to a rule; absent and null are faults."""
+    inner = value.get(name)
+    if inner is None:
+        yield Fault(member_path(path, name), f"is {'null' if name in value else 'missing'}; it is required")
+    else:
+        yield from rule(member_path(path, name), inner)
+
+
+def optional(path: str, value: dict[str, Any], name: str, rule: Rule) -> Iterator[Fault]:
+    """Hold the member `name` of an object to a rule; absent and null are the same and no fault."""
+    inner = value.get(name)
+    if inner is not None:
+        yield from rule(member_path(path, name), inner)
+
+
+def _allowed(low: float, high: float, authority: str) -> str:
+    subject = f"{authority} allows" if authority else "allowed is"
+    if high == math.inf:
+        return f"{subject} {low} or more"
+    return f"{subject} {low} to {high}"
