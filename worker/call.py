@@ -1,0 +1,106 @@
+"""One running task: Celery's tracer in a greenlet, the task's coroutine on the event loop, and why it was cancelled.
+
+Celery's tracer is synchronous. It runs unmodified in a greenlet; where it calls the task, the greenlet hands the
+coroutine to the asyncio task that started it and sleeps until the result is there. Signals, `self.request` and
+`current_task` follow, because greenlet and coroutine share one context. Knows nothing of Celery.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]
+
+
+class Reason(StrEnum):
+    """Why a running call is cancelled; what the body does about its job depends on it."""
+
+    revoked = "revoked"
+    soft_limit = "soft_limit"
+    shutdown = "shutdown"
+    lease_lost = "lease_lost"
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Call:
+    """What the loop knows of one task. Only the loop's thread touches it."""
+
+    task: asyncio.Task[Any] | None = None
+    reason: Reason | None = None
+    instead: BaseException | None = None
+
+    def cancel(self, reason: Reason, *, instead: BaseException | None = None) -> bool:
+        """Cancel the coroutine, and say whether that was done; `instead` is raised in place of CancelledError.
+
+        Once: a second cancellation would hit what the body does to put its job away. Only a soft limit, which a body
+        may survive, can be followed by another reason.
+        """
+        if self.reason not in (None, Reason.soft_limit):
+            return False
+        self.reason, self.instead = reason, instead
+        if self.task is not None:
+            self.task.cancel()
+        return True
+
+
+_current: ContextVar[Call | None] = ContextVar("afterword_call", default=None)
+
+
+def reason() -> Reason | None:
+    """Return why the running task is being cancelled: for its `except asyncio.CancelledError`. None: it is not."""
+    call = _current.get()
+    return None if call is None else call.reason
+
+
+def identity() -> object:
+    """Return the key of Celery's context-local stacks: the call, in all of its asyncio tasks; else the greenlet."""
+    call = _current.get()
+    return getcurrent() if call is None else call
+
+
+def enter(call: Call) -> None:
+    """Make `call` the current one of this context."""
+    _current.set(call)
+
+
+def wait_for(awaitable: Awaitable[Any]) -> Any:
+    """Return the awaitable's result to synchronous code that runs under `drive`."""
+    driver = getcurrent().parent
+    if driver is None:
+        if asyncio.iscoroutine(awaitable):
+            awaitable.close()
+        raise RuntimeError("an async task was called outside of the worker; await its function instead")
+    return driver.switch(awaitable)
+
+
+async def drive(call: Call, target: Callable[..., Any], *arguments: Any) -> Any:
+    """Run synchronous `target` in a greenlet, await what it waits for, and return what it returns."""
+    tracer = greenlet(target)
+    # Without this the tracer would see another context: no job in log lines, another `self.request`.
+    tracer.gr_context = getcurrent().gr_context
+    state = tracer.switch(*arguments)
+    while not tracer.dead:
+        try:
+            result = await state
+        except asyncio.CancelledError:
+            state = _throw_cancelled(call, tracer)
+        except BaseException:
+            state = tracer.throw(*sys.exc_info())
+        else:
+            state = tracer.switch(result)
+    return state
+
+
+def _throw_cancelled(call: Call, tracer: greenlet) -> Any:
+    task, instead = asyncio.current_task(), call.instead
+    if instead is None or task is None:
+        return tracer.throw(*sys.exc_info())
+    # The cancellation ends here: what the tracer does next is ordinary work of this task.
+    while task.cancelling():
+        task.uncancel()
+    call.instead = None
+    return tracer.throw(instead)
