@@ -1,0 +1,202 @@
+"""Fake endpoint: the invented completion of a request, whole or as chunks; the same request gets the same answer."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from itertools import chain, zip_longest
+from typing import Any
+
+from worker.dev.fake.script import Script
+from worker.dev.fake.usage import Counts, shaped
+
+CREATED = 1_700_000_000
+FILLER = "afterword speaks when all is said and done "
+
+
+def encode(value: object) -> bytes:
+    """Return compact JSON; plain UTF-8 as providers send it, escaped where the text cannot be encoded."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate in what we echo
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def completion(request: Mapping[str, Any], script: Script, *, job: str) -> dict[str, Any]:
+    """Return the chat.completion for a request; usage stands where the script's shape wants it."""
+    wanted = request.get("n")
+    n = wanted if isinstance(wanted, int) and wanted > 0 else 1
+    choices = [_choice(request, script, index) for index in range(n)]
+    place, usage = shaped(script.usage, count(request, script, choices))
+    answer: dict[str, Any] = {
+        "id": f"chatcmpl-{hashlib.sha256(job.encode('utf-8', 'replace')).hexdigest()[:24]}",
+        "object": "chat.completion",
+        "created": CREATED,
+        "model": request.get("model"),
+        "choices": choices,
+        "usage": usage if place == "top" else None,
+        "system_fingerprint": "fp_fake",
+    }
+    if place == "choice":
+        choices[0]["usage"] = usage
+    elif place == "x_groq":
+        answer["x_groq"] = {"usage": usage}
+    return answer
+
+
+def _choice(request: Mapping[str, Any], script: Script, index: int) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": None}
+    if script.reasoning is not None:
+        message["reasoning_content"] = script.reasoning
+    if calls := _tool_calls(request, script, index):
+        message["tool_calls"] = calls
+        return {"index": index, "message": message, "finish_reason": _finish(script, "tool_calls")}
+    if script.refusal is not None:
+        message["refusal"] = script.refusal
+        return {"index": index, "message": message, "finish_reason": _finish(script, "stop")}
+    said, whole = _said(request, script, index)
+    if "audio" in (request.get("modalities") or ()):
+        message["audio"] = _audio(said, index)
+    else:
+        message["content"] = said
+    return {"index": index, "message": message, "finish_reason": _finish(script, "stop" if whole else "length")}
+
+
+def _finish(script: Script, reason: str) -> str | None:
+    return (reason if script.finish_reason is None else script.finish_reason) or None
+
+
+def _said(request: Mapping[str, Any], script: Script, index: int) -> tuple[str, bool]:
+    text = _text(request, script) + (f" ({index + 1})" if index else "")
+    limit = request.get("max_completion_tokens") or request.get("max_tokens")
+    words = _words(text)
+    if not isinstance(limit, int) or len(words) <= limit:
+        return text, True
+    return "".join(words[:limit]), False
+
+
+def _text(request: Mapping[str, Any], script: Script) -> str:
+    if script.size:
+        return (FILLER * (script.size // len(FILLER) + 1))[: script.size]
+    if script.text is not None:
+        return script.text
+    echo = f"You said: {_last_user_text(request)}"
+    wanted = request.get("response_format")
+    if isinstance(wanted, dict) and wanted.get("type") in ("json_object", "json_schema"):
+        return json.dumps({"echo": echo})
+    return echo
+
+
+def _tool_calls(request: Mapping[str, Any], script: Script, index: int) -> list[dict[str, Any]]:
+    tools = [tool.get("function", {}).get("name") for tool in request.get("tools") or () if isinstance(tool, dict)]
+    wanted, calls = request.get("tool_choice"), list(script.tool_calls)
+    if isinstance(wanted, dict) and not calls:
+        calls = [{"name": (wanted.get("function") or {}).get("name")}]
+    elif wanted == "required" and not calls:
+        calls = [{"name": ""}]
+    first = tools[0] if tools else "lookup"
+    return [
+        {
+            "id": f"call_{index}_{number}",
+            "type": "function",
+            "function": {"name": call.get("name") or first, "arguments": call.get("arguments", "{}")},
+        }
+        for number, call in enumerate(calls)
+    ]
+
+
+def _audio(said: str, index: int) -> dict[str, Any]:
+    sound = base64.b64encode(hashlib.sha256(said.encode("utf-8", "replace")).digest() * 6).decode()
+    return {"id": f"audio_{index}", "data": sound, "transcript": said, "expires_at": CREATED + 3600}
+
+
+def _last_user_text(request: Mapping[str, Any]) -> str:
+    users = [one for one in request.get("messages") or () if isinstance(one, dict) and one.get("role") == "user"]
+    return _content_text(users[-1].get("content")) if users else ""
+
+
+def _content_text(content: object) -> str:
+    if isinstance(content, list):
+        return " ".join(str(part.get("text") or part.get("type")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\s*\S+\s*|\s+", text)
+
+
+def count(request: Mapping[str, Any], script: Script, choices: list[dict[str, Any]]) -> Counts:
+    """Return the tokens of an answer; a token is a word here, so that a reader can check the numbers by eye."""
+    messages = [one for one in request.get("messages") or () if isinstance(one, dict)]
+    prompt = sum(len(_words(_content_text(one.get("content")))) for one in messages)
+    reasoning = len(_words(script.reasoning or "")) * len(choices)
+    said = sum(len(_words(text)) for choice in choices for text in _texts(choice["message"]))
+    audio = sum(len(_words((choice["message"].get("audio") or {}).get("transcript", ""))) for choice in choices)
+    cached = min(script.cached_tokens, prompt)
+    return Counts(prompt, said + reasoning, reasoning=reasoning, cached=cached, audio=audio)
+
+
+def _texts(message: Mapping[str, Any]) -> Iterator[str]:
+    yield message.get("content") or ""
+    yield message.get("refusal") or ""
+    yield (message.get("audio") or {}).get("transcript", "")
+    for call in message.get("tool_calls") or ():
+        yield f"{call['function']['name']} {call['function']['arguments']}"
+
+
+def chunks(answer: Mapping[str, Any], script: Script, *, include_usage: bool) -> list[dict[str, Any]]:
+    """Return the chat.completion.chunk objects of an answer: its choices interleaved, then its usage if asked for."""
+    envelope = {name: answer[name] for name in ("id", "created", "model", "system_fingerprint")}
+    envelope["object"] = "chat.completion.chunk"
+    rounds = zip_longest(*(_deltas(choice, script) for choice in answer["choices"]))
+    made = [envelope | {"choices": [delta]} for delta in chain.from_iterable(rounds) if delta is not None]
+    if "x_groq" in answer:
+        made[-1]["x_groq"] = answer["x_groq"]
+    if include_usage and answer["usage"] is not None:
+        made = [one | {"usage": None} for one in made]
+        made.append(envelope | {"choices": [], "usage": answer["usage"]})
+    return made
+
+
+def _deltas(choice: Mapping[str, Any], script: Script) -> Iterator[dict[str, Any]]:
+    """Yield one choice's chunks: the role, then each part of the message in pieces, then the finish_reason."""
+    message, index = choice["message"], choice["index"]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "" if message["content"] is not None else None}]
+    for name in ("reasoning_content", "refusal", "content"):
+        deltas += [{name: piece} for piece in _pieces(message.get(name) or "", script.chunks)]
+    deltas += [{"tool_calls": [part]} for part in _tool_parts(message.get("tool_calls") or (), script)]
+    deltas += [{"audio": part} for part in _audio_parts(message.get("audio"))]
+    for delta in deltas:
+        yield {"index": index, "delta": delta, "finish_reason": None}
+    if choice["finish_reason"] is not None:
+        last = {"index": index, "delta": {}, "finish_reason": choice["finish_reason"]}
+        yield last | ({"usage": choice["usage"]} if "usage" in choice else {})
+
+
+def _pieces(text: str, number: int) -> list[str]:
+    if number <= 0:
+        return _words(text)
+    step = max(1, -(-len(text) // number))
+    return [text[at : at + step] for at in range(0, len(text), step)]
+
+
+def _tool_parts(calls: Any, script: Script) -> Iterator[dict[str, Any]]:
+    for index, call in enumerate(calls):
+        function = call["function"]
+        yield {"index": index, **call, "function": {"name": function["name"], "arguments": ""}}
+        for piece in _pieces(function["arguments"], script.chunks):
+            yield {"index": index, "function": {"arguments": piece}}
+
+
+def _audio_parts(audio: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
+    if audio is None:
+        return
+    yield {"id": audio["id"]}
+    for piece in _words(audio["transcript"]):
+        yield {"transcript": piece}
+    data = audio["data"]
+    for at in range(0, len(data), 64):
+        yield {"data": data[at : at + 64]}
+    yield {"expires_at": audio["expires_at"]}

@@ -1,0 +1,113 @@
+"""The fake endpoint as a part: in a thread of this process for demo, dev and tests, or alone in the foreground."""
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Literal, Self, TypeVar
+
+from worker.dev.fake.server import Endpoint, listen
+
+READY_S = 10.0
+LOOPBACK = "127.0.0.1"
+T = TypeVar("T")
+
+
+class FakeEndpoint:
+    """A fake endpoint on a loopback port of this process.
+
+    `with FakeEndpoint() as fake:` and `fake.url` is what AFTERWORD_ENDPOINT_URL wants; `fake.stats()` counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        key: str | None = None,
+        idempotency: Literal["ignored", "honoured"] = "ignored",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.endpoint = Endpoint(key=key, idempotency=idempotency)
+        self.port = port
+        self._tls = tls
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://{LOOPBACK}:{self.port}"
+
+    def start(self) -> Self:
+        """Serve from a thread of its own; return when the port is open. Raises OSError when it is taken."""
+        ready: Future[int] = Future()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="fake-endpoint", daemon=True)
+        self._thread.start()
+        self.port = ready.result(timeout=READY_S)
+        return self
+
+    def _run(self, ready: "Future[int]") -> None:
+        try:
+            asyncio.run(self._serve(ready))
+        except OSError as error:
+            ready.set_exception(error)
+
+    async def _serve(self, ready: "Future[int]") -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        runner = await listen(self.endpoint, host=LOOPBACK, port=self.port, tls=self._tls)
+        ready.set_result(runner.addresses[0][1])
+        try:
+            await self._stopping.wait()
+        finally:
+            await runner.cleanup()
+
+    def stop(self) -> None:
+        """Close the port and every connection; return when the thread has ended."""
+        if self._loop is None or self._stopping is None or self._thread is None:
+            return
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(timeout=READY_S)
+        self._loop = None
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters of `GET /__stats`."""
+        return self._ask(self.endpoint.ledger.stats)
+
+    def job(self, key: str) -> dict[str, int]:
+        """Return `requests` and `billed` of one Idempotency-Key."""
+        return self.endpoint.ledger.job(key)
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the last requests: job, headers (lower-case names, no key), body as text."""
+        return self._ask(lambda: list(self.endpoint.ledger.recent))
+
+    def reset(self) -> None:
+        """Forget everything that came."""
+        self._ask(self.endpoint.reset)
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        """Run a question on the loop, where nothing changes under it."""
+        if self._loop is None:
+            return question()
+        answer: Future[T] = Future()
+        self._loop.call_soon_threadsafe(lambda: answer.set_result(question()))
+        return answer.result(timeout=READY_S)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+async def serve(
+    *, host: str, port: int, key: str | None, idempotency: Literal["ignored", "honoured"], ready: Callable[[str], None]
+) -> None:
+    """Serve until cancelled; `ready` is told the address once the port is open."""
+    runner = await listen(Endpoint(key=key, idempotency=idempotency), host=host, port=port)
+    ready(f"http://{host}:{runner.addresses[0][1]}")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
