@@ -1,0 +1,176 @@
+"""What an endpoint answered: read from one JSON body here, from a stream by `assemble`; and the columns of the views."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from worker.core.choice import text_parts
+from worker.core.clean import clean_text, clean_value
+from worker.core.reported import Reported
+from worker.core.wirejson import compact, read
+
+
+class Kind(StrEnum):
+    """What can be wrong with an answer whose status was 200."""
+
+    provider_error = "provider_error"
+    stream_truncated = "stream_truncated"
+    missing_finish_reason = "missing_finish_reason"
+    empty_stream = "empty_stream"
+    invalid_chunk = "invalid_chunk"
+    unexpected_content_type = "unexpected_content_type"
+    answer_too_large = "answer_too_large"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and its usage, whole (`fault` is None) or as far as it came.
+
+    `completion` is a chat.completion object, None if no choice came. `provider` is the endpoint's own error value as it
+    came, an object or a string. `usage` is the exact text of the usage object that counts, `usage_source` the place it
+    stood in ("top", "choice", "x_groq"). `usage_flags` holds what only the reader of the answer can know:
+    "multiple_usage", "reset_after_finish".
+    """
+
+    completion: dict[str, Any] | None
+    fault: Kind | None = None
+    provider: Any = None
+    usage: bytes | None = None
+    usage_source: str | None = None
+    usage_flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Choice 0 of an answer and the answer's names, storable as SQL text; `tool_calls` is JSON text without spaces."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: str | None = None
+    finish_reason: str | None = None
+    response_id: str | None = None
+    response_model: str | None = None
+    system_fingerprint: str | None = None
+
+
+def read_body(body: bytes) -> Answer:
+    """Read an answer that is one JSON object, also one given to a request that asked for a stream.
+
+    Only a non-empty `choices` is required: ids, usage, texts and finish reasons may be missing, blank lines may come
+    first (DeepSeek's keep-alive), and what the content type says is of no account, because a paid answer is not thrown
+    away for a label. The object stays as it came, except that tool arguments sent as an object become their JSON text.
+    """
+    text = body.decode("utf-8", "replace").removeprefix("\ufeff").strip()
+    if not text:
+        return Answer(None, Kind.empty_stream)
+    try:
+        value = read(text)
+    except ValueError:
+        return Answer(None, _unreadable(text))
+    if not isinstance(value, dict):
+        return Answer(None, Kind.invalid_chunk)
+    return _read_object(value, text)
+
+
+def columns(completion: Mapping[str, Any] | None) -> Columns:
+    """Pick the columns of an answer: those of the choice with index 0, else of the first.
+
+    A content list gives its text parts joined; `reasoning` stands in for `reasoning_content`. What is missing is None.
+    """
+    if completion is None:
+        return Columns()
+    choice = _first_choice(completion)
+    message = _object(choice.get("message"))
+    content, thought = _texts(message.get("content"))
+    calls = message.get("tool_calls")
+    return Columns(
+        content=content,
+        reasoning_content=_text(message.get("reasoning_content")) or _text(message.get("reasoning")) or thought,
+        refusal=_text(message.get("refusal")),
+        tool_calls=clean_value(calls) if isinstance(calls, list) and calls else None,
+        finish_reason=_text(choice.get("finish_reason")) or None,
+        response_id=_name(completion.get("id")),
+        response_model=_name(completion.get("model")),
+        system_fingerprint=_name(completion.get("system_fingerprint")),
+    )
+
+
+def has_output(completion: Mapping[str, Any] | None) -> bool:
+    """Say whether any choice of an answer holds anything generated: text, reasoning, a refusal, a call, audio."""
+    messages = [_object(choice.get("message")) for choice in _choices(completion or {})]
+    return any(value for message in messages for key, value in message.items() if key != "role")
+
+
+def _unreadable(text: str) -> Kind:
+    if text[0] != "{":
+        return Kind.unexpected_content_type
+    # A body without a length that is cut looks like a finished one; the missing brace is all that shows it.
+    return Kind.invalid_chunk if text[-1] == "}" else Kind.stream_truncated
+
+
+def _read_object(completion: dict[str, Any], text: str) -> Answer:
+    reported = Reported()
+    reported.note(completion, text)
+    error = error_of(completion)
+    choices = _choices(completion)
+    for choice in choices:
+        _write_arguments(_object(choice.get("message")))
+    report = reported.chosen()
+    return Answer(
+        completion=completion if choices else None,
+        fault=Kind.provider_error if error else None if choices else Kind.empty_stream,
+        provider=error,
+        usage=report.exact() if report else None,
+        usage_source=report.source if report else None,
+        usage_flags=reported.flags,
+    )
+
+
+def error_of(chunk: Mapping[str, Any]) -> Any:
+    """Return the error in a chunk or body, None if there is none; old vLLM puts its members at the top level."""
+    return chunk.get("error") or (chunk if chunk.get("object") == "error" else None)
+
+
+def _write_arguments(message: dict[str, Any]) -> None:
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = _object(_object(call).get("function"))
+        if isinstance(function.get("arguments"), dict | list):
+            function["arguments"] = compact(function["arguments"])
+
+
+def _choices(completion: Mapping[str, Any]) -> list[dict[str, Any]]:
+    choices = completion.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def _first_choice(completion: Mapping[str, Any]) -> dict[str, Any]:
+    choices = _choices(completion)
+    return next((choice for choice in choices if choice.get("index") == 0), choices[0] if choices else {})
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _texts(content: object) -> tuple[str | None, str | None]:
+    """Return the text and the thoughts of a message's content."""
+    if not isinstance(content, list):
+        return _text(content), None
+    found: dict[str, str] = {}
+    for kind, text in text_parts(content):
+        found[kind] = found.get(kind, "") + text
+    return _text(found.get("content")), _text(found.get("reasoning_content"))
+
+
+def _text(value: object) -> str | None:
+    return clean_text(value) if isinstance(value, str) else None
+
+
+def _name(value: object) -> str | None:
+    """Return an id or a model's name; an empty one is none, a number is its text."""
+    if value is None or value == "":
+        return None
+    return clean_text(value if isinstance(value, str) else clean_value(value))

@@ -1,0 +1,124 @@
+"""The tool calls of one choice, put together from fragments (rule R6). Used by `choice`."""
+
+from io import StringIO
+from typing import Any
+
+from worker.core.clean import rejoin
+from worker.core.wirejson import compact, whole_number
+
+# What a call of each kind holds: the member of the call, and the text in it that comes in fragments.
+_TEXTS = {"function": "arguments", "custom": "input"}
+
+
+class _Call:
+    __slots__ = ("extra", "id", "index", "kind", "name", "text", "type")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.id: str | None = None
+        self.type: str | None = None
+        self.kind = "function"
+        self.name: str | None = None
+        self.text: StringIO | None = None
+        self.extra: dict[str, Any] | None = None
+
+    def take(self, fragment: dict[str, Any]) -> None:
+        """Add a fragment. id, type and name: the first that is not empty stays."""
+        for key, value in fragment.items():
+            if key in _TEXTS:
+                self._take_body(key, value)
+            elif key == "id":
+                self.id = self.id or _text(value)
+            elif key == "type":
+                self.type = self.type or _text(value)
+            elif key != "index" and value is not None:
+                # Vendor fields, such as the thought signatures that must be sent back with the call.
+                self.extra = {**(self.extra or {}), key: value}
+
+    def _take_body(self, kind: str, body: object) -> None:
+        if not isinstance(body, dict):
+            return
+        self.kind = kind
+        self.name = self.name or _text(body.get("name"))
+        text = body.get(_TEXTS[kind])
+        if text is not None:
+            self.text = self.text or StringIO()
+            self.text.write(text if isinstance(text, str) else compact(text))
+
+    def build(self) -> dict[str, Any]:
+        text = rejoin(self.text.getvalue()) if self.text else ""
+        name = self.name and rejoin(self.name)
+        return {
+            "id": self.id,
+            "type": self.type or self.kind,
+            self.kind: {"name": name, _TEXTS[self.kind]: text},
+            **(self.extra or {}),
+        }
+
+
+class ToolCalls:
+    """Finds the call each fragment belongs to. Providers number calls from 1, with gaps, all 0, or not at all."""
+
+    __slots__ = ("_by_id", "_calls", "_latest", "_next_index")
+
+    def __init__(self) -> None:
+        self._calls: list[_Call] = []
+        self._latest: dict[int, _Call] = {}
+        self._by_id: dict[str, _Call] = {}
+        self._next_index = 0
+
+    def take(self, fragments: object) -> None:
+        """Add the fragments of one delta: `[{"index": 0, "function": {"arguments": "{"}}]`."""
+        for fragment in fragments if isinstance(fragments, list) else [fragments]:
+            if isinstance(fragment, dict):
+                call = self._call_of(fragment)
+                call.take(fragment)
+                if call.id:
+                    self._by_id.setdefault(call.id, call)
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def build(self) -> list[dict[str, Any]]:
+        """Return the calls in the order of their indexes, without them."""
+        return [call.build() for call in sorted(self._calls, key=lambda call: call.index)]
+
+    def _call_of(self, fragment: dict[str, Any]) -> _Call:
+        index = whole_number(fragment.get("index"))
+        call_id = _text(fragment.get("id"))
+        body = fragment.get("function") or fragment.get("custom")
+        name = _text(body.get("name")) if isinstance(body, dict) else None
+        if index is None:
+            return self._unnumbered(call_id, name) or self._new(self._next_index)
+        return self._numbered(index, call_id, name) or self._new(index)
+
+    def _numbered(self, index: int, call_id: str | None, name: str | None) -> _Call | None:
+        latest = self._latest.get(index)
+        if latest is None or not call_id or not latest.id or latest.id == call_id:
+            return latest
+        known = self._by_id.get(call_id)
+        if known is not None and known.index == index:
+            return known
+        # Some providers invent an id for every fragment, others number all calls 0: only a name begins a new call.
+        return None if name else latest
+
+    def _unnumbered(self, call_id: str | None, name: str | None) -> _Call | None:
+        if call_id:
+            return self._by_id.get(call_id)
+        last = self._calls[-1] if self._calls else None
+        # Neither number nor id, but another name than that of the last call: it cannot continue that one.
+        return None if last and name and last.name and name != last.name else last
+
+    def _new(self, index: int) -> _Call:
+        call = _Call(index)
+        self._calls.append(call)
+        self._latest[index] = call
+        self._next_index = max(self._next_index, index + 1)
+        return call
+
+
+def _text(value: object) -> str | None:
+    """Return a string that is not empty, a number as its digits, else None."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:#x}" if value.bit_length() > 4096 else str(value)
+    return value or None if isinstance(value, str) else None
