@@ -9,6 +9,8 @@ from worker.core.rules import Rule, array, optional, required, text, thing
 # An assistant's message may go without content if it says something in one of these.
 _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "audio", "refusal", "reasoning_content")
 
+_PLAIN_ROLES = ("user", "assistant", "system", "developer")
+
 _string = text(empty=True)
 _name = text()
 
@@ -22,7 +24,18 @@ def messages(path: str, value: Any, *, parts_too: bool) -> Iterator[Fault]:
         yield Fault(path, f"is {shown(value)}; send an array of at least one message")
         return
     for position, message in enumerate(value):
-        yield from _message(f"{path}[{position}]", message, _part if parts_too else _bare_part)
+        if not _is_plain(message):
+            yield from _message(f"{path}[{position}]", message, _part if parts_too else _bare_part)
+
+
+def _is_plain(message: Any) -> bool:
+    """Say whether a message is a known role and a string: most are, and nothing more is to be asked of them."""
+    return (
+        type(message) is dict
+        and len(message) == 2
+        and message.get("role") in _PLAIN_ROLES
+        and type(message.get("content")) is str
+    )
 
 
 def _message(path: str, message: Any, part: Rule) -> Iterator[Fault]:

@@ -4,7 +4,9 @@ import hashlib
 import json
 from typing import Any
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, sort_keys=True, separators=(",", ":")
+).encode
 
 
 def fingerprint(value: Any) -> str:

@@ -25,6 +25,11 @@ _rfc3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:
 _traceparent = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 # PostgreSQL's text holds no U+0000, UTF-8 no lone surrogate.
 _unstorable = re.compile("[\0\ud800-\udfff]").search
+_NOT_STORABLE = "holds U+0000 or half of a surrogate pair, which SQL cannot store; leave it out"
+
+_label_text = text(longest=_LONGEST_TEXT)
+_url_text = text(longest=_LONGEST_URL)
+_metadata_text = text(longest=_METADATA_TEXT, empty=True)
 
 
 def instant(value: str) -> datetime:
@@ -57,9 +62,9 @@ def _path(name: str) -> str:
 
 def _label(path: str, value: Any) -> Iterator[Fault]:
     """A text that goes into a column of its own."""
-    yield from text(longest=_LONGEST_TEXT)(path, value)
+    yield from _label_text(path, value)
     if type(value) is str and _unstorable(value):
-        yield Fault(path, "holds U+0000 or half of a surrogate pair, which SQL cannot store; leave it out")
+        yield Fault(path, _NOT_STORABLE)
 
 
 def _version(path: str, value: Any) -> Iterator[Fault]:
@@ -108,7 +113,7 @@ def _webhook(path: str, value: Any) -> Iterator[Fault]:
 
 def _url(path: str, value: Any) -> Iterator[Fault]:
     # Whether plain http is allowed is the operator's setting, known where deliveries are sent.
-    yield from text(longest=_LONGEST_URL)(path, value)
+    yield from _url_text(path, value)
     if type(value) is str and (not value.startswith(("https://", "http://")) or _unstorable(value)):
         yield Fault(path, "is no address a webhook can go to; send one that begins with https://")
 
@@ -119,13 +124,14 @@ def _metadata(path: str, value: Any) -> Iterator[Fault]:
         return
     if len(value) > _METADATA_PAIRS:
         yield Fault(path, f"has {len(value)} pairs; send at most {_METADATA_PAIRS}")
+        return
     for name, each in value.items():
         where = member_path(path, name)
         if len(name) > _METADATA_NAME:
             yield Fault(where, f"has a name of {len(name)} characters; send at most {_METADATA_NAME}")
-        yield from text(longest=_METADATA_TEXT, empty=True)(where, each)
+        yield from _metadata_text(where, each)
         if _unstorable(name) or (type(each) is str and _unstorable(each)):
-            yield Fault(where, "holds U+0000 or half of a surrogate pair, which SQL cannot store; leave it out")
+            yield Fault(where, _NOT_STORABLE)
 
 
 FIELDS: Mapping[str, Rule] = {

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 T = TypeVar("T")
 Scan = Callable[[str, int], tuple[Any, int]]
 
-_colon = re.compile(r"[ \t\n\r]*:[ \t\n\r]*").match
-_next = re.compile(r"[ \t\n\r]*([,}\]])[ \t\n\r]*").match
+# A name without escapes up to its value, in one step; the parser itself reads the rare others.
+_plain_name = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*').match
 _space = re.compile(r"[ \t\n\r]*").match
 
 
@@ -92,7 +92,7 @@ def deeper_than(value: Any, limit: int) -> bool:
 
 def _load(text: str, start: int, scan: Scan) -> Any:
     value, end = scan(text, _after_space(text, start))
-    _expect_end(text, _after_space(text, end))
+    _expect_end(text, end)
     return value
 
 
@@ -101,17 +101,24 @@ def _members(text: str, start: int, scan: Scan) -> dict[str, Member]:
     found: dict[str, Member] = {}
     mark = text[at : at + 1]
     while mark != "}":
-        if text[at : at + 1] != '"':
-            raise JSONDecodeError("a name in double quotes is missing", text, at)
-        name, at = scan(text, at)
-        colon = _colon(text, at)
-        if colon is None:
-            raise JSONDecodeError("a colon is missing", text, at)
-        value, end = scan(text, colon.end())
-        found[name] = Member(value, colon.end(), end)
+        plain = _plain_name(text, at)
+        name, begin = (plain[1], plain.end()) if plain else _any_name(text, at, scan)
+        value, end = scan(text, begin)
+        found[name] = Member(value, begin, end)
         mark, at = _mark(text, end, "}")
-    _expect_end(text, at if found else _after_space(text, at + 1))
+    _expect_end(text, at if found else at + 1)
     return found
+
+
+def _any_name(text: str, at: int, scan: Scan) -> tuple[str, int]:
+    at = _after_space(text, at)
+    if text[at : at + 1] != '"':
+        raise JSONDecodeError("a name in double quotes is missing", text, at)
+    name, at = scan(text, at)
+    at = _after_space(text, at)
+    if text[at : at + 1] != ":":
+        raise JSONDecodeError("a colon is missing", text, at)
+    return name, _after_space(text, at + 1)
 
 
 def _elements(text: str, start: int, scan: Scan) -> list[Member]:
@@ -119,10 +126,11 @@ def _elements(text: str, start: int, scan: Scan) -> list[Member]:
     found: list[Member] = []
     mark = text[at : at + 1]
     while mark != "]":
-        value, end = scan(text, at)
-        found.append(Member(value, at, end))
+        begin = _after_space(text, at)
+        value, end = scan(text, begin)
+        found.append(Member(value, begin, end))
         mark, at = _mark(text, end, "]")
-    _expect_end(text, at if found else _after_space(text, at + 1))
+    _expect_end(text, at if found else at + 1)
     return found
 
 
@@ -142,14 +150,18 @@ def _open(text: str, start: int, scan: Scan, bracket: str) -> int:
 
 
 def _mark(text: str, at: int, closing: str) -> tuple[str, int]:
-    found = _next(text, at)
-    if found is None or found[1] not in (",", closing):
-        raise JSONDecodeError(f"a comma or {closing} is missing", text, at)
-    return found[1], found.end()
+    """Give the comma or closing bracket that follows a value, and the place after it."""
+    mark = text[at : at + 1]
+    if mark != "," and mark != closing:
+        at = _after_space(text, at)
+        mark = text[at : at + 1]
+        if mark != "," and mark != closing:
+            raise JSONDecodeError(f"a comma or {closing} is missing", text, at)
+    return mark, at + 1
 
 
 def _expect_end(text: str, at: int) -> None:
-    if at != len(text):
+    if at != len(text) and _after_space(text, at) != len(text):
         raise JSONDecodeError("more text follows the value", text, at)
 
 

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import Any, Literal
 
 from worker.core.endpoint import Endpoint
@@ -134,7 +133,7 @@ def _read_fields(found: Mapping[str, Member]) -> tuple[dict[str, Any], list[Faul
         if rule is None:
             faults.append(unknown_field(name))
         elif member.value is not None or name == "webhook":
-            wrong = list(islice(rule(name, member.value), FAULT_LIMIT))
+            wrong = list(rule(name, member.value))
             faults += wrong
             if not wrong:
                 good[name] = member.value
