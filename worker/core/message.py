@@ -12,7 +12,7 @@ from worker.core.job_fields import FIELDS, instant, is_traceparent, unknown_fiel
 from worker.core.job_request import Request, read_request
 from worker.core.jsontext import JsonError, Member, members
 
-__all__ = ["DeadLetter", "Fault", "Job", "Refusal", "read_job"]
+__all__ = ["DeadLetter", "Fault", "Job", "Refusal", "conflict", "read_job"]
 
 DEFAULT_PRIORITY = 5
 DEFAULT_MAX_ATTEMPTS = 5
@@ -60,7 +60,7 @@ class Refusal:
     kept (missing, or too large) is the text `null`."""
 
     job: Job
-    code: Literal["invalid_request"]
+    code: Literal["invalid_request", "idempotency_conflict"]
     faults: tuple[Fault, ...]
     message: str
 
@@ -201,3 +201,9 @@ def _refusal(job: Job, faults: list[Fault]) -> Refusal:
         faults = [*faults[:FAULT_LIMIT], more]
         message = f"The job has more than {FAULT_LIMIT} faults; the first: {first}"
     return Refusal(job, "invalid_request", tuple(faults), message)
+
+
+def conflict(job: Job, owner_id: str) -> Refusal:
+    """Refuse a job whose idempotency key belongs to another request, the job `owner_id`."""
+    told = f"the key {shown(job.idempotency_key)} belongs to job {owner_id}, whose request is another; use a new key"
+    return Refusal(job, "idempotency_conflict", (Fault("idempotency_key", told),), f"idempotency_key: {told}")
