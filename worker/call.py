@@ -20,6 +20,7 @@ class Reason(StrEnum):
     """Why a running call is cancelled; what the body does about its job depends on it."""
 
     revoked = "revoked"
+    cancelled = "cancelled"
     soft_limit = "soft_limit"
     shutdown = "shutdown"
     lease_lost = "lease_lost"
@@ -48,6 +49,11 @@ class Call:
 
 
 _current: ContextVar[Call | None] = ContextVar("afterword_call", default=None)
+
+
+def current() -> Call | None:
+    """Return the call this code runs in, to cancel it later from elsewhere; None outside of async tasks."""
+    return _current.get()
 
 
 def reason() -> Reason | None:

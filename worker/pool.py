@@ -86,6 +86,10 @@ class Pool(BasePool):  # type: ignore[misc]  # Celery publishes no types
         """Return how many more tasks of `queue` may start now."""
         return max(self._slots.get(queue, self.limit) - self._active[queue], 0)
 
+    def soon(self, errand: Callable[[], None]) -> None:
+        """Have something done on Celery's thread, which it wakes; from any thread."""
+        self.errands.put(errand)
+
     # For Celery, on its thread.
 
     def on_start(self) -> None:

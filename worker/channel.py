@@ -1,0 +1,187 @@
+"""How Celery's consumer meets Redis here: the broker connection carries remote control only; tasks come by `Window`.
+
+Foreign bytes never reach Celery or kombu. Entries of `chat.run` and `webhooks` are read by worker.nudge, and each good
+one becomes a message made here. Nothing is acknowledged, so there is nothing to restore and nothing of kombu's shared
+`unacked` keys is touched: a nudge that is lost is repeated by the dispatcher.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from celery import bootsteps
+from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.consumer.tasks import Tasks
+from celery.worker.state import maybe_shutdown
+from kombu.transport import redis, virtual
+
+from worker.call import Reason
+from worker.nudge import TASKS, Nudge, connect
+from worker.window import Window
+
+log = structlog.get_logger(__name__)
+
+# chat.intake has a reader of its own, see worker.intake.
+NOT_BY_KOMBU = frozenset({*TASKS, "chat.intake"})
+RECONNECT_S = (0.2, 0.4, 2.0)
+
+
+class QoS(virtual.QoS):
+    """Acknowledges nothing, remembers nothing, restores nothing."""
+
+    restore_at_shutdown = False
+
+    def can_consume(self) -> bool:
+        """Say yes: slots are counted where the tasks run."""
+        return True
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Forget the message."""
+
+    def ack(self, delivery_tag: str) -> None:
+        """Do nothing."""
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Do nothing."""
+
+
+class Channel(redis.Channel):
+    """kombu's channel, deaf to our queues and hard to kill by what arrives on the control exchange."""
+
+    QoS = QoS  # type: ignore[assignment]  # the one without acknowledgements is not of the Redis kind
+    # kombu uses them for acknowledgements, which are off; should it ever, they are not the neighbours'.
+    unacked_key = "afterword.unacked"
+    unacked_index_key = "afterword.unacked_index"
+    unacked_mutex_key = "afterword.unacked_mutex"
+
+    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        """Consume, but for our queues, which `Window` and the intake read."""
+        if queue not in NOT_BY_KOMBU:
+            super().basic_consume(queue, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
+        # Anyone who reaches Redis can publish here, and an exception would end or restart the worker.
+        try:
+            return super()._deliver_fanout_message(message, exchange)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            log.warning("control.unreadable", exchange=exchange[:100], error=repr(error)[:200])
+            return True
+
+
+class Transport(redis.Transport):
+    """`broker_transport = "worker.channel:Transport"`."""
+
+    Channel = Channel
+
+
+class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery publishes no types
+    """`worker_consumer = "worker.channel:Consumer"`: reconnects for ever and soon, and cancels calls our way."""
+
+    def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        # There are no flags for these in a settings file. Workers meet in SQL, not by broadcast.
+        quiet = dict.fromkeys(("without_mingle", "without_gossip", "without_heartbeat"), True)
+        super().__init__(*args, worker_options={**(worker_options or {}), **quiet}, **kwargs)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, however long it takes; a stop signal is heard meanwhile."""
+        start_s, step_s, longest_s = RECONNECT_S
+
+        def failed(error: Exception, intervals: Any, retries: int) -> float:
+            pause_s = float(next(intervals))
+            log.warning("broker.unreachable", error=repr(error)[:200], retry_s=pause_s, retries=retries)
+            return pause_s
+
+        conn.ensure_connection(
+            failed,
+            max_retries=None,
+            interval_start=start_s,
+            interval_step=step_s,
+            interval_max=longest_s,
+            callback=self._meanwhile,
+        )
+        self.first_connection_attempt = False
+        return conn
+
+    def cancel_active_requests(self) -> None:
+        """Cold shutdown: cancel the calls as a shutdown. Celery's way is a revocation, and that cancels the job."""
+        self.pool.abort(Reason.shutdown)
+
+    def _meanwhile(self) -> None:
+        self.pool.errands.run()
+        maybe_shutdown()
+
+
+class Reading(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types
+    """The consumer's step that reads the queues the worker was started for (`-Q`), while there is a connection."""
+
+    requires = (Tasks,)
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self._redis = connect(consumer.app.conf.broker_url)
+        self._windows: list[Window] = []
+
+    def start(self, consumer: Any) -> None:
+        """Open a window for each queue."""
+        for queue in TASKS.keys() & consumer.app.amqp.queues.consume_from.keys():
+            deliver = deliver_to(consumer, queue)
+            window = Window(queue, self._redis, hub=consumer.hub, slots=consumer.pool, deliver=deliver)
+            window.open()
+            self._windows.append(window)
+
+    def stop(self, consumer: Any) -> None:
+        """Close them; called at shutdown and before each reconnect."""
+        while self._windows:
+            self._windows.pop().close()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What Celery reads of a message. Without a content type the body is taken as it is."""
+
+    headers: dict[str, Any]
+    body: tuple[list[str], dict[str, Any], dict[str, Any]]
+    properties: dict[str, Any]
+    delivery_info: dict[str, Any]
+    content_type: None = None
+    content_encoding: None = None
+
+    @property
+    def payload(self) -> Any:
+        return self.body
+
+
+def message(queue: str, nudge: Nudge) -> Message:
+    """Build Celery's message from the three things we take from an entry: task (the queue's), id, argument."""
+    headers = {
+        "task": TASKS[queue],
+        "id": nudge.celery_id,
+        "root_id": nudge.celery_id,
+        "parent_id": None,
+        "retries": 0,
+        "argsrepr": repr([nudge.row_id]),
+        "kwargsrepr": "{}",
+        "ignore_result": True,
+    }
+    delivery = {"exchange": "", "routing_key": queue}
+    return Message(headers, ([nudge.row_id], {}, {}), {"correlation_id": nudge.celery_id}, delivery)
+
+
+def deliver_to(consumer: Any, queue: str) -> Callable[[Nudge], None]:
+    """Return what hands a nudge to Celery: its own strategy for the task, which logs, checks revocations, starts."""
+    strategy = consumer.strategies[TASKS[queue]]
+    callbacks = consumer.on_task_message
+
+    def deliver(nudge: Nudge) -> None:
+        try:
+            strategy(message(queue, nudge), None, _nothing, _nothing, callbacks)
+        except Exception:
+            # One entry's trouble, whatever it is, is not the worker's end; its row is nudged again.
+            log.exception("nudge.not_delivered", queue=queue, id=nudge.celery_id)
+
+    return deliver
+
+
+def _nothing(*_: Any) -> None:
+    """Acknowledge or reject: there is nobody to tell."""

@@ -1,0 +1,157 @@
+"""The nudges in Redis: what an entry of `chat.run` or `webhooks` looks like, and how entries get in and out.
+
+A nudge says "this row may start", nothing else; it may be lost, late or doubled without harm. Ours are short,
+`<id>.<attempt number>`; a Celery message with the id as its only argument does as well. Everything else in these lists
+is somebody's mistake and is moved to a list of its own, with its bytes. Knows nothing of Celery.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from worker.core.envelope import decode
+from worker.core.message import DeadLetter
+
+# The only task each queue may name.
+TASKS: Final[Mapping[str, str]] = {"chat.run": "chat.run", "webhooks": "webhook.deliver"}
+REJECTED: Final = "afterword:rejected"
+PRIORITIES: Final = range(10)
+# Of a rejected entry no more than this is kept; its true size is noted beside it.
+REJECTED_BYTES: Final = 1024 * 1024
+# Nudges are 40 bytes, Celery messages about 900.
+ENTRY_BYTES: Final = 64 * 1024
+ID_CHARACTERS: Final = 255
+
+# Between name and priority, as kombu writes it.
+_SEPARATOR = "\x06\x16"
+_NUDGE = re.compile(rb"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.[0-9]{1,10}")
+
+# KEYS: a queue's lists, best first. ARGV: how many. Returns the oldest entries of the best lists.
+POP: Final = """
+local entries = {}
+for _, key in ipairs(KEYS) do
+  local wanted = tonumber(ARGV[1]) - #entries
+  if wanted <= 0 then break end
+  for _, entry in ipairs(redis.call('RPOP', key, wanted) or {}) do entries[#entries + 1] = entry end
+end
+return entries
+"""
+
+# KEYS: a queue's lists, best first. ARGV: room, then priority and entry by turns. Returns how many were pushed.
+_PUSH = """
+local room, pushed = tonumber(ARGV[1]), 0
+for _, key in ipairs(KEYS) do room = room - redis.call('LLEN', key) end
+for i = 2, #ARGV, 2 do
+  if pushed >= room then break end
+  redis.call('LPUSH', KEYS[tonumber(ARGV[i]) + 1], ARGV[i + 1])
+  pushed = pushed + 1
+end
+return pushed
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """An entry that is one: the row's id, the Celery id it goes by, and the options it asked for in vain."""
+
+    row_id: str
+    celery_id: str
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An entry that is none: `reason` is a short code, `message` a sentence."""
+
+    queue: str
+    reason: str
+    message: str
+    entry: bytes
+
+    def as_json(self) -> bytes:
+        """Return what stands in the list REJECTED: `{"queue", "reason", "message", "size", "entry": base64}`."""
+        kept = base64.b64encode(self.entry[:REJECTED_BYTES]).decode()
+        told = {"queue": self.queue, "reason": self.reason, "message": self.message, "size": len(self.entry)}
+        return json.dumps({**told, "entry": kept}).encode()
+
+
+def connect(url: str) -> "Redis":
+    """Return a client whose every command ends within seconds, with an error when the server is silent."""
+    return Redis.from_url(
+        url,
+        socket_timeout=5.0,
+        socket_connect_timeout=3.0,
+        health_check_interval=5,
+        # A repeated pop would lose what the first one took.
+        retry=Retry(NoBackoff(), 0),
+        # No messages out of turn on connections whose socket we watch ourselves.
+        protocol=2,
+    )
+
+
+def priority_list(queue: str, priority: int) -> str:
+    """Return the Redis list for `priority` 0 (first) to 9, named as kombu names it."""
+    return f"{queue}{_SEPARATOR}{priority}" if priority else queue
+
+
+def priority_lists(queue: str) -> list[str]:
+    """Return all ten lists of a queue, best first."""
+    return [priority_list(queue, priority) for priority in PRIORITIES]
+
+
+def nudge(row_id: str, attempt: int) -> bytes:
+    """Return the entry for one attempt of a job or a delivery; `row_id` is a lower-case UUID. Also its Celery id."""
+    return f"{row_id}.{attempt}".encode("ascii")
+
+
+def push_nudges(redis: "Redis", queue: str, nudges: Iterable[tuple[int, bytes]], *, room: int) -> int:
+    """Push (priority, entry) pairs, in order, while the queue's lists hold fewer than `room`; return how many.
+
+    One atomic step. Raises RedisError, also when Redis is out of memory.
+    """
+    pairs: list[Any] = [part for pair in nudges for part in pair]
+    return int(redis.register_script(_PUSH)(keys=priority_lists(queue), args=[room, *pairs])) if pairs else 0
+
+
+def read_window(redis: "Redis", queue: str) -> set[bytes]:
+    """Return all entries that stand in the queue's lists, foreign ones too. Raises RedisError."""
+    pipeline = redis.pipeline(transaction=False)
+    for name in priority_lists(queue):
+        pipeline.lrange(name, 0, -1)
+    return {entry for entries in pipeline.execute() for entry in entries}
+
+
+def read(queue: str, entry: bytes) -> Nudge | Rejected:
+    """Read an entry of `queue`, whatever its bytes."""
+    if _NUDGE.fullmatch(entry):
+        celery_id = entry.decode("ascii")
+        return Nudge(celery_id.partition(".")[0], celery_id)
+    envelope = decode(entry, max_bytes=ENTRY_BYTES)
+    if isinstance(envelope, DeadLetter):
+        return Rejected(queue, envelope.reason, envelope.message, entry)
+    if envelope.task != TASKS[queue]:
+        told = f"The task is {envelope.task[:200]!r}; this queue takes {TASKS[queue]} only."
+        return Rejected(queue, "unknown_task", told, entry)
+    if not envelope.id or len(envelope.id) > ID_CHARACTERS:
+        told = f"The message has no task id of 1 to {ID_CHARACTERS} characters; send one in headers.id."
+        return Rejected(queue, "no_id", told, entry)
+    row_id = _uuid(envelope.arguments_text)
+    if row_id is None:
+        return Rejected(queue, "bad_arguments", "The argument is no UUID; send args [id].", entry)
+    return Nudge(row_id, envelope.id, envelope.ignored)
+
+
+def _uuid(text: str) -> str | None:
+    try:
+        value = json.loads(text)
+        return str(UUID(value)) if isinstance(value, str) and len(value) == 36 else None
+    except (ValueError, RecursionError):
+        return None
