@@ -190,7 +190,7 @@ def _tables(postgres: bool) -> None:
         column("queue", sa.String, nullable=False),
         column("reason", sa.String, nullable=False),
         column("message", sa.Text, nullable=False),
-        column("job_id", Id),
+        column("job_id", sa.Text),
         column("entry", sa.LargeBinary, nullable=False),
         column("created_at", Instant, nullable=False),
     )
@@ -198,6 +198,7 @@ def _tables(postgres: bool) -> None:
         "afterword_workers",
         column("id", Id, primary_key=True),
         column("name", sa.String, nullable=False),
+        column("slots", sa.Integer, nullable=False),
         column("started_at", Instant, nullable=False),
         column("lease_until", Instant, nullable=False),
     )

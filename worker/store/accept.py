@@ -55,7 +55,7 @@ class _Batch:
                 "queue": entry.queue,
                 "reason": letter.reason,
                 "message": clean_text(letter.message),
-                "job_id": letter.id,
+                "job_id": None if letter.id is None else clean_text(letter.id),
                 "entry": entry.raw,
             }
         )
@@ -193,7 +193,7 @@ def _resolve(connection: Connection, losers: list[Entry], batch: _Batch) -> None
     columns = select(jobs.c.id, jobs.c.tenant, jobs.c.idempotency_key, jobs.c.fingerprint)
     ids = sorted({entry.job.id for entry in losers})
     by_id = {row.id: row for row in connection.execute(columns.where(jobs.c.id.in_(ids)))}
-    known = dict(connection.execute(select(aliases.c.id, aliases.c.job_id).where(aliases.c.id.in_(ids))).tuples().all())
+    known = dict(connection.execute(select(aliases.c.id, aliases.c.job_id).where(aliases.c.id.in_(ids))).all())
     keys = sorted({(entry.job.tenant, entry.job.idempotency_key) for entry in losers if entry.job.idempotency_key})
     owner = columns.where(tuple_(jobs.c.tenant, jobs.c.idempotency_key).in_(keys), jobs.c.owns_key)
     by_key = {(row.tenant, row.idempotency_key): row for row in connection.execute(owner)} if keys else {}

@@ -92,6 +92,8 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
         ],
     )
     bodies = connection.execute(select(requests.c.job_id, requests.c.body).where(requests.c.job_id.in_(sorted(rows))))
-    claims = {job_id: Claim(*rows[job_id], bytes(body).decode("utf-8", "surrogatepass")) for job_id, body in bodies}
+    claims = {
+        job_id: Claim._make([*rows[job_id], bytes(body).decode("utf-8", "surrogatepass")]) for job_id, body in bodies
+    }
     # A job wished for twice in one batch is given once.
     return [claims.pop(wish.job_id, None) for wish in wishes]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Float, bindparam
+from sqlalchemy import Float, bindparam, cast
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
@@ -40,7 +40,7 @@ class shifted(FunctionElement[datetime]):
     inherit_cache = True
 
     def __init__(self, instant: ColumnElement[Any] | FunctionElement[Any], seconds: float | ColumnElement[float]):
-        amount = seconds if isinstance(seconds, ColumnElement) else bindparam(None, float(seconds), type_=Float())
+        amount = seconds if isinstance(seconds, ColumnElement) else cast(bindparam(None, float(seconds)), Float)
         super().__init__(instant, amount)
 
 

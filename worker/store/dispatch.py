@@ -1,5 +1,6 @@
 """DISPATCH: which rows are due, lane by lane, and which are over. A lane is an (endpoint, tenant) pair."""
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, func, select, tuple_, union_all
@@ -10,6 +11,7 @@ from worker.store.clock import now, seconds_until
 from worker.store.tables import jobs
 
 PRIORITIES = range(10)
+EXPIRY_BATCH = 500
 
 
 class Due(NamedTuple):
@@ -18,6 +20,7 @@ class Due(NamedTuple):
     job_id: str
     attempt: int
     priority: int
+    run_at: datetime
 
 
 def lanes(connection: Connection) -> list[tuple[str, str]]:
@@ -43,9 +46,11 @@ def due(connection: Connection, lane: tuple[str, str], *, limit: int) -> list[Du
     ranges = [_range(lane, priority, limit) for priority in PRIORITIES]
     best = union_all(*(select(part) for part in ranges)).subquery()
     rows = connection.execute(
-        select(best.c.id, best.c.attempt, best.c.priority).order_by(best.c.priority, best.c.run_at).limit(limit)
+        select(best.c.id, best.c.attempt + 1, best.c.priority, best.c.run_at)
+        .order_by(best.c.priority, best.c.run_at)
+        .limit(limit)
     )
-    return [Due(row.id, row.attempt + 1, row.priority) for row in rows]
+    return [Due(*row) for row in rows]
 
 
 def _range(lane: tuple[str, str], priority: int, limit: int) -> Any:
@@ -87,7 +92,7 @@ def next_start_s(connection: Connection, lane: tuple[str, str]) -> float | None:
     return connection.execute(select(seconds_until(func.min(soonest.c.run_at)))).scalar()
 
 
-def expire(connection: Connection, *, limit: int = 500) -> set[str]:
+def expire(connection: Connection, *, limit: int = EXPIRY_BATCH) -> set[str]:
     """End queued jobs that passed their deadline; return their ids. Running ones are ended by their holder."""
     over = (
         select(jobs.c.id, jobs.c.attempt)
@@ -98,6 +103,6 @@ def expire(connection: Connection, *, limit: int = 500) -> set[str]:
     )
     keys = [(row.id, row.attempt) for row in connection.execute(over)]
     changes = {"error_code": "expired", "error_message": "the deadline passed before the job was done"}
-    ended = moves.apply(connection, EXPIRE_QUEUED, keys, changes=changes)
+    ended = {job_id for job_id, _ in moves.apply(connection, EXPIRE_QUEUED, keys, changes=changes)}
     finish.number(connection, ended)
     return ended

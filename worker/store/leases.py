@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from worker.core.lifecycle import EXHAUST, TAKE_BACK, Move, Outcome, Status
 from worker.store import finish, moves
@@ -11,9 +12,9 @@ from worker.store.clock import from_now, now
 from worker.store.tables import attempts, jobs, leaders, workers
 
 
-def register(connection: Connection, worker_id: str, *, name: str, lease_s: float) -> None:
-    """Enter a worker process; its lease begins now."""
-    row = {"id": worker_id, "name": name}
+def register(connection: Connection, worker_id: str, *, name: str, slots: int, lease_s: float) -> None:
+    """Enter a worker process, which has `slots` calls in flight at most; its lease begins now."""
+    row = {"id": worker_id, "name": name, "slots": slots}
     connection.execute(insert(workers).values(**row, started_at=now(), lease_until=from_now(lease_s)))
 
 
@@ -29,15 +30,21 @@ def resign(connection: Connection, worker_id: str) -> None:
     connection.execute(update(leaders).where(leaders.c.worker_id == worker_id).values(lease_until=now()))
 
 
-def living(connection: Connection) -> set[str]:
-    """Return the ids of the workers whose rows stand."""
-    return set(connection.scalars(select(workers.c.id)))
+def living(connection: Connection) -> dict[str, int]:
+    """Return the workers whose rows stand, and the slots of each."""
+    return dict(connection.execute(select(workers.c.id, workers.c.slots)).all())
+
+
+def held(connection: Connection, worker_id: str) -> dict[str, int]:
+    """Return the jobs that are this worker's by the rows, and the attempt number of each."""
+    mine = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress)
+    return dict(connection.execute(select(jobs.c.id, jobs.c.attempt).where(*mine)).all())
 
 
 def cancellations(connection: Connection, worker_id: str) -> list[str]:
     """Return the jobs held by this worker that somebody asked to cancel."""
-    held = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress, jobs.c.cancel_requested_at.is_not(None))
-    return list(connection.scalars(select(jobs.c.id).where(*held)))
+    mine = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress, jobs.c.cancel_requested_at.is_not(None))
+    return list(connection.scalars(select(jobs.c.id).where(*mine)))
 
 
 def lead(connection: Connection, worker_id: str, *, name: str, lease_s: float) -> bool:
@@ -74,7 +81,7 @@ def take_back(connection: Connection, *, limit: int = 500) -> TakenBack:
     )
     rows = connection.execute(orphans).all()
     _close_unknown(connection, [(row.id, row.attempt) for row in rows])
-    lost = {
+    lost: dict[str, Any] = {
         "error_code": "worker_lost",
         "error_message": "the worker ended during the call; the request may have been executed and billed",
     }
@@ -84,9 +91,9 @@ def take_back(connection: Connection, *, limit: int = 500) -> TakenBack:
     return TakenBack(struck, frozenset(queued), frozenset(failed))
 
 
-def _back(connection: Connection, move: Move, rows: Sequence[object], changes: dict[str, object]) -> set[str]:
-    keys = [(row.id, row.attempt) for row in rows]  # type: ignore[attr-defined]
-    return moves.apply(connection, move, keys, changes=changes)
+def _back(connection: Connection, move: Move, rows: Sequence[Row[Any]], changes: dict[str, Any]) -> set[str]:
+    keys = [(row.id, row.attempt) for row in rows]
+    return {job_id for job_id, _ in moves.apply(connection, move, keys, changes=changes)}
 
 
 def _close_unknown(connection: Connection, keys: list[tuple[str, int]]) -> None:

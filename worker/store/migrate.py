@@ -48,3 +48,8 @@ def state(engine: Engine, *, schema: str | None = None) -> tuple[str | None, str
         options = {"version_table": VERSION_TABLE, "version_table_schema": schema}
         current = MigrationContext.configure(connection, opts=options).get_current_revision()
     return current, newest
+
+
+def knows(revision: str) -> bool:
+    """Say whether this release has the migration; an unknown one is a newer release's, whose schema we can use."""
+    return revision in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}

@@ -25,8 +25,8 @@ def apply(
     *,
     worker_id: str | None = None,
     changes: Mapping[str, Any] | None = None,
-) -> set[str]:
-    """Move the jobs that still stand where the move begins; return the ids that moved.
+) -> set[Key]:
+    """Move the jobs that still stand where the move begins; return the keys of those that moved.
 
     A move that `held` marks needs the worker that claimed the attempt; the others only the status and the attempt
     number. Jobs that another worker moved in between are simply absent from the result.
@@ -44,6 +44,6 @@ def apply(
         update(jobs)
         .where(tuple_(jobs.c.id, jobs.c.attempt).in_(sorted(keys)), guard)
         .values(values)
-        .returning(jobs.c.id)
+        .returning(jobs.c.id, jobs.c.attempt)
     )
-    return set(connection.scalars(statement))
+    return {(row.id, row.attempt) for row in connection.execute(statement)}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, bindparam, case, null, or_, update
+from sqlalchemy import Boolean, Connection, Float, bindparam, case, cast, null, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.core.lifecycle import Move, Outcome
@@ -58,24 +58,25 @@ def record(connection: Connection, closings: Sequence[Closing]) -> list[bool]:
     if kept:
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         connection.execute(dialect.insert(answers).on_conflict_do_nothing(), kept)
-    finish.number(connection, [c.job_id for c in closings if c.job_id in moved and c.move is not None and c.move.final])
-    return [closing.job_id in moved for closing in closings]
+    ended = (closing for closing in closings if closing.move is not None and closing.move.final)
+    finish.number(connection, {closing.job_id for closing in ended if _place(closing) in moved})
+    return [_place(closing) in moved for closing in closings]
 
 
-def _move(connection: Connection, closings: Sequence[Closing]) -> set[str]:
+def _move(connection: Connection, closings: Sequence[Closing]) -> set[moves.Key]:
     """Apply the moves, those with the same values in one statement, in the order of the ids."""
     groups: dict[tuple[Any, ...], list[Closing]] = defaultdict(list)
     for closing in closings:
         if closing.move is not None:
             groups[_values_key(closing)].append(closing)
-    moved: set[str] = set()
+    moved: set[moves.Key] = set()
     for group in groups.values():
         first = group[0]
         assert first.move is not None
         moved |= moves.apply(
             connection,
             first.move,
-            [(closing.job_id, closing.number) for closing in group],
+            [_place(closing) for closing in group],
             worker_id=first.worker_id,
             changes=_changes(first),
         )
@@ -126,11 +127,11 @@ def _close(connection: Connection, closings: Sequence[Closing]) -> None:
 
 
 def _ago(name: str) -> Any:
-    seconds = bindparam(name, type_=attempts.c.retry_after_s.type)
-    return case((seconds.is_(None), null()), else_=shifted(now(), -seconds))
+    """The instant so many seconds before now; NULL for NULL."""
+    return shifted(now(), cast(bindparam(name), Float))
 
 
-def _place(closing: Closing) -> tuple[str, int]:
+def _place(closing: Closing) -> moves.Key:
     return closing.job_id, closing.number
 
 
@@ -140,10 +141,14 @@ def _closed(closing: Closing) -> dict[str, Any]:
         "of_attempt": closing.number,
         "ended": closing.outcome,
         "was_sent": closing.sent,
-        "byte_ago": closing.first_byte_ago_s,
-        "token_ago": closing.first_token_ago_s,
+        "byte_ago": _negative(closing.first_byte_ago_s),
+        "token_ago": _negative(closing.first_token_ago_s),
         **{f"new_{name}": closing.attempt.get(name) for name in CLOSED},
     }
+
+
+def _negative(seconds: float | None) -> float | None:
+    return None if seconds is None else -seconds
 
 
 def _answer(closing: Closing) -> dict[str, Any]:

@@ -213,7 +213,8 @@ dead_letters = Table(
     Column("queue", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("message", Text, nullable=False),
-    Column("job_id", Id),
+    # Whatever id could be read; it need not be a UUID.
+    Column("job_id", Text),
     Column("entry", LargeBinary, nullable=False),
     Column("created_at", Instant, nullable=False),
 )
@@ -223,6 +224,7 @@ workers = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("name", String, nullable=False),
+    Column("slots", Integer, nullable=False),
     Column("started_at", Instant, nullable=False),
     Column("lease_until", Instant, nullable=False),
 )

@@ -1,0 +1,169 @@
+"""ACCEPT: one message, one row; the same id or key is the same job; nothing is dropped."""
+
+import threading
+import uuid
+
+from sqlalchemy import Engine
+
+from tests.store.made import REQUEST, accept_all, entry, job, one, rows
+from worker.store.accept import Accepted
+
+OTHER = {**REQUEST, "model": "other"}
+
+
+def test_a_job_is_visible_as_queued_with_all_it_said(engine: Engine) -> None:
+    said = job(tenant="acme", priority=2, batch="b", custom_id="c", metadata={"a": "b"}, max_attempts=3)
+
+    (accepted,) = accept_all(engine, entry(said))
+
+    assert accepted == Accepted(accepted.job_id, "queued", 2, True)
+    row = one(engine, "SELECT * FROM jobs_v1")
+    assert (row.status, row.tenant, row.priority, row.batch, row.custom_id) == ("queued", "acme", 2, "b", "c")
+    assert (row.attempts, row.max_attempts, row.waiting_for, row.cursor) == (0, 3, "slot", None)
+    assert "b" in str(row.metadata)
+    assert one(engine, "SELECT outcome FROM job_ids_v1").outcome == "accepted"
+
+
+def test_the_request_is_kept_byte_for_byte(engine: Engine) -> None:
+    read = entry(job(request={**REQUEST, "temperature": 1.0, "x": 10**30}))
+
+    accept_all(engine, read)
+
+    body = one(engine, "SELECT body FROM afterword_requests").body
+    assert bytes(body).decode() == read.job.request
+
+
+def test_the_same_id_twice_is_one_job(engine: Engine) -> None:
+    first = str(uuid.uuid4())
+
+    accept_all(engine, entry(id=first))
+    again = accept_all(engine, entry(id=first), entry(id=first))
+
+    assert [a.outcome for a in again] == ["duplicate", "duplicate"]
+    assert len(rows(engine, "SELECT 1 FROM jobs_v1")) == 1
+
+
+def test_the_same_id_twice_in_one_batch_is_one_job(engine: Engine) -> None:
+    first = str(uuid.uuid4())
+
+    accepted = accept_all(engine, entry(id=first), entry(id=first))
+
+    assert sorted(a.outcome for a in accepted) == ["duplicate", "queued"]
+
+
+def test_the_same_id_with_another_request_is_a_dead_letter(engine: Engine) -> None:
+    first = str(uuid.uuid4())
+
+    accept_all(engine, entry(id=first))
+    (conflict,) = accept_all(engine, entry(job(request=OTHER), id=first))
+
+    assert conflict.outcome == "dead"
+    letter = one(engine, "SELECT * FROM afterword_dead_letters")
+    assert (letter.reason, letter.job_id) == ("id_conflict", first)
+    assert b"other" in bytes(letter.entry)
+
+
+def test_the_same_key_twice_is_one_job_and_both_ids_resolve(engine: Engine) -> None:
+    keyed = job(idempotency_key="k")
+    first, second = entry(keyed), entry(keyed)
+
+    accept_all(engine, first)
+    accept_all(engine, second)
+    accept_all(engine, second)
+
+    found = rows(engine, "SELECT id, job_id, outcome FROM job_ids_v1 ORDER BY outcome")
+    assert [(str(r.id), str(r.job_id), r.outcome) for r in found] == [
+        (first.job.id, first.job.id, "accepted"),
+        (second.job.id, first.job.id, "duplicate"),
+    ]
+
+
+def test_key_order_and_whitespace_are_the_same_request(engine: Engine) -> None:
+    turned = dict(reversed(REQUEST.items()))
+
+    accept_all(engine, entry(job(idempotency_key="k")))
+    (again,) = accept_all(engine, entry(job(request=turned, idempotency_key="k")))
+
+    assert again.outcome == "duplicate"
+
+
+def test_another_request_under_a_used_key_is_a_visible_failed_job(engine: Engine) -> None:
+    accept_all(engine, entry(job(idempotency_key="k")))
+    second = entry(job(idempotency_key="k", request=OTHER))
+    (conflict,) = accept_all(engine, second)
+    (again,) = accept_all(engine, second)
+
+    assert (conflict.outcome, again.outcome) == ("conflict", "duplicate")
+    row = one(engine, "SELECT * FROM jobs_v1 WHERE status = 'failed'")
+    assert (str(row.id), row.error_code, row.idempotency_key) == (second.job.id, "idempotency_conflict", "k")
+    assert row.cursor == 1
+
+
+def test_one_key_of_two_tenants_is_two_jobs(engine: Engine) -> None:
+    accepted = accept_all(
+        engine, entry(job(idempotency_key="k")), entry(job(idempotency_key="k", tenant="other", request=OTHER))
+    )
+
+    assert [a.outcome for a in accepted] == ["queued", "queued"]
+
+
+def test_a_bad_request_is_a_failed_job_that_lists_every_fault(engine: Engine) -> None:
+    accept_all(engine, entry(job(request={"model": 3, "messages": [], "temperature": 5})))
+
+    row = one(engine, "SELECT status, error_code, error, finished_at FROM jobs_v1")
+    assert (row.status, row.error_code) == ("failed", "invalid_request")
+    assert all(path in str(row.error) for path in ("request.model", "request.messages", "request.temperature"))
+
+
+def test_a_refused_request_does_not_use_up_its_key(engine: Engine) -> None:
+    accept_all(engine, entry(job(request={}, idempotency_key="k")))
+
+    (accepted,) = accept_all(engine, entry(job(idempotency_key="k")))
+
+    assert accepted.outcome == "queued"
+
+
+def test_a_start_in_the_future_is_not_due(engine: Engine) -> None:
+    (accepted,) = accept_all(engine, entry(job(not_before="2999-01-01T00:00:00Z")))
+
+    assert not accepted.due
+    row = one(engine, "SELECT waiting_for, waiting_until FROM jobs_v1")
+    assert row.waiting_for == "start"
+    assert str(row.waiting_until).startswith("2999-01-01")
+
+
+def test_a_row_of_the_inbox_is_queued_and_its_id_resolves_to_the_id_inside(engine: Engine) -> None:
+    inside, door = str(uuid.uuid4()), str(uuid.uuid4())
+
+    accept_all(engine, entry(job(id=inside), alias=door))
+
+    found = rows(engine, "SELECT id, job_id FROM job_ids_v1 ORDER BY outcome, id")
+    assert {(str(r.id), str(r.job_id)) for r in found} == {(inside, inside), (door, inside)}
+
+
+def test_finished_jobs_are_numbered_without_gaps(engine: Engine) -> None:
+    for _ in range(3):
+        accept_all(engine, entry(job(request={})), entry(job(request={})))
+
+    assert [r.cursor for r in rows(engine, "SELECT cursor FROM jobs_v1 ORDER BY cursor")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_many_at_once_with_one_key_make_one_row(engine: Engine) -> None:
+    entries = [entry(job(idempotency_key="k")) for _ in range(32)]
+    start = threading.Barrier(8)
+
+    def submit(part: list) -> None:  # type: ignore[type-arg]
+        start.wait()
+        for one_entry in part:
+            accept_all(engine, one_entry)
+
+    threads = [threading.Thread(target=submit, args=(entries[place::8],)) for place in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(rows(engine, "SELECT 1 FROM jobs_v1")) == 1
+    resolved = rows(engine, "SELECT DISTINCT job_id FROM job_ids_v1")
+    assert len(resolved) == 1
+    assert len(rows(engine, "SELECT 1 FROM job_ids_v1")) == 32

@@ -1,0 +1,250 @@
+"""CLAIM and RECORD: one holder at a time, a fence on every write, and nothing paid for is thrown away."""
+
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Engine
+
+from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
+from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
+from worker.store import leases
+from worker.store.claim import Claim, Wish, claim
+from worker.store.record import Closing, record
+
+ANSWER = {
+    "raw": b'{"id": "x"}', "raw_encoding": "identity", "usage_raw": b"{}", "usage": "{}", "response": '{"id": "x"}',
+    "content": "hi", "finish_reason": "stop",
+}  # fmt: skip
+
+
+def started(engine: Engine, worker_id: str, **fields: Any) -> Claim:
+    (accepted,) = accept_all(engine, entry(job(**fields)))
+    assert accepted.job_id
+    claimed = claim_one(engine, worker_id, accepted.job_id)
+    assert claimed is not None
+    return claimed
+
+
+def closing(claimed: Claim, move: Move | None, outcome: Outcome, **changes: Any) -> Closing:
+    plain = Closing(
+        claimed.job_id, claimed.attempt, claimed.worker_id, move, outcome, sent=True, counts=True,
+        attempt={"billed": "yes", "prompt_tokens": 3, "usage_requested": False}, answer=ANSWER,
+    )  # fmt: skip
+    return replace(plain, **changes)
+
+
+def write(engine: Engine, *closings: Closing) -> list[bool]:
+    with engine.begin() as connection:
+        return record(connection, closings)
+
+
+def completed(claimed: Claim) -> Closing:
+    return closing(claimed, COMPLETE, Outcome.completed)
+
+
+def test_a_claim_opens_an_attempt_row_before_the_wire(engine: Engine) -> None:
+    mine = worker(engine)
+
+    claimed = started(engine, mine)
+
+    row = one(engine, "SELECT * FROM attempts_v1")
+    assert (row.attempt, row.outcome, row.billed, str(row.worker)) == (1, None, "unknown", mine)
+    assert row.sent_at is not None
+    assert claimed.body == '{"model": "m", "messages": [{"role": "user", "content": "hello"}]}'
+    assert 3590 < claimed.left_s <= 3600
+
+
+def test_a_job_is_claimed_once(engine: Engine) -> None:
+    claimed = started(engine, worker(engine))
+
+    assert claim_one(engine, worker(engine), claimed.job_id) is None
+
+
+def test_a_job_wished_for_twice_in_one_batch_is_given_once(engine: Engine) -> None:
+    mine = worker(engine)
+    (accepted,) = accept_all(engine, entry())
+    assert accepted.job_id
+    with engine.begin() as connection:
+        given = claim(connection, [Wish(accepted.job_id, mine), Wish(accepted.job_id, mine)])
+
+    assert [one_claim is None for one_claim in given] == [False, True]
+
+
+def test_a_job_that_is_not_due_or_too_late_is_not_claimed(engine: Engine) -> None:
+    mine = worker(engine)
+    later = entry(job(not_before="2999-01-01T00:00:00Z"))
+    over = entry(job(deadline="2020-01-01T00:00:00Z"))
+    accept_all(engine, later, over)
+
+    assert claim_one(engine, mine, later.job.id) is None
+    assert claim_one(engine, mine, over.job.id) is None
+
+
+def test_a_worker_without_a_lease_claims_nothing(engine: Engine) -> None:
+    (accepted,) = accept_all(engine, entry())
+    assert accepted.job_id
+
+    assert claim_one(engine, worker(engine, lease_s=-1.0), accepted.job_id) is None
+
+
+def test_an_answer_its_usage_and_the_status_commit_together(engine: Engine) -> None:
+    claimed = started(engine, worker(engine))
+
+    assert write(engine, completed(claimed)) == [True]
+
+    row = one(engine, "SELECT * FROM jobs_v1")
+    assert (row.status, row.content, row.finish_reason, row.prompt_tokens) == ("completed", "hi", "stop", 3)
+    assert (row.completion_tokens, row.cursor, row.attempts) == (None, 1, 1)
+    attempt = one(engine, "SELECT * FROM attempts_v1")
+    assert (attempt.outcome, attempt.billed, attempt.partial) == ("completed", "yes", None)
+    assert one(engine, "SELECT prompt_tokens FROM usage_v1").prompt_tokens == 3
+
+
+def test_a_retry_waits_and_the_next_attempt_has_the_next_number(engine: Engine) -> None:
+    mine = worker(engine)
+    claimed = started(engine, mine)
+
+    write(engine, closing(claimed, RETRY, Outcome.failed, delay_s=60.0, waiting_for="retry", error_code="overloaded"))
+
+    row = one(engine, "SELECT status, waiting_for, error_code, attempts FROM jobs_v1")
+    assert (row.status, row.waiting_for, row.error_code, row.attempts) == ("queued", "retry", "overloaded", 1)
+    assert claim_one(engine, mine, claimed.job_id) is None
+    rows_due(engine)
+    again = claim_one(engine, mine, claimed.job_id)
+    assert again is not None
+    assert (again.attempt, again.attempts_used) == (2, 2)
+
+
+def rows_due(engine: Engine) -> None:
+    """Move time: whatever waits is due."""
+    with engine.begin() as connection:
+        from worker.store.clock import from_now
+        from worker.store.tables import jobs
+
+        connection.execute(jobs.update().values(run_at=from_now(-1.0)))
+
+
+def test_a_hold_and_an_unsent_release_spend_no_budget(engine: Engine) -> None:
+    mine = worker(engine)
+    claimed = started(engine, mine)
+    write(engine, closing(claimed, HOLD, Outcome.failed, counts=False, waiting_for="endpoint_paused"))
+    again = claim_one(engine, mine, claimed.job_id)
+    assert again is not None
+    assert (again.attempt, again.attempts_used) == (2, 1)
+
+    write(engine, closing(again, RELEASE, Outcome.released, counts=False, sent=False, answer=None))
+
+    last = claim_one(engine, mine, claimed.job_id)
+    assert last is not None
+    assert (last.attempt, last.attempts_used) == (3, 1)
+    sent = [row.sent_at for row in rows(engine, "SELECT sent_at FROM attempts_v1 ORDER BY attempt")]
+    assert [at is None for at in sent] == [False, True, False]
+
+
+def test_a_stale_attempt_changes_nothing_but_its_own_row(engine: Engine) -> None:
+    slow, other = worker(engine, lease_s=30.0), worker(engine)
+    claimed = started(engine, slow)
+    end_lease(engine, slow)
+    with engine.begin() as connection:
+        leases.take_back(connection)
+    again = claim_one(engine, other, claimed.job_id)
+    assert again is not None and again.attempt == 2
+
+    assert write(engine, completed(claimed)) == [False]
+
+    row = one(engine, "SELECT status, attempts FROM jobs_v1")
+    assert (row.status, row.attempts) == ("in_progress", 2)
+    first = one(engine, "SELECT outcome, prompt_tokens FROM attempts_v1 WHERE attempt = 1")
+    assert (first.outcome, first.prompt_tokens) == ("completed", 3)
+
+
+def end_lease(engine: Engine, worker_id: str) -> None:
+    with engine.begin() as connection:
+        leases.renew(connection, worker_id, lease_s=-1.0)
+
+
+def test_a_late_answer_completes_its_job_while_nobody_claimed_since(engine: Engine) -> None:
+    slow = worker(engine)
+    claimed = started(engine, slow)
+    end_lease(engine, slow)
+    with engine.begin() as connection:
+        back = leases.take_back(connection)
+    assert back.queued == {claimed.job_id}
+
+    assert write(engine, completed(claimed)) == [True]
+
+    assert one(engine, "SELECT status FROM jobs_v1").status == "completed"
+
+
+def test_a_job_whose_budget_is_spent_fails_when_its_worker_is_lost(engine: Engine) -> None:
+    slow = worker(engine)
+    claimed = started(engine, slow, max_attempts=1)
+    end_lease(engine, slow)
+    with engine.begin() as connection:
+        back = leases.take_back(connection)
+
+    assert back.failed == {claimed.job_id}
+    row = one(engine, "SELECT status, error_code, cursor FROM jobs_v1")
+    assert (row.status, row.error_code, row.cursor) == ("failed", "worker_lost", 1)
+    attempt = one(engine, "SELECT outcome, billed FROM attempts_v1")
+    assert (attempt.outcome, attempt.billed) == ("unknown", "unknown")
+
+
+def test_a_living_worker_keeps_its_jobs(engine: Engine) -> None:
+    started(engine, worker(engine))
+    with engine.begin() as connection:
+        back = leases.take_back(connection)
+
+    assert (back.workers, back.queued, back.failed) == (0, frozenset(), frozenset())
+
+
+def test_every_end_is_final(engine: Engine) -> None:
+    mine = worker(engine)
+    for move, outcome in ((FAIL, Outcome.failed), (CANCEL, Outcome.cancelled), (EXPIRE, Outcome.expired)):
+        claimed = started(engine, mine)
+        ended = closing(claimed, move, outcome, error_code=outcome.value, error_message="m", error="{}")
+        assert write(engine, ended, ended) == [True, True]
+        assert write(engine, completed(claimed)) == [False]
+        row = one(engine, "SELECT status, error_code FROM jobs_v1 WHERE id = :id", id=claimed.job_id)
+        assert (row.status, row.error_code) == (move.target, outcome)
+        partial = one(engine, "SELECT partial FROM attempts_v1 WHERE job_id = :id", id=claimed.job_id).partial
+        assert "x" in str(partial)
+
+
+def test_a_mixed_batch_moves_each_as_it_should(engine: Engine) -> None:
+    mine = worker(engine)
+    claims = [started(engine, mine) for _ in range(6)]
+    moves = [COMPLETE, FAIL, RETRY, COMPLETE, CANCEL, RETRY]
+    outcomes = [Outcome.completed, Outcome.failed, Outcome.failed, Outcome.completed, Outcome.cancelled, Outcome.failed]
+
+    done = [closing(c, m, o, delay_s=float(i)) for i, (c, m, o) in enumerate(zip(claims, moves, outcomes, strict=True))]
+
+    assert write(engine, *done) == [True] * 6
+    found = {str(r.id): r.status for r in rows(engine, "SELECT id, status FROM jobs_v1")}
+    assert [found[c.job_id] for c in claims] == [m.target for m in moves]
+
+
+def test_cancellations_are_found_by_the_holder_only(engine: Engine) -> None:
+    mine, other = worker(engine), worker(engine)
+    claimed = started(engine, mine)
+    with engine.begin() as connection:
+        from worker.store.clock import now
+        from worker.store.tables import jobs
+
+        connection.execute(jobs.update().values(cancel_requested_at=now()))
+        assert leases.cancellations(connection, mine) == [claimed.job_id]
+        assert leases.cancellations(connection, other) == []
+
+
+def test_one_worker_leads_and_another_follows_when_its_lease_ends(engine: Engine) -> None:
+    first, second = worker(engine), worker(engine)
+
+    def lead(worker_id: str, lease_s: float) -> bool:
+        with engine.begin() as connection:
+            return leases.lead(connection, worker_id, name="dispatch", lease_s=lease_s)
+
+    assert lead(first, 30.0)
+    assert not lead(second, 30.0)
+    assert lead(first, -1.0)
+    assert lead(second, 30.0)
+    assert not lead(first, 30.0)

@@ -1,0 +1,82 @@
+"""The Celery application: its settings, its steps at start and stop, and the thin tasks.
+
+`celery -A worker.app worker` starts a correct worker without a flag. The host (database, lease, writer, dispatcher,
+intake) begins before the pool and ends after it; see worker/host.py.
+"""
+
+from typing import Any
+
+import structlog
+from celery import Celery, bootsteps, signals
+
+from worker import log as logging
+from worker import run, settings
+from worker.celeryconfig import configure
+from worker.host import Host, NotReady
+from worker.intake import QUEUE as INTAKE_QUEUE
+from worker.nudge import job_of
+from worker.pool import async_task
+
+log = structlog.get_logger()
+
+try:
+    chosen = settings.load()
+except settings.BadSettings as error:
+    raise SystemExit(f"afterword: bad settings\n{error}") from None
+
+app = Celery("afterword")
+configure(app, chosen)
+
+_hosts: list[Host] = []  # the one of this process, from worker_init to worker_shutdown
+
+
+@async_task(app, name="chat.run")
+async def run_job(job_id: str) -> None:
+    """Make one attempt at a job."""
+    await run.attempt(_hosts[0], job_id)
+
+
+class Work(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types
+    """Takes work while the pool runs: the dispatcher, and the intake where its queue is asked for (`-Q`)."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, worker: Any) -> None:
+        _hosts[0].attach(worker.pool, intake=INTAKE_QUEUE in worker.app.amqp.queues.consume_from)
+
+    def stop(self, worker: Any) -> None:
+        _hosts[0].detach()
+
+    def terminate(self, worker: Any) -> None:
+        _hosts[0].detach()
+
+
+app.steps["worker"].add(Work)
+
+
+@signals.setup_logging.connect
+def _configure_logging(**_: Any) -> None:
+    logging.configure(chosen)
+
+
+@signals.worker_init.connect
+def _open_host(**_: Any) -> None:
+    try:
+        host = Host(chosen)
+        host.open()
+    except (settings.BadSettings, NotReady) as error:
+        raise SystemExit(f"afterword: {error}") from None
+    _hosts.append(host)
+
+
+@signals.worker_shutdown.connect
+def _close_host(**_: Any) -> None:
+    if _hosts:
+        _hosts.pop().close()
+
+
+@signals.task_revoked.connect
+def _cancel_revoked(request: Any = None, **_: Any) -> None:
+    """A nudge that was revoked before it ran would be pushed, and dropped, for ever: revoking it cancels the job."""
+    if _hosts and request is not None and (job_id := job_of(request.id)):
+        _hosts[0].cancel_queued(job_id)

@@ -1,0 +1,127 @@
+"""What one worker process holds together: its lease, its writer, its dispatcher, its intake, its clients, its calls."""
+
+import os
+import socket
+
+import httpx
+import structlog
+
+from worker.call import Call, Reason
+from worker.dispatcher import Dispatcher
+from worker.intake import Intake
+from worker.lease import Lease, Times
+from worker.net.client import open_client
+from worker.nudge import connect
+from worker.pool import Pool
+from worker.settings import Settings, need
+from worker.store import migrate
+from worker.store.batcher import Batcher
+from worker.store.engine import open_engine
+
+WRITE_OUT_S = 10.0
+# How many nudges may stand in Redis, for each slot of this process, before accepting stops adding to them.
+ROOM_A_SLOT = 4
+
+log = structlog.get_logger()
+
+
+class NotReady(RuntimeError):
+    """The worker cannot start as things are; the text says why and what to do."""
+
+
+class Host:
+    """The parts of a worker process that outlive any one task.
+
+    `open` comes before the pool exists, `attach` when it runs, `detach` before it drains, `close` after it has ended:
+    calls that finish while the pool drains are still recorded under a lease that beats.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        need(settings, "database_url", "redis_url", "endpoint")
+        assert settings.database_url and settings.redis_url
+        self.settings = settings
+        self.engine = open_engine(settings.database_url, schema=settings.database_schema)
+        self.redis = connect(settings.redis_url)
+        self.batcher = Batcher(self.engine, max_items=settings.writer_batch)
+        self.clients: dict[str, httpx.AsyncClient] = {}
+        self.calls: dict[str, Call] = {}
+        self._pool: Pool | None = None
+        self.lease = Lease(
+            self.engine,
+            Times(settings.lease_s, settings.beat_s),
+            name=f"{socket.gethostname()}:{os.getpid()}",
+            slots=settings.concurrency,
+            on_lost=self._abort,
+            on_cancel=self.cancel,
+            ticked_at=self._ticked_at,
+        )
+        room = ROOM_A_SLOT * settings.concurrency
+        self.intake = Intake(self.engine, self.redis, settings, worker_id=lambda: self.worker_id, room=room)
+        self.dispatcher = Dispatcher(
+            self.engine,
+            self.redis,
+            self.lease,
+            tick_s=settings.tick_s,
+            lease_s=settings.lease_s,
+            chores=(self.intake.drain_inbox, self.intake.return_lists),
+        )
+
+    @property
+    def worker_id(self) -> str:
+        """The id of the lease that stands; it changes when a lease is lost."""
+        return self.lease.worker_id
+
+    def open(self) -> None:
+        """Check the database, begin the lease and the writer. Raises NotReady."""
+        current, newest = migrate.state(self.engine, schema=self.settings.database_schema)
+        if current is None or (current != newest and migrate.knows(current)):
+            raise NotReady(
+                f"the database is at migration {current or 'none'}, this release needs {newest}; run: "
+                "afterword db upgrade"
+            )
+        self.batcher.start()
+        self.lease.start()
+
+    def attach(self, pool: Pool, *, intake: bool) -> None:
+        """Begin to take work: the pool runs."""
+        self._pool = pool
+        pool.submit(self._open_clients()).result(WRITE_OUT_S)
+        pool.cleanups.append(self._close_clients)
+        self.dispatcher.start()
+        if intake:
+            self.intake.start()
+
+    def detach(self) -> None:
+        """Stop taking work; what runs goes on."""
+        self.intake.stop()
+        self.dispatcher.stop()
+
+    def close(self) -> None:
+        """Write out what waits, end the lease."""
+        if not self.batcher.close(timeout_s=WRITE_OUT_S):
+            log.error("worker.unwritten", reason="the database is away; its calls are taken back when it returns")
+        self.lease.stop()
+        self.redis.close()
+        self.engine.dispose()
+
+    def cancel(self, job_ids: list[str]) -> None:
+        """End these calls as cancelled, where they run here; from any thread."""
+        for call in [self.calls[job_id] for job_id in job_ids if job_id in self.calls]:
+            if self._pool is not None:
+                self._pool.loop.call_soon_threadsafe(call.cancel, Reason.revoked)
+
+    def _abort(self) -> None:
+        if self._pool is not None:
+            self._pool.abort(Reason.lease_lost)
+
+    def _ticked_at(self) -> float | None:
+        return None if self._pool is None else self._pool.loop_ticked_at
+
+    async def _open_clients(self) -> None:
+        kind, slots = self.settings.http_transport, self.settings.concurrency
+        for name, endpoint in self.settings.endpoints.items():
+            self.clients[name] = open_client(endpoint, kind=kind, slots=slots)
+
+    async def _close_clients(self) -> None:
+        for client in self.clients.values():
+            await client.aclose()

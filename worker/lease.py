@@ -1,0 +1,114 @@
+"""The heartbeat of a worker process: one row renewed every second, from a thread of its own.
+
+It beats only while the event loop turns: a process whose calls no longer move must not keep them. When the row is gone
+(another worker took it back) every call is aborted at once, and the process enters itself anew under another id.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import NamedTuple
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.store import leases
+
+log = structlog.get_logger()
+
+
+class Times(NamedTuple):
+    """How long a lease lasts and how often it is renewed, in seconds."""
+
+    lease_s: float
+    beat_s: float
+
+
+class Lease:
+    """This process's claim to its calls.
+
+    `on_lost()` aborts every call; `on_cancel(job_ids)` ends the calls somebody asked to cancel; `ticked_at()` is the
+    monotonic time of the event loop's last turn, None before it runs.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        times: Times,
+        *,
+        name: str,
+        slots: int,
+        on_lost: Callable[[], None],
+        on_cancel: Callable[[list[str]], None],
+        ticked_at: Callable[[], float | None],
+    ) -> None:
+        self.worker_id = str(uuid.uuid4())
+        self._engine, self._times = engine, times
+        self._name, self._slots = name, slots
+        self._on_lost, self._on_cancel, self._ticked_at = on_lost, on_cancel, ticked_at
+        self._unbroken_since: float | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="afterword-lease", daemon=True)
+
+    def start(self) -> None:
+        """Enter the process, then beat."""
+        self._enter()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop beating and leave: what is still held is taken back by the next dispatcher."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(self._times.lease_s)
+        try:
+            with self._engine.begin() as connection:
+                leases.resign(connection, self.worker_id)
+        except SQLAlchemyError as error:
+            log.warning("lease.not_resigned", error=type(error).__name__)
+
+    def unbroken_s(self) -> float:
+        """Return for how long every beat has succeeded: the evidence that the database was there for others too."""
+        since = self._unbroken_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def _enter(self) -> None:
+        with self._engine.begin() as connection:
+            leases.register(connection, self.worker_id, name=self._name, slots=self._slots, lease_s=self._times.lease_s)
+        self._unbroken_since = time.monotonic()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._times.beat_s):
+            if self._loop_stands():
+                log.error("lease.not_renewed", reason="the event loop does not turn")
+                self._unbroken_since = None
+                continue
+            try:
+                self._beat()
+            except SQLAlchemyError as error:
+                # The database is away: nothing can be renewed, and nobody can take back either.
+                log.warning("lease.not_renewed", error=type(error).__name__)
+                self._unbroken_since = None
+
+    def _loop_stands(self) -> bool:
+        ticked_at = self._ticked_at()
+        return ticked_at is not None and time.monotonic() - ticked_at > self._times.lease_s / 3
+
+    def _beat(self) -> None:
+        with self._engine.begin() as connection:
+            alive = leases.renew(connection, self.worker_id, lease_s=self._times.lease_s)
+            cancelled = leases.cancellations(connection, self.worker_id) if alive else []
+        if not alive:
+            self._lost()
+        elif self._unbroken_since is None:
+            self._unbroken_since = time.monotonic()
+        if cancelled:
+            self._on_cancel(cancelled)
+
+    def _lost(self) -> None:
+        log.error("lease.lost", worker=self.worker_id)
+        # The new id first: a call that starts during the abort claims under the lease that stands.
+        self.worker_id = str(uuid.uuid4())
+        self._on_lost()
+        self._enter()
