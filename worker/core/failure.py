@@ -146,7 +146,7 @@ FATES: Final[Mapping[Code, Fate]] = {
     ),
     Code.invalid_encoding: _job(
         "The answer's Content-Encoding is unknown or its compressed bytes are damaged.",
-        retryable=True,
+        retryable=False,
         billed="unknown",
     ),
     Code.answer_too_large: _job(

@@ -1,0 +1,104 @@
+"""Foreign exceptions become ours here: aiohttp's become httpx's, and httpx's become a failure code.
+
+No text of theirs is kept: aiohttp's parser quotes the bytes it could not read. Causes stay chained for a debugger.
+"""
+
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import aiohttp
+import httpx
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EofStream
+
+from worker.core.failure import Code
+
+# What reading an answer through aiohttp's protocol can raise.
+READING: Final = (aiohttp.ClientError, HttpProcessingError, EofStream, OSError)
+
+# Before the endpoint can have seen the request; otherwise; None: says nothing about the wire, so it is a bug of ours.
+_CODES: Final[Mapping[type[Exception], tuple[Code, Code] | None]] = {
+    httpx.ConnectError: (Code.connect_failed, Code.connection_lost),
+    httpx.ConnectTimeout: (Code.connect_timeout, Code.connection_lost),
+    httpx.PoolTimeout: (Code.connect_timeout, Code.connection_lost),
+    httpx.ProxyError: (Code.proxy_failed, Code.connection_lost),
+    httpx.UnsupportedProtocol: (Code.misconfigured, Code.misconfigured),
+    httpx.LocalProtocolError: (Code.misconfigured, Code.misconfigured),
+    httpx.InvalidURL: (Code.misconfigured, Code.misconfigured),
+    httpx.ReadError: (Code.connect_failed, Code.connection_lost),
+    httpx.WriteError: (Code.connect_failed, Code.connection_lost),
+    httpx.CloseError: (Code.connect_failed, Code.connection_lost),
+    httpx.NetworkError: (Code.connect_failed, Code.connection_lost),
+    httpx.RemoteProtocolError: (Code.protocol_error, Code.protocol_error),
+    httpx.ProtocolError: (Code.protocol_error, Code.protocol_error),
+    httpx.ReadTimeout: (Code.connect_timeout, Code.first_byte_timeout),
+    httpx.WriteTimeout: (Code.connect_timeout, Code.first_byte_timeout),
+    httpx.TimeoutException: (Code.connect_timeout, Code.first_byte_timeout),
+    httpx.TransportError: (Code.connect_failed, Code.connection_lost),
+    httpx.DecodingError: (Code.invalid_encoding, Code.invalid_encoding),
+    httpx.TooManyRedirects: (Code.redirected, Code.redirected),
+    httpx.RequestError: None,
+    httpx.HTTPStatusError: None,
+    httpx.HTTPError: None,
+    httpx.CookieConflict: None,
+    httpx.StreamError: None,
+    httpx.StreamConsumed: None,
+    httpx.StreamClosed: None,
+    httpx.ResponseNotRead: None,
+    httpx.RequestNotRead: None,
+}
+WIRE: Final = tuple(kind for kind, codes in _CODES.items() if codes is not None)
+
+
+def code_of(error: Exception, *, sent: bool) -> Code:
+    """Return the code of one of WIRE, raised before the answer's head was there. `sent`: connect had returned."""
+    codes = _CODES[type(error)]
+    assert codes is not None
+    code = codes[sent]
+    if code is Code.connect_failed:
+        return _connect_code(error)
+    # A clean end before the answer and a malformed answer share httpx's class.
+    return Code.connection_lost if code is Code.protocol_error and sent and not _is_malformed(error) else code
+
+
+def connect_error(error: Exception, *, proxied: bool) -> httpx.TransportError:
+    """Return httpx's exception for what aiohttp's `connect` raised, connecting directly or through a proxy."""
+    if any(isinstance(cause, TimeoutError) for cause in _chain(error)):
+        return httpx.ConnectTimeout("no connection in time")
+    if proxied and not isinstance(error, aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorCertificateError):
+        return httpx.ProxyError("the proxy made no connection")
+    return httpx.ConnectError("no connection")
+
+
+def read_error(error: Exception) -> httpx.TransportError:
+    """Return httpx's exception for what reading an answer raised (one of READING)."""
+    if isinstance(
+        error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | HttpProcessingError | EofStream
+    ):
+        return httpx.RemoteProtocolError("the answer ended early or is malformed")
+    return httpx.ReadError("the connection was lost")
+
+
+def _connect_code(error: Exception) -> Code:
+    causes = tuple(_chain(error))
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return Code.dns_failed
+    return Code.tls_failed if any(isinstance(cause, ssl.SSLError) for cause in causes) else Code.connect_failed
+
+
+def _is_malformed(error: Exception) -> bool:
+    return any(
+        isinstance(cause, HttpProcessingError) or type(cause).__module__.startswith("h11") for cause in _chain(error)
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what it was raised from, groups included."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _chain(member)
+    if error.__cause__ is not None:
+        yield from _chain(error.__cause__)

@@ -1,0 +1,194 @@
+"""httpx's transport interface over aiohttp's connector and parser: the wire below every call and every webhook.
+
+Why not httpx's own pool, nor httpx-aiohttp: ops/decisions/0003-transport.md. Two promises matter to callers: only
+errors from inside `connect` become ConnectError, ConnectTimeout or ProxyError; and `extensions["connected"]`, if given,
+is called when `connect` has returned, the last moment at which the endpoint cannot have seen the request.
+"""
+
+import asyncio
+import base64
+import functools
+import re
+import ssl
+from collections.abc import AsyncIterator
+from typing import Final
+
+import aiohttp
+import httpx
+import yarl
+from aiohappyeyeballs import SocketFactoryType
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from aiohttp.streams import StreamReader
+
+from worker.net.exceptions import READING, connect_error, read_error
+from worker.net.protocol import WireProtocol
+
+# Below the keep-alive of the usual servers (uvicorn and Node: 5 s): reusing a connection that is just being closed
+# would cost an ambiguous failure, a new connection costs a handshake.
+KEEPALIVE_S: Final = 4.0
+_NOT_IN_A_HEADER: Final = re.compile(rb"[\0\r\n]")
+
+
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """Any number of connections, one request on each at a time. Timeouts are the caller's, by cancellation.
+
+    `proxy` is an http(s) URL, with user and password if it wants them. `socket_factory` sees the numeric address of
+    every connection before it is made, and may refuse it by raising OSError.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        *,
+        proxy: str | None = None,
+        socket_factory: SocketFactoryType | None = None,
+    ) -> None:
+        self._context = context
+        self._socket_factory = socket_factory
+        self._proxy, self._proxy_authorization = _split_proxy(proxy)
+        self._connector: aiohttp.TCPConnector | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request`, whose body must be bytes, and return the answer once its head is there."""
+        ahead = self._head(request) + await request.aread()
+        connection = await self._connect(request)
+        protocol = connection.protocol
+        assert isinstance(protocol, WireProtocol)
+        try:
+            request.extensions.get("connected", _ignore)()
+            protocol.ask(ahead)
+            message, body = await protocol.answer()
+            if message.code == 101:
+                raise httpx.RemoteProtocolError("an upgrade that nobody asked for")
+        except READING as error:
+            _discard(connection)
+            raise read_error(error) from error
+        except BaseException:
+            _discard(connection)
+            raise
+        # httpx would parse the address of a redirect that is not followed, and fail on a bad one.
+        headers = [pair for pair in message.raw_headers if pair[0].lower() != b"location"]
+        return httpx.Response(message.code, headers=headers, stream=_Body(connection, body))
+
+    async def aclose(self) -> None:
+        """Close every connection; bodies still being read fail."""
+        if self._connector is not None:
+            await self._connector.close()
+
+    async def _connect(self, request: httpx.Request) -> Connection:
+        connector = self._running_connector()
+        while True:
+            try:
+                connection = await connector.connect(self._address(request), [], aiohttp.ClientTimeout())
+            except (aiohttp.ClientError, OSError) as error:
+                raise connect_error(error, proxied=self._proxy is not None) from error
+            protocol = connection.protocol
+            assert isinstance(protocol, WireProtocol)
+            if protocol.fresh and not protocol.should_close:
+                return connection
+            if not protocol.fresh and protocol.is_silent():
+                return connection
+            fresh = protocol.fresh
+            _discard(connection)
+            if fresh:
+                raise httpx.RemoteProtocolError("the server spoke before it was asked")
+
+    def _running_connector(self) -> aiohttp.TCPConnector:
+        if self._connector is None:
+            self._connector = aiohttp.TCPConnector(
+                limit=0,  # slots bound it
+                keepalive_timeout=KEEPALIVE_S,
+                ssl=self._context,
+                socket_factory=self._socket_factory,
+            )
+            # A private name of aiohttp's, and the reason it is pinned to a minor version.
+            self._connector._factory = functools.partial(_protocol, asyncio.get_running_loop())
+        return self._connector
+
+    def _address(self, request: httpx.Request) -> ClientRequest:
+        """Return what aiohttp's connector needs to know of a request: where to, and through which proxy."""
+        url = request.url
+        if url.scheme not in ("http", "https") or not url.host:
+            raise httpx.UnsupportedProtocol("only http:// and https:// addresses with a host can be called")
+        headers = {"Proxy-Authorization": self._proxy_authorization} if self._proxy_authorization else None
+        return ClientRequest(
+            "POST",
+            yarl.URL.build(scheme=url.scheme, host=url.host, port=url.port),
+            loop=asyncio.get_running_loop(),
+            proxy=self._proxy,
+            proxy_headers=headers if url.scheme == "https" else None,
+        )
+
+    def _head(self, request: httpx.Request) -> bytes:
+        """Serialise the request line and the headers. Raises LocalProtocolError if one would break out of its line."""
+        url = request.url
+        target = url.raw_path
+        headers = list(request.headers.raw)
+        if self._proxy is not None and url.scheme == "http":
+            target = b"http://" + url.netloc + target
+            if self._proxy_authorization:
+                headers.append((b"Proxy-Authorization", self._proxy_authorization.encode()))
+        lines = [b"%b %b HTTP/1.1" % (request.method.encode(), target), *(b"%b: %b" % pair for pair in headers)]
+        if any(_NOT_IN_A_HEADER.search(line) for line in lines):
+            raise httpx.LocalProtocolError("a header holds a line break or NUL")
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+class _Body(httpx.AsyncByteStream):
+    """The bytes of one answer as they come; frees or ends the connection when closed."""
+
+    def __init__(self, connection: Connection, body: StreamReader) -> None:
+        self._connection: Connection | None = connection
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        body = self._body
+        while True:
+            try:
+                piece = await body.readany()
+            except READING as error:
+                # aiohttp raises first; what had come before the loss may be the end of a paid answer.
+                if last := body._read_nowait(-1):
+                    yield last
+                raise read_error(error) from error
+            if not piece:
+                return
+            yield piece
+
+    async def aclose(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        protocol = connection.protocol
+        if isinstance(protocol, WireProtocol) and protocol.rest(self._body):
+            connection.release()
+        else:
+            _discard(connection)
+
+
+def _discard(connection: Connection) -> None:
+    """End a connection at once: a close would first wait until the peer has read what we wrote."""
+    if connection.protocol is not None:
+        connection.protocol.abort()
+    connection.close()
+
+
+def _split_proxy(proxy: str | None) -> tuple[yarl.URL | None, str | None]:
+    """Return a proxy's URL without its user and password, and the Proxy-Authorization made of them."""
+    if proxy is None:
+        return None, None
+    url = yarl.URL(proxy)
+    if url.user is None:
+        return url, None
+    pair = f"{url.user}:{url.password or ''}".encode()
+    return url.with_user(None), "Basic " + base64.b64encode(pair).decode()
+
+
+def _protocol(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return WireProtocol(loop)
+
+
+def _ignore() -> None:
+    pass
