@@ -8,7 +8,7 @@ from worker.core.clean import rejoin
 
 
 class Audio:
-    """Collects `{"id", "data", "transcript", "expires_at"}`: the first id, all data and transcript, the last of others."""
+    """Collects `{"id", "data", "transcript", "expires_at"}`: the first id, all data and transcript, the last rest."""
 
     __slots__ = ("_data", "_rest", "_transcript")
 

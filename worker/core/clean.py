@@ -57,7 +57,7 @@ def clean_value(value: object) -> str:
 
 
 def _cut(value: object, depth: int) -> object:
-    """Replace what the encoder refuses, objects far too deep and integers of thousands of digits, by what it accepts."""
+    """Replace what the encoder refuses, far too deep objects and integers of thousands of digits, by strings."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 4096:
         return hex(value)
     if not isinstance(value, dict | list):

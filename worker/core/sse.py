@@ -30,6 +30,7 @@ class Events:
         if (
             piece[:6] == b"data: "
             and piece[-2:] == b"\n\n"
+            and len(piece) > 8
             and not self._buffer
             and not self._head
             and piece.count(b"\n") == 2
