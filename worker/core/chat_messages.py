@@ -46,8 +46,7 @@ def _message(path: str, message: Any, part: Rule) -> Iterator[Fault]:
     if type(role) is not str or not role:
         yield from required(path, message, "role", _name)
     yield from _content(path, message, part)
-    if len(message) > 2:
-        yield from _other_members(path, message)
+    yield from _other_members(path, message)
     if role == "tool":
         yield from required(path, message, "tool_call_id", _name)
     elif role == "function":

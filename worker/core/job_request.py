@@ -23,6 +23,7 @@ class Request:
     model: str | None = None
     streamed: bool = False
     n: int | None = None
+    token_limit: int | None = None
 
 
 def read_request(
@@ -53,15 +54,25 @@ def _checked(written: str, value: Mapping[str, Any], validation: Validation) -> 
         faults += islice(unsendable("request", value), FAULT_LIMIT)
         digest = text_fingerprint(written)
     model, n = value.get("model"), value.get("n")
+    # A column of 32 bits holds it; no endpoint makes as many choices.
+    n = n if type(n) is int and 0 < n < 2**31 else None
     request = Request(
         text=written,
         fingerprint=digest,
         model=clean_text(model) if type(model) is str else None,
         streamed=value.get("stream") is True,
-        n=n if type(n) is int and n > 0 else None,
+        n=n,
+        token_limit=_token_limit(value, n or 1),
     )
     return request, faults
 
 
 def _not_kept(written: str) -> Request:
     return Request("null", text_fingerprint(written))
+
+
+def _token_limit(value: Mapping[str, Any], n: int) -> int | None:
+    """Return the most tokens the answer may have: the larger of the two limits, for each choice."""
+    limits = [value.get("max_completion_tokens"), value.get("max_tokens")]
+    known = [limit for limit in limits if type(limit) is int and limit > 0]
+    return n * max(known) if known and n * max(known) < 2**63 else None

@@ -51,6 +51,7 @@ class Job:
     request: str
     streamed: bool
     n: int | None
+    token_limit: int | None
     ignored: tuple[str, ...]
 
 
@@ -107,7 +108,7 @@ def read_job(
     faults += more
     if "webhook" in good:
         good["webhook"] = text[found["webhook"].start : found["webhook"].end]
-    elif "tenant" in found and "tenant" not in good:
+    elif "tenant" not in good and "tenant" in found and found["tenant"].value is not None:
         # The owner could not be read, so nobody's receivers may hear of it.
         good["webhook"] = "null"
     job = _job(job_id, good, request, endpoint, ignored=ignored)
@@ -185,6 +186,7 @@ def _job(
         request=request.text,
         streamed=request.streamed,
         n=request.n,
+        token_limit=request.token_limit,
         ignored=ignored,
     )
 
