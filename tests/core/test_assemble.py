@@ -429,8 +429,15 @@ def test_finishing_twice_says_the_same() -> None:
 
 
 def test_numbers_no_double_holds_keep_their_text_and_nan_becomes_null() -> None:
-    text = '{"choices":[{"delta":{"content":"a","list":[NaN,-Infinity,Infinity,1e400,-1e999,0.1]},"finish_reason":"stop"}]}'
-    assert message(event(text))["list"] == [None, None, None, "1e400", "-1e999", 0.1]
+    delta = '{"list":[NaN,-Infinity,Infinity,1e400,-1e999,0.1]}'
+    assert message(event(f'{{"choices":[{{"delta":{delta},"finish_reason":"stop"}}]}}'))["list"] == [
+        None,
+        None,
+        None,
+        "1e400",
+        "-1e999",
+        0.1,
+    ]
 
 
 def test_integers_of_any_length_are_read() -> None:
