@@ -1,10 +1,12 @@
 """A TCP server on loopback that does exactly what a script says, down to single bytes, FIN and RST."""
 
 import contextlib
+import fcntl
 import select
 import socket
 import ssl
 import struct
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -33,8 +35,10 @@ class Peer:
         return self._read_until(b"\r\n\r\n") or b""
 
     def send(self, *pieces: bytes) -> None:
-        """Send pieces, each in a packet of its own as far as TCP allows."""
-        for piece in pieces:
+        """Send pieces, each in a packet of its own."""
+        for count, piece in enumerate(pieces):
+            if count:
+                self.settle()
             self.sock.sendall(piece)
 
     def reset(self) -> None:
@@ -43,6 +47,17 @@ class Peer:
         sock = socket.socket(fileno=raw) if raw is not None else self.sock
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()
+
+    def settle(self) -> None:
+        """Wait until the client's kernel has all that was sent, and its process had a moment to read it."""
+        unsent = bytearray(4)
+        while fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, unsent) or any(unsent):
+            time.sleep(0.001)
+        self.wait(0.02)
+
+    def wait(self, for_s: float) -> None:
+        """Do nothing for a while: the behaviour under test is a peer that does nothing."""
+        time.sleep(for_s)
 
     def ended(self) -> str:
         """Wait until the client ends the connection; say how: "fin" or "rst"."""

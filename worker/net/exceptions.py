@@ -94,11 +94,12 @@ def _is_malformed(error: Exception) -> bool:
     )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what it was raised from, groups included."""
+def _chain(error: BaseException | None, seen: frozenset[int] = frozenset()) -> Iterator[BaseException]:
+    """Yield an exception and what it came from; httpcore hides its causes (`from None`), so contexts as well."""
+    if error is None or id(error) in seen:
+        return
+    seen |= {id(error)}
     yield error
-    if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions:
-            yield from _chain(member)
-    if error.__cause__ is not None:
-        yield from _chain(error.__cause__)
+    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    for origin in (*members, error.__cause__, error.__context__):
+        yield from _chain(origin, seen)

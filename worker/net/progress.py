@@ -102,7 +102,7 @@ class Progress:
             piece = self._before + piece
             reading = self._reading = self._choose(piece)
             if reading is None:
-                return 0
+                return 0 if self._is_labelled_stream() else len(piece)
         data = reading.feed(piece)
         if data and self._first_token_s is None and isinstance(reading, Assembler):
             self._first_token_s = self._elapsed_s()
@@ -162,8 +162,8 @@ class Progress:
         assert answer.fault is not None
         produced = has_output(answer.completion) or answer.usage is not None
         # A cut stream has names of its own, and an error that came in it says more than how it then ended.
-        in_stream = isinstance(self._reading, Assembler) and (self._reading.failed or broken is Code.body_truncated)
-        if broken is None or in_stream:
+        streamed = isinstance(self._reading, Assembler) or (self._reading is None and self._is_labelled_stream())
+        if broken is None or (streamed and (self.is_settled or broken is Code.body_truncated)):
             return from_answer(answer.fault, answer.provider, produced=produced)
         return self._failure(broken, produced=produced)
 
@@ -174,9 +174,12 @@ class Progress:
 
     def _choose(self, first: bytes) -> Reading | None:
         self._before = first
-        content_type = self._headers.get("content-type", "")
         # The budget has been applied; the assembler must not find it exceeded.
-        return choose(first, content_type, n=self._n, max_bytes=max(0, self._left) + len(first))
+        max_bytes = max(0, self._left) + len(first)
+        return choose(first, is_labelled=self._is_labelled_stream(), n=self._n, max_bytes=max_bytes)
+
+    def _is_labelled_stream(self) -> bool:
+        return "event-stream" in self._headers.get("content-type", "").lower()
 
     def _kept(self, headers: httpx.Headers) -> dict[str, str]:
         kept: dict[str, str] = {}

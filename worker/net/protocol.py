@@ -39,7 +39,7 @@ class WireProtocol(ResponseHandler):
         self.transport.write(request)
 
     async def answer(self) -> tuple[RawResponseMessage, StreamReader]:
-        """Return the head and the body of the answer, past any 1xx; 101 is not one of them: we never ask to switch."""
+        """Return the head and the body of the answer, past any 1xx but 101, which we never ask for."""
         while True:
             message, body = await self.read()
             if not 100 <= message.code < 200 or message.code == 101:

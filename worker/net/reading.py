@@ -55,8 +55,8 @@ class WholeBody:
         return bytes(self._body)
 
 
-def choose(first: bytes, content_type: str, *, n: int | None, max_bytes: int) -> Reading | None:
-    """Choose by the answer's first bytes, then by its label; None while only blank bytes have come.
+def choose(first: bytes, *, is_labelled: bool, n: int | None, max_bytes: int) -> Reading | None:
+    """Choose by the answer's first bytes, then by its label (text/event-stream); None while only blanks have come.
 
     JSON comes to requests that asked for a stream, events come labelled as text/plain or not at all; an object never
     begins like an event's field, nor an event stream with a brace.
@@ -64,6 +64,6 @@ def choose(first: bytes, content_type: str, *, n: int | None, max_bytes: int) ->
     start = first.removeprefix(_BOM).lstrip()
     if not start:
         return None
-    if not start.startswith(b"{") and ("event-stream" in content_type.lower() or start.startswith(_EVENT_FIELDS)):
+    if not start.startswith(b"{") and (is_labelled or start.startswith(_EVENT_FIELDS)):
         return Assembler(n=n, max_bytes=max_bytes)
     return WholeBody()

@@ -60,8 +60,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             request.extensions.get("connected", _ignore)()
             protocol.ask(ahead)
             message, body = await protocol.answer()
-            if message.code == 101:
-                raise httpx.RemoteProtocolError("an upgrade that nobody asked for")
         except READING as error:
             _discard(connection)
             raise read_error(error) from error
