@@ -125,10 +125,16 @@ def known_names() -> list[str]:
     return [variable(one.name) for one in PLAIN] + secrets + environment_names()
 
 
-def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a child process: ours without any AFTERWORD_ setting, plus `changes`."""
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
-    return kept | dict(changes)
+def child_environment(changes: Mapping[str, str], *, keep: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return a child's environment: ours, of our settings those whose name begins with one of `keep`, and `changes`.
+
+    The folders that hold our packages are on its path, also where we run from a checkout that nobody installed.
+    """
+    ours = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
+    ours |= {name: text for name, text in os.environ.items() if name.startswith(keep)}
+    root = Path(__file__).resolve().parent.parent.parent
+    folders = [str(root), str(root / "api_contracts" / "python"), os.environ.get("PYTHONPATH", "")]
+    return ours | {"PYTHONPATH": os.pathsep.join(filter(None, folders))} | dict(changes)
 
 
 def _cross_checks(settings: Settings) -> tuple[str, ...]:

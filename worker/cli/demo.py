@@ -1,0 +1,143 @@
+"""`afterword demo`: submits the jobs through the public doors, watches them by SQL alone, compares, prints."""
+
+import json
+import sqlite3
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import click
+from celery import Celery
+
+from afterword import Afterword
+from worker.cli import table
+from worker.cli.demo_jobs import Case
+from worker.dev.stack import Stack
+
+BATCH = "demo"
+LOOK_S = 0.05
+FINAL = {"completed", "failed", "cancelled", "expired"}
+COLUMNS = ["custom_id", "status", "attempts", "finish_reason", "prompt_tokens", "completion_tokens", "answer"]
+RESULTS = """\
+SELECT custom_id, status, attempts, finish_reason, prompt_tokens, completion_tokens,
+       coalesce(content, error_code, tool_calls) AS answer
+FROM jobs_v1 WHERE batch = 'demo' ORDER BY created_at, custom_id"""
+USAGE = """\
+SELECT model, count(*) AS requests, sum(prompt_tokens) AS prompt, sum(completion_tokens) AS completion
+FROM usage_v1 WHERE batch = 'demo' GROUP BY model ORDER BY model"""
+
+
+class Demo:
+    """One run of the demo on a stack that has started."""
+
+    def __init__(self, stack: Stack, cases: Sequence[Case], *, timeout_s: float) -> None:
+        self.stack, self.cases, self.timeout_s = stack, cases, timeout_s
+        self.path = stack.database_url.removeprefix("sqlite:///")
+        self.ids: dict[str, str] = {}  # custom_id of each job submitted: the id we were given
+        self._shown = ""
+
+    def run(self) -> bool:
+        """Return whether every job ended as its case says."""
+        began = time.monotonic()
+        endpoint = self.stack.given.endpoint
+        click.echo(f"Redis, SQLite, {endpoint.url if endpoint else 'a fake endpoint'}: started. Starting a worker ...")
+        self.stack.start_worker(keep=("AFTERWORD_ENDPOINT_", "AFTERWORD_CONFIG"))
+        self._submit()
+        ended = self._watch()
+        self._print()
+        faults = [fault for case in self.cases for fault in self._faults(case)]
+        for fault in faults:
+            click.echo(f"NOT AS EXPECTED  {fault}", err=True)
+        if not ended or faults:
+            click.echo(f"\nThe end of the worker's log:\n{self.stack.log_end()}", err=True)
+        good = "all as expected" if ended and not faults else "NOT all as expected"
+        click.echo(f"\n{len(self.ids)} submissions, {good}, in {time.monotonic() - began:.1f} s.")
+        return ended and not faults
+
+    def _submit(self) -> None:
+        with Celery(broker=self.stack.redis_url) as bare, Afterword(self.stack.redis_url) as client:
+            for case in self.cases:
+                for name in _names(case):
+                    self.ids[name] = self._send(bare, client, case, name)
+            bare.close()
+        click.echo(f"Submitted {len(self.ids)} jobs by Celery, by Afterword.submit and enqueue, and by SQL.")
+
+    def _send(self, bare: Celery, client: Afterword, case: Case, name: str) -> str:
+        options: dict[str, Any] = {"batch": BATCH, "custom_id": name, **case.options}
+        match case.door:
+            case "celery":
+                job = {"request": case.request, **options}
+                return str(bare.send_task("chat.submit", args=[job], queue="chat.intake").id)
+            case "submit":
+                return client.submit(case.request, **options)
+            case "enqueue":
+                with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+                    return client.enqueue(connection, case.request, **options)
+            case "sql":
+                job_id = str(uuid.uuid4())
+                text = json.dumps({"request": case.request, **options})
+                with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+                    connection.execute("INSERT INTO submit_v1 (id, job) VALUES (?, ?)", (job_id, text))
+                return job_id
+
+    def _watch(self) -> bool:
+        """Show how many stand where until all have ended; False when time or the worker is up."""
+        give_up = time.monotonic() + self.timeout_s
+        while time.monotonic() < give_up and self.stack.worker_lives():
+            where = [self._row(job_id) for job_id in self.ids.values()]
+            statuses = [row["status"] if row else "on its way" for row in where]
+            self._progress({status: statuses.count(status) for status in sorted(set(statuses))})
+            if set(statuses) <= FINAL:
+                return True
+            time.sleep(LOOK_S)
+        click.echo(f"Not all jobs ended within {self.timeout_s:g} s.", err=True)
+        return False
+
+    def _progress(self, counts: dict[str, int]) -> None:
+        text = "  ".join(f"{number} {status}" for status, number in counts.items())
+        if text != self._shown:
+            self._shown = text
+            # Over the last line on a terminal, a line of its own in a file.
+            click.echo(f"\r  {text}\x1b[K" if sys.stdout.isatty() else f"  {text}", nl=not sys.stdout.isatty())
+
+    def _read(self, query: str, values: Sequence[str] = ()) -> list[dict[str, Any]]:
+        with closing(sqlite3.connect(self.path, timeout=30)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(query, values)]
+
+    def _row(self, job_id: str) -> dict[str, Any] | None:
+        found = self._read(
+            "SELECT * FROM jobs_v1 WHERE id = (SELECT job_id FROM job_ids_v1 WHERE id = ? ORDER BY outcome LIMIT 1)",
+            [job_id],
+        )
+        return found[0] if found else None
+
+    def _faults(self, case: Case) -> list[str]:
+        expected = {name: getattr(case, name) for name in ("status", "attempts", "finish_reason", "error_code")}
+        faults = []
+        for name in _names(case):
+            row = self._row(self.ids[name])
+            if row is None:
+                faults.append(f"{name}: it is in no row")
+                continue
+            faults += [
+                f"{name}: {column} is {row[column]!r}, not {wanted!r}"
+                for column, wanted in expected.items()
+                if wanted is not None and row[column] != wanted
+            ]
+            if case.usage and self.stack.given.endpoint is None and not row["completion_tokens"]:
+                faults.append(f"{name}: no usage stands in its row")
+        return faults
+
+    def _print(self) -> None:
+        results = self._read(RESULTS)
+        click.echo("\n\n" + table.rows(COLUMNS, results))
+        click.echo("\n" + table.rows(["model", "requests", "prompt", "completion"], self._read(USAGE)))
+        click.echo(f"\nThe same for you, in any SQL client:\n\n{RESULTS};\n\n{USAGE};")
+
+
+def _names(case: Case) -> list[str]:
+    return [case.what] if case.times == 1 else [f"{case.what} {number + 1}" for number in range(case.times)]

@@ -1,0 +1,126 @@
+"""What `afterword doctor` looks at: each part becomes a finding, none costs money or changes anything."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from redis import Redis, RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.cli.reading import database
+from worker.core.endpoint import Endpoint
+from worker.settings import Settings
+from worker.store import listing, migrate
+from worker.store.engine import UnusableDatabase
+
+PATIENCE_S = 3.0
+OLDEST_REDIS = (6, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One part, how it is, and the sentence about it."""
+
+    part: str
+    state: Literal["ok", "warning", "failed"]
+    text: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield a finding for each part."""
+    yield from _database(settings)
+    yield from _redis(settings)
+    if not settings.endpoints:
+        yield Finding("endpoint", "failed", "none is configured; set AFTERWORD_ENDPOINT_URL")
+    for endpoint in settings.endpoints.values():
+        yield _endpoint(endpoint)
+
+
+def own_worker(settings: Settings) -> Finding:
+    """Say whether a worker of this host holds a lease that has not ended."""
+    host = socket.gethostname()
+    try:
+        with database(settings) as engine, engine.connect() as connection:
+            seen = listing.workers_seen(connection)
+    except (SQLAlchemyError, UnusableDatabase) as error:
+        return Finding("worker", "failed", _short(error))
+    alive = [name for name, left_s in seen if left_s > 0 and name.startswith(f"{host}:")]
+    if alive:
+        return Finding("worker", "ok", f"{', '.join(alive)} renews its lease")
+    return Finding("worker", "failed", f"no worker of {host} renews a lease; see its log")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    if settings.database_url is None:
+        yield Finding("database", "failed", "AFTERWORD_DATABASE_URL is not set")
+        return
+    try:
+        with database(settings) as engine:
+            current, newest = migrate.state(engine, schema=settings.database_schema)
+            yield _migrated(engine.dialect.name, current, newest)
+            if current is not None:
+                with engine.connect() as connection:
+                    yield _workers(listing.workers_seen(connection))
+                    yield _jobs(listing.counts(connection))
+    except (SQLAlchemyError, UnusableDatabase) as error:
+        yield Finding("database", "failed", _short(error))
+
+
+def _migrated(kind: str, current: str | None, newest: str | None) -> Finding:
+    if current == newest:
+        return Finding("database", "ok", f"{kind}, at migration {current}")
+    if current is not None and not migrate.knows(current):
+        return Finding("database", "warning", f"{kind}, at migration {current} of a newer release")
+    return Finding("database", "failed", f"{kind}, at migration {current or 'none'}; run: afterword db upgrade")
+
+
+def _workers(seen: list[tuple[str, float]]) -> Finding:
+    alive = [name for name, left_s in seen if left_s > 0]
+    if not alive:
+        return Finding("workers", "warning", "none is alive: jobs wait; start one with: afterword worker")
+    return Finding("workers", "ok", f"{len(alive)} alive: {', '.join(alive[:10])}")
+
+
+def _jobs(counts: dict[str, int]) -> Finding:
+    text = ", ".join(f"{number} {name}" for name, number in counts.items()) or "none yet"
+    return Finding("jobs", "warning" if counts["dead_letters"] else "ok", text)
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    if settings.redis_url is None:
+        yield Finding("redis", "failed", "AFTERWORD_REDIS_URL is not set")
+        return
+    with Redis.from_url(settings.redis_url, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S) as client:
+        try:
+            server: dict[str, Any] = client.info()
+        except RedisError as error:
+            yield Finding("redis", "failed", f"{type(error).__name__}: {error}")
+            return
+    version = str(server.get("redis_version"))
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_REDIS:
+        yield Finding("redis", "failed", f"version {version}; 6.2 or newer is needed")
+    elif (policy := server.get("maxmemory_policy")) != "noeviction":
+        yield Finding("redis", "warning", f"its maxmemory-policy is {policy}, which deletes messages; set noeviction")
+    else:
+        yield Finding("redis", "ok", f"version {version}, {server.get('used_memory_human')} used")
+
+
+def _endpoint(endpoint: Endpoint) -> Finding:
+    """Look whether a connection opens; a request would cost money."""
+    parts = urlsplit(endpoint.proxy or endpoint.url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    where = f"{endpoint.name}: {parts.hostname}:{port}" + (" (the proxy)" if endpoint.proxy else "")
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=PATIENCE_S).close()
+    except OSError as error:
+        return Finding("endpoint", "failed", f"{where} cannot be reached: {error}")
+    if endpoint.key is None:
+        return Finding("endpoint", "warning", f"{where} can be reached; no key is set")
+    return Finding("endpoint", "ok", f"{where} can be reached")
+
+
+def _short(error: Exception) -> str:
+    # SQLAlchemy adds the statement and a link; the driver's own first line says it.
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

@@ -1,0 +1,36 @@
+"""`afterword dev`: a line for each change of a job, as long as the worker lives."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+LOOK_S = 0.2
+NEWEST = 200
+
+
+def follow(engine: "Engine", *, while_: Callable[[], bool]) -> None:
+    """Print jobs as they change. Of a burst larger than the newest 200 only those are shown."""
+    from worker.store.listing import newest
+
+    known: dict[str, tuple[Any, ...]] = {}
+    while while_():
+        with engine.connect() as connection:
+            found = newest(connection, limit=NEWEST)
+        for job in reversed(found):
+            state = (job["status"], job["attempts"], job["waiting_for"])
+            if known.get(job["id"]) != state:
+                click.echo(_line(job))
+        known = {job["id"]: (job["status"], job["attempts"], job["waiting_for"]) for job in found}
+        time.sleep(LOOK_S)
+
+
+def _line(job: dict[str, Any]) -> str:
+    tokens = f"{job['prompt_tokens']}+{job['completion_tokens']} tokens" if job["prompt_tokens"] is not None else ""
+    notes = [job["waiting_for"] and f"waits for {job['waiting_for']}", job["finish_reason"], tokens, job["error_code"]]
+    shown = "  ".join(str(note) for note in notes if note)
+    return f"{job['id']}  {job['status']:11}  attempt {job['attempts']}  {job['model'] or '':16}  {shown}".rstrip()

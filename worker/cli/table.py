@@ -1,0 +1,48 @@
+"""Tables and JSON for the terminal."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+WIDEST = 60
+
+
+def rows(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return an aligned table; what is None stays empty, long texts end in an ellipsis."""
+    cells = [[_cell(line.get(column)) for column in columns] for line in lines]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    numbers = [all(isinstance(line.get(column), int | None) for line in lines) for column in columns]
+    shown = [columns, ["-" * width for width in widths], *cells]
+    return "\n".join(_line(line, widths, numbers) for line in shown)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], numbers: Sequence[bool]) -> str:
+    padded = [
+        cell.rjust(width) if number else cell.ljust(width)
+        for cell, width, number in zip(cells, widths, numbers, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else json.dumps(value) if isinstance(value, dict | list) else str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+
+
+def fields(values: Mapping[str, Any]) -> str:
+    """Return one line a value that is not None, names aligned."""
+    known = {name: value for name, value in values.items() if value is not None}
+    width = max(map(len, known), default=0)
+    return "\n".join(f"{name.ljust(width)}  {_whole(value)}" for name, value in known.items())
+
+
+def _whole(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+
+
+def as_json(value: Any) -> None:
+    """Print a value as JSON for a script."""
+    click.echo(json.dumps(value, default=str, ensure_ascii=False))

@@ -1,0 +1,158 @@
+"""Everything Afterword needs, on this machine, for a while: Redis, SQLite with its tables, an endpoint, a worker."""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from worker.dev.fake_endpoint import FakeEndpoint
+from worker.dev.redis import RedisServer
+from worker.settings import Settings, child_environment
+from worker.settings.sources import PREFIX
+from worker.store import leases, migrate
+from worker.store.engine import open_engine
+
+READY_S = 30.0
+STOP_S = 15.0
+
+
+class DidNotStart(RuntimeError):
+    """A part could not be started; the text says which, and ends with what it said."""
+
+
+@dataclass
+class Stack:
+    """Parts that `start` brings up and `stop` takes down, each by its own pid; `given` names those that exist already.
+
+    With a `folder` the database and Redis stay there; without one they live in a temporary folder and go with it.
+    """
+
+    given: Settings = field(default_factory=Settings)
+    folder: Path | None = None
+    fake: FakeEndpoint = field(default_factory=FakeEndpoint)
+    redis: RedisServer | None = None
+    worker: "subprocess.Popen[bytes] | None" = None
+    _home: Path = field(default_factory=Path)
+
+    def start(self) -> "Stack":
+        """Start what is not given and migrate the database."""
+        self._home = self.folder or Path(tempfile.mkdtemp(prefix="afterword-"))
+        self._home.mkdir(parents=True, exist_ok=True)
+        if self.given.redis_url is None:
+            self.redis = RedisServer(folder=self._home / "redis", appendonly=self.folder is not None).start()
+        if self.given.endpoint is None:
+            self.fake.start()
+        engine = open_engine(self.database_url, schema=self.given.database_schema)
+        try:
+            migrate.upgrade(engine, schema=self.given.database_schema)
+        finally:
+            engine.dispose()
+        return self
+
+    @property
+    def database_url(self) -> str:
+        return self.given.database_url or f"sqlite:///{self._home / 'afterword.db'}"
+
+    @property
+    def redis_url(self) -> str:
+        return self.given.redis_url or (self.redis.url if self.redis else "")
+
+    @property
+    def log(self) -> Path:
+        """What the worker writes when it does not write to the terminal."""
+        return self._home / "worker.log"
+
+    def exports(self) -> dict[str, str]:
+        """Return the settings by which another process uses these parts."""
+        found = {f"{PREFIX}DATABASE_URL": self.database_url, f"{PREFIX}REDIS_URL": self.redis_url}
+        if self.given.endpoint is None:
+            found |= {f"{PREFIX}ENDPOINT_URL": self.fake.url, f"{PREFIX}ENDPOINT_KEY": "sk-fake"}
+        return found
+
+    def start_worker(self, *, keep: tuple[str, ...] = (), out: IO[bytes] | None = None, **settings: str) -> None:
+        """Start a worker child and return when its lease stands; raise DidNotStart with the end of its log.
+
+        Of our own settings it inherits those whose names begin with one of `keep`; `settings` are more of them.
+        """
+        changes = self.exports() | {f"{PREFIX}{name.upper()}": text for name, text in settings.items()}
+        with contextlib.ExitStack() as files:
+            sink = out or files.enter_context(self.log.open("ab"))
+            # A session of its own: Ctrl-C is for us alone, and we end the worker in our order.
+            self.worker = subprocess.Popen(
+                [sys.executable, "-m", "worker.cli", "worker"],
+                env=child_environment(changes, keep=keep),
+                cwd=self._home,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
+            )
+        self._await_lease(self.worker)
+
+    def _await_lease(self, worker: "subprocess.Popen[bytes]") -> None:
+        engine = open_engine(self.database_url, schema=self.given.database_schema)
+        give_up = time.monotonic() + READY_S
+        try:
+            while time.monotonic() < give_up and worker.poll() is None:
+                with engine.connect() as connection:
+                    if leases.living(connection):
+                        return
+                time.sleep(0.05)
+        finally:
+            engine.dispose()
+        raise DidNotStart(f"the worker did not start; it said:\n{self.log_end()}")
+
+    def worker_lives(self) -> bool:
+        """Say whether the worker child still runs."""
+        return self.worker is not None and self.worker.poll() is None
+
+    def log_end(self, lines: int = 20) -> str:
+        """Return the last lines of the worker's log."""
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def stop(self) -> None:
+        """Stop what was started, the worker first, and delete the temporary folder."""
+        if self.worker is not None:
+            _end(self.worker)
+            self.worker = None
+        self.fake.stop()
+        if self.redis is not None:
+            self.redis.stop(kill=self.folder is None)
+        if self.folder is None:
+            shutil.rmtree(self._home, ignore_errors=True)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    child.terminate()
+    try:
+        child.wait(timeout=STOP_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+@contextlib.contextmanager
+def running(stack: Stack) -> Iterator[Stack]:
+    """Start a stack and stop it whatever happens, SIGTERM and a closed terminal included."""
+    before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield stack.start()
+    finally:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # nothing interrupts the cleaning up
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        stack.stop()
+        for number, former in (*before.items(), (signal.SIGINT, interrupt)):
+            signal.signal(number, former)
+
+
+def _leave(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
