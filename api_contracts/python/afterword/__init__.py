@@ -1,0 +1,18 @@
+"""Afterword for producers: put chat completions into the background, and read what became of them.
+
+    client      Afterword: submit, enqueue, enqueue_many, get, wait
+    message     a request and its options become the job message, the text that both doors carry
+    queue       the first door: one Celery message, pushed to Redis
+    inbox       the second door: rows of submit_v1, in the caller's own transaction
+    reading     jobs_v1, by URL or through an Engine
+    job         what a row of jobs_v1 says
+    dbapi       one statement on whatever connection there is
+
+Imports the standard library and, when something is submitted, the Redis client; nothing of the worker.
+"""
+
+from afterword.client import Afterword
+from afterword.errors import NotConfigured, SubmitError, WaitTimeout
+from afterword.job import Job
+
+__all__ = ["Afterword", "Job", "NotConfigured", "SubmitError", "WaitTimeout"]

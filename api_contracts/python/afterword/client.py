@@ -1,0 +1,167 @@
+"""The producer's one object: two doors in, and the results."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from afterword import inbox
+from afterword.errors import NotConfigured, WaitTimeout
+from afterword.job import FINAL, Job
+from afterword.message import compose, job_id
+from afterword.queue import Queue
+from afterword.reading import Results
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+    from typing_extensions import Unpack
+
+    from afterword.message import Options
+
+Request = Mapping[str, Any]
+Item = Union[Request, tuple[Request, Mapping[str, Any]]]
+
+FIRST_LOOK_S = 0.02
+LOOK_S = 1.0
+
+
+class Afterword:
+    """Submits jobs and reads results. Threads may share one; it holds no connection but the one to Redis.
+
+    `database` is a URL (`postgresql://…`, `sqlite:////path`) or a SQLAlchemy Engine, whose pool is then used; `schema`
+    the PostgreSQL schema of Afterword's views. What is not given comes from AFTERWORD_REDIS_URL,
+    AFTERWORD_DATABASE_URL (or the files named by these with _FILE) and AFTERWORD_DATABASE_SCHEMA, and is asked for
+    only when a call needs it. `timeout_s` bounds the wait for Redis in `submit`.
+    """
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        database: str | Engine | None = None,
+        *,
+        schema: str | None = None,
+        timeout_s: float = 3.0,
+    ) -> None:
+        self._redis_url = redis_url
+        self._database = database
+        self._schema = schema
+        self._timeout_s = timeout_s
+        self._queue: Queue | None = None
+        self._lock = threading.Lock()
+
+    def submit(self, request: Request, **options: Unpack[Options]) -> str:
+        """Send a job to the queue and return its id; a worker makes it a row within milliseconds.
+
+        Needs Redis only. Raises SubmitError if Redis does not confirm; it carries the id for another try.
+        """
+        new_id, text = compose(request, options)
+        self._open_queue().push(new_id, text)
+        return new_id
+
+    def enqueue(self, connection: object, request: Request, **options: Unpack[Options]) -> str:
+        """Insert a job through your own connection and return its id; it runs once you commit, never if you do not.
+
+        `connection` is a SQLAlchemy Session or Connection, Django's connection, or a DB-API connection or cursor, to
+        the database that Afterword uses. Nothing is committed, and Redis is not needed.
+        """
+        job = compose(request, options)
+        inbox.insert(connection, [job], schema=self._schema_name())
+        return job[0]
+
+    def enqueue_many(self, connection: object, requests: Iterable[Item], **options: Unpack[Options]) -> list[str]:
+        """Insert many jobs as `enqueue` does and return their ids in order.
+
+        An item is a request, or a pair of a request and its own options, which win over those of the call. All are
+        checked before the first is inserted.
+        """
+        jobs = [compose(*_with_options(item, options)) for item in requests]
+        inbox.insert(connection, jobs, schema=self._schema_name())
+        return [new_id for new_id, _ in jobs]
+
+    def get(self, id: str | uuid.UUID) -> Job | None:
+        """Return the job, or None if no worker has accepted this id yet.
+
+        Every id that was ever used leads to its job, one that met an earlier job by its idempotency key too.
+        """
+        return self._results().job(job_id(id))
+
+    def wait(self, id: str | uuid.UUID, timeout_s: float = 60.0) -> Job:
+        """Look until the job has ended, every 20 ms at first and every second later, and return it.
+
+        Raises WaitTimeout after `timeout_s`; the job goes on. No connection is held between two looks.
+        """
+        results, wanted = self._results(), job_id(id)
+        until = time.monotonic() + timeout_s
+        pause_s = FIRST_LOOK_S
+        while results.status(wanted) not in FINAL:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                raise _too_late(wanted, results.job(wanted), timeout_s)
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(pause_s * 1.5, LOOK_S)
+        job = results.job(wanted)
+        if job is None:
+            raise LookupError(f"job {wanted} ended and was deleted while it was awaited; look for it sooner")
+        return job
+
+    def close(self) -> None:
+        """Close the connection to Redis; a later call opens it again."""
+        with self._lock:
+            if self._queue is not None:
+                self._queue.close()
+
+    def __enter__(self) -> Afterword:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _open_queue(self) -> Queue:
+        with self._lock:
+            if self._queue is None:
+                url = self._redis_url or _setting("AFTERWORD_REDIS_URL")
+                if not url:
+                    raise NotConfigured("submit needs Redis: set AFTERWORD_REDIS_URL, or give Afterword a redis_url")
+                self._queue = Queue(url, timeout_s=self._timeout_s)
+            return self._queue
+
+    def _results(self) -> Results:
+        database = self._database or _setting("AFTERWORD_DATABASE_URL")
+        if not database:
+            raise NotConfigured(
+                "results are read from the database: set AFTERWORD_DATABASE_URL, or give Afterword a database"
+            )
+        return Results(database, schema=self._schema_name())
+
+    def _schema_name(self) -> str | None:
+        return self._schema or os.environ.get("AFTERWORD_DATABASE_SCHEMA") or None
+
+
+def _with_options(item: Item, options: Mapping[str, Any]) -> tuple[Request, Mapping[str, Any]]:
+    if isinstance(item, tuple):
+        request, own = item
+        return request, {**options, **own}
+    return item, options
+
+
+def _setting(name: str) -> str | None:
+    """Read a variable, or the file that the variable with _FILE names, as the worker does."""
+    if os.environ.get(name):
+        return os.environ[name]
+    path = os.environ.get(f"{name}_FILE")
+    return Path(path).read_text(encoding="utf-8").strip() if path else None
+
+
+def _too_late(wanted: str, job: Job | None, timeout_s: float) -> WaitTimeout:
+    if job is None:
+        return WaitTimeout(
+            f"no worker accepted job {wanted} within {timeout_s:g} s; see that one runs on the same Redis and database",
+            None,
+        )
+    state = f"{job.status}, waiting for: {job.waiting_for}" if job.waiting_for else job.status
+    return WaitTimeout(f"job {wanted} is still {state} after {timeout_s:g} s; it goes on, wait again or get it", job)

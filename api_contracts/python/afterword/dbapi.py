@@ -1,0 +1,113 @@
+"""Runs one statement on whatever connection there is: SQLAlchemy's (1.4 or 2), Django's, or a plain DB-API one.
+
+None of them is imported; what a connection is shows in what it can do. Statements are written with `:name`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+VENDORS = ("postgresql", "sqlite")
+ACCEPTED = "a SQLAlchemy Session or Connection, Django's connection, or a DB-API connection of psycopg or sqlite3"
+
+Rows = list[tuple[Any, ...]]
+
+# Not a cast (`::`), which our statements do not use, and not a clock time inside a literal.
+_name = re.compile(r"(?<![:\w]):([a-z_]+)")
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A connection that can run a statement. `vendor` is postgresql or sqlite."""
+
+    vendor: str
+    run: Callable[[str, Mapping[str, str]], Rows]
+
+
+def connected(target: Any) -> Connected:
+    """Say how to run a statement inside the transaction of `target`.
+
+    Raises TypeError, with what would do instead, for anything but a synchronous connection to PostgreSQL or SQLite.
+    """
+    if hasattr(target, "raw_connection"):
+        raise TypeError(
+            "an Engine has no transaction of its own; give a connection: with engine.begin() as connection: …"
+        )
+    if inspect.iscoroutinefunction(getattr(target, "execute", None)):
+        raise TypeError(
+            "this connection is asynchronous; with SQLAlchemy write "
+            "await session.run_sync(lambda session: afterword.enqueue(session, request))"
+        )
+    if hasattr(target, "get_bind") and callable(getattr(target, "connection", None)):
+        target = target.connection()
+    if hasattr(target, "exec_driver_sql"):
+        return _vendor_checked(_sqlalchemy(target))
+    if hasattr(target, "fetchall"):
+        # A cursor: its connection gives another one, so that what the caller has yet to fetch stays.
+        target = getattr(target, "db", None) or target.connection
+    return _vendor_checked(_cursored(target))
+
+
+def _vendor_checked(found: Connected) -> Connected:
+    if found.vendor not in VENDORS:
+        raise TypeError(f"this is a connection to {found.vendor}; Afterword lives in PostgreSQL or SQLite")
+    return found
+
+
+def _sqlalchemy(connection: Any) -> Connected:
+    from sqlalchemy import text
+
+    def run(sql: str, values: Mapping[str, str]) -> Rows:
+        result = connection.execute(text(sql), dict(values))
+        return [tuple(row) for row in result.fetchall()] if result.returns_rows else []
+
+    return Connected(connection.dialect.name, run)
+
+
+def _cursored(connection: Any) -> Connected:
+    """Django's connections name their vendor and take `%s` on any database; others are known by their driver."""
+    django = isinstance(getattr(connection, "vendor", None), str)
+    vendor, style = (connection.vendor, "format") if django else _driver(connection)
+
+    def run(sql: str, values: Mapping[str, str]) -> Rows:
+        cursor = connection.cursor()
+        try:
+            cursor.execute(*in_style(style, sql, values))
+            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+        finally:
+            cursor.close()
+
+    return Connected(vendor, run)
+
+
+def _driver(connection: Any) -> tuple[str, str]:
+    """Return vendor and paramstyle (PEP 249) of the driver that a connection's class, or a class above it, is of."""
+    for kind in type(connection).__mro__ if hasattr(connection, "cursor") else ():
+        root = kind.__module__.partition(".")[0]
+        for module in (kind.__module__, root):
+            style = getattr(sys.modules.get(module), "paramstyle", None)
+            if isinstance(style, str):
+                vendor = "sqlite" if "sqlite" in root else "postgresql" if root.startswith(("psycopg", "pg")) else root
+                return vendor, style
+    kind = type(connection)
+    raise TypeError(f"cannot enqueue through a {kind.__module__}.{kind.__qualname__}; give {ACCEPTED}")
+
+
+def in_style(style: str, sql: str, values: Mapping[str, str]) -> tuple[str, Any]:
+    """Rewrite `:name` into a paramstyle of PEP 249; return the statement and its parameters."""
+    if style == "named":
+        return sql, dict(values)
+    if style == "pyformat":
+        return _name.sub(r"%(\1)s", sql), dict(values)
+    places = iter(range(1, sql.count(":") + 1))
+    marks: dict[str, Callable[[], str]] = {
+        "qmark": lambda: "?",
+        "format": lambda: "%s",
+        "numeric": lambda: f":{next(places)}",
+    }
+    return _name.sub(lambda _: marks[style](), sql), [values[name] for name in _name.findall(sql)]

@@ -1,0 +1,31 @@
+"""What can go wrong for a producer that is no mistake in its arguments; every text ends with the remedy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from afterword.job import Job
+
+
+class NotConfigured(RuntimeError):
+    """An address or a driver that this call needs is missing."""
+
+
+class SubmitError(RuntimeError):
+    """Redis did not confirm the job. It may have arrived all the same: submit again with `id=error.id`."""
+
+    def __init__(self, message: str, id: str) -> None:
+        super().__init__(message)
+        self.id = id
+
+    def __reduce__(self) -> tuple[type[SubmitError], tuple[str, str]]:
+        return SubmitError, (str(self), self.id)
+
+
+class WaitTimeout(TimeoutError):
+    """The job had not ended in time. It goes on; `job` is its last known state, None if no worker has seen it yet."""
+
+    def __init__(self, message: str, job: Job | None) -> None:
+        super().__init__(message)
+        self.job = job

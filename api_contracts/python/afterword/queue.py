@@ -1,0 +1,93 @@
+"""The door by queue: the Celery message that `send_task("chat.submit", args=[job])` would send, in one LPUSH.
+
+Written here, and not by Celery, so that a producer needs no Celery and keeps its own current application.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from typing import Any
+
+from afterword.errors import NotConfigured, SubmitError
+
+QUEUE = "chat.intake"
+TASK = "chat.submit"
+SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+class Queue:
+    """The list of jobs in Redis. The connection is made by the first push and kept; threads may share it."""
+
+    def __init__(self, url: str, *, timeout_s: float) -> None:
+        if not url.startswith(SCHEMES):
+            raise ValueError(f"the Redis URL begins with {url.split(':')[0]!r}; give one that begins with {SCHEMES}")
+        self._client = _connect(url, timeout_s)
+
+    def push(self, job_id: str, text: str) -> None:
+        """Put a job message on the list; SubmitError if Redis does not confirm it in time."""
+        import redis
+
+        try:
+            self._client.lpush(QUEUE, celery_message(job_id, text))
+        except redis.RedisError as error:
+            raise SubmitError(
+                f"Redis did not confirm job {job_id} ({type(error).__name__}: {error}); "
+                f"submit it again with id={job_id!r}, which never makes a second job, or use enqueue, which needs no "
+                "Redis",
+                job_id,
+            ) from error
+
+    def close(self) -> None:
+        """Close the connections; the next push makes a new one."""
+        self._client.connection_pool.disconnect()
+
+
+def celery_message(job_id: str, text: str) -> bytes:
+    """Return the bytes of a task message (Celery's message protocol 2) with the job as its one argument."""
+    body = f'[[{text}], {{}}, {{"callbacks": null, "errbacks": null, "chain": null, "chord": null}}]'
+    message: dict[str, Any] = {
+        "body": base64.b64encode(body.encode()).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py",
+            "task": TASK,
+            "id": job_id,
+            "root_id": job_id,
+            "parent_id": None,
+            "group": None,
+            "retries": 0,
+            "eta": None,
+            "expires": None,
+            "timelimit": [None, None],
+            "ignore_result": True,
+        },
+        "properties": {
+            "correlation_id": job_id,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": QUEUE},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        },
+    }
+    return json.dumps(message).encode()
+
+
+def _connect(url: str, timeout_s: float) -> Any:
+    try:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+    except ImportError as error:
+        raise NotConfigured("submit needs the Redis client; run: pip install 'redis>=4.2'") from error
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        # A connection that died while idle is made anew at once, for the id makes a second push harmless. A timeout
+        # is not tried again: the caller's patience is timeout_s.
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )

@@ -1,0 +1,222 @@
+"""The door by SQL: rows in the caller's own transaction, whatever the connection, and never a word to Redis."""
+
+import json
+import math
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from afterword import Afterword
+from tests.producers.made import (
+    REQUEST,
+    Open,
+    accept_inbox,
+    inbox,
+    one,
+    rows,
+    silent_server,
+    writable,
+)
+from worker.dev.redis import free_port
+from worker.store import migrate
+from worker.store.engine import open_engine
+
+Kind = Callable[[Engine, str], AbstractContextManager[Open]]
+
+
+def test_a_job_runs_once_the_caller_commits(kind: Kind, engine: Engine, database_url: str) -> None:
+    with kind(engine, database_url) as caller:
+        job_id = Afterword().enqueue(caller.target, REQUEST, tenant="acme")
+        caller.commit()
+
+    (accepted,) = accept_inbox(engine)
+    assert (accepted.job_id, accepted.outcome) == (job_id, "queued")
+    row = one(engine, "SELECT tenant, request FROM jobs_v1")
+    assert (row.tenant, json.loads(row.request) if isinstance(row.request, str) else row.request) == ("acme", REQUEST)
+
+
+def test_a_rollback_leaves_nothing(kind: Kind, engine: Engine, database_url: str) -> None:
+    with kind(engine, database_url) as caller:
+        Afterword().enqueue(caller.target, REQUEST)
+        Afterword().enqueue_many(caller.target, [REQUEST] * 3)
+        caller.rollback()
+
+    assert inbox(engine) == []
+
+
+def test_the_job_and_the_callers_own_rows_commit_together(engine: Engine) -> None:
+    with Session(engine) as session:
+        session.execute(text("CREATE TABLE orders (id integer)"))
+        session.commit()
+        session.execute(text("INSERT INTO orders VALUES (1)"))
+        Afterword().enqueue(session, REQUEST)
+
+        with closing(_other(engine)) as other:
+            assert _counts(other) == (0, 0)
+        session.commit()
+
+    with closing(_other(engine)) as other:
+        assert _counts(other) == (1, 1)
+
+
+def _other(engine: Engine) -> Any:
+    return writable(engine.url.set(drivername=engine.dialect.name).render_as_string(hide_password=False))
+
+
+def _counts(connection: Any) -> tuple[int, int]:
+    cursor = connection.cursor()
+    cursor.execute("SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM submit_v1)")
+    found: tuple[int, int] = cursor.fetchone()
+    cursor.close()
+    return found
+
+
+def test_what_the_callers_cursor_has_yet_to_fetch_stays(engine: Engine, database_url: str) -> None:
+    with closing(writable(database_url)) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute("SELECT 1 UNION ALL SELECT 2")
+        Afterword().enqueue(cursor, REQUEST)
+
+        assert len(cursor.fetchall()) == 2
+
+
+def test_a_dead_redis_is_never_asked(engine: Engine) -> None:
+    closed = f"redis://127.0.0.1:{free_port()}/0"
+    with silent_server() as (port, connections):
+        for url in (closed, f"redis://127.0.0.1:{port}/0"):
+            client = Afterword(url, engine)
+            with engine.begin() as connection:
+                job_id = client.enqueue(connection, REQUEST)
+            found = client.get(job_id)
+            assert found is not None
+            assert found.status == "queued"
+
+        assert connections == []
+
+
+def test_many_jobs_go_in_with_one_call_and_keep_their_order(kind: Kind, engine: Engine, database_url: str) -> None:
+    with kind(engine, database_url) as caller:
+        ids = Afterword().enqueue_many(caller.target, ({**REQUEST, "n": n} for n in range(1, 2502)), batch="big")
+        caller.commit()
+
+    assert len(ids) == 2501
+    found = rows(engine, "SELECT id, job FROM afterword_inbox ORDER BY seq")
+    assert [str(row.id) for row in found] == ids
+    assert [json.loads(row.job)["request"]["n"] for row in found] == list(range(1, 2502))
+    assert json.loads(found[-1].job)["batch"] == "big"
+
+
+def test_each_of_many_may_have_its_own_options(engine: Engine) -> None:
+    chosen = str(uuid.uuid4())
+    with engine.begin() as connection:
+        ids = Afterword().enqueue_many(
+            connection, [(REQUEST, {"id": chosen, "priority": 0}), REQUEST], priority=9, tenant="acme"
+        )
+
+    assert ids[0] == chosen
+    found = {str(row.id): json.loads(row.job) for row in inbox(engine)}
+    assert [(found[each]["priority"], found[each]["tenant"]) for each in ids] == [(0, "acme"), (9, "acme")]
+
+
+def test_one_bad_request_among_many_inserts_none(engine: Engine) -> None:
+    with engine.begin() as connection, pytest.raises(ValueError, match=r"request\.temperature is nan"):
+        Afterword().enqueue_many(connection, [REQUEST, {"temperature": math.nan}])
+
+    assert inbox(engine) == []
+
+
+def test_large_jobs_are_spread_over_several_statements(engine: Engine) -> None:
+    large = {"model": "m", "messages": [{"role": "user", "content": "x" * 1_500_000}]}
+    with engine.begin() as connection:
+        ids = Afterword().enqueue_many(connection, [large] * 5)
+
+    assert sorted(str(row.id) for row in inbox(engine)) == sorted(ids)
+
+
+def test_text_of_any_kind_arrives_as_it_was(kind: Kind, engine: Engine, database_url: str) -> None:
+    request = {"model": "m", "messages": [{"role": "user", "content": "日本 % :id '\" \\ \0 \ud800 \U0001f600"}]}
+    with kind(engine, database_url) as caller:
+        Afterword().enqueue(caller.target, request)
+        caller.commit()
+
+    (row,) = inbox(engine)
+    assert json.loads(row.job)["request"] == request
+
+
+def test_a_schema_is_where_the_door_is(postgresql_url: str) -> None:
+    engine = open_engine(postgresql_url)
+    migrate.upgrade(engine, schema="llm")
+    client = Afterword(database=engine, schema="llm")
+    with engine.begin() as connection:
+        job_id = client.enqueue(connection, REQUEST)
+
+    found = client.get(job_id)
+    assert found is not None
+    assert found.status == "queued"
+    assert one(engine, "SELECT count(*) FROM llm.submit_v1")[0] == 1
+    assert one(engine, "SELECT count(*) FROM public.submit_v1")[0] == 0
+    engine.dispose()
+
+
+def test_a_schema_that_is_no_plain_name_is_refused(engine: Engine) -> None:
+    with engine.begin() as connection, pytest.raises(ValueError, match="give a plain SQL name"):
+        Afterword(schema='x"; --').enqueue(connection, REQUEST)
+
+
+class Asynchronous:
+    """Stands for an asynchronous driver's connection, none of which is installed here."""
+
+    async def execute(self, sql: str) -> None: ...
+
+
+class Foreign:
+    vendor = "mysql"
+
+    def cursor(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (Asynchronous(), "this connection is asynchronous; with SQLAlchemy write await session.run_sync("),
+        (Foreign(), "this is a connection to mysql; Afterword lives in PostgreSQL or SQLite"),
+        (None, "cannot enqueue through a builtins.NoneType; give a SQLAlchemy Session or Connection"),
+        ("sqlite:///x", "cannot enqueue through a builtins.str"),
+    ],
+)
+def test_what_is_no_connection_of_use_is_refused_with_the_remedy(target: Any, says: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        Afterword().enqueue(target, REQUEST)
+
+    assert says in str(raised.value)
+
+
+def test_an_engine_is_refused_because_it_has_no_transaction(engine: Engine) -> None:
+    with pytest.raises(TypeError, match=r"an Engine has no transaction of its own; give a connection"):
+        Afterword().enqueue(engine, REQUEST)
+
+
+async def _enqueue_asynchronously(url: str) -> str:
+    engine = create_async_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    async with AsyncSession(engine) as session:
+        with pytest.raises(TypeError, match="run_sync"):
+            Afterword().enqueue(session, REQUEST)
+        job_id = await session.run_sync(lambda session: Afterword().enqueue(session, REQUEST))
+        await session.commit()
+    await engine.dispose()
+    return job_id
+
+
+def test_an_asynchronous_session_enqueues_by_run_sync(postgresql_url: str) -> None:
+    import asyncio
+
+    job_id = asyncio.run(_enqueue_asynchronously(postgresql_url))
+
+    engine = open_engine(postgresql_url)
+    assert [str(row.id) for row in inbox(engine)] == [job_id]
+    engine.dispose()
