@@ -25,7 +25,7 @@ except settings.BadSettings as error:
     raise SystemExit(f"afterword: bad settings\n{error}") from None
 
 app = Celery("afterword")
-configure(app, chosen)
+configure(app, chosen, queues=(INTAKE_QUEUE, "chat.run"))
 
 _hosts: list[Host] = []  # the one of this process, from worker_init to worker_shutdown
 

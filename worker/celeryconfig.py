@@ -1,6 +1,5 @@
 """Configures the Celery application: every setting with its reason, and what a worker refuses at its start."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery, bootsteps
@@ -10,32 +9,26 @@ from kombu.entity import Exchange, Queue
 from worker.channel import Reading
 from worker.nudge import PRIORITIES
 from worker.pool import Pool
+from worker.settings import Settings
 
 QUEUES = ("chat.intake", "chat.run", "webhooks")
 REVOCATIONS = frozenset({"revoke", "terminate"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """A worker's numbers: slots of `chat.run` and of `webhooks`; seconds to finish at a shutdown; seconds the event
-    loop may be silent (less than a lease)."""
+def configure(app: Celery, settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> None:
+    """Give `app` its settings and steps, and the queues it may consume.
 
-    concurrency: int = 100
-    webhook_slots: int = 20
-    drain_s: float = 30.0
-    block_s: float = 10.0
-
-
-def configure(app: Celery, *, redis_url: str, limits: Limits, uvloop: bool = False) -> None:
-    """Give `app` its settings and steps. Tasks are registered by the caller, by the names of worker.nudge.TASKS."""
-    app.conf.update(_broker(redis_url), **_tasks(), **_worker(limits, uvloop=uvloop))
+    Tasks are registered by the caller, by the names of worker.nudge.TASKS, one for each queue of nudges.
+    """
+    app.conf.update(**_broker(settings), **_tasks(queues), **_worker(settings))
     app.steps["worker"].add(Terms)
     app.steps["consumer"].add(Reading)
 
 
-def _broker(redis_url: str) -> dict[str, Any]:
+def _broker(settings: Settings) -> dict[str, Any]:
     return {
-        "broker_url": redis_url,
+        # A worker without one has refused to start; a client says where it looked.
+        "broker_url": settings.redis_url or "redis://localhost:6379/0",
         # kombu's Redis transport without acknowledgements, deaf to our queues.
         "broker_transport": "worker.channel:Transport",
         "broker_transport_options": {
@@ -60,10 +53,10 @@ def _broker(redis_url: str) -> dict[str, Any]:
     }
 
 
-def _tasks() -> dict[str, Any]:
+def _tasks(queues: tuple[str, ...]) -> dict[str, Any]:
     return {
         # The unnamed exchange: a message needs no binding table in Redis, which FLUSHALL would take along.
-        "task_queues": [_queue(name) for name in QUEUES],
+        "task_queues": [_queue(name) for name in queues],
         "task_default_queue": "chat.intake",
         "task_default_exchange": "",
         "task_default_routing_key": "chat.intake",
@@ -88,16 +81,17 @@ def _queue(name: str) -> Queue:
     return Queue(name, Exchange(""), routing_key=name)  # type: ignore[no-untyped-call]
 
 
-def _worker(limits: Limits, *, uvloop: bool) -> dict[str, Any]:
+def _worker(settings: Settings) -> dict[str, Any]:
     return {
         "worker_pool": "worker.pool:Pool",
         "worker_consumer": "worker.channel:Consumer",
-        "worker_concurrency": limits.concurrency,
-        # Only our own queue's slots are here; those of chat.run are -c.
-        "afterword_slots": {"webhooks": limits.webhook_slots},
-        "afterword_drain_s": limits.drain_s,
-        "afterword_block_s": limits.block_s,
-        "afterword_uvloop": uvloop,
+        "worker_concurrency": settings.concurrency,
+        # Those of chat.run are -c.
+        "afterword_slots": {"webhooks": settings.webhook_slots},
+        "afterword_drain_s": settings.drain_s,
+        # The lease is not renewed from a third on; nothing is left to save after half of it.
+        "afterword_block_s": settings.lease_s / 2,
+        "afterword_uvloop": settings.loop == "uvloop",
         # Slots are counted in the pool; none of Celery's four ways to prefetch, reduce and restore has a part in it.
         "worker_prefetch_multiplier": 1,
         "worker_enable_prefetch_count_reduction": False,

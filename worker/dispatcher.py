@@ -11,11 +11,11 @@ from collections.abc import Callable
 import structlog
 from redis import Redis, RedisError
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from worker.lease import Lease
 from worker.nudge import nudge, push_nudges, read_window
 from worker.store import dispatch, leases
+from worker.store.engine import is_away, is_busy
 
 LEADER = "dispatch"
 LEADER_LEASE_S = 5.0
@@ -24,11 +24,17 @@ LARGEST_WINDOW = 20_000
 # The window is a window: twice the slots of all workers at least, doubled while a tick finds it empty.
 SLOTS_AHEAD = 2
 
+# However many rows become due one after another.
+SHORTEST_S = 0.02
+
 log = structlog.get_logger()
 
 
 class Dispatcher:
-    """A thread in every worker that takes its turn at dispatch. `chores` are called at each of its ticks as leader."""
+    """A thread in every worker that takes its turn at dispatch.
+
+    `chores` are called at each of its ticks as the leader, `own_chores` once a tick in any case.
+    """
 
     def __init__(
         self,
@@ -39,9 +45,12 @@ class Dispatcher:
         tick_s: float,
         lease_s: float,
         chores: tuple[Callable[[], None], ...] = (),
+        own_chores: tuple[Callable[[], None], ...] = (),
     ) -> None:
         self._engine, self._redis, self._lease = engine, redis, lease
-        self._tick_s, self._lease_s, self._chores = tick_s, lease_s, chores
+        self._tick_s, self._lease_s = tick_s, lease_s
+        self._chores, self._own_chores = chores, own_chores
+        self._own_chores_at = 0.0
         self._window = 0
         self._wake_at = 0.0
         self._changed = threading.Condition()
@@ -68,10 +77,11 @@ class Dispatcher:
             next_s = self._tick_s
             try:
                 next_s = min(next_s, self._tick())
-            except (SQLAlchemyError, RedisError) as error:
-                log.warning("dispatch.postponed", error=type(error).__name__)
-            except Exception:
-                log.exception("dispatch.failed")
+            except Exception as error:
+                if isinstance(error, RedisError) or is_away(error) or is_busy(error):
+                    log.warning("dispatch.postponed", error=type(error).__name__)
+                else:
+                    log.exception("dispatch.failed")
             self._sleep(next_s)
 
     def _sleep(self, seconds: float) -> None:
@@ -82,6 +92,10 @@ class Dispatcher:
 
     def _tick(self) -> float:
         """Do one round if we lead; return the seconds until the next row becomes due, or the tick."""
+        if time.monotonic() >= self._own_chores_at:
+            self._own_chores_at = time.monotonic() + self._tick_s
+            for chore in self._own_chores:
+                chore()
         with self._engine.begin() as connection:
             if not leases.lead(connection, self._lease.worker_id, name=LEADER, lease_s=LEADER_LEASE_S):
                 return self._tick_s
@@ -115,7 +129,7 @@ class Dispatcher:
         missing = [entry for entry in entries if entry[1] not in standing][: max(room - len(standing), 0)]
         if missing:
             push_nudges(self._redis, QUEUE, missing, room=room)
-        return max(0.001, min(waits, default=self._tick_s))
+        return max(SHORTEST_S, min(waits, default=self._tick_s))
 
     def _room(self, connection: Connection, standing: int, *, backlog: bool) -> int:
         """Size the window: doubled while it runs empty between two ticks, halved while it is hardly used."""

@@ -1,21 +1,30 @@
 """What one worker process holds together: its lease, its writer, its dispatcher, its intake, its clients, its calls."""
 
+import base64
+import json
 import os
 import socket
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, cast
 
 import httpx
 import structlog
 
+from worker import call
 from worker.call import Call, Reason
 from worker.dispatcher import Dispatcher
 from worker.intake import Intake
 from worker.lease import Lease, Times
 from worker.net.client import open_client
-from worker.nudge import connect
+from worker.nudge import REJECTED, connect
 from worker.pool import Pool
 from worker.settings import Settings, need
-from worker.store import migrate
+from worker.store import leases, migrate
 from worker.store.batcher import Batcher
+from worker.store.cancel import cancel
+from worker.store.doors import Letter, bury
 from worker.store.engine import open_engine
 
 WRITE_OUT_S = 10.0
@@ -23,6 +32,9 @@ WRITE_OUT_S = 10.0
 ROOM_A_SLOT = 4
 
 log = structlog.get_logger()
+
+
+REJECTED_BATCH = 100
 
 
 class NotReady(RuntimeError):
@@ -63,8 +75,10 @@ class Host:
             self.lease,
             tick_s=settings.tick_s,
             lease_s=settings.lease_s,
-            chores=(self.intake.drain_inbox, self.intake.return_lists),
+            chores=(self.intake.drain_inbox, self.intake.return_lists, self._bury_rejected),
+            own_chores=(self._release_strays,),
         )
+        self._suspects: dict[str, int] = {}
 
     @property
     def worker_id(self) -> str:
@@ -104,11 +118,52 @@ class Host:
         self.redis.close()
         self.engine.dispose()
 
+    @contextmanager
+    def holds(self, job_id: str) -> Iterator[None]:
+        """Know the running call of a job, so that it can be ended by the job's id."""
+        current = call.current()
+        if current is not None:
+            self.calls[job_id] = current
+        try:
+            yield
+        finally:
+            self.calls.pop(job_id, None)
+
     def cancel(self, job_ids: list[str]) -> None:
         """End these calls as cancelled, where they run here; from any thread."""
-        for call in [self.calls[job_id] for job_id in job_ids if job_id in self.calls]:
+        for running in [self.calls[job_id] for job_id in job_ids if job_id in self.calls]:
             if self._pool is not None:
-                self._pool.loop.call_soon_threadsafe(call.cancel, Reason.revoked)
+                self._pool.loop.call_soon_threadsafe(running.cancel, Reason.revoked)
+
+    def cancel_queued(self, job_id: str) -> None:
+        """Cancel a job whose nudge was revoked before it ran; from any thread."""
+        self.batcher.put(cancel, job_id).add_done_callback(_tell)
+
+    def _release_strays(self) -> None:
+        """Give back jobs that are ours by the rows and that nobody here works on.
+
+        A commit whose answer was lost with the connection leaves one behind. A job counts as forgotten when two looks
+        in a row, a tick apart, found it so.
+        """
+        with self.engine.begin() as connection:
+            held = leases.held(connection, self.worker_id)
+            idle = {job_id: number for job_id, number in held.items() if job_id not in self.calls}
+            strays = [(job_id, number) for job_id, number in idle.items() if self._suspects.get(job_id) == number]
+            leases.give_back(connection, self.worker_id, strays)
+        self._suspects = idle
+        if strays:
+            log.warning("job.forgotten", jobs=len(strays))
+
+    def _bury_rejected(self) -> None:
+        """Keep what stood in the lists of nudges and nobody could use, as dead letters."""
+        entries = cast("list[bytes]", self.redis.lrange(REJECTED, -REJECTED_BATCH, -1))
+        if not entries:
+            return
+        with self.engine.begin() as connection:
+            bury(connection, [_letter(entry) for entry in entries])
+        # By value: another leader by accident would trim what it has not read.
+        for entry in entries:
+            self.redis.lrem(REJECTED, -1, cast("str", entry))
 
     def _abort(self) -> None:
         if self._pool is not None:
@@ -118,10 +173,19 @@ class Host:
         return None if self._pool is None else self._pool.loop_ticked_at
 
     async def _open_clients(self) -> None:
-        kind, slots = self.settings.http_transport, self.settings.concurrency
         for name, endpoint in self.settings.endpoints.items():
-            self.clients[name] = open_client(endpoint, kind=kind, slots=slots)
+            self.clients[name] = open_client(endpoint, kind=self.settings.http_transport)
 
     async def _close_clients(self) -> None:
         for client in self.clients.values():
             await client.aclose()
+
+
+def _letter(entry: bytes) -> Letter:
+    told = json.loads(entry)
+    return Letter(told["queue"], told["reason"], told["message"], base64.b64decode(told["entry"]))
+
+
+def _tell(written: "Future[Any]") -> None:
+    if error := written.exception():
+        log.error("job.not_cancelled", error=type(error).__name__)

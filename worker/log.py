@@ -21,8 +21,12 @@ SECRET_NAMES = frozenset(
 SHAPES = re.compile(
     r"(?i)(bearer\s+)[\w.~+/=-]{6,}|\b(?:sk|rk|pk|xai|gsk)-[\w-]{8,}|(?<=://)([^\s/@:\"']*):[^\s/@\"']+(?=@)"
 )
-# These log addresses, and aiohttp and httpx pieces of what was on the wire, below WARNING.
-TALKATIVE = ("httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "alembic", "kombu", "amqp")
+# Below WARNING the first ones log addresses or pieces of what was on the wire, and Celery's two lines a task
+# (received, succeeded) repeat what `run` says once.
+TALKATIVE = (
+    "httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "alembic", "kombu", "amqp",
+    "celery.app.trace", "celery.worker.strategy",
+)  # fmt: skip
 
 
 def configure(settings: Settings, *, stream: TextIO | None = None) -> None:

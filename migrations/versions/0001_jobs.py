@@ -76,6 +76,7 @@ def _tables(postgres: bool) -> None:
         column("timeout_s", sa.Float, nullable=False),
         column("streamed", sa.Boolean, nullable=False),
         column("choices", sa.Integer),
+        column("token_limit", sa.BigInteger),
         column("batch", sa.String),
         column("custom_id", sa.String),
         column("idempotency_key", sa.String),

@@ -160,6 +160,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "timeout_s": job.timeout_s,
         "streamed": job.streamed,
         "choices": job.n,
+        "token_limit": job.token_limit,
         "batch": job.batch,
         "custom_id": job.custom_id,
         "idempotency_key": job.idempotency_key,

@@ -29,6 +29,20 @@ BUSY_TRIES = 5
 log = structlog.get_logger()
 
 
+async def undisturbed(work: "asyncio.Future[Result]") -> Result:
+    """Return the result of `work`; a cancellation meanwhile is delivered again afterwards, at the next await."""
+    task, cancelled = asyncio.current_task(), False
+    while not work.done():
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled and task is not None:
+        task.uncancel()
+        task.cancel()
+    return work.result()
+
+
 class BatcherClosed(RuntimeError):
     """The writer has ended; nothing more is written by this process."""
 
@@ -67,16 +81,10 @@ class Batcher:
     async def submit(self, function: StoreFunction[Item, Result], item: Item, *, size: int = 0) -> Result:
         """Run `function` on `item` in the next transaction and return its result once that is committed.
 
-        The write is shielded: cancelling the caller does not undo it, and does not hide whether it happened.
+        Only the wire is ever cancelled: a cancellation waits until the write is made, and is raised at the caller's
+        next await.
         """
-        future = self.put(function, item, size=size)
-        waiter = asyncio.wrap_future(future)
-        try:
-            return await asyncio.shield(waiter)
-        except asyncio.CancelledError:
-            if not waiter.done():
-                await asyncio.wait([waiter])
-            raise
+        return await undisturbed(asyncio.wrap_future(self.put(function, item, size=size)))
 
     def put(self, function: StoreFunction[Item, Result], item: Item, *, size: int = 0) -> "Future[Result]":
         """Queue a write from any thread; the future is resolved after its commit."""

@@ -28,6 +28,7 @@ class Claim(NamedTuple):
     model: str | None
     streamed: bool
     choices: int | None
+    token_limit: int | None
     generation: int
     attempts_used: int
     max_attempts: int
@@ -75,9 +76,9 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
         )
         .returning(
             jobs.c.id, jobs.c.attempt, literal(worker_id), jobs.c.tenant, jobs.c.endpoint, jobs.c.model,
-            jobs.c.streamed, jobs.c.choices, jobs.c.generation, jobs.c.attempts_used, jobs.c.max_attempts,
-            jobs.c.timeout_s, seconds_until(jobs.c.deadline), -seconds_until(jobs.c.run_at), jobs.c.traceparent,
-            jobs.c.batch,
+            jobs.c.streamed, jobs.c.choices, jobs.c.token_limit, jobs.c.generation, jobs.c.attempts_used,
+            jobs.c.max_attempts, jobs.c.timeout_s, seconds_until(jobs.c.deadline), -seconds_until(jobs.c.run_at),
+            jobs.c.traceparent, jobs.c.batch,
         )
     )  # fmt: skip
     rows: dict[str, Any] = {row[0]: row for row in connection.execute(statement)}

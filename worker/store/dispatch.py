@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, func, select, tuple_, union_all
+from sqlalchemy import Connection, Select, func, literal_column, select, tuple_, union_all
 
 from worker.core.lifecycle import EXPIRE_QUEUED, Status
 from worker.store import finish, moves
@@ -70,8 +70,8 @@ def _range(lane: tuple[str, str], priority: int, limit: int) -> Any:
 
 
 def _queued(*columns: Any) -> Select[Any]:
-    # A literal: a bound parameter would keep the planner from the partial index.
-    return select(*columns).where(jobs.c.status == func.coalesce("queued"))
+    # A literal: with a bound parameter the planner could not use the partial index.
+    return select(*columns).where(jobs.c.status == literal_column("'queued'"))
 
 
 def next_start_s(connection: Connection, lane: tuple[str, str]) -> float | None:

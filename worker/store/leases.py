@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
-from worker.core.lifecycle import EXHAUST, TAKE_BACK, Move, Outcome, Status
+from worker.core.lifecycle import EXHAUST, RELEASE, TAKE_BACK, Move, Outcome, Status
 from worker.store import finish, moves
 from worker.store.clock import from_now, now
 from worker.store.tables import attempts, jobs, leaders, workers
@@ -91,12 +91,18 @@ def take_back(connection: Connection, *, limit: int = 500) -> TakenBack:
     return TakenBack(struck, frozenset(queued), frozenset(failed))
 
 
+def give_back(connection: Connection, worker_id: str, keys: Sequence[moves.Key]) -> None:
+    """Queue jobs of a living worker again that it has forgotten; their attempts may have been billed."""
+    _close_unknown(connection, keys)
+    moves.apply(connection, RELEASE, keys, worker_id=worker_id, changes={"run_at": now()})
+
+
 def _back(connection: Connection, move: Move, rows: Sequence[Row[Any]], changes: dict[str, Any]) -> set[str]:
     keys = [(row.id, row.attempt) for row in rows]
     return {job_id for job_id, _ in moves.apply(connection, move, keys, changes=changes)}
 
 
-def _close_unknown(connection: Connection, keys: list[tuple[str, int]]) -> None:
+def _close_unknown(connection: Connection, keys: Sequence[moves.Key]) -> None:
     statement = update(attempts).where(attempts.c.outcome.is_(None))
     for job_id, number in keys:
         connection.execute(

@@ -43,6 +43,7 @@ class Closing:
     error_code: str | None = None
     error_message: str | None = None
     error: str | None = None
+    elapsed_s: float = 0.0
     first_byte_ago_s: float | None = None
     first_token_ago_s: float | None = None
 

@@ -66,6 +66,8 @@ jobs = Table(
     Column("timeout_s", Float, nullable=False),
     Column("streamed", Boolean, nullable=False),
     Column("choices", Integer),
+    # The most tokens an answer may have by its request; more is flagged in the usage.
+    Column("token_limit", BigInteger),
     Column("batch", String),
     Column("custom_id", String),
     Column("idempotency_key", String),

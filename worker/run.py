@@ -1,0 +1,154 @@
+"""The story of one attempt: claim the job, call its endpoint, decide what follows, record it. Reads top to bottom."""
+
+import asyncio
+import random
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from worker import call
+from worker.call import Reason
+from worker.closing import CANCELLED, COMPLETED, LOST, End, close, follows, released
+from worker.core.chat import wire_body
+from worker.core.endpoint import Endpoint
+from worker.core.failure import Code, failure
+from worker.core.lifecycle import HOLD, Outcome
+from worker.host import Host
+from worker.net import endpoint as wire
+from worker.net.endpoint import WireRequest
+from worker.net.progress import Progress, Reply
+from worker.store.batcher import undisturbed
+from worker.store.claim import Claim, Wish, claim
+from worker.store.record import Closing, record
+
+# Longer answers are made into columns in a thread: the loop does the network and nothing else.
+LARGE_BYTES = 256 * 1024
+# What the line of an attempt tells of it.
+REPORTED = (
+    "error_code", "http_status", "billed", "request_id", "retry_after_s", "prompt_tokens", "completion_tokens",
+    "cached_tokens", "reasoning_tokens",
+)  # fmt: skip
+
+log = structlog.get_logger()
+
+
+def _without_call(code: Code, *, sent: bool) -> Reply:
+    nothing = (None, None, None, None, 0.0, b"", "identity", dict[str, str]())
+    return Reply(failure(code, sent=sent), None, sent, *nothing)
+
+
+# Whether the request went out before we broke is not known any more.
+BROKEN = _without_call(Code.internal_error, sent=True)
+# Another worker's configuration names the endpoint and ours does not: somebody is deploying.
+UNKNOWN = _without_call(Code.unknown_endpoint, sent=False)
+UNKNOWN_END = End(HOLD, Outcome.released, counts=False, delay_s=30.0, waiting_for="endpoint_paused")
+
+
+async def attempt(host: Host, job_id: str) -> None:
+    """Make one attempt at a job, if it is due and nobody else has it."""
+    got = await host.batcher.submit(claim, Wish(job_id, host.worker_id))
+    if got is None:
+        log.debug("claim.lost", job_id=job_id)
+        return
+    with bound_contextvars(job_id=got.job_id, attempt=got.attempt), host.holds(got.job_id):
+        try:
+            closing = await _make_request(host, got)
+            moved = await host.batcher.submit(record, closing, size=_size(closing))
+        except Exception:
+            # Ours, not the endpoint's: the job must not stay with a process that has forgotten it.
+            log.exception("attempt.broken")
+            closing = close(got, BROKEN, follows_of(got, BROKEN), usage_requested=False)
+            moved = await host.batcher.submit(record, closing)
+        _report(got, closing, moved=moved)
+    if moved and closing.move is not None and not closing.move.final:
+        host.dispatcher.wake(closing.delay_s)
+
+
+async def _make_request(host: Host, got: Claim) -> Closing:
+    """Make the one request of this attempt; whatever comes of it becomes a closing."""
+    endpoint = host.settings.endpoints.get(got.endpoint)
+    if endpoint is None:
+        log.error("endpoint.unknown", endpoint=got.endpoint)
+        return close(got, UNKNOWN, UNKNOWN_END, usage_requested=False)
+    streamed = got.streamed or endpoint.upstream == "stream"
+    body, usage_requested = wire_body(got.body, streamed=streamed)
+    request = WireRequest(
+        body=body,
+        streamed=streamed,
+        n=got.choices,
+        idempotency_key=idempotency_key(got.job_id, got.generation),
+        attempt_id=f"{got.job_id}.{got.attempt}",
+        timeout_s=max(0.001, min(got.timeout_s, got.left_s)),
+        traceparent=got.traceparent,
+    )
+    reply, end = await _call(host, got, endpoint, request)
+    if len(reply.raw) < LARGE_BYTES:
+        return close(got, reply, end, usage_requested=usage_requested)
+    work = asyncio.to_thread(close, got, reply, end, usage_requested=usage_requested)
+    return await undisturbed(asyncio.ensure_future(work))
+
+
+async def _call(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest) -> tuple[Reply, End]:
+    """Call, and say what the job does next; a call that is cut short keeps what had come."""
+    progress = Progress()
+    try:
+        reply = await wire.call(host.clients[got.endpoint], endpoint, request, progress)
+    except asyncio.CancelledError:
+        reason = call.reason()
+        if reason is None:
+            raise
+        _absorb_cancellation()
+        reply, end = _interrupted(progress, reason)
+        return reply, COMPLETED if reply.failure is None else end or follows_of(got, reply)
+    return reply, follows_of(got, reply)
+
+
+def follows_of(got: Claim, reply: Reply) -> End:
+    """Return what follows a reply, with a chance of its own."""
+    if reply.failure is None:
+        return COMPLETED
+    return follows(got, reply.failure, reply, jitter=random.random())  # noqa: S311  spreads retries, keeps no secret
+
+
+def _interrupted(progress: Progress, reason: Reason) -> tuple[Reply, End | None]:
+    """Say what had come of a call that was cut, and why the cut; None: it follows from the failure."""
+    if reason is Reason.soft_limit:
+        return progress.reply(Code.total_timeout), None
+    if reason is Reason.revoked:
+        return progress.cut(Code.cancelled), CANCELLED
+    reply = progress.cut(Code.worker_lost)
+    return reply, LOST if reason is Reason.lease_lost else released(reply)
+
+
+def _absorb_cancellation() -> None:
+    """End the cancellation here: what follows is the ordinary work of putting the job away."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
+def idempotency_key(job_id: str, generation: int) -> str:
+    """Return the key that every attempt of a job carries; a replay is another generation of it."""
+    return job_id if generation == 0 else f"{job_id}-{generation}"
+
+
+def _size(closing: Closing) -> int:
+    return 0 if closing.answer is None else len(closing.answer["raw"]) * 3
+
+
+def _report(got: Claim, closing: Closing, *, moved: bool) -> None:
+    """Write the one line of this attempt. Never a prompt, a completion or a key."""
+    line = log.info if closing.outcome is Outcome.completed else log.warning
+    facts = {name: closing.attempt[name] for name in REPORTED if closing.attempt.get(name) is not None}
+    if closing.move is not None and not closing.move.final:
+        facts["again_in_s"] = round(closing.delay_s, 3)
+    line(
+        f"attempt.{closing.outcome}",
+        tenant=got.tenant,
+        endpoint=got.endpoint,
+        model=got.model,
+        waited_s=round(max(0.0, got.waited_s), 3),
+        elapsed_s=round(closing.elapsed_s, 3),
+        moved=closing.move.name if moved and closing.move is not None else None,
+        **facts,
+    )
