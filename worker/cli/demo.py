@@ -29,6 +29,9 @@ USAGE = """\
 SELECT model, count(*) AS requests, sum(prompt_tokens) AS prompt, sum(completion_tokens) AS completion
 FROM usage_v1 WHERE batch = 'demo' GROUP BY model ORDER BY model"""
 
+# An id that met an earlier job by its idempotency key leads to that job.
+STATUSES = "SELECT ids.id, jobs.status FROM job_ids_v1 AS ids JOIN jobs_v1 AS jobs ON jobs.id = ids.job_id"
+
 
 class Demo:
     """One run of the demo on a stack that has started."""
@@ -44,7 +47,7 @@ class Demo:
         began = time.monotonic()
         endpoint = self.stack.given.endpoint
         click.echo(f"Redis, SQLite, {endpoint.url if endpoint else 'a fake endpoint'}: started. Starting a worker ...")
-        self.stack.start_worker(keep=("AFTERWORD_ENDPOINT_", "AFTERWORD_CONFIG"))
+        self.stack.start_worker(keep=("AFTERWORD_ENDPOINT_", "AFTERWORD_CONFIG"), log_format="console")
         self._submit()
         ended = self._watch()
         self._print()
@@ -60,10 +63,16 @@ class Demo:
     def _submit(self) -> None:
         with Celery(broker=self.stack.redis_url) as bare, Afterword(self.stack.redis_url) as client:
             for case in self.cases:
+                self._await_row(case.after)
                 for name in _names(case):
                     self.ids[name] = self._send(bare, client, case, name)
             bare.close()
         click.echo(f"Submitted {len(self.ids)} jobs by Celery, by Afterword.submit and enqueue, and by SQL.")
+
+    def _await_row(self, name: str | None) -> None:
+        give_up = time.monotonic() + self.timeout_s
+        while name is not None and self._row(self.ids[name]) is None and time.monotonic() < give_up:
+            time.sleep(LOOK_S)
 
     def _send(self, bare: Celery, client: Afterword, case: Case, name: str) -> str:
         options: dict[str, Any] = {"batch": BATCH, "custom_id": name, **case.options}
@@ -87,8 +96,8 @@ class Demo:
         """Show how many stand where until all have ended; False when time or the worker is up."""
         give_up = time.monotonic() + self.timeout_s
         while time.monotonic() < give_up and self.stack.worker_lives():
-            where = [self._row(job_id) for job_id in self.ids.values()]
-            statuses = [row["status"] if row else "on its way" for row in where]
+            known = {row["id"]: row["status"] for row in self._read(STATUSES)}
+            statuses = [known.get(job_id, "on its way") for job_id in self.ids.values()]
             self._progress({status: statuses.count(status) for status in sorted(set(statuses))})
             if set(statuses) <= FINAL:
                 return True

@@ -29,6 +29,7 @@ class Case:
     finish_reason: str | None = "stop"
     error_code: str | None = None
     usage: bool = True
+    after: str | None = None  # the job that must stand in SQL before this one is sent: doors keep no order
 
 
 def asked(model: str, text: str, **more: Any) -> dict[str, Any]:
@@ -75,13 +76,14 @@ def fake_cases() -> list[Case]:
             usage=False,
         ),
         Case("key", "submit", hello, options={"idempotency_key": "one"}),
-        Case("key, same again", "celery", hello, options={"idempotency_key": "one"}),
+        Case("key, same again", "celery", hello, options={"idempotency_key": "one"}, after="key"),
         refused(
             "key, other request",
             "submit",
             asked(echo, "Another question."),
             options={"idempotency_key": "one"},
             error_code="idempotency_conflict",
+            after="key",
         ),
     ]
 

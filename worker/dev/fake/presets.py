@@ -51,8 +51,8 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "fake-html": ("HTTP 200 with a page of HTML.", {"body": HTML, "content_type": "text/html"}),
     "fake-garbage": ("Sends something that is not JSON.", {"body": "data: {oops\n\n"}),
     "fake-no-answer": ("Reads the request and closes the connection.", {"no_answer": True}),
-    "fake-cut": ("Closes the connection in the middle of the answer.", {"cut_at": 200}),
-    "fake-reset": ("Resets the connection in the middle of the answer.", {"cut_at": 200, "reset": True}),
+    "fake-cut": ("Closes the connection in the middle of the answer.", {"cut_at": 460}),
+    "fake-reset": ("Resets the connection in the middle of the answer.", {"cut_at": 460, "reset": True}),
     "fake-stall": ("Falls silent for an hour after two events, but keeps pinging.",
                    {"stall_after": 2, "stall_s": 3600.0, "ping_s": 1.0}),
 }  # fmt: skip
