@@ -13,7 +13,7 @@ import structlog
 from celery import bootsteps
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.consumer.tasks import Tasks
-from celery.worker.state import maybe_shutdown
+from celery.worker.state import maybe_shutdown, requests
 from kombu.transport import redis, virtual
 
 from worker.call import Reason
@@ -174,6 +174,9 @@ def deliver_to(consumer: Any, queue: str) -> Callable[[Nudge], None]:
     callbacks = consumer.on_task_message
 
     def deliver(nudge: Nudge) -> None:
+        if nudge.celery_id in requests:
+            # The same attempt runs here. Celery finds a request by its id; the second would hide the first.
+            return
         try:
             strategy(message(queue, nudge), None, _nothing, _nothing, callbacks)
         except Exception:

@@ -112,6 +112,11 @@ def nudge(row_id: str, attempt: int) -> bytes:
     return f"{row_id}.{attempt}".encode("ascii")
 
 
+def job_of(celery_id: str) -> str | None:
+    """Return the row's id out of the Celery id of a nudge; None for the id of some other message."""
+    return celery_id.partition(".")[0] if _NUDGE.fullmatch(celery_id.encode("utf-8", "replace")) else None
+
+
 def push_nudges(redis: "Redis", queue: str, nudges: Iterable[tuple[int, bytes]], *, room: int) -> int:
     """Push (priority, entry) pairs, in order, while the queue's lists hold fewer than `room`; return how many.
 
@@ -131,9 +136,8 @@ def read_window(redis: "Redis", queue: str) -> set[bytes]:
 
 def read(queue: str, entry: bytes) -> Nudge | Rejected:
     """Read an entry of `queue`, whatever its bytes."""
-    if _NUDGE.fullmatch(entry):
-        celery_id = entry.decode("ascii")
-        return Nudge(celery_id.partition(".")[0], celery_id)
+    if found := _NUDGE.fullmatch(entry):
+        return Nudge(found[1].decode("ascii"), entry.decode("ascii"))
     envelope = decode(entry, max_bytes=ENTRY_BYTES)
     if isinstance(envelope, DeadLetter):
         return Rejected(queue, envelope.reason, envelope.message, entry)

@@ -18,7 +18,7 @@ import structlog
 from billiard.einfo import ExceptionInfo
 from celery import Celery, _state
 from celery.concurrency.base import BasePool
-from celery.exceptions import Ignore, SoftTimeLimitExceeded, Terminated
+from celery.exceptions import Ignore, SoftTimeLimitExceeded, Terminated, WorkerLostError
 from celery.utils.threads import USE_FAST_LOCALS
 from celery.worker import state as worker_state
 
@@ -229,12 +229,16 @@ def _for_celery(job: Job, outcome: Any) -> tuple[int, Any, float]:
         # Cancelled by ourselves. `Terminated` would announce a revocation, and a revocation cancels the job.
         return _failed(Ignore())
     if isinstance(outcome, BaseException):
-        return _failed(outcome)
+        # Nobody has heard of it yet: of this type Celery announces the failure itself.
+        return _failed(WorkerLostError(f"{type(outcome).__name__}: {outcome}"))
     return outcome  # type: ignore[no-any-return]
 
 
-def _failed(error: BaseException) -> tuple[int, Any, float]:
-    return 1, ExceptionInfo((type(error), error, error.__traceback__)), 0.0
+def _failed(error: Exception) -> tuple[int, Any, float]:
+    try:
+        raise error  # an ExceptionInfo needs a traceback
+    except Exception:
+        return 1, ExceptionInfo(), 0.0
 
 
 async def _awaited(cleanup: Callable[[], Awaitable[None]]) -> None:

@@ -1,0 +1,128 @@
+"""Real worker processes for tests: started, watched through what they write, and always ended by their own pid."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from redis import Redis
+
+from worker.nudge import nudge, push_nudges
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 30.0
+
+
+def until(condition: Callable[[], Any], *, what: str = "the condition", seconds: float = PATIENCE_S) -> Any:
+    """Return the first true value of `condition`, or fail after `seconds`."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        if value := condition():
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f"{what} did not come true within {seconds} s")
+
+
+class Toy:
+    """The toy application's Redis: its parts, its log, its queues; and the worker processes that a test starts."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.folder = folder
+        self.redis = Redis.from_url(url)
+        self.children: list[Child] = []
+        # A client of the same exchanges, as `celery -A worker.app` is.
+        self.app = Celery(broker=url, set_as_current=False)
+        self.app.conf.control_exchange = "afterword"
+
+    def start(self, *arguments: str, module: str = "tests.pool.toy", ready: bool = True, **environment: str) -> "Child":
+        """Start `celery -A tests.pool.toy worker ARGUMENTS` and return when it is ready."""
+        before = len(self.events("ready"))
+        settings = {f"TOY_{name}": value for name, value in environment.items()}
+        child = Child(
+            [sys.executable, "-m", "celery", "-A", module, "worker", "-l", "INFO", *arguments],
+            log=self.folder / f"worker-{len(self.children)}.log",
+            environment={**self.environment(), **settings},
+        )
+        self.children.append(child)
+        if ready:
+            until(lambda: len(self.events("ready")) > before or child.ended(), what="the worker's start")
+            assert not child.ended(), child.text()
+        return child
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "TOY_REDIS": self.url, "PYTHONUNBUFFERED": "1"}
+
+    def row(self, **part: Any) -> str:
+        """Return a new row's id, which plays `part`."""
+        row = str(uuid.uuid4())
+        if part:
+            self.redis.hset("toy:parts", row, json.dumps(part))
+        return row
+
+    def push(self, *rows: str, queue: str = "chat.run", priority: int = 5) -> list[str]:
+        """Nudge rows; return the Celery ids."""
+        entries = [nudge(row, 1) for row in rows]
+        assert push_nudges(self.redis, queue, [(priority, entry) for entry in entries], room=1_000_000) == len(rows)
+        return [entry.decode() for entry in entries]
+
+    def open(self, gate: str) -> None:
+        """Let all rows pass that wait at this gate."""
+        self.redis.set(gate, 1)
+
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.redis.lrange("toy:log", 0, -1)]
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.log() if entry["event"] == event]
+
+    def await_events(self, event: str, count: int, *, seconds: float = PATIENCE_S) -> list[dict[str, Any]]:
+        """Return the events of this kind when there are at least `count`."""
+        until(lambda: len(self.events(event)) >= count, what=f"{count} x {event!r}", seconds=seconds)
+        return self.events(event)
+
+    def rejected(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.redis.lrange("afterword:rejected", 0, -1)]
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        for child in self.children:
+            child.kill()
+        self.app.close()
+        self.redis.close()
+
+
+class Child:
+    """One process."""
+
+    def __init__(self, command: list[str], *, log: Path, environment: dict[str, str]) -> None:
+        self.log = log
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL
+            )
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = PATIENCE_S) -> int:
+        """Return the exit code."""
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        if not self.ended():
+            self.process.kill()
+            self.process.wait(10)
