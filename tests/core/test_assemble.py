@@ -18,8 +18,22 @@ STOP = chunk(finish_reason="stop")
 
 @pytest.mark.parametrize(
     "data",
-    ["{", "nonsense", "<html></html>", "[]", "[1]", "7", "null", "true", '"text"', '{"choices":[]} extra', "{'a': 1}"]
-    + ['{"a":' * 250 + "1" + "}" * 250, '{"a":' * 50_000, "[DONE] [DONE]", '{"choices": [] }\n[DONE]', '"\\ud83"'],
+    [
+        *(
+            "{",
+            "nonsense",
+            "<html></html>",
+            "[]",
+            "[1]",
+            "7",
+            "null",
+            "true",
+            '"text"',
+            '{"choices":[]} extra',
+            "{'a': 1}",
+        ),
+        *('{"a":' * 250 + "1" + "}" * 250, '{"a":' * 50_000, "[DONE] [DONE]", '{"choices": [] }\n[DONE]', '"\\ud83"'),
+    ],
 )
 def test_data_that_is_no_json_object_is_an_invalid_chunk_and_the_partial_is_kept(data: str) -> None:
     lines = "".join(f"data: {line}\n" for line in data.split("\n")) + "\n"

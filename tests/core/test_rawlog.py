@@ -9,7 +9,7 @@ from stream_texts import chunk
 
 from worker.core.rawlog import RawLog
 
-NOISE = Random(1).randbytes(300_000)  # noqa: S311
+NOISE = Random(1).randbytes(300_000)
 
 
 def logged(body: bytes, size: int) -> tuple[bytes, str]:

@@ -36,7 +36,7 @@ def test_a_case_in_one_piece(case: dict[str, Any]) -> None:
 def test_a_case_in_random_pieces(case: dict[str, Any]) -> None:
     body = case["sse"].encode()
     for seed in range(20):
-        check(case, in_pieces(body, Random(seed), longest=len(body) // 8 + 2))  # noqa: S311
+        check(case, in_pieces(body, Random(seed), longest=len(body) // 8 + 2))
 
 
 @each_case

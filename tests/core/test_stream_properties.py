@@ -1,6 +1,7 @@
 """What holds for any stream in any split, and for any bytes at all."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -15,9 +16,10 @@ from worker.core.usage import normalise
 words = st.text(max_size=8) | st.sampled_from(["\ud83d", "\ude00", "\0", "\u2028", "\x85", "\r\n", "data: x\n\n"])
 numbers = st.integers(-2, 10) | st.just(2**70) | st.floats(allow_nan=True)
 scalars = st.none() | st.booleans() | numbers | words
-NAMES = """id index type function name arguments content text thinking role refusal reasoning reasoning_content tool_calls
-    function_call audio data transcript expires_at logprobs annotations message delta finish_reason choices usage x_groq
-    error object model created system_fingerprint service_tier prompt_tokens prompt_tokens_details cached_tokens cost"""
+NAMES = """id index type function name arguments content text thinking role refusal reasoning reasoning_content
+    tool_calls function_call audio data transcript expires_at logprobs annotations message delta finish_reason choices
+    usage x_groq error object model created system_fingerprint service_tier prompt_tokens prompt_tokens_details
+    cached_tokens cost"""
 names = st.sampled_from(NAMES.split())
 anything = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4), max_leaves=12
@@ -82,7 +84,7 @@ def storable(value: Any) -> bool:
 
 def in_splits(body: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
-    return [body[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [body[start:end] for start, end in pairwise(edges)]
 
 
 def use(answer: Answer) -> None:

@@ -1,4 +1,4 @@
-"""What an endpoint answered: read from one JSON body here, from a stream by `assemble`; and its columns in the views."""
+"""What an endpoint answered: read from one JSON body here, from a stream by `assemble`; and its columns for SQL."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
