@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from afterword import inbox
 from afterword.errors import NotConfigured, WaitTimeout
-from afterword.job import FINAL, Job
+from afterword.job import Job
 from afterword.message import compose, job_id
 from afterword.queue import Queue
 from afterword.reading import Results
@@ -98,7 +98,7 @@ class Afterword:
         results, wanted = self._results(), job_id(id)
         until = time.monotonic() + timeout_s
         pause_s = FIRST_LOOK_S
-        while results.status(wanted) not in FINAL:
+        while not results.ended(wanted):
             left_s = until - time.monotonic()
             if left_s <= 0:
                 raise _too_late(wanted, results.job(wanted), timeout_s)

@@ -13,22 +13,17 @@ from urllib.parse import quote
 from afterword.dbapi import Rows, connected
 from afterword.errors import NotConfigured
 from afterword.inbox import qualified
-from afterword.job import SELECTED, Job, from_row
+from afterword.job import FINAL, SELECTED, Job, from_row
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
 CONNECT_S = 5
 _postgresql = re.compile(r"postgres(?:ql)?(?:\+\w+)?://")
-_sqlite = re.compile(r"sqlite(?:\+\w+)?:///(.+)")
+# As SQLAlchemy reads it: what follows a question mark are options.
+_sqlite = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
 
-# An id that became another job's resolves through job_ids_v1. A job sent twice is a row and an inbox row for a
-# moment: the row, which has a tenant, wins.
-_FIND = (
-    "SELECT {columns} FROM {jobs} WHERE id = coalesce("
-    "(SELECT job_id FROM {ids} WHERE id = {id} ORDER BY id = job_id DESC LIMIT 1), {id}) "
-    "ORDER BY tenant IS NULL LIMIT 1"
-)
+_FIND = "SELECT {columns} FROM {view} WHERE id = {id}"
 _ID = {"postgresql": "CAST(:id AS uuid)", "sqlite": ":id"}
 
 
@@ -43,19 +38,26 @@ class Results:
 
     def job(self, job_id: str) -> Job | None:
         """Return the job that an id leads to, or None."""
-        rows = self._find(job_id, SELECTED)
-        return from_row(rows[0]) if rows else None
+        jobs = [from_row(row) for row in self._find(job_id, SELECTED)]
+        # A job that was sent twice is both a row and, for a moment, an inbox row, which has no tenant.
+        return next((job for job in jobs if job.tenant is not None), jobs[0] if jobs else None)
 
-    def status(self, job_id: str) -> str | None:
-        """Return the status of the job that an id leads to, or None; cheaper than the whole job."""
-        rows = self._find(job_id, "status")
-        return rows[0][0] if rows else None
+    def ended(self, job_id: str) -> bool:
+        """Say whether the job that an id leads to has ended; cheaper than the whole job."""
+        return any(status in FINAL for (status,) in self._find(job_id, "status"))
 
     def _find(self, job_id: str, columns: str) -> Rows:
+        """Read the job, or the one that the id became: in two steps, because SQLite plans one as a scan of all jobs."""
         jobs, ids = qualified("jobs_v1", self._schema), qualified("job_ids_v1", self._schema)
         with self._connection() as connection:
             ready = connected(connection)
-            return ready.run(_FIND.format(columns=columns, jobs=jobs, ids=ids, id=_ID[ready.vendor]), {"id": job_id})
+            find = _FIND.format(columns=columns, view=jobs, id=_ID[ready.vendor])
+            if rows := ready.run(find, {"id": job_id}):
+                return rows
+            resolve = _FIND.format(columns="job_id", view=ids, id=_ID[ready.vendor])
+            return [
+                row for (became,) in ready.run(resolve, {"id": job_id}) for row in ready.run(find, {"id": str(became)})
+            ]
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
@@ -71,7 +73,7 @@ def connect(url: str) -> Any:
     """Open a DB-API connection for reading to `postgresql://…` or `sqlite:///path`; a `+driver` is not looked at."""
     if _postgresql.match(url):
         return _connect_postgresql(_postgresql.sub("postgresql://", url))
-    if found := _sqlite.fullmatch(url):
+    if found := _sqlite.match(url):
         # Read-only: a mistaken path makes no empty file, and closing never writes the log back.
         return sqlite3.connect(f"file:{quote(found[1])}?mode=ro", uri=True, timeout=CONNECT_S)
     scheme = url.partition(":")[0]
