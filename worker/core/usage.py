@@ -132,8 +132,8 @@ class _Reader:
 
     def _count(self, path: str) -> int | None:
         value = self._at(path)
-        if value is None:
-            return None
+        if value is None or (type(value) is int and 0 <= value <= _BIGINT):
+            return value
         number = _decimal(value)
         if number is None or not 0 <= number <= _BIGINT or number != number.to_integral_value():
             self._flag(path)
@@ -141,9 +141,9 @@ class _Reader:
         return int(number)
 
     def _at(self, path: str) -> Any:
-        outer, _, inner = path.rpartition(".")
-        if not outer:
-            return self._object.get(inner)
+        if "." not in path:
+            return self._object.get(path)
+        outer, inner = path.split(".")
         details = self._object.get(outer)
         if isinstance(details, dict):
             return details.get(inner)
@@ -203,5 +203,9 @@ def _exact(digits: str) -> Decimal | str:
         return digits
 
 
-# Decimal for integers too: Python refuses to read one of more than 4,300 digits.
-_decode = JSONDecoder(parse_float=_exact, parse_int=_exact, parse_constant=str).decode
+def _short(digits: str) -> int | Decimal | str:
+    # Python refuses to read an integer of more than 4,300 digits; a Decimal of them is read, and found too large.
+    return int(digits) if len(digits) < 20 else _exact(digits)
+
+
+_decode = JSONDecoder(parse_float=_exact, parse_int=_short, parse_constant=str).decode
