@@ -1,0 +1,33 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.flow.system import KEY, System
+from worker.dev.fake_endpoint import FakeEndpoint
+from worker.store.engine import open_engine
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeEndpoint]:
+    with FakeEndpoint(key=KEY) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def system(redis_url: str, database_url: str, engine: Engine, fake: FakeEndpoint, tmp_path: Path) -> Iterator[System]:
+    """Everything but a worker, on each database in turn."""
+    made = System(redis_url, database_url, engine, fake, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def postgres_system(redis_url: str, postgresql_url: str, fake: FakeEndpoint, tmp_path: Path) -> Iterator[System]:
+    """Everything but a worker, on PostgreSQL: for what does not depend on the database."""
+    engine = open_engine(postgresql_url)
+    made = System(redis_url, postgresql_url, engine, fake, tmp_path)
+    yield made
+    made.close()
+    engine.dispose()

@@ -1,0 +1,118 @@
+"""The whole product on real parts: Redis, a database, the fake endpoint, worker processes; each ended by its own pid."""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from tests.pool.workers import Child, until
+from worker.dev.fake_endpoint import FakeEndpoint
+
+FINAL = ("completed", "failed", "cancelled", "expired")
+KEY = "sk-flow-secret-0123456789"
+
+
+def request(words: str = "hello", **more: Any) -> dict[str, Any]:
+    """Return a chat-completion body that the fake endpoint echoes."""
+    return {"model": "fake-echo", "messages": [{"role": "user", "content": words}], **more}
+
+
+@dataclass
+class System:
+    """Parts of one test, and how a producer, a reader and an operator touch them."""
+
+    redis_url: str
+    database_url: str
+    engine: Engine
+    fake: FakeEndpoint
+    folder: Path
+    workers: list[Child] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.redis = Redis.from_url(self.redis_url)
+        # Nothing of ours: what any team has.
+        self.celery = Celery(broker=self.redis_url, set_as_current=False)
+
+    def environment(self, **settings: Any) -> dict[str, str]:
+        ours = {
+            "database_url": self.database_url, "redis_url": self.redis_url, "endpoint_url": self.fake.url,
+            "endpoint_key": KEY, "log_format": "json", "concurrency": 50, **settings,
+        }  # fmt: skip
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AFTERWORD_")}
+        return kept | {f"AFTERWORD_{name.upper()}": str(value) for name, value in ours.items()}
+
+    def start(self, *arguments: str, application: str = "worker.app", **settings: Any) -> Child:
+        """Start `celery -A worker.app worker` and return when its lease stands."""
+        before = len(self.rows("SELECT 1 FROM afterword_workers"))
+        child = Child(
+            [sys.executable, "-m", "celery", "-A", application, "worker", *arguments],
+            log=self.folder / f"worker-{len(self.workers)}.log",
+            environment=self.environment(**settings),
+        )
+        self.workers.append(child)
+        until(
+            lambda: child.ended() or len(self.rows("SELECT 1 FROM afterword_workers")) > before,
+            what="the worker's lease",
+        )
+        assert not child.ended(), child.text()
+        return child
+
+    def send(self, body: dict[str, Any] | None = None, **fields: Any) -> str:
+        """Submit as any Celery client does; return the job's id."""
+        job = {"request": request() if body is None else body, **fields}
+        return str(self.celery.send_task("chat.submit", args=[job], queue="chat.intake").id)
+
+    def insert(self, body: dict[str, Any], **fields: Any) -> None:
+        """Submit as any SQL client does."""
+        with self.engine.begin() as connection:
+            job = json.dumps({"request": body, **fields})
+            connection.execute(text("INSERT INTO submit_v1 (job) VALUES (:job)"), {"job": job})
+
+    def rows(self, statement: str, **values: Any) -> list[Any]:
+        with self.engine.connect() as connection:
+            return list(connection.execute(text(statement), values))
+
+    def job(self, job_id: str) -> Any:
+        found = self.rows("SELECT * FROM jobs_v1 WHERE id = :id", id=job_id)
+        return found[0] if found else None
+
+    def attempts(self, job_id: str) -> list[Any]:
+        return self.rows("SELECT * FROM attempts_v1 WHERE job_id = :id ORDER BY attempt", id=job_id)
+
+    def await_status(self, job_id: str, *statuses: str, seconds: float = 30.0) -> Any:
+        """Return the job's row once it stands at one of these statuses (by default any final one)."""
+
+        def reached() -> Any:
+            row = self.job(job_id)
+            return row if row is not None and row.status in (statuses or FINAL) else None
+
+        return until(reached, what=f"{job_id} {statuses or FINAL}, worker said: {self.said()}", seconds=seconds)
+
+    def await_all(self, job_ids: list[str], *, seconds: float = 30.0) -> dict[str, Any]:
+        return {job_id: self.await_status(job_id, seconds=seconds) for job_id in job_ids}
+
+    def said(self) -> str:
+        return "\n".join(worker.text()[-2000:] for worker in self.workers)
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """Return the log lines of an event, of all workers."""
+        found = []
+        for worker in self.workers:
+            for line in worker.text().splitlines():
+                if line.startswith("{") and f'"{event}"' in line:
+                    found.append(json.loads(line))
+        return [line for line in found if line["event"] == event]
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.signal(signal.SIGCONT) if not worker.ended() else None
+            worker.kill()
+        self.celery.close()
+        self.redis.close()
