@@ -546,6 +546,16 @@ def test_memory_is_bounded_by_the_budget_however_long_the_stream(piece: bytes) -
     assert peak < 50 * budget
 
 
+def test_a_token_costs_its_letters_and_little_more() -> None:
+    tracemalloc.start()
+    assembler = Assembler(max_bytes=PLENTY)
+    for number in range(5000):
+        assembler.feed(chunk({"content": f"w{number % 10}", "reasoning_content": "é"}))
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 5000 * 4 * 1.3 + 20_000
+
+
 def test_a_choice_or_a_call_for_every_few_bytes_stays_within_the_bound() -> None:
     budget = 200_000
     tracemalloc.start()

@@ -1,6 +1,21 @@
 """A streamed answer, put together: pieces of the body in, one chat.completion out. `net` feeds it while it reads.
 
-The rules R1 to R16 named here are this project's: what a chunk may look like at some provider, and what it then means.
+Providers differ in what they stream. The rules, by the numbers that comments here and in the tests use:
+
+R1   Data that is no JSON object is a fault; an object without choices, usage and error says nothing.
+R2   A truthy `error`, or `object: "error"`, fails the stream; the choices beside it still count.
+R3   id, created, model: the first that is not empty. system_fingerprint, service_tier: the last that is not null.
+R4   A missing index is 0, a null delta is empty, a choice that says nothing is none.
+R5   Texts are concatenated: null if none came, "" if only "" came. Role: the first. A content list is split by kind.
+R6   Tool calls are told apart by index and id (see `toolcalls`).            R7   function_call likewise.
+R8   Audio: data joined as bytes, transcript as text (see `audio`).          R9, R10   Lists are extended.
+R11  finish_reason: the last that is not empty, as it came.
+R12  Usage: the last object, never a sum (see `reported`).
+R13  A whole `message` after deltas repeats them; without deltas it is the answer.
+R14  Complete is what has a finish_reason in every choice, and as many choices as asked for. [DONE] proves nothing:
+     gateways write it after a stream that was cut, and some servers never do.
+R15  A connection lost after the last finish_reason leaves a complete answer, perhaps without usage.
+R16  JSON in answer to a request for a stream is read by `answer.read_body`.
 """
 
 from typing import Any
@@ -13,7 +28,7 @@ from worker.core.wirejson import read, whole_number
 
 
 class Assembler:
-    """Assembles one stream. No bytes make it raise; what it holds is bounded by a multiple of `max_bytes`.
+    """Assembles one stream by the rules above. No bytes make it raise; what it holds is bounded by a multiple of `max_bytes`.
 
     `n` is the number of choices asked for, if known; `max_bytes` counts every byte of the body, comments too. `done`:
     the `[DONE]` event was seen, nothing more is taken. After an error only usage is.

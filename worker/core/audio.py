@@ -4,7 +4,7 @@ from base64 import b64decode, b64encode
 from binascii import Error
 from typing import Any
 
-from worker.core.clean import rejoin
+from worker.core.growing import GrowingText
 
 
 class Audio:
@@ -15,7 +15,7 @@ class Audio:
     def __init__(self) -> None:
         self._rest: dict[str, Any] = {}
         self._data: list[str] = []
-        self._transcript: list[str] = []
+        self._transcript: GrowingText | None = None
 
     def take(self, fragment: dict[str, Any]) -> None:
         """Add the audio of one delta."""
@@ -25,7 +25,8 @@ class Audio:
             if key == "data" and isinstance(value, str):
                 self._data.append(value)
             elif key == "transcript" and isinstance(value, str):
-                self._transcript.append(value)
+                self._transcript = self._transcript or GrowingText()
+                self._transcript.add(value)
             else:
                 self._rest[key] = value
 
@@ -34,8 +35,8 @@ class Audio:
         audio = dict(self._rest)
         if self._data:
             audio["data"] = _joined(self._data)
-        if self._transcript:
-            audio["transcript"] = rejoin("".join(self._transcript))
+        if self._transcript is not None:
+            audio["transcript"] = str(self._transcript)
         return audio
 
 

@@ -1,10 +1,9 @@
 """One choice of a streamed answer, put together from its deltas (rules R4 to R13). Used by `assemble`."""
 
-from io import StringIO
 from typing import Any
 
 from worker.core.audio import Audio
-from worker.core.clean import rejoin
+from worker.core.growing import GrowingText
 from worker.core.toolcalls import ToolCalls
 
 _TEXTS = frozenset({"content", "refusal", "reasoning_content", "reasoning"})
@@ -18,8 +17,7 @@ class Choice:
     def __init__(self) -> None:
         self.finish_reason: Any = None
         self._role: str | None = None
-        # StringIO, not a list of pieces: a token costs its letters, not 60 bytes.
-        self._texts: dict[str, StringIO] = {}
+        self._texts: dict[str, GrowingText] = {}
         self._calls: ToolCalls | None = None
         self._function: ToolCalls | None = None
         self._audio: Audio | None = None
@@ -56,8 +54,8 @@ class Choice:
             if key in _TEXTS and type(value) is str:
                 text = self._texts.get(key)
                 if text is None:
-                    text = self._texts[key] = StringIO()
-                text.write(value)
+                    text = self._texts[key] = GrowingText()
+                text.add(value)
             elif value is not None:
                 self._merge_other(key, value)
 
@@ -95,7 +93,7 @@ class Choice:
 
     def _has_output(self) -> bool:
         return bool(
-            any(text.tell() for text in self._texts.values())
+            any(self._texts.values())
             or self._calls
             or self._function
             or self._audio
@@ -105,7 +103,7 @@ class Choice:
 
     def _message(self) -> dict[str, Any]:
         message: dict[str, Any] = {"role": self._role or "assistant", "content": None}
-        message.update((key, rejoin(text.getvalue())) for key, text in self._texts.items())
+        message.update((key, str(text)) for key, text in self._texts.items())
         if "reasoning" in message:
             message.setdefault("reasoning_content", message["reasoning"])
         if self._calls:

@@ -1,8 +1,7 @@
 """Which of the usage objects of one answer counts, and its exact text (rule R12). Used by `assemble` and `answer`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from worker.core.jsontext import elements, members
 
@@ -10,8 +9,8 @@ SOURCES = ("top", "choice", "x_groq")
 """Where providers put usage; the first that reports anything wins. Moonshot puts it into a choice, Groq into x_groq."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+# A plain tuple and no dataclass: some providers report usage in every chunk.
+class Report(NamedTuple):
     """One usage object: its value, the text it stands in and the way to it there, and whether it counts any token."""
 
     source: str

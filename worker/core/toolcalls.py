@@ -1,9 +1,9 @@
 """The tool calls of one choice, put together from fragments (rule R6). Used by `choice`."""
 
-from io import StringIO
 from typing import Any
 
 from worker.core.clean import rejoin
+from worker.core.growing import GrowingText
 from worker.core.wirejson import compact, whole_number
 
 # What a call of each kind holds: the member of the call, and the text in it that comes in fragments.
@@ -19,7 +19,7 @@ class _Call:
         self.type: str | None = None
         self.kind = "function"
         self.name: str | None = None
-        self.text: StringIO | None = None
+        self.text: GrowingText | None = None
         self.extra: dict[str, Any] | None = None
 
     def take(self, fragment: dict[str, Any]) -> None:
@@ -42,11 +42,12 @@ class _Call:
         self.name = self.name or _text(body.get("name"))
         text = body.get(_TEXTS[kind])
         if text is not None:
-            self.text = self.text or StringIO()
-            self.text.write(text if isinstance(text, str) else compact(text))
+            if self.text is None:
+                self.text = GrowingText()
+            self.text.add(text if isinstance(text, str) else compact(text))
 
     def build(self) -> dict[str, Any]:
-        text = rejoin(self.text.getvalue()) if self.text else ""
+        text = str(self.text or "")
         name = self.name and rejoin(self.name)
         return {
             "id": self.id,
