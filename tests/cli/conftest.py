@@ -1,0 +1,30 @@
+"""The command in this process, and one running stack for all tests of this folder."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from click.testing import CliRunner, Result
+
+from worker.cli import main
+from worker.dev.stack import Stack, running
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    with running(Stack()) as stack:
+        stack.start_worker()
+        yield stack
+
+
+@pytest.fixture
+def afterword(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run the command with exactly these settings; the result has `exit_code`, `stdout`, `stderr`."""
+
+    def run(*arguments: str, settings: dict[str, str] | None = None, typed: str | None = None) -> Result:
+        for name, text in (settings or {}).items():
+            monkeypatch.setenv(name, text)
+        return CliRunner().invoke(main, arguments, input=typed, catch_exceptions=False)
+
+    return run
