@@ -28,7 +28,7 @@ from worker.core.wirejson import read, whole_number
 
 
 class Assembler:
-    """Assembles one stream by the rules above. No bytes make it raise; what it holds is bounded by a multiple of `max_bytes`.
+    """Assembles one stream. No bytes make it raise; what it holds is bounded by a multiple of `max_bytes`.
 
     `n` is the number of choices asked for, if known; `max_bytes` counts every byte of the body, comments too. `done`:
     the `[DONE]` event was seen, nothing more is taken. After an error only usage is.
