@@ -26,7 +26,8 @@ CLIENT = ROOT / "api_contracts" / "python"
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
-def read(text: str, *, default_id: str) -> Any:
+def read(text: str, *, default_id: str | None) -> Any:
+    """Read a job message as the worker does: a Job, or why it is none."""
     return read_job(text, default_id=default_id, endpoints=ENDPOINTS, max_request_bytes=2**20)
 
 
@@ -34,9 +35,11 @@ def queued(redis_url: str) -> list[tuple[Envelope, Job]]:
     """Return what lies in the queue, oldest first, as the worker reads it."""
     with redis.Redis.from_url(redis_url) as client:
         entries = client.lrange("chat.intake", 0, -1)
-    opened = [decode(entry) for entry in reversed(entries)]
-    assert all(isinstance(envelope, Envelope) for envelope in opened), opened
-    return [(envelope, read(envelope.arguments_text, default_id=envelope.id)) for envelope in opened]
+    found = []
+    for envelope in map(decode, reversed(entries)):
+        assert isinstance(envelope, Envelope), envelope
+        found.append((envelope, read(envelope.arguments_text, default_id=envelope.id)))
+    return found
 
 
 def accept_queue(redis_url: str, engine: Engine) -> list[Accepted]:

@@ -1,0 +1,6 @@
+CREATE VIEW submit_v1 (id, job) AS SELECT id, job FROM afterword_inbox;
+
+CREATE TRIGGER afterword_submit_v1 INSTEAD OF INSERT ON submit_v1
+BEGIN
+    INSERT INTO afterword_inbox (id, job) VALUES (coalesce(lower(NEW.id), (lower(substr(hex(randomblob(4)), 1, 8) || '-' || substr(hex(randomblob(2)), 1, 4) || '-4' || substr(hex(randomblob(2)), 2, 3) || '-' || substr('89ab', abs(random() % 4) + 1, 1) || substr(hex(randomblob(2)), 2, 3) || '-' || hex(randomblob(6))))), NEW.job);
+END;

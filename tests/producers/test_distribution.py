@@ -1,0 +1,147 @@
+"""The producer package on its own: built, installed beside a foreign worker.py, light to import, a good neighbour."""
+
+import ast
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import redis
+
+from afterword import SubmitError
+from tests.producers.made import CLIENT, ROOT, queued
+
+SMOKE = """
+import json, sys, worker
+from afterword import Afterword
+
+assert worker.MINE, "the caller's own worker.py was hidden"
+with Afterword() as client:
+    submitted = client.submit({"model": "m", "messages": [{"role": "user", "content": "hi"}]}, tenant="acme")
+    found = client.get(submitted)
+loaded = [name for name in sys.modules if name.partition(".")[0] in ("celery", "kombu", "sqlalchemy", "worker")]
+print(json.dumps([submitted, found is None, loaded]))
+"""
+NEIGHBOUR = """
+import logging
+from celery import Celery, current_app
+from celery._state import _get_current_app
+app = Celery("mine", broker="memory://")
+handlers = list(logging.root.handlers)
+from afterword import Afterword
+with Afterword() as client:
+    client.submit({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+assert _get_current_app() is app and current_app.main == "mine"
+assert logging.root.handlers == handlers == []
+"""
+
+
+def project(path: Path) -> dict[str, object]:
+    found = tomllib.loads(path.read_text())["project"]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The distribution's wheel, built from a copy so that nothing is left in the repository."""
+    source = tmp_path_factory.mktemp("source") / "python"
+    shutil.copytree(CLIENT, source, ignore=shutil.ignore_patterns("__pycache__", "dist", "build"))
+    target = source.parent / "dist"
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = target.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python of its own that has the wheel and the Redis client, nothing more."""
+    home = tmp_path_factory.mktemp("venv")
+    venv.create(home, with_pip=False, symlinks=True)
+    interpreter = home / "bin" / "python"
+    install = [sys.executable, "-m", "pip", "--python", str(interpreter), "install", "--no-deps", "--no-index", "-q"]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    (packages,) = home.glob("lib/python*/site-packages")
+    # Copied instead of downloaded: tests ask no registry.
+    shutil.copytree(Path(redis.__file__).parent, packages / "redis")
+    return interpreter
+
+
+def run(python: Path | str, code: str, folder: Path, **environment: str) -> str:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AFTERWORD_", "PYTHON"))}
+    command = [str(python), "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_works_alone_in_a_folder_with_a_foreign_worker_module(
+    python: Path, redis_url: str, sqlite_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "worker.py").write_text("MINE = True\n")
+
+    printed = run(python, SMOKE, tmp_path, AFTERWORD_REDIS_URL=redis_url, AFTERWORD_DATABASE_URL=sqlite_url)
+
+    job_id, unknown, loaded = json.loads(printed)
+    ((_, job),) = queued(redis_url)
+    assert (job.id, job.tenant, unknown) == (job_id, "acme", True)
+    assert loaded == ["worker"]
+
+
+def test_the_import_alone_loads_nothing_but_the_standard_library(tmp_path: Path) -> None:
+    code = "import sys, json; before = set(sys.modules); import afterword; print(json.dumps(list(sys.modules)))"
+
+    loaded = json.loads(run(sys.executable, code, tmp_path, PYTHONPATH=str(CLIENT)))
+
+    roots = {name.partition(".")[0] for name in loaded}
+    assert "afterword" in roots
+    assert not roots & {"redis", "celery", "kombu", "sqlalchemy", "psycopg", "worker"}
+
+
+def test_the_callers_celery_application_and_logging_stay_as_they_are(redis_url: str, tmp_path: Path) -> None:
+    run(sys.executable, NEIGHBOUR, tmp_path, PYTHONPATH=str(CLIENT), AFTERWORD_REDIS_URL=redis_url)
+
+    assert len(queued(redis_url)) == 1
+
+
+def test_both_distributions_have_one_version_and_one_licence() -> None:
+    ours, main = project(CLIENT / "pyproject.toml"), project(ROOT / "pyproject.toml")
+
+    assert ours["version"] == main["version"]
+    assert ours["license"] == main["license"]
+    assert (CLIENT / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_the_wheel_is_typed_and_carries_its_licence(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    version = project(CLIENT / "pyproject.toml")["version"]
+
+    modules = {f"afterword/{path.name}" for path in (CLIENT / "afterword").glob("*.py")}
+    assert modules | {"afterword/py.typed"} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {name.partition("/")[0] for name in names} == {"afterword", f"afterword_client-{version}.dist-info"}
+
+
+MODULES = sorted((CLIENT / "afterword").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_is_python_3_9_and_imports_nothing_of_the_worker(path: Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 9))
+
+    imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    imported += [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
+    assert "worker" not in {name.partition(".")[0] for name in imported}
+
+
+def test_an_error_survives_pickling() -> None:
+    again = pickle.loads(pickle.dumps(SubmitError("no answer", "7")))
+    assert (str(again), again.id) == ("no answer", "7")
