@@ -17,7 +17,7 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name != "out"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_dev_runs_jobs_shows_them_and_leaves_nothing_behind(tmp_path: Path, afterword: Command, number: int) -> None:
     with afterword_process("dev", folder=tmp_path) as dev:
         output = await_output(dev, tmp_path, "Ctrl-C stops everything")
@@ -32,19 +32,6 @@ def test_dev_runs_jobs_shows_them_and_leaves_nothing_behind(tmp_path: Path, afte
     assert not any(alive(pid) for pid in started)
     assert leftovers(tmp_path) == []
     assert "Traceback" not in (tmp_path / "out").read_text()
-
-
-def test_dev_keeps_its_jobs_in_a_data_folder(tmp_path: Path, afterword: Command) -> None:
-    data = tmp_path / "data"
-    settings = {"AFTERWORD_DATA_DIR": str(data)}
-    for text in ("one", "two"):
-        with afterword_process("dev", folder=tmp_path, settings=settings) as dev:
-            output = await_output(dev, tmp_path, "Ctrl-C stops everything")
-            exports = dict(re.findall(r"export (\w+)=(\S+)", output))
-            afterword("submit", "--model", "fake-echo", "--message", text, "--wait", "30", settings=exports)
-            dev.terminate()
-            dev.wait(timeout=30)
-    assert afterword("jobs").stdout.count("completed") == 2
 
 
 def test_dev_says_why_when_its_worker_ends(tmp_path: Path) -> None:
@@ -69,6 +56,7 @@ def test_the_demo_shows_every_door_and_ends_well(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.long
 def test_the_demo_runs_against_an_endpoint_that_is_configured(tmp_path: Path, fake_url: str) -> None:
     settings = {"AFTERWORD_ENDPOINT_URL": fake_url, "AFTERWORD_ENDPOINT_KEY": "sk-test"}
     with afterword_process("demo", "--model", "any", folder=tmp_path, settings=settings) as demo:

@@ -54,7 +54,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> "RedisServer":
-        """Start the server and return when it answers PING."""
+        """Start the server and return when it answers; raise NoRedis when it does not."""
         self.folder.mkdir(parents=True, exist_ok=True)
         options = {
             "port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "",
@@ -64,23 +64,26 @@ class RedisServer:
         log = (self.folder / "redis.log").open("ab")
         with log:
             self.child = subprocess.Popen([find_server(), *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        self._await_ready()
+        self._await_ready(self.child)
         return self
 
-    def _await_ready(self) -> None:
+    def _await_ready(self, child: "subprocess.Popen[bytes]") -> None:
         give_up = time.monotonic() + READY_S
-        while time.monotonic() < give_up:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=0.5) as connection:
-                    connection.sendall(b"PING\r\n")
-                    if connection.recv(16).startswith(b"+PONG"):
-                        return
-            except OSError:
-                pass
-            if self.child is not None and self.child.poll() is not None:
-                break
+        while time.monotonic() < give_up and child.poll() is None:
+            if self._answers_as(child.pid):
+                return
             time.sleep(0.01)
+        self.stop(kill=True)
         raise NoRedis(f"the Redis server did not start on port {self.port}; its log is {self.folder / 'redis.log'}")
+
+    def _answers_as(self, pid: int) -> bool:
+        # Its process id, because another server may hold the port and answer in its place.
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=0.5) as connection:
+                connection.sendall(b"INFO server\r\n")
+                return f"process_id:{pid}\r\n".encode() in connection.recv(65536)
+        except OSError:
+            return False
 
     def stop(self, *, kill: bool = False) -> None:
         """Stop the server by its own pid and wait for its end; `kill` sends SIGKILL."""

