@@ -51,7 +51,10 @@ class Peer:
     def settle(self) -> None:
         """Wait until the client's kernel has all that was sent, and its process had a moment to read it."""
         unsent = bytearray(4)
-        while fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, unsent) or any(unsent):
+        deadline = time.monotonic() + 0.5  # a client that has left acknowledges nothing more
+        while time.monotonic() < deadline and (
+            fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, unsent) or any(unsent)
+        ):
             time.sleep(0.001)
         self.wait(0.02)
 

@@ -1,4 +1,4 @@
-"""The deadlines of one call: connect, first byte, idle and total, on one timer. Used by `net.endpoint`."""
+"""The deadlines of one call: first byte, idle and total, on one timer. Used by `net.endpoint`."""
 
 import asyncio
 from types import TracebackType

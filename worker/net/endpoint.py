@@ -73,9 +73,8 @@ async def _exchange(
         _address(endpoint.url),
         headers=_headers(endpoint, wire),
         content=wire.body,
-        extensions={"connected": connected},
+        extensions={"connected": connected, "timeout": {"connect": endpoint.connect_s}},
     )
-    deadlines.expect(Code.connect_timeout, endpoint.connect_s)
     response = await client.send(request, stream=True)
     try:
         progress.note_head(response)

@@ -2,6 +2,7 @@
 
 No connection serves two requests: httpx hands a response that came unasked, in the packet of the one before it, to the
 next request, which may be another tenant's. It also has no pool then, whose cost grows with the connections in it.
+The connect timeout holds for TCP and for TLS each, and not for a proxy that takes CONNECT and says nothing.
 """
 
 import ssl

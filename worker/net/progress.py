@@ -1,6 +1,6 @@
 """What is known of one call while it runs, and the Reply made of it. `run` reads it too, after cancelling a call."""
 
-import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,7 +72,7 @@ class Progress:
         """Start the clock of a call to `endpoint` that asks for `n` choices."""
         self._endpoint, self._n = endpoint, n
         self._secrets = secrets_of(endpoint)
-        self._started = asyncio.get_running_loop().time()
+        self._started = time.monotonic()
 
     def note_head(self, response: httpx.Response) -> None:
         """Take the status and the headers. Raises content.Damaged for an encoding that is unknown."""
@@ -190,4 +190,4 @@ class Progress:
         return kept
 
     def _elapsed_s(self) -> float:
-        return asyncio.get_running_loop().time() - self._started
+        return time.monotonic() - self._started

@@ -6,7 +6,7 @@ piece, which would run the parser once more.
 """
 
 import select
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -27,7 +27,7 @@ class WireProtocol(ResponseHandler):
     def ask(self, request: bytes) -> None:
         """Write a whole request and expect one answer."""
         assert self.transport is not None
-        self.fresh, self.asked = False, True
+        self.fresh = False
         self.set_response_params(
             read_until_eof=True,
             auto_decompress=False,
@@ -37,6 +37,11 @@ class WireProtocol(ResponseHandler):
             max_headers=HEADER_LINES,
         )
         self.transport.write(request)
+
+    def set_response_params(self, **limits: Any) -> None:
+        """Expect an answer; aiohttp's connector does too, for CONNECT."""
+        self.asked = True
+        super().set_response_params(**limits)
 
     async def answer(self) -> tuple[RawResponseMessage, StreamReader]:
         """Return the head and the body of the answer, past any 1xx but 101, which we never ask for."""

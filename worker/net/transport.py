@@ -32,7 +32,8 @@ _NOT_IN_A_HEADER: Final = re.compile(rb"[\0\r\n]")
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """Any number of connections, one request on each at a time. Timeouts are the caller's, by cancellation.
+    """Any number of connections, one request on each at a time. Of httpx's timeouts only `connect` is kept, for name,
+    TCP, proxy and TLS together; the others are the caller's, by cancellation.
 
     `proxy` is an http(s) URL, with user and password if it wants them. `socket_factory` sees the numeric address of
     every connection before it is made, and may refuse it by raising OSError.
@@ -77,9 +78,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     async def _connect(self, request: httpx.Request) -> Connection:
         connector = self._running_connector()
+        limit = aiohttp.ClientTimeout(connect=request.extensions.get("timeout", {}).get("connect"))
         while True:
             try:
-                connection = await connector.connect(self._address(request), [], aiohttp.ClientTimeout())
+                connection = await connector.connect(self._address(request), [], limit)
             except (aiohttp.ClientError, OSError) as error:
                 raise connect_error(error, proxied=self._proxy is not None) from error
             protocol = connection.protocol
