@@ -87,10 +87,8 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery publishes no typ
         """Connect, however long it takes; a stop signal is heard meanwhile."""
         start_s, step_s, longest_s = RECONNECT_S
 
-        def failed(error: Exception, intervals: Any, retries: int) -> float:
-            pause_s = float(next(intervals))
-            log.warning("broker.unreachable", error=repr(error)[:200], retry_s=pause_s, retries=retries)
-            return pause_s
+        def failed(error: Exception, pause_s: float) -> None:
+            log.warning("broker.unreachable", error=str(error)[:200], retry_s=pause_s)
 
         conn.ensure_connection(
             failed,

@@ -131,7 +131,7 @@ class Window:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        log.warning("window.unreadable", queue=self.queue, error=repr(error)[:200], retry_s=RETRY_S)
+        log.warning("window.unreadable", queue=self.queue, error=str(error)[:200], retry_s=RETRY_S)
         self._hang_up()
         self._retry_at = monotonic() + RETRY_S
         # Later than `_retry_at`, never before it.

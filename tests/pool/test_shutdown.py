@@ -9,7 +9,7 @@ from worker.loop import BLOCKED_EXIT_CODE
 
 
 def test_a_warm_shutdown_lets_calls_finish_and_takes_no_more(toy: Toy) -> None:
-    child = toy.start(SLOTS="2", DRAIN="30")
+    child = toy.start(SLOTS="2", DRAIN="30", CLEANUP="1")
     toy.push(*(toy.row(do="gate", gate="gate") for _ in range(2)))
     toy.await_events("start", 2)
     toy.push(toy.row())
@@ -25,7 +25,7 @@ def test_a_warm_shutdown_lets_calls_finish_and_takes_no_more(toy: Toy) -> None:
 
 
 def test_a_warm_shutdown_cancels_what_does_not_finish_in_time_and_waits_until_it_is_put_away(toy: Toy) -> None:
-    child = toy.start(DRAIN="0.2", SIGNALS="1")
+    child = toy.start(DRAIN="0.2", SIGNALS="1", CLEANUP="1")
     toy.push(toy.row(do="gate", gate="never", swallow=0.3))
     toy.await_events("start", 1)
 

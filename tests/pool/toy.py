@@ -13,6 +13,9 @@ from typing import Any
 import redis
 import redis.asyncio
 from celery import Celery, current_task, signals
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from worker.call import Reason, reason
 from worker.celeryconfig import configure
@@ -38,7 +41,9 @@ configure(
 pools: list[Pool] = []
 gates: dict[str, "asyncio.Task[None]"] = {}
 clients: list["redis.asyncio.Redis"] = []
-writer = redis.Redis.from_url(URL)
+# Tests kill the worker's connections and restart its Redis; what happened must be told all the same.
+PATIENT = {"client_name": "toy", "retry": Retry(ConstantBackoff(0.1), 100), "socket_timeout": 5}
+writer = redis.Redis.from_url(URL, **PATIENT)
 
 
 def tell(event: str, **facts: Any) -> None:
@@ -49,7 +54,8 @@ def tell(event: str, **facts: Any) -> None:
 def client() -> "redis.asyncio.Redis":
     """Return the loop's own client."""
     if not clients:
-        pool = redis.asyncio.BlockingConnectionPool.from_url(URL, max_connections=20, timeout=60)
+        patient = {**PATIENT, "retry": AsyncRetry(ConstantBackoff(0.1), 100)}
+        pool = redis.asyncio.BlockingConnectionPool.from_url(URL, max_connections=20, timeout=60, **patient)
         clients.append(redis.asyncio.Redis(connection_pool=pool))
     return clients[0]
 
@@ -122,7 +128,8 @@ async def clean_up() -> None:
 @signals.worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
     pools.append(sender.pool)
-    sender.pool.cleanups.append(clean_up)
+    if "TOY_CLEANUP" in os.environ:
+        sender.pool.cleanups.append(clean_up)
     tell("ready", pid=os.getpid())
 
 

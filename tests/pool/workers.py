@@ -44,7 +44,7 @@ class Toy:
 
     def start(self, *arguments: str, module: str = "tests.pool.toy", ready: bool = True, **environment: str) -> "Child":
         """Start `celery -A tests.pool.toy worker ARGUMENTS` and return when it is ready."""
-        before = len(self.events("ready"))
+        before, listeners = (len(self.events("ready")), self.redis.pubsub_numpat()) if ready else (0, 0)
         settings = {f"TOY_{name}": value for name, value in environment.items()}
         child = Child(
             [sys.executable, "-m", "celery", "-A", module, "worker", "-l", "INFO", *arguments],
@@ -54,6 +54,8 @@ class Toy:
         self.children.append(child)
         if ready:
             until(lambda: len(self.events("ready")) > before or child.ended(), what="the worker's start")
+            # The control exchange is subscribed to at the first turn of the hub, after Celery's "ready".
+            until(lambda: self.redis.pubsub_numpat() > listeners or child.ended(), what="the control exchange")
             assert not child.ended(), child.text()
         return child
 
