@@ -1,9 +1,10 @@
-"""Measure what accepting one small message costs before SQL: `python ops/bench/decode.py [seconds]`."""
+"""Measure what accepting one small message costs before SQL: `python ops/bench/decode.py [rounds]`."""
 
 import base64
 import json
 import sys
 import time
+import timeit
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -42,21 +43,13 @@ def celery_entry(job: dict[str, Any]) -> bytes:
     return json.dumps({**message, "headers": headers, "properties": properties}).encode()
 
 
-def microseconds(work: Callable[[], object], seconds: float) -> float:
-    """Give CPU time, the best of seven rounds: the others measure the neighbours."""
-    best = float("inf")
-    for _ in range(7):
-        rounds, began = 0, time.process_time()
-        while time.process_time() - began < seconds / 7:
-            for _ in range(200):
-                work()
-            rounds += 200
-        best = min(best, (time.process_time() - began) / rounds)
-    return best * 1e6
+def microseconds(work: Callable[[], object], rounds: int) -> float:
+    """Give CPU time, the best of many short rounds: the others measure the neighbours."""
+    return min(timeit.repeat(work, number=100, repeat=rounds, timer=time.process_time)) / 100 * 1e6
 
 
 def main() -> None:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.5
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 500
     more = {"idempotency_key": "order-1", "priority": 3, "metadata": {"user": "7"}}
     jobs: dict[str, dict[str, Any]] = {
         "request only": {"request": REQUEST},
@@ -70,8 +63,8 @@ def main() -> None:
             read_job, envelope.arguments_text, default_id=envelope.id, endpoints=ENDPOINTS, max_request_bytes=1 << 24
         )
         assert isinstance(read(), Job)
-        opened = microseconds(partial(decode, entry), seconds)
-        print(f"{name} ({len(entry)} bytes): decode {opened:.1f} µs + read_job {microseconds(read, seconds):.1f} µs")
+        opened = microseconds(partial(decode, entry), rounds)
+        print(f"{name} ({len(entry)} bytes): decode {opened:.1f} µs + read_job {microseconds(read, rounds):.1f} µs")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Reads the `request` of a job message: its exact text, its fingerprint, and whether the endpoint may have it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from worker.core.chat import validate
 from worker.core.clean import clean_text
@@ -14,8 +13,8 @@ from worker.core.jsontext import Member, deeper_than
 from worker.core.wirejson import MAX_DEPTH
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+# A tuple for the reason `jsontext.Member` is one.
+class Request(NamedTuple):
     """A request as it came, `null` where it is missing or not kept, and what its row shows of it."""
 
     text: str
