@@ -1,0 +1,74 @@
+"""README and runbook: what they tell people to type works, and what they point at is there."""
+
+import re
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from afterword import Afterword
+from worker.dev.stack import Stack
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "ops").glob("*.md"))]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def statements(block: str) -> list[str]:
+    return [one.strip() for one in re.sub(r"--.*", "", block).split(";") if one.strip()]
+
+
+def test_the_quickstart_is_within_the_first_thirty_lines() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:30]
+    text = "\n".join(lines)
+    assert text.count("```") == 8  # four whole blocks
+    for promised in ("ops/demo", "afterword dev", "idempotency_key", "send_task", "INSERT INTO submit_v1", "SELECT"):
+        assert promised in text
+
+
+def test_the_quickstart_in_python_runs_as_it_stands(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in stack.exports().items():
+        monkeypatch.setenv(name, value)
+    (code,) = blocks("README.md", "python")
+    exec(code.replace("redis://127.0.0.1:6379/0", stack.redis_url), {})
+    assert capsys.readouterr().out == "You said: hello\n"
+
+
+def test_the_quickstart_in_sql_runs_as_it_stands(stack: Stack) -> None:
+    insert, select = statements(blocks("README.md", "sql")[0])
+    with closing(sqlite3.connect(stack.database_url.removeprefix("sqlite:///"), timeout=30)) as connection:
+        with connection:
+            connection.execute(insert)
+        newest, *_ = connection.execute(select).fetchall()
+    with Afterword(database=stack.database_url) as client:
+        assert client.wait(newest[0], 20).text == "You said: hi"
+
+
+def test_the_runbooks_statements_run_on_both_databases(engine: Engine) -> None:
+    for statement in statements("\n".join(blocks("ops/runbook.md", "sql"))):
+        if "interval" in statement and engine.dialect.name == "sqlite":
+            continue  # it says that it is PostgreSQL's
+        with engine.connect() as connection:
+            connection.exec_driver_sql(statement).fetchall()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_links_to_exists(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("script", ["ops/install", "ops/demo", "ops/test", ".ci/run"])
+def test_a_script_can_be_executed_and_parsed(script: str) -> None:
+    path = ROOT / script
+    assert path.stat().st_mode & 0o111
+    subprocess.run(["bash", "-n", path], check=True)
