@@ -1,4 +1,4 @@
-"""The whole product on real parts: Redis, a database, the fake endpoint, worker processes; each ended by its own pid."""
+"""The whole product on real parts: Redis, a database, the fake endpoint, workers; each ended by its own pid."""
 
 import json
 import os
