@@ -175,6 +175,7 @@ def test_python_celerys_own_body_with_other_than_one_argument_ends_as_a_dead_let
 def test_a_dead_letter_names_the_id_it_could_read():
     assert decode(entry([[JOB, 1], {}])).id == ID
     assert decode(entry("%%%", encode=False)).id == ID
+    assert decode(v1(args=[])).id == ID
 
 
 def test_an_entry_or_a_body_beyond_the_limit_is_not_read():

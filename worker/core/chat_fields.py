@@ -8,7 +8,7 @@ from worker.core.chat_messages import messages
 from worker.core.chat_tools import response_format, tool_choice, tools
 from worker.core.endpoint import Validation
 from worker.core.faults import Fault, shown
-from worker.core.rules import Rule, array, boolean, integer, number, optional, required, text, thing
+from worker.core.rules import Rule, array, boolean, integer, json_object, number, optional, required, text
 
 _DOCUMENT = "the document"
 _OPENAI = "OpenAI"
@@ -30,13 +30,13 @@ def _stop(path: str, value: Any) -> Iterator[Fault]:
 
 
 def _stream_options(path: str, value: Any) -> Iterator[Fault]:
-    yield from thing(path, value)
+    yield from json_object(path, value)
     if type(value) is dict:
         yield from optional(path, value, "include_usage", boolean)
 
 
 def _logit_bias(path: str, value: Any) -> Iterator[Fault]:
-    yield from thing(path, value)
+    yield from json_object(path, value)
     if type(value) is dict:
         for token, bias in value.items():
             if not (token.isascii() and token.isdigit()):
@@ -63,7 +63,7 @@ def _listed(words: tuple[str, ...]) -> str:
 
 
 def _audio(path: str, value: Any) -> Iterator[Fault]:
-    yield from thing(path, value)
+    yield from json_object(path, value)
     if type(value) is dict:
         yield from required(path, value, "voice", _voice)
         yield from required(path, value, "format", text())
@@ -118,21 +118,21 @@ _shape: dict[str, Rule] = {
     "top_p": number(),
     "n": integer(),
     "stream": boolean,
-    "stream_options": thing,
+    "stream_options": json_object,
     "stop": _text_or(list, "an array of strings"),
     "max_tokens": integer(),
     "max_completion_tokens": integer(),
     "presence_penalty": number(),
     "frequency_penalty": number(),
-    "logit_bias": thing,
+    "logit_bias": json_object,
     "user": _any_string,
-    "tools": array(thing),
+    "tools": array(json_object),
     "tool_choice": _text_or(dict, "an object"),
-    "response_format": thing,
+    "response_format": json_object,
     "seed": integer(),
     "reasoning_effort": _any_string,
     "modalities": array(_any_string),
-    "audio": thing,
+    "audio": json_object,
 }
 
 RULES: Mapping[Validation, Mapping[str, Rule]] = {

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from worker.core.faults import Fault, shown
-from worker.core.rules import Rule, array, optional, required, text, thing
+from worker.core.rules import Rule, array, json_object, optional, required, text
 
 # An assistant's message may go without content if it says something in one of these.
 _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "audio", "refusal", "reasoning_content")
@@ -76,18 +76,18 @@ def _other_members(path: str, message: dict[str, Any]) -> Iterator[Fault]:
     yield from optional(path, message, "tool_calls", _tool_calls)
     yield from optional(path, message, "function_call", _function_call)
     yield from optional(path, message, "refusal", _string)
-    yield from optional(path, message, "audio", thing)
+    yield from optional(path, message, "audio", json_object)
 
 
 def _function_call(path: str, value: Any) -> Iterator[Fault]:
-    yield from thing(path, value)
+    yield from json_object(path, value)
     if type(value) is dict:
         yield from required(path, value, "name", _name)
         yield from required(path, value, "arguments", _string)
 
 
 def _tool_call(path: str, value: Any) -> Iterator[Fault]:
-    yield from thing(path, value)
+    yield from json_object(path, value)
     if type(value) is dict:
         yield from optional(path, value, "id", _string)
         yield from optional(path, value, "type", _string)
@@ -121,21 +121,21 @@ def _part(path: str, part: Any) -> Iterator[Fault]:
 
 
 def _image_url(path: str, value: Any) -> Iterator[Fault]:
-    yield from thing(path, value)
+    yield from json_object(path, value)
     if type(value) is dict:
         yield from required(path, value, "url", _name)
         yield from optional(path, value, "detail", _string)
 
 
 def _input_audio(path: str, value: Any) -> Iterator[Fault]:
-    yield from thing(path, value)
+    yield from json_object(path, value)
     if type(value) is dict:
         yield from required(path, value, "data", _name)
         yield from required(path, value, "format", _name)
 
 
 def _file(path: str, value: Any) -> Iterator[Fault]:
-    yield from thing(path, value)
+    yield from json_object(path, value)
     if type(value) is dict:
         for name in ("file_data", "file_id", "filename"):
             yield from optional(path, value, name, _string)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from worker.core.faults import Fault, shown
-from worker.core.rules import array, optional, required, text, thing
+from worker.core.rules import array, json_object, optional, required, text
 
 # The form OpenAI's schema gives the names of functions and of response schemas.
 _name_form = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
@@ -20,7 +20,7 @@ def _name(path: str, value: Any) -> Iterator[Fault]:
 
 
 def _named(path: str, value: Any) -> Iterator[Fault]:
-    yield from thing(path, value)
+    yield from json_object(path, value)
     if type(value) is dict:
         yield from required(path, value, "name", _name)
 
@@ -28,11 +28,11 @@ def _named(path: str, value: Any) -> Iterator[Fault]:
 def _function(path: str, value: Any) -> Iterator[Fault]:
     yield from _named(path, value)
     if type(value) is dict:
-        yield from optional(path, value, "parameters", thing)
+        yield from optional(path, value, "parameters", json_object)
 
 
 def _tool(path: str, value: Any) -> Iterator[Fault]:
-    yield from thing(path, value)
+    yield from json_object(path, value)
     if type(value) is dict:
         yield from required(path, value, "type", _type)
         if value.get("type") == "function":
@@ -58,7 +58,7 @@ def tool_choice(path: str, value: Any) -> Iterator[Fault]:
 
 def response_format(path: str, value: Any) -> Iterator[Fault]:
     """Hold `response_format` to an object with a type; `json_schema` needs a name; types that are not known pass."""
-    yield from thing(path, value)
+    yield from json_object(path, value)
     if type(value) is dict:
         yield from required(path, value, "type", _type)
         if value.get("type") == "json_schema":
@@ -68,7 +68,7 @@ def response_format(path: str, value: Any) -> Iterator[Fault]:
 def _json_schema(path: str, value: Any) -> Iterator[Fault]:
     yield from _named(path, value)
     if type(value) is dict:
-        yield from optional(path, value, "schema", thing)
+        yield from optional(path, value, "schema", json_object)
 
 
 def choice_needs_tools(request: Mapping[str, Any]) -> Iterator[Fault]:

@@ -53,7 +53,11 @@ def decode(entry: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Envelope | Dea
         headers = headers if isinstance(headers, dict) else {}
         task_id = _text_or_none(headers.get("id"))
         body = _body(outer.get("body"), headers, max_bytes)
-        return _second(headers, task_id, body) if "task" in headers else _first(body)
+        if "task" in headers:
+            return _second(headers, task_id, body)
+        found = members(body)
+        task_id = _text_or_none(found["id"].value) if "id" in found else None
+        return _first(found, task_id, body)
     except JsonError as error:
         return DeadLetter(error.reason, str(error), task_id)
 
@@ -73,15 +77,13 @@ def _second(headers: Mapping[str, Any], task_id: str | None, body: str) -> Envel
     return Envelope(_task(headers.get("task")), task_id, _argument(body, parts[0], parts[1]), tuple(ignored))
 
 
-def _first(body: str) -> Envelope:
+def _first(found: Mapping[str, Member], task_id: str | None, body: str) -> Envelope:
     """Protocol 1: the body is one object that holds everything."""
-    found = members(body)
     values = {name: member.value for name, member in found.items()}
-    task = _task(values.get("task"))
     ignored = [name for name in _IGNORED_HEADERS if values.get(name) not in _NOTHING]
     ignored += [word for name, word in _IGNORED_EMBEDS.items() if values.get(name) not in _NOTHING]
     argument = _argument(body, found.get("args"), found.get("kwargs"))
-    return Envelope(task, _text_or_none(values.get("id")), argument, tuple(ignored))
+    return Envelope(_task(values.get("task")), task_id, argument, tuple(ignored))
 
 
 def _argument(body: str, args: Member | None, kwargs: Member | None) -> str:

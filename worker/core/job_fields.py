@@ -8,7 +8,7 @@ from typing import Any
 
 from worker.core.chat_fields import RULES
 from worker.core.faults import Fault, member_path, shown
-from worker.core.rules import Rule, integer, text, thing
+from worker.core.rules import Rule, integer, json_object, text
 
 # Bounds of our own, so that a key of an SQL index holds any of these texts and no job runs for ever.
 _LONGEST_TEXT = 255
@@ -119,7 +119,7 @@ def _url(path: str, value: Any) -> Iterator[Fault]:
 
 
 def _metadata(path: str, value: Any) -> Iterator[Fault]:
-    yield from thing(path, value)
+    yield from json_object(path, value)
     if type(value) is not dict:
         return
     if len(value) > _METADATA_PAIRS:
@@ -135,7 +135,7 @@ def _metadata(path: str, value: Any) -> Iterator[Fault]:
 
 
 FIELDS: Mapping[str, Rule] = {
-    "request": thing,
+    "request": json_object,
     "id": _label,
     "version": _version,
     "tenant": _label,

@@ -53,7 +53,7 @@ def integer(low: float = -math.inf, high: float = math.inf, *, authority: str = 
     return rule
 
 
-def thing(path: str, value: Any) -> Iterator[Fault]:
+def json_object(path: str, value: Any) -> Iterator[Fault]:
     """Hold a value to a JSON object."""
     if type(value) is not dict:
         yield Fault(path, f"is {shown(value)}; send an object")
