@@ -215,7 +215,7 @@ def test_an_answer_nobody_asked_for_reaches_nobody(moment: str, kind: TransportK
         peer.ended()
 
     async def run(url: str) -> list[Reply]:
-        where = endpoint(url, first_byte_s=0.5)
+        where = endpoint(url)
         async with open_client(where, kind=kind) as client:
             first = await call(client, where, WIRE)
             answered.set()
@@ -228,12 +228,8 @@ def test_an_answer_nobody_asked_for_reaches_nobody(moment: str, kind: TransportK
     with RawServer(script) as server:
         replies = asyncio.run(run(server.url))
     assert replies[0].failure is None
-    if moment == "half_of_it" and kind == "aiohttp":
-        # Half a head cannot be seen in the parser; the rest never makes a valid answer.
-        assert code(replies[1]) in (None, "connection_lost", "first_byte_timeout")
-    else:
-        assert ids(replies) == ["chatcmpl-1", "chatcmpl-1"]
-        assert server.connections == 2
+    assert ids(replies) == ["chatcmpl-1", "chatcmpl-1"]
+    assert server.connections == 2
 
 
 def test_a_connection_the_server_has_closed_is_not_tried(kind: TransportKind) -> None:

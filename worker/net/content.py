@@ -41,15 +41,25 @@ class _Identity:
 class _Inflate:
     def __init__(self, *, raw_is_possible: bool) -> None:
         self._raw_is_possible = raw_is_possible
+        self._held = b""
+        self._ended = False
         self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
+        if self._raw_is_possible:
+            piece = self._held = self._held + piece
+            if len(piece) < 2:  # zlib's header, which tells it from bare deflate
+                return
         while piece:
+            if self._ended:
+                # Gzip members may follow one another, and zeros fill up blocks.
+                piece = piece.lstrip(b"\0")
+                if not piece:
+                    return
+                self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
             part = self._step(piece)
-            piece = self._inflate.unconsumed_tail
-            if self._inflate.eof:
-                piece = self._inflate.unused_data.lstrip(b"\0")
-                self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB)  # gzip members may follow one another
+            self._ended = self._inflate.eof
+            piece = self._inflate.unused_data if self._ended else self._inflate.unconsumed_tail
             if part:
                 yield part
 

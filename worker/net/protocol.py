@@ -62,7 +62,7 @@ class WireProtocol(ResponseHandler):
         """End the exchange; say whether the connection can serve another: all was sent, all was read, no more came."""
         self.asked = False
         unsent = self.transport is None or self.transport.get_write_buffer_size() > 0
-        return body.at_eof() and not unsent and not self.should_close
+        return body.at_eof() and not unsent and not self.should_close and self._is_between_answers()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless nothing was asked: such bytes would become the next request's answer."""
@@ -98,6 +98,14 @@ class WireProtocol(ResponseHandler):
         """Close at once, whatever is still unsent; a body still being read fails."""
         self._fail_body(aiohttp.ClientConnectionError("closed on our side"))
         super().abort()
+
+    def _is_between_answers(self) -> bool:
+        """Say whether the parser holds no part of another answer. Each request has its own parser: this one ends."""
+        assert self._parser is not None
+        try:
+            return self._parser.feed_eof() is None
+        except Exception:  # whatever it makes of half a head: the connection is not clean
+            return False
 
     def _fail_body(self, exc: BaseException) -> None:
         body = self._payload

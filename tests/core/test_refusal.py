@@ -1,0 +1,154 @@
+"""A refusal is classified by x-should-retry, then by the error's own names, then by its status."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from worker.core.failure import Code
+from worker.core.refusal import from_answer, from_response, read_error
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+def openai(code: Any = None, type: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": "no", "type": type, "param": None, "code": code}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "retryable", "trouble"),
+    [
+        (400, {}, "bad_request", False, "job"),
+        (401, openai("invalid_api_key", "invalid_request_error"), "unauthorized", False, "endpoint"),
+        (401, openai(type="invalid_request_error"), "unauthorized", False, "endpoint"),
+        (402, {}, "quota_exhausted", False, "endpoint"),
+        (403, openai("unsupported_country_region_territory"), "forbidden", False, "job"),
+        (403, openai("insufficient_user_quota", "new_api_error"), "quota_exhausted", False, "endpoint"),
+        (403, openai("pre_consume_token_quota_failed"), "quota_exhausted", False, "endpoint"),
+        (403, openai("access_denied"), "forbidden", False, "job"),
+        (404, {"detail": "Not Found"}, "not_found", False, "job"),
+        (404, openai("model_not_found", "invalid_request_error"), "model_not_found", False, "job"),
+        (405, {}, "bad_request", False, "job"),
+        (408, {}, "request_timeout", True, "job"),
+        (409, {}, "conflict", True, "job"),
+        (413, openai("read_request_body_failed"), "request_too_large", False, "job"),
+        (415, {}, "bad_request", False, "job"),
+        (418, {}, "http_error", False, "job"),
+        (422, {"detail": [{"loc": ["body"]}]}, "bad_request", False, "job"),
+        (425, {}, "request_timeout", True, "job"),
+        (429, openai("rate_limit_exceeded", "requests"), "rate_limited", True, "job"),
+        (429, openai("", "new_api_error"), "rate_limited", True, "job"),
+        (429, openai("slow_down"), "rate_limited", True, "job"),
+        (429, openai("insufficient_quota", "insufficient_quota"), "quota_exhausted", False, "endpoint"),
+        (429, openai(None, "insufficient_quota"), "quota_exhausted", False, "endpoint"),
+        (429, openai("credit_balance_exhausted", "insufficient_quota"), "quota_exhausted", False, "endpoint"),
+        (429, openai("organization_spend_limit_exceeded"), "quota_exhausted", False, "endpoint"),
+        (429, openai("billing_hard_limit_reached"), "quota_exhausted", False, "endpoint"),
+        (500, {}, "server_error", True, "job"),
+        (500, openai("invalid_request", "new_api_error"), "bad_request", False, "job"),
+        (500, openai("sensitive_words_detected"), "content_refused", False, "job"),
+        (500, openai("context_length_exceeded"), "context_too_long", False, "job"),
+        (500, openai("model_price_error"), "bad_request", False, "job"),
+        (500, openai(None, "invalid_request_error"), "bad_request", False, "job"),
+        (500, openai("bad_response_status_code"), "server_error", True, "job"),
+        (502, {}, "bad_gateway", True, "job"),
+        (503, {}, "overloaded", True, "job"),
+        (503, openai("model_not_found"), "model_not_found", True, "job"),
+        (504, {}, "bad_gateway", True, "job"),
+        (524, {}, "bad_gateway", True, "job"),
+        (529, openai(None, "overloaded_error"), "overloaded", True, "job"),
+        (301, {}, "redirected", False, "job"),
+        (308, {}, "redirected", False, "job"),
+    ],
+)
+def test_a_status_and_an_error_have_one_code(
+    status: int, body: dict[str, Any], code: str, retryable: bool, trouble: str
+) -> None:
+    found = from_response(status, {}, json.dumps(body).encode(), now=NOW)
+    assert (found.code, found.retryable, found.trouble, found.http_status) == (code, retryable, trouble, status)
+    assert found.message.startswith(f"HTTP {status}: ")
+
+
+def test_a_model_that_comes_and_goes_gets_three_requests() -> None:
+    body = json.dumps(openai("model_not_found")).encode()
+    assert from_response(503, {}, body, now=NOW).tries == 3
+    assert from_response(404, {}, body, now=NOW).tries is None
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "retryable"),
+    [(500, "false", False), (400, "true", True), (429, "FALSE", False), (500, "maybe", True), (400, "", False)],
+)
+def test_x_should_retry_comes_first(status: int, said: str, retryable: bool) -> None:
+    assert from_response(status, {"x-should-retry": said}, b"", now=NOW).retryable is retryable
+
+
+@pytest.mark.parametrize(
+    ("body", "value", "code", "type"),
+    [
+        (b'{"error": {"message": "m", "code": "Slow_Down", "type": "t"}}', None, "slow_down", "t"),
+        (b'{"error": {"message": "m", "code": 429}}', None, "429", None),
+        (b'{"error": {"message": "m", "code": ""}}', None, None, None),
+        (b'{"error": {"message": "m", "code": true, "type": []}}', None, None, None),
+        (b'{"error": "it broke", "message": "x", "status": 500}', "it broke", None, None),
+        (b'{"message": "m", "type": "t", "code": "c"}', None, "c", "t"),
+        (b'{"detail": "Not Found"}', {"detail": "Not Found"}, None, None),
+        (b'[{"error": {"code": 400, "status": "INVALID_ARGUMENT"}}]', None, "400", None),
+        (b'"just text"', "just text", None, None),
+        (b'{"error": null, "code": "c"}', None, "c", None),
+    ],
+)
+def test_an_error_of_any_shape_is_read(body: bytes, value: Any, code: str | None, type: str | None) -> None:
+    error = read_error(body)
+    assert (error.code, error.type) == (code, type)
+    assert value is None or error.value == value
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>502 Bad Gateway</html>", b'{"error": {"mess', b"\xff\xfe", b"[" * 100_000, b"NaN", b"[]"]
+)
+def test_a_body_that_says_nothing_leaves_the_status(body: bytes) -> None:
+    assert from_response(502, {}, body, now=NOW).code == "bad_gateway"
+
+
+def test_a_number_of_too_many_digits_is_no_name() -> None:
+    assert read_error(b'{"error": {"code": 1' + b"0" * 4000 + b"}}").code is not None
+    assert read_error(b'{"error": {"code": 1' + b"0" * 5000 + b"}}").code is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 360.0),
+        ({"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "6m0s"}, None),
+        ({"retry-after": "2", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 2.0),
+        ({}, None),
+    ],
+)
+def test_a_rate_limit_says_when_to_come_back(headers: dict[str, str], wait_s: float | None) -> None:
+    assert from_response(429, headers, b"", now=NOW).retry_after_s == wait_s
+
+
+@pytest.mark.parametrize(
+    ("provider", "retryable", "trouble"),
+    [
+        ({"message": "upstream", "code": 502}, True, "job"),
+        ({"message": "bad", "code": "400"}, False, "job"),
+        ({"message": "quota", "type": "insufficient_quota"}, False, "endpoint"),
+        ({"message": "?", "code": "something_new"}, True, "job"),
+        ({"message": "?", "code": 7}, True, "job"),
+        ("it broke", True, "job"),
+    ],
+)
+def test_an_error_inside_an_answer_decides_its_retry(provider: Any, retryable: bool, trouble: str) -> None:
+    found = from_answer("provider_error", provider, produced=False)
+    assert (found.code, found.retryable, found.trouble) == ("provider_error", retryable, trouble)
+    assert found.provider == provider
+
+
+@pytest.mark.parametrize(("produced", "billed"), [(True, "yes"), (False, "unknown")])
+def test_a_cut_answer_is_billed_if_something_came(produced: bool, billed: str) -> None:
+    found = from_answer("stream_truncated", None, produced=produced)
+    assert (found.code, found.billed, found.retryable) == (Code.stream_truncated, billed, True)
