@@ -20,7 +20,6 @@ class Reason(StrEnum):
     """Why a running call is cancelled; what the body does about its job depends on it."""
 
     revoked = "revoked"
-    cancelled = "cancelled"
     soft_limit = "soft_limit"
     shutdown = "shutdown"
     lease_lost = "lease_lost"

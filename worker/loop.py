@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any
@@ -30,6 +31,8 @@ class LoopThread:
         self.block_s = block_s
         self.loop = _loop_factory(uvloop=uvloop)()
         self.ticked_at = monotonic()
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._rung = False
         self._started = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="afterword-loop", daemon=True)
@@ -47,9 +50,12 @@ class LoopThread:
         return self._thread.is_alive()
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have `function(*arguments)` called on the loop's thread. A loop that has ended calls nothing any more."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(function, *arguments)
+        """Have `function(*arguments)` called on the loop's thread, in order. A loop that has ended calls nothing."""
+        self._calls.append((function, arguments))
+        # One wake-up for all that waits: each costs a system call and, under load, a turn of the interpreter's lock.
+        if not self._rung and not self.loop.is_closed():
+            self._rung = True
+            self.loop.call_soon_threadsafe(self._run_calls)
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Any]":
         """Run a coroutine on the loop, from any other thread."""
@@ -73,6 +79,13 @@ class LoopThread:
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         finally:
             self.loop.close()
+
+    def _run_calls(self) -> None:
+        # Before the queue is read: whoever calls later rings again.
+        self._rung = False
+        while self._calls:
+            function, arguments = self._calls.popleft()
+            self.loop.call_soon(function, *arguments)
 
     def _tick(self) -> None:
         self.ticked_at = monotonic()

@@ -156,6 +156,7 @@ class Pool(BasePool):  # type: ignore[misc]  # Celery publishes no types
         self._clean_up()
         self._runner.close()
         self._loop.stop(patience_s=LOOP_END_S)
+        self.errands.close()
 
     def _get_info(self) -> dict[str, Any]:
         queues = {queue: {"free": self.free(queue), "active": count} for queue, count in self._active.items()}
