@@ -108,3 +108,11 @@ def test_a_database_that_is_away_is_a_sentence_without_its_password(afterword: C
     result = afterword("doctor", settings=settings)
     assert "failed  database" in result.stdout
     assert "geheim" not in result.stdout
+
+
+def test_a_command_on_a_database_that_is_away_is_a_sentence(afterword: Command) -> None:
+    result = afterword("jobs", settings={"AFTERWORD_DATABASE_URL": "postgresql://u:geheim@127.0.0.1:1/d"})
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert "geheim" not in result.stderr

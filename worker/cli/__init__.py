@@ -17,10 +17,11 @@ class Commands(click.Group):
         from worker.dev.redis import NoRedis
         from worker.dev.stack import DidNotStart
         from worker.store.engine import UnusableDatabase
+        from worker.store.listing import CannotRead
 
         try:
             return super().invoke(context)
-        except (BadSettings, NoRedis, DidNotStart, UnusableDatabase) as error:
+        except (BadSettings, NoRedis, DidNotStart, UnusableDatabase, CannotRead) as error:
             raise click.ClickException(str(error)) from error
 
 

@@ -39,15 +39,12 @@ def db() -> None:
 @db.command()
 def upgrade() -> None:
     """Bring the database to this release's tables and views; safe to repeat."""
-    from worker.store import migrate
-
-    settings = load()
-    with database(settings) as engine:
-        before, newest = migrate.state(engine, schema=settings.database_schema)
+    with database(load()) as listing:
+        before, newest = listing.state()
         if before == newest:
             click.echo(f"the database is at {newest}; nothing to do")
             return
-        migrate.upgrade(engine, schema=settings.database_schema)
+        listing.upgrade()
     click.echo(f"the database went from {before or 'nothing'} to {newest}")
 
 

@@ -7,13 +7,13 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from redis import Redis, RedisError
-from sqlalchemy.exc import SQLAlchemyError
 
 from worker.cli.reading import database
 from worker.core.endpoint import Endpoint
 from worker.settings import Settings
-from worker.store import listing, migrate
+from worker.store import migrate
 from worker.store.engine import UnusableDatabase
+from worker.store.listing import CannotRead
 
 PATIENCE_S = 3.0
 OLDEST_REDIS = (6, 2)
@@ -42,11 +42,11 @@ def own_worker(settings: Settings) -> Finding:
     """Say whether a worker of this host holds a lease that has not ended."""
     host = socket.gethostname()
     try:
-        with database(settings) as engine, engine.connect() as connection:
-            seen = listing.workers_seen(connection)
-    except (SQLAlchemyError, UnusableDatabase) as error:
-        return Finding("worker", "failed", _short(error))
-    alive = [name for name, left_s in seen if left_s > 0 and name.startswith(f"{host}:")]
+        with database(settings) as listing:
+            seen = listing.workers()
+    except (CannotRead, UnusableDatabase) as error:
+        return Finding("worker", "failed", str(error))
+    alive = [name for name, left_s in seen.items() if left_s > 0 and name.startswith(f"{host}:")]
     if alive:
         return Finding("worker", "ok", f"{', '.join(alive)} renews its lease")
     return Finding("worker", "failed", f"no worker of {host} renews a lease; see its log")
@@ -57,15 +57,14 @@ def _database(settings: Settings) -> Iterator[Finding]:
         yield Finding("database", "failed", "AFTERWORD_DATABASE_URL is not set")
         return
     try:
-        with database(settings) as engine:
-            current, newest = migrate.state(engine, schema=settings.database_schema)
-            yield _migrated(engine.dialect.name, current, newest)
+        with database(settings) as listing:
+            current, newest = listing.state()
+            yield _migrated(listing.kind, current, newest)
             if current is not None:
-                with engine.connect() as connection:
-                    yield _workers(listing.workers_seen(connection))
-                    yield _jobs(listing.counts(connection))
-    except (SQLAlchemyError, UnusableDatabase) as error:
-        yield Finding("database", "failed", _short(error))
+                yield _workers(listing.workers())
+                yield _jobs(listing.counts())
+    except (CannotRead, UnusableDatabase) as error:
+        yield Finding("database", "failed", str(error))
 
 
 def _migrated(kind: str, current: str | None, newest: str | None) -> Finding:
@@ -76,8 +75,8 @@ def _migrated(kind: str, current: str | None, newest: str | None) -> Finding:
     return Finding("database", "failed", f"{kind}, at migration {current or 'none'}; run: afterword db upgrade")
 
 
-def _workers(seen: list[tuple[str, float]]) -> Finding:
-    alive = [name for name, left_s in seen if left_s > 0]
+def _workers(seen: dict[str, float]) -> Finding:
+    alive = [name for name, left_s in seen.items() if left_s > 0]
     if not alive:
         return Finding("workers", "warning", "none is alive: jobs wait; start one with: afterword worker")
     return Finding("workers", "ok", f"{len(alive)} alive: {', '.join(alive[:10])}")
@@ -119,8 +118,3 @@ def _endpoint(endpoint: Endpoint) -> Finding:
     if endpoint.key is None:
         return Finding("endpoint", "warning", f"{where} can be reached; no key is set")
     return Finding("endpoint", "ok", f"{where} can be reached")
-
-
-def _short(error: Exception) -> str:
-    # SQLAlchemy adds the statement and a link; the driver's own first line says it.
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from worker.store.listing import Listing
 
 LOOK_S = 0.2
 NEWEST = 200
 
 
-def follow(engine: "Engine", *, while_: Callable[[], bool]) -> None:
+def follow(jobs: "Listing", *, while_: Callable[[], bool]) -> None:
     """Print jobs as they change. Of a burst larger than the newest 200 only those are shown."""
-    from worker.store.listing import newest
-
     known: dict[str, tuple[Any, ...]] = {}
     while while_():
-        with engine.connect() as connection:
-            found = newest(connection, limit=NEWEST)
+        found = jobs.newest(limit=NEWEST)
         for job in reversed(found):
             state = (job["status"], job["attempts"], job["waiting_for"])
             if known.get(job["id"]) != state:

@@ -75,8 +75,8 @@ def dev() -> None:
         click.echo("\n".join(f"  export {name}={shlex.quote(text)}" for name, text in exports.items()))
         click.echo(f"\n  {_command()} submit --model fake-echo --message 'hello' --wait 10")
         click.echo(f"\nThe worker's log: {stack.log}\nJobs, as they change (Ctrl-C stops everything):\n")
-        with database(replace(settings, database_url=stack.database_url)) as engine:
-            follow(engine, while_=stack.worker_lives)
+        with database(replace(settings, database_url=stack.database_url)) as jobs:
+            follow(jobs, while_=stack.worker_lives)
         raise click.ClickException(f"the worker ended by itself; it said:\n{stack.log_end()}")
 
 

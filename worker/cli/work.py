@@ -105,14 +105,12 @@ def _instant(name: str, text: str) -> datetime:
 @script
 def status(id: str, as_json: bool) -> None:
     """Print what is known of a job, and each of its attempts."""
-    from worker.store.listing import attempts_of
-
     with _afterword("database_url") as client:
         job = client.get(id)
     if job is None:
         raise click.ClickException(f"no job {id} is known; a worker must have accepted it before it can be seen")
-    with database(load()) as engine, engine.connect() as connection:
-        attempts = attempts_of(connection, job.id)
+    with database(load()) as listing:
+        attempts = listing.attempts_of(job.id)
     if as_json:
         table.as_json(_plain(job) | {"attempt_rows": attempts})
         return
@@ -165,10 +163,8 @@ def _plain(job: Job) -> dict[str, Any]:
 @script
 def jobs(status: str | None, batch: str | None, tenant: str | None, limit: int, as_json: bool) -> None:
     """List the newest jobs."""
-    from worker.store.listing import newest
-
-    with database(load()) as engine, engine.connect() as connection:
-        found = newest(connection, status=status, batch=batch, tenant=tenant, limit=limit)
+    with database(load()) as listing:
+        found = listing.newest(limit=limit, status=status, batch=batch, tenant=tenant)
     if as_json:
         table.as_json(found)
     else:

@@ -1,13 +1,18 @@
-"""Looking: the newest jobs, a job's attempts, the workers, counts. It reads for the command line and moves nothing."""
+"""What an operator asks of the database: the newest jobs, a job's attempts, the workers, counts, its migration."""
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
-from sqlalchemy import Column, Connection, MetaData, Row, Select, Table, func, select
+from sqlalchemy import Column, MetaData, Row, Select, Table, func, select
+from sqlalchemy.exc import SQLAlchemyError
 
+from worker.store import migrate
 from worker.store.clock import seconds_until
+from worker.store.engine import open_engine
 from worker.store.tables import dead_letters, inbox, jobs, workers
 from worker.store.types import Id, JsonText
 
@@ -32,43 +37,76 @@ _attempts = Table(
 _JSON = frozenset({"usage"})
 
 
-def newest(
-    connection: Connection,
-    *,
-    status: str | None = None,
-    batch: str | None = None,
-    tenant: str | None = None,
-    limit: int,
-) -> list[dict[str, Any]]:
-    """Return the newest jobs, as plain JSON values by column."""
-    statement: Select[Any] = select(_jobs).order_by(_jobs.c.created_at.desc()).limit(limit)
-    for column, wanted in (("status", status), ("batch", batch), ("tenant", tenant)):
-        if wanted is not None:
-            statement = statement.where(_jobs.c[column] == wanted)
-    return [_plain(row) for row in connection.execute(statement)]
+class CannotRead(RuntimeError):
+    """The database did not do what was asked; the text is the first line of what its driver said."""
 
 
-def attempts_of(connection: Connection, job_id: str) -> list[dict[str, Any]]:
-    """Return a job's attempts in order, as plain JSON values by column."""
-    statement = select(_attempts).where(_attempts.c.job_id == job_id).order_by(_attempts.c.attempt)
-    return [_plain(row) for row in connection.execute(statement)]
+class Listing:
+    """A database for the command line; every error of it is a CannotRead. Use it in `with`."""
+
+    def __init__(self, url: str, *, schema: str | None = None) -> None:
+        self._engine = open_engine(url, schema=schema)
+        self._schema = schema
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.dispose()
+
+    @property
+    def kind(self) -> str:
+        """`postgresql` or `sqlite`."""
+        return self._engine.dialect.name
+
+    def state(self) -> tuple[str | None, str | None]:
+        """Return the migration the database is at and the newest one this release has."""
+        with _sentences():
+            return migrate.state(self._engine, schema=self._schema)
+
+    def upgrade(self) -> None:
+        """Bring the database to the newest migration."""
+        with _sentences():
+            migrate.upgrade(self._engine, schema=self._schema)
+
+    def newest(self, *, limit: int, **wanted: str | None) -> list[dict[str, Any]]:
+        """Return the newest jobs with these values of `status`, `batch` or `tenant`, as plain JSON values by column."""
+        statement: Select[Any] = select(_jobs).order_by(_jobs.c.created_at.desc()).limit(limit)
+        conditions = [_jobs.c[column] == value for column, value in wanted.items() if value is not None]
+        return [_plain(row) for row in self._rows(statement.where(*conditions))]
+
+    def attempts_of(self, job_id: str) -> list[dict[str, Any]]:
+        """Return a job's attempts in order, as plain JSON values by column."""
+        statement = select(_attempts).where(_attempts.c.job_id == job_id).order_by(_attempts.c.attempt)
+        return [_plain(row) for row in self._rows(statement)]
+
+    def workers(self) -> dict[str, float]:
+        """Return the workers by name (`host:pid`) and the seconds each lease still has; negative when it has ended."""
+        return {
+            name: left_s for name, left_s in self._rows(select(workers.c.name, seconds_until(workers.c.lease_until)))
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs there are of each status, rows of the inbox nobody has read, and dead letters."""
+        found = {
+            status: number for status, number in self._rows(select(jobs.c.status, func.count()).group_by(jobs.c.status))
+        }
+        for name, table in (("inbox", inbox), ("dead_letters", dead_letters)):
+            found[name] = self._rows(select(func.count()).select_from(table))[0][0]
+        return found
+
+    def _rows(self, statement: Select[Any]) -> Sequence[Any]:
+        with _sentences(), self._engine.connect() as connection:
+            return connection.execute(statement).all()
 
 
-def workers_seen(connection: Connection) -> list[tuple[str, float]]:
-    """Return each worker's name (`host:pid`) and the seconds its lease still has; negative when it has ended."""
-    rows = connection.execute(select(workers.c.name, seconds_until(workers.c.lease_until)).order_by(workers.c.name))
-    return [(name, left_s) for name, left_s in rows]
-
-
-def counts(connection: Connection) -> dict[str, int]:
-    """Return how many jobs there are of each status, rows of the inbox nobody has read, and dead letters."""
-    found = {
-        status: number
-        for status, number in connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))
-    }
-    for name, table in (("inbox", inbox), ("dead_letters", dead_letters)):
-        found[name] = connection.execute(select(func.count()).select_from(table)).scalar_one()
-    return found
+@contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        # SQLAlchemy adds the statement and a link; the driver's own first line says it, and holds no password.
+        raise CannotRead(str(getattr(error, "orig", None) or error).strip().partition("\n")[0]) from error
 
 
 def _plain(row: Row[Any]) -> dict[str, Any]:
