@@ -73,6 +73,20 @@ class Transport(redis.Transport):
     """`broker_transport = "worker.channel:Transport"`."""
 
     Channel = Channel
+    _forget: Callable[[], None] | None = None
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Join the hub, to leave it when the connection closes: kombu's would be called at every turn for ever."""
+        before = set(loop.on_tick)
+        super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
+        ours = loop.on_tick - before
+        self._forget = lambda: loop.on_tick.difference_update(ours)
+
+    def close_connection(self, connection: Any) -> None:
+        """Close the channels and leave the hub."""
+        if self._forget is not None:
+            self._forget()
+        super().close_connection(connection)  # type: ignore[no-untyped-call]
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery publishes no types

@@ -56,7 +56,9 @@ class Errands:
     def wait(self, seconds: float) -> None:
         """Return when something waits, or after `seconds`."""
         if not self._waiting:
-            select.select([self._reader], [], [], max(seconds, 0.0))
+            poller = select.poll()
+            poller.register(self._reader, select.POLLIN)
+            poller.poll(max(seconds, 0.0) * 1000)
 
     def close(self) -> None:
         """Give the descriptors back; what is put from now on is never done."""

@@ -34,13 +34,17 @@ ID_CHARACTERS: Final = 255
 _SEPARATOR = "\x06\x16"
 _NUDGE = re.compile(rb"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.[0-9]{1,10}")
 
-# KEYS: a queue's lists, best first. ARGV: how many. Returns the oldest entries of the best lists.
+# KEYS: a queue's lists, best first. ARGV: how many, and of how many bytes before it stops. Returns the oldest entries
+# of the best lists.
 POP: Final = """
-local entries = {}
+local entries, left = {}, tonumber(ARGV[2])
 for _, key in ipairs(KEYS) do
-  local wanted = tonumber(ARGV[1]) - #entries
-  if wanted <= 0 then break end
-  for _, entry in ipairs(redis.call('RPOP', key, wanted) or {}) do entries[#entries + 1] = entry end
+  while #entries < tonumber(ARGV[1]) and left > 0 do
+    local entry = redis.call('RPOP', key)
+    if not entry then break end
+    entries[#entries + 1] = entry
+    left = left - #entry
+  end
 end
 return entries
 """
@@ -92,6 +96,7 @@ def connect(url: str) -> "Redis":
         health_check_interval=5,
         # A repeated pop would lose what the first one took.
         retry=Retry(NoBackoff(), 0),
+        client_name="afterword",
         # No messages out of turn on connections whose socket we watch ourselves.
         protocol=2,
     )

@@ -23,6 +23,7 @@ DOORBELL_S = 5
 OVERDUE_S = DOORBELL_S + 3.0
 RETRY_S = 0.5
 MOST_AT_ONCE = 256
+MOST_BYTES = 4 * 1024 * 1024
 # Rejects that Redis would not take yet, when it is out of memory.
 MOST_HELD = 1000
 
@@ -57,19 +58,24 @@ class Window:
         self._bell_fd = -1
         self._rung_at: float | None = None
         self._retry_at = 0.0
+        self._is_open = False
 
     def open(self) -> None:
         """Begin to read, at the hub's next turn."""
+        self._is_open = True
         self._hub.on_tick.add(self.tick)
 
     def close(self) -> None:
         """Stop reading. A nudge popped for the doorbell in this moment is lost; the dispatcher repeats it."""
+        self._is_open = False
         self._hub.on_tick.discard(self.tick)
         self._hang_up()
 
     def tick(self) -> None:
         """Take what may start now. Called at every turn of the hub, so it must cost nothing when there is nothing."""
         now = monotonic()
+        if not self._is_open:
+            return  # a timer or an errand of ours came after the end
         if self._rung_at is not None:
             if now - self._rung_at > OVERDUE_S:
                 self._fail(TimeoutError(f"no answer to BRPOP for {OVERDUE_S} s"))
@@ -77,7 +83,7 @@ class Window:
             self._guarded(lambda: self._fill(min(free, MOST_AT_ONCE)))
 
     def _fill(self, wanted: int) -> None:
-        entries: list[bytes] = self._pop(keys=self._lists, args=[wanted])
+        entries: list[bytes] = self._pop(keys=self._lists, args=[wanted, MOST_BYTES])
         for entry in entries:
             self._take(entry)
         self._give_rejects()

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu import Connection
+from kombu.asynchronous import Hub
 from redis import Redis
 
 from tests.pool.workers import Toy, until
@@ -140,6 +142,17 @@ def test_a_full_redis_is_still_emptied_and_rejects_wait_until_there_is_room(serv
 
     until(lambda: len(own.rejected()) == 1, what="the reject")
     assert not child.ended()
+
+
+def test_a_closed_connection_leaves_nothing_in_the_hub(redis_url: str) -> None:
+    hub = Hub()
+    with Connection(redis_url, transport="worker.channel:Transport") as connection:
+        connection.connect()
+        connection.transport.register_with_event_loop(connection.connection, hub)
+        assert len(hub.on_tick) == 1
+
+    assert hub.on_tick == set()
+    hub.close()
 
 
 class Line:
