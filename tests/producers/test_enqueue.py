@@ -168,10 +168,16 @@ def test_a_schema_that_is_no_plain_name_is_refused(engine: Engine) -> None:
         Afterword(schema='x"; --').enqueue(connection, REQUEST)
 
 
-class Asynchronous:
-    """Stands for an asynchronous driver's connection, none of which is installed here."""
+class Executes:
+    """Looks like asyncpg's connection, which is not installed here."""
 
     async def execute(self, sql: str) -> None: ...
+
+
+class Commits:
+    """Looks like aiosqlite's connection, which is not installed here."""
+
+    async def commit(self) -> None: ...
 
 
 class Foreign:
@@ -183,7 +189,8 @@ class Foreign:
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        (Asynchronous(), "this connection is asynchronous; with SQLAlchemy write await session.run_sync("),
+        (Executes(), "this connection is asynchronous; with SQLAlchemy write await session.run_sync("),
+        (Commits(), "this connection is asynchronous; with SQLAlchemy write await session.run_sync("),
         (Foreign(), "this is a connection to mysql; Afterword lives in PostgreSQL or SQLite"),
         (None, "cannot enqueue through a builtins.NoneType; give a SQLAlchemy Session or Connection"),
         ("sqlite:///x", "cannot enqueue through a builtins.str"),

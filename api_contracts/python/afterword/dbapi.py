@@ -38,7 +38,8 @@ def connected(target: Any) -> Connected:
         raise TypeError(
             "an Engine has no transaction of its own; give a connection: with engine.begin() as connection: …"
         )
-    if inspect.iscoroutinefunction(getattr(target, "execute", None)):
+    # Both, because asyncpg's connections cannot commit and aiosqlite's execute is no coroutine function.
+    if any(inspect.iscoroutinefunction(getattr(target, name, None)) for name in ("execute", "commit")):
         raise TypeError(
             "this connection is asynchronous; with SQLAlchemy write "
             "await session.run_sync(lambda session: afterword.enqueue(session, request))"
