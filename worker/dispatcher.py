@@ -4,6 +4,7 @@ Redis knows what is in Redis: each tick reads the window back and pushes the bes
 a flushed Redis, an old snapshot or two dispatchers are all repaired by the next tick.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -52,7 +53,7 @@ class Dispatcher:
         self._chores, self._own_chores = chores, own_chores
         self._own_chores_at = 0.0
         self._window = 0
-        self._wake_at = 0.0
+        self._asked_at = math.inf
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="afterword-dispatcher", daemon=True)
@@ -69,7 +70,7 @@ class Dispatcher:
     def wake(self, delay_s: float = 0.0) -> None:
         """Tick again after `delay_s` at the latest: a row becomes due then."""
         with self._changed:
-            self._wake_at = min(self._wake_at, time.monotonic() + delay_s)
+            self._asked_at = min(self._asked_at, time.monotonic() + delay_s)
             self._changed.notify()
 
     def _run(self) -> None:
@@ -85,10 +86,12 @@ class Dispatcher:
             self._sleep(next_s)
 
     def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
         with self._changed:
-            self._wake_at = time.monotonic() + seconds
-            while not self._stopping and (left_s := self._wake_at - time.monotonic()) > 0:
+            while not self._stopping and (left_s := min(until, self._asked_at) - time.monotonic()) > 0:
                 self._changed.wait(left_s)
+            if self._asked_at <= time.monotonic():
+                self._asked_at = math.inf
 
     def _tick(self) -> float:
         """Do one round if we lead; return the seconds until the next row becomes due, or the tick."""
@@ -102,10 +105,16 @@ class Dispatcher:
         for chore in self._chores:
             chore()
         self._end_leases()
-        with self._engine.begin() as connection:
-            while len(dispatch.expire(connection)) == dispatch.EXPIRY_BATCH:
-                pass
+        self._expire()
         return self._fill()
+
+    def _expire(self) -> None:
+        ended = dispatch.EXPIRY_BATCH
+        while ended == dispatch.EXPIRY_BATCH:
+            with self._engine.begin() as connection:
+                ended = len(dispatch.expire(connection))
+            if ended:
+                log.info("job.expired", jobs=ended)
 
     def _end_leases(self) -> None:
         # After an outage of the database all leases have run out at once. Whoever has beaten without a gap for a

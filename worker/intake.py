@@ -22,7 +22,7 @@ from worker.nudge import nudge, priority_lists, push_nudges
 from worker.settings import Settings
 from worker.store import leases
 from worker.store.accept import Accepted, Entry, accept
-from worker.store.doors import take_inbox
+from worker.store.doors import Submitted, take_inbox
 from worker.store.engine import is_away, is_busy
 
 QUEUE = "chat.intake"
@@ -164,11 +164,11 @@ class Intake:
         """Accept all that stands in the SQL inbox; each batch leaves it in the transaction that makes its rows."""
         while not self._stopping.is_set():
             with self._engine.begin() as connection:
-                rows = take_inbox(connection, limit=INBOX_BATCH)
-                entries = [self._entry(INBOX, row.job.encode("utf-8", "replace"), row.job, row.id) for row in rows]
+                rows = take_inbox(connection, limit=INBOX_BATCH, max_bytes=MOVE_BYTES)
+                entries = [self._submitted(row) for row in rows]
                 accepted = accept(connection, entries, job_ttl_s=self._settings.job_ttl_s) if entries else []
             self._announce(entries, accepted)
-            if len(rows) < INBOX_BATCH:
+            if not rows:
                 return
 
     def return_lists(self) -> None:
@@ -186,13 +186,21 @@ class Intake:
         return int(self._give_back(keys=[own_list(owner), self._sources[0], OWNERS], args=[owner]))
 
     def _read(self, raw: bytes) -> Entry:
-        envelope = decode(raw)
+        # Base64 makes a third more of a body, and what surrounds it is small.
+        envelope = decode(raw, max_bytes=4 * self._settings.max_request_bytes)
         if isinstance(envelope, DeadLetter):
             return Entry(QUEUE, raw, envelope)
         if envelope.task != TASK:
             reason = f"The task is {envelope.task!r}; this queue takes {TASK} only."
             return Entry(QUEUE, raw, DeadLetter("unknown_task", reason, envelope.id))
         return self._entry(QUEUE, raw, envelope.arguments_text, envelope.id, envelope.ignored)
+
+    def _submitted(self, row: Submitted) -> Entry:
+        try:
+            return self._entry(INBOX, row.job, row.job.decode(), row.id)
+        except UnicodeDecodeError as error:
+            reason = f"The job's text is not UTF-8 at byte {error.start}; insert JSON text."
+            return Entry(INBOX, row.job, DeadLetter("not_json", reason, row.id))
 
     def _entry(self, queue: str, raw: bytes, text: str, given_id: str | None, ignored: tuple[str, ...] = ()) -> Entry:
         read = read_job(

@@ -90,6 +90,10 @@ class Lease:
                 # The database is away: nothing can be renewed, and nobody can take back either.
                 log.warning("lease.not_renewed", error=type(error).__name__)
                 self._unbroken_since = None
+            except Exception:
+                # This thread is what holds the calls; whatever is wrong, it goes on beating.
+                log.exception("lease.failed")
+                self._unbroken_since = None
 
     def _loop_stands(self) -> bool:
         ticked_at = self._ticked_at()

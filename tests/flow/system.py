@@ -91,6 +91,7 @@ class System:
 
         def reached() -> Any:
             row = self.job(job_id)
+            assert not self.workers or not all(worker.ended() for worker in self.workers), self.said()
             return row if row is not None and row.status in (statuses or FINAL) else None
 
         return until(reached, what=f"{job_id} {statuses or FINAL}, worker said: {self.said()}", seconds=seconds)

@@ -13,7 +13,8 @@ from tests.flow.system import System, request
 from tests.pool.workers import ROOT, until
 from worker.intake import OWNERS, own_list
 
-SHORT = {"lease_s": 1.0, "beat_s": 0.1, "tick_s": 0.1}
+# Long enough that a loaded machine is not taken for a blocked one.
+SHORT = {"lease_s": 4.0, "beat_s": 0.2, "tick_s": 0.2}
 
 
 def slow(seconds: float = 60.0) -> dict:  # type: ignore[type-arg]

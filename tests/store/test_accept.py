@@ -3,10 +3,13 @@
 import threading
 import uuid
 
+import pytest
 from sqlalchemy import Engine
 
 from tests.store.made import REQUEST, accept_all, entry, job, one, rows
 from worker.store.accept import Accepted
+from worker.store.doors import take_inbox
+from worker.store.engine import open_engine
 
 OTHER = {**REQUEST, "model": "other"}
 
@@ -167,3 +170,27 @@ def test_many_at_once_with_one_key_make_one_row(engine: Engine) -> None:
     resolved = rows(engine, "SELECT DISTINCT job_id FROM job_ids_v1")
     assert len(resolved) == 1
     assert len(rows(engine, "SELECT 1 FROM job_ids_v1")) == 32
+
+
+@pytest.mark.parametrize("job", ["x'7b7d'", "CAST(x'ff' AS TEXT)", "3", "'{}'"])
+def test_whatever_stands_in_a_sqlite_inbox_can_be_taken(sqlite_url: str, job: str) -> None:
+    engine = open_engine(sqlite_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"INSERT INTO submit_v1 (job) VALUES ({job})")
+    with engine.begin() as connection:
+        (taken,) = take_inbox(connection, limit=10, max_bytes=1000)
+
+    assert isinstance(taken.job, bytes)
+    engine.dispose()
+
+
+def test_the_inbox_is_taken_in_bounded_pieces(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for _ in range(5):
+            connection.exec_driver_sql("INSERT INTO submit_v1 (job) VALUES ('0123456789')")
+    taken = []
+    for _ in range(4):
+        with engine.begin() as connection:
+            taken.append(len(take_inbox(connection, limit=10, max_bytes=15)))
+
+    assert taken == [2, 2, 1, 0]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, literal, select, update
+from sqlalchemy import Connection, Row, insert, literal, select, update
 
 from worker.core.lifecycle import CLAIM, Status
 from worker.store.clock import now, seconds_until
@@ -46,11 +46,37 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
     All wishes of one call are one worker's. A worker whose lease has ended claims nothing.
     """
     worker_id = wishes[0].worker_id
-    ids = sorted({wish.job_id for wish in wishes})
+    rows = _move(connection, worker_id, wishes) if _alive(connection, worker_id) else {}
+    if not rows:
+        return [None] * len(wishes)
+    opened = [
+        {"job_id": job_id, "attempt": row.attempt, "endpoint": row.endpoint, "worker_id": worker_id}
+        for job_id, row in rows.items()
+    ]
+    connection.execute(insert(attempts).values(sent_at=now(), billed="unknown"), opened)
+    bodies = connection.execute(select(requests.c.job_id, requests.c.body).where(requests.c.job_id.in_(sorted(rows))))
+    claims = {
+        job_id: Claim._make([*rows[job_id], bytes(body).decode("utf-8", "surrogatepass")]) for job_id, body in bodies
+    }
+    # A job wished for twice in one batch is given once.
+    return [claims.pop(wish.job_id, None) for wish in wishes]
+
+
+def _alive(connection: Connection, worker_id: str) -> bool:
+    """Say whether the lease stands, and keep it standing until our commit.
+
+    KEY SHARE: the row cannot be deleted, and our jobs taken back, in between.
+    """
+    row = select(workers.c.id).where(workers.c.id == worker_id, workers.c.lease_until > now())
+    return connection.execute(row.with_for_update(read=True, key_share=True)).first() is not None
+
+
+def _move(connection: Connection, worker_id: str, wishes: Sequence[Wish]) -> dict[str, Row[Any]]:
+    """Make the jobs this worker's; return what is known of them, by id."""
     due = (
         select(jobs.c.id)
         .where(
-            jobs.c.id.in_(ids),
+            jobs.c.id.in_(sorted({wish.job_id for wish in wishes})),
             jobs.c.status == Status.queued,
             jobs.c.run_at <= now(),
             jobs.c.deadline > now(),
@@ -59,10 +85,6 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
         .order_by(jobs.c.id)
         .with_for_update(skip_locked=True)
     )
-    # KEY SHARE: the row cannot be deleted, and our jobs taken back, between this look and our commit.
-    alive = select(workers.c.id).where(workers.c.id == worker_id, workers.c.lease_until > now())
-    if connection.execute(alive.with_for_update(read=True, key_share=True)).first() is None:
-        return [None] * len(wishes)
     statement = (
         update(jobs)
         .where(jobs.c.id.in_(due))
@@ -81,20 +103,4 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
             jobs.c.traceparent, jobs.c.batch,
         )
     )  # fmt: skip
-    rows: dict[str, Any] = {row[0]: row for row in connection.execute(statement)}
-    if not rows:
-        return [None] * len(wishes)
-    opened = insert(attempts).values(sent_at=now(), billed="unknown")
-    connection.execute(
-        opened,
-        [
-            {"job_id": job_id, "attempt": row[1], "endpoint": row.endpoint, "worker_id": worker_id}
-            for job_id, row in rows.items()
-        ],
-    )
-    bodies = connection.execute(select(requests.c.job_id, requests.c.body).where(requests.c.job_id.in_(sorted(rows))))
-    claims = {
-        job_id: Claim._make([*rows[job_id], bytes(body).decode("utf-8", "surrogatepass")]) for job_id, body in bodies
-    }
-    # A job wished for twice in one batch is given once.
-    return [claims.pop(wish.job_id, None) for wish in wishes]
+    return {row.id: row for row in connection.execute(statement)}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, LargeBinary, cast, delete, func, insert, select
 
 from worker.core.clean import clean_text
 from worker.store.clock import now
@@ -11,18 +11,30 @@ from worker.store.tables import dead_letters, inbox
 
 
 class Submitted(NamedTuple):
-    """A row of the inbox, unread: the id the door gave it, and the job's text."""
+    """A row of the inbox, unread: the id the door gave it, and the job's bytes."""
 
     id: str
-    job: str
+    job: bytes
 
 
-def take_inbox(connection: Connection, *, limit: int) -> list[Submitted]:
-    """Take the oldest rows out of the inbox; accept them in the same transaction, or they stay."""
-    oldest = select(inbox.c.seq).order_by(inbox.c.seq).limit(limit).with_for_update(skip_locked=True)
-    statement = delete(inbox).where(inbox.c.seq.in_(oldest)).returning(inbox.c.seq, inbox.c.id, inbox.c.job)
-    rows = connection.execute(statement).all()
-    return [Submitted(row.id, row.job) for row in sorted(rows, key=lambda row: row.seq)]
+def take_inbox(connection: Connection, *, limit: int, max_bytes: int) -> list[Submitted]:
+    """Take the oldest rows out of the inbox; accept them in the same transaction, or they stay.
+
+    At most `limit` rows, and no more once they hold `max_bytes`.
+    """
+    # SQLite keeps whatever type a producer gave it, and text that is no UTF-8; as bytes everything can be fetched.
+    job = cast(inbox.c.job, LargeBinary) if connection.dialect.name == "sqlite" else inbox.c.job
+    size = func.length(job) if connection.dialect.name == "sqlite" else func.octet_length(job)
+    oldest = select(inbox.c.seq, size).order_by(inbox.c.seq).limit(limit).with_for_update(skip_locked=True)
+    chosen: list[int] = []
+    for seq, length in connection.execute(oldest):
+        if max_bytes <= 0:
+            break
+        chosen.append(seq)
+        max_bytes -= length
+    statement = delete(inbox).where(inbox.c.seq.in_(chosen)).returning(inbox.c.seq, inbox.c.id, job.label("job"))
+    rows = sorted(connection.execute(statement), key=lambda row: row.seq) if chosen else []
+    return [Submitted(row.id, row.job.encode() if isinstance(row.job, str) else bytes(row.job)) for row in rows]
 
 
 class Letter(NamedTuple):

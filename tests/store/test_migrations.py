@@ -1,0 +1,102 @@
+"""Migrations: what they make is what the tables say, up and down, beside whatever else lives in the database."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, inspect, text
+
+from worker.store import migrate
+from worker.store.engine import open_engine
+from worker.store.tables import metadata
+
+ROOT = Path(__file__).parents[2]
+
+
+def ours(name: str | None, kind: str, parents: object) -> bool:
+    return kind != "table" or (name or "").startswith("afterword_")
+
+
+def test_the_migrated_schema_equals_the_tables(engine: Engine) -> None:
+    with engine.connect() as connection:
+        options = {"compare_type": True, "include_name": ours, "version_table": migrate.VERSION_TABLE}
+        context = MigrationContext.configure(connection, opts=options)
+
+        assert compare_metadata(context, metadata) == []
+
+
+def test_the_migrated_constraints_equal_the_tables(engine: Engine) -> None:
+    looker = inspect(engine)
+    for table in metadata.sorted_tables:
+        wanted = {str(c.name) for c in table.constraints if type(c).__name__ == "CheckConstraint"}
+        found = {str(check["name"]) for check in looker.get_check_constraints(table.name)}
+        assert found == wanted, table.name
+        indexes = {index["name"] for index in looker.get_indexes(table.name) if "duplicates_constraint" not in index}
+        assert indexes == {index.name for index in table.indexes}, table.name
+
+
+def test_going_down_leaves_nothing_of_ours_and_going_up_again_works(engine: Engine) -> None:
+    migrate.downgrade(engine)
+
+    looker = inspect(engine)
+    assert [name for name in looker.get_table_names() if name != migrate.VERSION_TABLE] == []
+    assert looker.get_view_names() == []
+    migrate.upgrade(engine)
+    assert migrate.state(engine)[0] == migrate.state(engine)[1]
+
+
+def test_another_applications_tables_are_left_alone(engine: Engine) -> None:
+    migrate.downgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE afterword_alembic_version"))
+        connection.execute(text("CREATE TABLE jobs (id integer PRIMARY KEY, status text)"))
+        connection.execute(text("INSERT INTO jobs VALUES (1, 'theirs')"))
+        connection.execute(text("CREATE TABLE alembic_version (version_num varchar(32) NOT NULL)"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('their_revision')"))
+
+    migrate.upgrade(engine)
+    migrate.downgrade(engine)
+
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT id, status FROM jobs")).all() == [(1, "theirs")]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "their_revision"
+
+
+def test_everything_fits_into_a_schema_of_its_own(postgresql_url: str) -> None:
+    plain = open_engine(postgresql_url)
+    migrate.downgrade(plain)
+
+    migrate.upgrade(plain, schema="after words")
+
+    looker = inspect(plain)
+    assert set(looker.get_table_names("after words")) == {t.name for t in metadata.sorted_tables} | {
+        migrate.VERSION_TABLE
+    }
+    assert looker.get_table_names("public") == [migrate.VERSION_TABLE]
+    assert migrate.state(plain, schema="after words")[0] == "0001"
+    migrate.downgrade(plain, schema="after words")
+    plain.dispose()
+
+
+@pytest.mark.parametrize("command", [["upgrade", "head"], ["check"], ["current"]])
+def test_alembic_works_from_the_root_without_an_ini_file(database_url: str, command: list[str]) -> None:
+    environment = {**os.environ, "AFTERWORD_DATABASE_URL": database_url}
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "alembic", *command], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_downgrade_of_every_migration_undoes_its_upgrade(engine: Engine) -> None:
+    before = sorted(inspect(engine).get_table_names())
+
+    migrate.downgrade(engine, revision="base")
+    migrate.upgrade(engine, revision="head")
+
+    assert sorted(inspect(engine).get_table_names()) == before
