@@ -1,6 +1,7 @@
 """The fake endpoint over a real socket: what it answers, what it breaks, what it counts."""
 
 import base64
+import gc
 import json
 import socket
 import threading
@@ -390,3 +391,11 @@ def test_the_page_names_every_model_every_field_and_every_shape() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for name in (*NAMED, *KINDS, *SHAPES):
         assert f"`{name}`" in page, name
+
+
+def test_a_connection_that_comes_as_it_stops_is_closed() -> None:
+    # A socket left open is a warning when it is collected, and a warning fails the suite.
+    for _ in range(5):
+        with FakeEndpoint() as fake:
+            socket.create_connection(("127.0.0.1", fake.port)).close()
+        gc.collect()

@@ -47,7 +47,7 @@ class Demo:
         began = time.monotonic()
         endpoint = self.stack.given.endpoint
         click.echo(f"Redis, SQLite, {endpoint.url if endpoint else 'a fake endpoint'}: started. Starting a worker ...")
-        self.stack.start_worker(keep=("AFTERWORD_ENDPOINT_", "AFTERWORD_CONFIG"), log_format="console")
+        self.stack.start_worker(keep=("AFTERWORD_ENDPOINT_", "AFTERWORD_CONFIG"), log_format="console", drain_s="2")
         self._submit()
         ended = self._watch()
         self._print()

@@ -69,7 +69,8 @@ def dev() -> None:
 
     settings = load()
     with contextlib.suppress(KeyboardInterrupt), running(Stack(settings, settings.data_dir)) as stack:
-        stack.start_worker(keep=(PREFIX,))
+        # Ctrl-C shall not wait for long answers: a job whose call is cut runs again at the next start.
+        stack.start_worker(keep=(PREFIX,), drain_s="2")
         exports = stack.exports()
         click.echo("Afterword runs. In a second terminal:\n")
         click.echo("\n".join(f"  export {name}={shlex.quote(text)}" for name, text in exports.items()))

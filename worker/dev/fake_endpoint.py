@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal, Self, TypeVar
 
-from worker.dev.fake.server import Endpoint, listen
+from worker.dev.fake.server import Endpoint, listen, stop
 
 READY_S = 10.0
 LOOPBACK = "127.0.0.1"
@@ -60,7 +60,7 @@ class FakeEndpoint:
         try:
             await self._stopping.wait()
         finally:
-            await runner.cleanup()
+            await stop(runner)
 
     def stop(self) -> None:
         """Close the port and every connection; return when the thread has ended."""
@@ -110,4 +110,4 @@ async def serve(
     try:
         await asyncio.Event().wait()
     finally:
-        await runner.cleanup()
+        await stop(runner)

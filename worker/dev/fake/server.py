@@ -211,7 +211,7 @@ def application(endpoint: Endpoint) -> web.Application:
 
 
 async def listen(endpoint: Endpoint, *, host: str, port: int, tls: ssl.SSLContext | None = None) -> web.AppRunner:
-    """Start serving and return the runner, whose `addresses` say where; `cleanup()` stops it.
+    """Start serving and return the runner, whose `addresses` say where.
 
     A client that leaves cancels its answer, as a real provider's gateway notices it.
     """
@@ -222,3 +222,10 @@ async def listen(endpoint: Endpoint, *, host: str, port: int, tls: ssl.SSLContex
     site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG, reuse_address=True)
     await site.start()
     return runner
+
+
+async def stop(runner: web.AppRunner) -> None:
+    """Close the port and every connection."""
+    # asyncio drops a connection it is about to take when its server closes in the same turn of the loop.
+    await asyncio.sleep(0.01)
+    await runner.cleanup()
