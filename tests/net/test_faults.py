@@ -29,7 +29,8 @@ from tests.net.wire import (
 from worker.net.client import TransportKind
 from worker.net.endpoint import WireRequest
 
-SHORT: dict[str, Any] = {"first_byte_s": 0.15, "idle_s": 0.15}
+SLOW: dict[str, Any] = {"first_byte_s": 0.15}
+IDLE: dict[str, Any] = {"idle_s": 0.15}
 LARGE = replace(WIRE, body=b'{"messages": "' + b"x" * 20_000_000 + b'"}')
 HALF = head("200 OK", "Content-Type: application/json", length=len(JSON)) + JSON[:40]
 ERROR_EVENT = event({"error": {"message": "upstream broke", "code": 502}})
@@ -114,11 +115,11 @@ BEFORE_THE_HEAD = {
     "fin_within_the_head": Fault(sends(b"HTTP/1.1 200 OK\r\nContent-Ty"), LOST),
     "reset_within_the_head": Fault(resets(b"HTTP/1.1 200 OK\r\nContent-Ty"), LOST),
     "reset_while_the_body_is_sent": Fault(resets_early, LOST, wire=LARGE),
-    "silence": Fault(holds(), LATE, changes=SHORT),
-    "silence_within_the_head": Fault(holds(b"HTTP/1.1 200 OK\r\nX: "), LATE, changes=SHORT),
-    "drip_of_headers": Fault(drips(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", every_s=0.02), LATE, changes=SHORT),
-    "flood_of_103": Fault(drips(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 20), LATE, changes=SHORT),
-    "a_peer_that_never_reads": Fault(lambda peer: peer.read_head() and peer.wait(0.6), LATE, wire=LARGE, changes=SHORT),
+    "silence": Fault(holds(), LATE, changes=SLOW),
+    "silence_within_the_head": Fault(holds(b"HTTP/1.1 200 OK\r\nX: "), LATE, changes=SLOW),
+    "drip_of_headers": Fault(drips(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", every_s=0.02), LATE, changes=SLOW),
+    "flood_of_103": Fault(drips(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 20), LATE, changes=SLOW),
+    "a_peer_that_never_reads": Fault(lambda peer: peer.read_head() and peer.wait(0.6), LATE, wire=LARGE, changes=SLOW),
     "garbage": Fault(sends(b"\x00\xff\x13garbage\r\n\r\n" * 20), MALFORMED),
     "bad_status_line": Fault(sends(b"HTTP/1.1 abc OK\r\n\r\n"), MALFORMED),
     "another_protocol": Fault(sends(b"SSH-2.0-OpenSSH_9.7\r\n"), MALFORMED, httpx=LOST),
@@ -160,22 +161,22 @@ WITHIN_THE_BODY = {
     "malformed_chunk_later": Fault(
         holds(STREAM_HEAD, chunk(delta("he")), b"zz\r\nabc\r\n"), ("stream_truncated", "yes"), wire=STREAMED
     ),
-    "silence": Fault(holds(STREAM_HEAD, chunk(delta("he"))), ("idle_timeout", "yes"), wire=STREAMED, changes=SHORT),
-    "silence_before_any_data": Fault(holds(STREAM_HEAD), ("idle_timeout", "unknown"), wire=STREAMED, changes=SHORT),
+    "silence": Fault(holds(STREAM_HEAD, chunk(delta("he"))), ("idle_timeout", "yes"), wire=STREAMED, changes=IDLE),
+    "silence_before_any_data": Fault(holds(STREAM_HEAD), ("idle_timeout", "unknown"), wire=STREAMED, changes=IDLE),
     "comments_for_ever": Fault(
-        drips(STREAM_HEAD, chunk(b": PING\n\n")), ("idle_timeout", "unknown"), wire=STREAMED, changes=SHORT
+        drips(STREAM_HEAD, chunk(b": PING\n\n")), ("idle_timeout", "unknown"), wire=STREAMED, changes=IDLE
     ),
     "blank_lines_for_ever": Fault(
         drips(head("200 OK", "Content-Type: application/json", chunked=True), chunk(b"\n")),
         ("total_timeout", "unknown"),
-        wire=replace(WIRE, timeout_s=0.25),
-        changes=SHORT,
+        wire=replace(WIRE, timeout_s=0.7),
+        changes={"idle_s": 0.5},
     ),
     "a_body_byte_by_byte": Fault(
         drips(head("200 OK", "Content-Type: application/json", length=100_000), b"{", b" "),
         ("total_timeout", "unknown"),
-        wire=replace(WIRE, timeout_s=0.25),
-        changes=SHORT,
+        wire=replace(WIRE, timeout_s=0.7),
+        changes={"idle_s": 0.5},
     ),
     "endless_events": Fault(
         drips(STREAM_HEAD, chunk(delta("x" * 1000)), every_s=0.0),
@@ -217,7 +218,7 @@ REFUSED = {
         drips(head("500 Internal Server Error", chunked=True), chunk(b"x" * 65536), every_s=0.0), ("server_error", "no")
     ),
     "a_refusal_and_silence": Fault(
-        holds(head("503 Service Unavailable", length=500)), ("overloaded", "no"), changes=SHORT
+        holds(head("503 Service Unavailable", length=500)), ("overloaded", "no"), changes=IDLE
     ),
 }
 
@@ -249,7 +250,7 @@ COMPLETE = {
     "a_stream_without_a_label": Fault(sends(head() + delta("hello", "stop") + USAGE), FINE, wire=STREAMED),
     "a_reset_after_every_finish_reason": Fault(resets(OPEN_STREAM_HEAD, delta("hello", "stop")), FINE, wire=STREAMED),
     "silence_after_every_finish_reason": Fault(
-        holds(STREAM_HEAD, chunk(delta("hello", "stop"))), FINE, wire=STREAMED, changes=SHORT
+        holds(STREAM_HEAD, chunk(delta("hello", "stop"))), FINE, wire=STREAMED, changes=IDLE
     ),
     "silence_after_done": Fault(
         holds(STREAM_HEAD, chunk(delta("hello", "stop")), chunk(DONE)), FINE, wire=STREAMED, changes={"idle_s": 9.0}

@@ -68,11 +68,13 @@ async def _exchange(
         progress.sent = True
         deadlines.expect(Code.first_byte_timeout, endpoint.first_byte_s)
 
+    url = _address(endpoint.url)
+    # A stream given whole, since httpx looks through the headers of a request with `content` a dozen times.
     request = httpx.Request(
         "POST",
-        _address(endpoint.url),
-        headers=_headers(endpoint, wire),
-        content=wire.body,
+        url,
+        headers=_headers(endpoint, wire, host=url.netloc),
+        stream=httpx.ByteStream(wire.body),
         extensions={"connected": connected, "timeout": {"connect": endpoint.connect_s}},
     )
     response = await client.send(request, stream=True)
@@ -103,9 +105,11 @@ async def _read(response: httpx.Response, progress: Progress, deadlines: Deadlin
     return None
 
 
-def _headers(endpoint: Endpoint, wire: WireRequest) -> list[tuple[bytes, bytes]]:
+def _headers(endpoint: Endpoint, wire: WireRequest, *, host: bytes) -> list[tuple[bytes, bytes]]:
     """Return the headers of a request; those of the endpoint's settings replace ours."""
     headers = {
+        "host": host.decode(),
+        "content-length": str(len(wire.body)),
         "content-type": "application/json",
         "accept": "text/event-stream" if wire.streamed else "application/json",
         # A compressed stream is held back until the compressor has enough.

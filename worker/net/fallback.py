@@ -36,6 +36,9 @@ class OneShotTransport(httpx.AsyncBaseTransport):
         )
         try:
             response = await transport.handle_async_request(request)
+        except OSError as error:  # a TLS alert that comes after the handshake passes httpcore unmapped
+            await transport.aclose()
+            raise httpx.ReadError("the connection was lost") from error
         except BaseException:
             await transport.aclose()
             raise
@@ -53,8 +56,11 @@ class _Body(httpx.AsyncByteStream):
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._stream:
-            yield piece
+        try:
+            async for piece in self._stream:
+                yield piece
+        except OSError as error:
+            raise httpx.ReadError("the connection was lost") from error
 
     async def aclose(self) -> None:
         try:

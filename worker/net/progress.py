@@ -183,7 +183,7 @@ class Progress:
 
     def _kept(self, headers: httpx.Headers) -> dict[str, str]:
         kept: dict[str, str] = {}
-        for name, value in headers.items():
+        for name, value in headers.multi_items():
             if len(kept) < _MAX_KEPT and (name in _KEPT or name.startswith("x-ratelimit-")):
                 clean = redact(value.encode("utf-8", "replace"), self._secrets).decode("utf-8", "replace")
                 kept[name] = "".join(char for char in clean if char.isprintable())[:_MAX_HEADER_CHARS]
