@@ -123,6 +123,14 @@ def test_each_of_many_may_have_its_own_options(engine: Engine) -> None:
     assert [(found[each]["priority"], found[each]["tenant"]) for each in ids] == [(0, "acme"), (9, "acme")]
 
 
+@pytest.mark.parametrize("name", ["id", "idempotency_key"])
+def test_what_names_one_job_is_not_shared_by_many(name: str, engine: Engine) -> None:
+    with engine.begin() as connection, pytest.raises(TypeError, match=f"^{name} names one job; give it with each"):
+        Afterword().enqueue_many(connection, [REQUEST], **{name: str(uuid.uuid4())})
+
+    assert inbox(engine) == []
+
+
 def test_one_bad_request_among_many_inserts_none(engine: Engine) -> None:
     with engine.begin() as connection, pytest.raises(ValueError, match=r"request\.temperature is nan"):
         Afterword().enqueue_many(connection, [REQUEST, {"temperature": math.nan}])

@@ -103,9 +103,10 @@ def test_a_job_sent_again_is_read_from_its_row_and_not_from_the_inbox(reader: Af
     assert found(reader, job_id).status == "completed"
 
 
-def test_an_id_that_is_no_uuid_is_refused(reader: Afterword) -> None:
-    with pytest.raises(ValueError, match="id is 'order-7'; give a UUID"):
-        reader.get("order-7")
+@pytest.mark.parametrize("wrong", ["order-7", None])
+def test_an_id_that_is_no_uuid_is_refused(wrong: Any, reader: Afterword) -> None:
+    with pytest.raises(ValueError, match=f"id is {wrong!r}; give a UUID"):
+        reader.get(wrong)
 
 
 def test_the_reported_cost_is_exact(reader: Afterword, engine: Engine) -> None:

@@ -79,6 +79,8 @@ class Afterword:
         An item is a request, or a pair of a request and its own options, which win over those of the call. All are
         checked before the first is inserted.
         """
+        if shared := {"id", "idempotency_key"} & options.keys():
+            raise TypeError(f"{shared.pop()} names one job; give it with each request: (request, options)")
         jobs = [compose(*_with_options(item, options)) for item in requests]
         inbox.insert(connection, jobs, schema=self._schema_name())
         return [new_id for new_id, _ in jobs]

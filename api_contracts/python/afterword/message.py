@@ -59,13 +59,12 @@ def compose(request: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str
             raise TypeError(_unknown(name))
         if name != "id" and (value is not None or name == "webhook"):
             fields[name] = _plain(name, value)
-    return job_id(options.get("id")), encode(fields)
+    given = options.get("id")
+    return str(uuid.uuid4()) if given is None else job_id(given), encode(fields)
 
 
-def job_id(given: str | uuid.UUID | None) -> str:
-    """Return an id as lower-case text, or a new one for None."""
-    if given is None:
-        return str(uuid.uuid4())
+def job_id(given: str | uuid.UUID) -> str:
+    """Return an id as lower-case text; ValueError if it is none."""
     try:
         return str(given if isinstance(given, uuid.UUID) else uuid.UUID(given))
     except (ValueError, AttributeError, TypeError) as error:
