@@ -7,7 +7,7 @@ from celery.worker import control
 from kombu.entity import Exchange, Queue
 
 from worker.channel import Reading
-from worker.nudge import PRIORITIES
+from worker.nudge import PRIORITIES, TASKS
 from worker.pool import Pool
 from worker.settings import Settings
 
@@ -121,6 +121,9 @@ class Terms(bootsteps.Step):  # type: ignore[misc]  # Celery publishes no types
             )
         if autoscale:
             raise SystemExit(f"--autoscale is {autoscale}, but slots do not cost a process here; use -c")
+        for queue in TASKS.keys() & worker.app.amqp.queues.consume_from.keys():
+            if TASKS[queue] not in worker.app.tasks:
+                raise SystemExit(f"the queue {queue} is read, but its task {TASKS[queue]} is not registered")
         _close_panel()
 
 

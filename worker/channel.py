@@ -125,27 +125,25 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery publishes no typ
 
 
 class Reading(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types
-    """The consumer's step that reads the queues the worker was started for (`-Q`), while there is a connection."""
+    """The consumer's step that reads the queues the worker was started for (`-Q`)."""
 
     requires = (Tasks,)
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self._redis = connect(consumer.app.conf.broker_url)
-        self._windows: list[Window] = []
+        redis = connect(consumer.app.conf.broker_url)
+        queues = TASKS.keys() & consumer.app.amqp.queues.consume_from.keys()
+        self._windows = [Window(queue, redis, hub=consumer.hub, slots=consumer.pool) for queue in queues]
 
     def start(self, consumer: Any) -> None:
-        """Open a window for each queue."""
-        for queue in TASKS.keys() & consumer.app.amqp.queues.consume_from.keys():
-            deliver = deliver_to(consumer, queue)
-            window = Window(queue, self._redis, hub=consumer.hub, slots=consumer.pool, deliver=deliver)
-            window.open()
-            self._windows.append(window)
+        """Open the windows; Celery has just built its strategies, which deliver."""
+        for window in self._windows:
+            window.open(deliver_to(consumer, window.queue))
 
     def stop(self, consumer: Any) -> None:
-        """Close them; called at shutdown and before each reconnect."""
-        while self._windows:
-            self._windows.pop().close()
+        """Close them at a shutdown; only pause while Celery reconnects."""
+        for window in self._windows:
+            window.pause() if consumer.blueprint.state == bootsteps.RUN else window.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,12 @@ class Slots(Protocol):
 
 
 class Window:
-    """The reader of one queue. `deliver(nudge)` takes one of its slots, or drops the nudge."""
+    """The reader of one queue. `deliver(nudge)`, given with `open`, takes one of its slots or drops the nudge."""
 
-    def __init__(self, queue: str, redis: Redis, *, hub: Hub, slots: Slots, deliver: Callable[[Nudge], None]) -> None:
+    def __init__(self, queue: str, redis: Redis, *, hub: Hub, slots: Slots) -> None:
         self.queue = queue
-        self._redis, self._hub, self._slots, self._deliver = redis, hub, slots, deliver
+        self._redis, self._hub, self._slots = redis, hub, slots
+        self._deliver: Callable[[Nudge], None] | None = None
         self._lists = priority_lists(queue)
         self._pop = redis.register_script(POP)
         self._rejected: deque[bytes] = deque(maxlen=MOST_HELD)
@@ -58,23 +59,40 @@ class Window:
         self._bell_fd = -1
         self._rung_at: float | None = None
         self._retry_at = 0.0
-        self._is_open = False
 
-    def open(self) -> None:
-        """Begin to read, at the hub's next turn."""
-        self._is_open = True
+    def open(self, deliver: Callable[[Nudge], None]) -> None:
+        """Begin to read, at the hub's next turn, or go on after `pause`."""
+        self._deliver = deliver
         self._hub.on_tick.add(self.tick)
+        if self._bell is not None:
+            self._hub.add_reader(self._bell_fd, self._guarded, self._answered)
+        if self._rung_at is not None:
+            # Nobody listened during a pause, so the line is not overdue for that.
+            self._rung_at = monotonic()
+
+    def pause(self) -> None:
+        """Leave the hub. What the doorbell brings meanwhile waits in its connection."""
+        self._deliver = None
+        self._hub.on_tick.discard(self.tick)
+        if self._bell is not None:
+            self._hub.remove_reader(self._bell_fd)
 
     def close(self) -> None:
-        """Stop reading. A nudge popped for the doorbell in this moment is lost; the dispatcher repeats it."""
-        self._is_open = False
-        self._hub.on_tick.discard(self.tick)
+        """Stop reading, and put back what the doorbell has brought.
+
+        What it brings in this very moment is lost, and repeated by the dispatcher.
+        """
+        self.pause()
+        try:
+            self._put_back()
+        except (RedisError, OSError) as error:
+            log.warning("window.not_put_back", queue=self.queue, error=str(error)[:200])
         self._hang_up()
 
     def tick(self) -> None:
         """Take what may start now. Called at every turn of the hub, so it must cost nothing when there is nothing."""
         now = monotonic()
-        if not self._is_open:
+        if self._deliver is None:
             return  # a timer or an errand of ours came after the end
         if self._rung_at is not None:
             if now - self._rung_at > OVERDUE_S:
@@ -98,6 +116,7 @@ class Window:
             case Nudge() as nudge:
                 if nudge.ignored:
                     log.info("nudge.options_ignored", queue=self.queue, id=nudge.celery_id, options=nudge.ignored)
+                assert self._deliver is not None
                 self._deliver(nudge)
             case Rejected() as rejected:
                 log.warning("nudge.rejected", queue=self.queue, reason=rejected.reason, size=len(entry))
@@ -129,6 +148,12 @@ class Window:
             self._take(answer[1])
             self._give_rejects()
         self.tick()
+
+    def _put_back(self) -> None:
+        if self._bell is None or self._rung_at is None or not self._bell.can_read(timeout=0):
+            return
+        if answer := self._bell.read_response():
+            self._redis.rpush(*answer)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:

@@ -1,18 +1,3 @@
-from collections.abc import Iterator
-from pathlib import Path
+from tests.pool.conftest import toy
 
-import pytest
-
-from tests.pool.workers import Toy
-from worker.dev.redis import RedisServer
-
-
-@pytest.fixture
-def toy(redis_server: RedisServer, tmp_path: Path) -> Iterator[Toy]:
-    """An empty Redis database and whatever worker processes the test starts on it."""
-    toy = Toy(redis_server.url, tmp_path)
-    toy.redis.flushdb()
-    yield toy
-    toy.close()
-    for child in toy.children:
-        assert not {"errand.failed", "nudge.not_delivered"} & set(child.text().split()), child.text()
+__all__ = ["toy"]
