@@ -8,9 +8,9 @@ import httpx
 
 from worker.core.endpoint import Endpoint
 
-# asyncio gives every TLS connection a read buffer of 256 KiB; a TLS record is at most 16 KiB. With 2,000 calls in
+# asyncio gives every TLS connection a read buffer of 256 KiB; a TLS record holds at most 16 KiB. With 2,000 calls in
 # flight the difference is half a gigabyte. There is no setting for it but this class attribute.
-TLS_BUFFER: Final = 32 * 1024
+TLS_BUFFER: Final = 16 * 1024
 asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
 
 
