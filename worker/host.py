@@ -21,7 +21,7 @@ from worker.net.client import open_client
 from worker.nudge import REJECTED, connect
 from worker.pool import Pool
 from worker.settings import Settings, need
-from worker.store import leases, migrate
+from worker.store import leases, version
 from worker.store.batcher import Batcher
 from worker.store.cancel import cancel
 from worker.store.doors import Letter, bury
@@ -87,8 +87,8 @@ class Host:
 
     def open(self) -> None:
         """Check the database, begin the lease and the writer. Raises NotReady."""
-        current, newest = migrate.state(self.engine, schema=self.settings.database_schema)
-        if current is None or (current != newest and migrate.knows(current)):
+        current, newest = version.state(self.engine, schema=self.settings.database_schema)
+        if current is None or (current != newest and current in version.known()):
             raise NotReady(
                 f"the database is at migration {current or 'none'}, this release needs {newest}; run: "
                 "afterword db upgrade"

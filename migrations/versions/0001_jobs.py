@@ -14,7 +14,7 @@ TOKENS = (
     "prompt_audio_tokens", "prompt_image_tokens", "completion_text_tokens", "completion_audio_tokens",
     "completion_image_tokens", "reasoning_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens",
 )  # fmt: skip
-VIEWS = ("submit_v1", "usage_v1", "attempts_v1", "job_ids_v1", "jobs_v1")
+VIEWS = ("submit_v1", "finished_v1", "usage_v1", "attempts_v1", "job_ids_v1", "jobs_v1")
 TABLES = (
     "jobs", "requests", "attempts", "answers", "finished", "counters", "aliases", "inbox", "dead_letters", "workers",
     "leaders",
@@ -230,6 +230,7 @@ def _indexes() -> None:
             postgresql_where=condition,
             sqlite_where=condition,
         )
+    op.create_index("afterword_inbox_id", "afterword_inbox", ["id"])
 
 
 def views(dialect: str) -> list[str]:
@@ -250,14 +251,13 @@ def views(dialect: str) -> list[str]:
     tokens = ", ".join(f"a.{name}" for name in TOKENS)
     no_tokens = ", ".join(f"{null('bigint')}" for _ in TOKENS)
     day = "CAST(a.sent_at AT TIME ZONE 'UTC' AS date)" if postgres else "date(a.sent_at / 1000000, 'unixepoch')"
-    statements = [
-        f"""CREATE VIEW jobs_v1 (
+    columns = f"""
     id, tenant, status, batch, custom_id, idempotency_key, endpoint, model, priority, attempts, max_attempts,
     created_at, not_before, deadline, started_at, finished_at, waiting_for, waiting_until, finish_reason, content,
     reasoning_content, refusal, tool_calls, response, response_id, response_model, system_fingerprint, error_code,
     error_message, error, {", ".join(TOKENS)},
-    usage, reported_cost, metadata, request, cursor) AS
-SELECT j.id, j.tenant, j.status, j.batch, j.custom_id, j.idempotency_key, j.endpoint, j.model, j.priority,
+    usage, reported_cost, metadata, request, cursor"""
+    job = f"""SELECT j.id, j.tenant, j.status, j.batch, j.custom_id, j.idempotency_key, j.endpoint, j.model, j.priority,
     j.attempt, j.max_attempts, {at("j.created_at")}, {at("j.not_before")}, {at("j.deadline")},
     {at("j.started_at")}, {at("j.finished_at")},
     CASE WHEN j.status <> 'queued' THEN NULL
@@ -268,12 +268,21 @@ SELECT j.id, j.tenant, j.status, j.batch, j.custom_id, j.idempotency_key, j.endp
     r.finish_reason, r.content, r.reasoning_content, r.refusal, r.tool_calls, r.response, r.response_id,
     r.response_model, r.system_fingerprint, j.error_code, j.error_message, j.error,
     {tokens},
-    r.usage, a.reported_cost, j.metadata, q.request, f.cursor
-FROM afterword_jobs j
-LEFT JOIN afterword_requests q ON q.job_id = j.id
+    r.usage, a.reported_cost, j.metadata, q.request, f.cursor"""
+    bodies = """LEFT JOIN afterword_requests q ON q.job_id = j.id
 LEFT JOIN afterword_attempts a ON a.job_id = j.id AND a.attempt = j.answer_attempt
-LEFT JOIN afterword_answers r ON r.job_id = j.id AND r.attempt = j.answer_attempt
+LEFT JOIN afterword_answers r ON r.job_id = j.id AND r.attempt = j.answer_attempt"""
+    statements = [
+        f"""CREATE VIEW finished_v1 ({columns}) AS
+{job}
+FROM afterword_finished f
+JOIN afterword_jobs j ON j.id = f.job_id
+{bodies}""",
+        f"""CREATE VIEW jobs_v1 ({columns}) AS
+{job}
+FROM afterword_jobs j
 LEFT JOIN afterword_finished f ON f.job_id = j.id
+{bodies}
 UNION ALL
 SELECT i.id, {null("varchar")}, 'queued', {null("varchar")}, {null("varchar")}, {null("varchar")}, {null("varchar")},
     {null("varchar")}, {null("smallint")}, 0, {null("integer")}, {at("i.created_at")}, {null(moment)}, {null(moment)},

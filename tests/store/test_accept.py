@@ -194,3 +194,23 @@ def test_the_inbox_is_taken_in_bounded_pieces(engine: Engine) -> None:
             taken.append(len(take_inbox(connection, limit=10, max_bytes=15)))
 
     assert taken == [2, 2, 1, 0]
+
+
+def test_the_earlier_of_two_messages_with_one_key_is_the_job(engine: Engine) -> None:
+    high, low = "f" * 8 + "-0000-4000-8000-000000000000", "0" * 8 + "-0000-4000-8000-000000000000"
+
+    accept_all(engine, entry(job(idempotency_key="k"), id=high), entry(job(idempotency_key="k"), id=low))
+
+    assert [str(row.id) for row in rows(engine, "SELECT id FROM jobs_v1")] == [high]
+
+
+def test_an_id_that_became_another_job_stays_that_job(engine: Engine) -> None:
+    first, second = entry(job(idempotency_key="k")), str(uuid.uuid4())
+    accept_all(engine, first, entry(job(idempotency_key="k"), id=second))
+
+    (same,) = accept_all(engine, entry(id=second))
+    (other,) = accept_all(engine, entry(job(request=OTHER), id=second))
+
+    assert (same.job_id, same.outcome) == (first.job.id, "duplicate")
+    assert other.outcome == "dead"
+    assert len(rows(engine, "SELECT 1 FROM jobs_v1")) == 1

@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
-from worker.store import migrate
+from worker.store import migrate, version
 from worker.store.engine import open_engine
 from worker.store.tables import metadata
 
@@ -23,7 +23,7 @@ def ours(name: str | None, kind: str, parents: object) -> bool:
 
 def test_the_migrated_schema_equals_the_tables(engine: Engine) -> None:
     with engine.connect() as connection:
-        options = {"compare_type": True, "include_name": ours, "version_table": migrate.VERSION_TABLE}
+        options = {"compare_type": True, "include_name": ours, "version_table": version.VERSION_TABLE}
         context = MigrationContext.configure(connection, opts=options)
 
         assert compare_metadata(context, metadata) == []
@@ -43,10 +43,10 @@ def test_going_down_leaves_nothing_of_ours_and_going_up_again_works(engine: Engi
     migrate.downgrade(engine)
 
     looker = inspect(engine)
-    assert [name for name in looker.get_table_names() if name != migrate.VERSION_TABLE] == []
+    assert [name for name in looker.get_table_names() if name != version.VERSION_TABLE] == []
     assert looker.get_view_names() == []
     migrate.upgrade(engine)
-    assert migrate.state(engine)[0] == migrate.state(engine)[1]
+    assert version.state(engine)[0] == version.state(engine)[1]
 
 
 def test_another_applications_tables_are_left_alone(engine: Engine) -> None:
@@ -74,10 +74,10 @@ def test_everything_fits_into_a_schema_of_its_own(postgresql_url: str) -> None:
 
     looker = inspect(plain)
     assert set(looker.get_table_names("after words")) == {t.name for t in metadata.sorted_tables} | {
-        migrate.VERSION_TABLE
+        version.VERSION_TABLE
     }
-    assert looker.get_table_names("public") == [migrate.VERSION_TABLE]
-    assert migrate.state(plain, schema="after words")[0] == "0001"
+    assert looker.get_table_names("public") == [version.VERSION_TABLE]
+    assert version.state(plain, schema="after words")[0] == "0001"
     migrate.downgrade(plain, schema="after words")
     plain.dispose()
 

@@ -11,7 +11,7 @@ from redis import Redis, RedisError
 from worker.cli.reading import database
 from worker.core.endpoint import Endpoint
 from worker.settings import Settings
-from worker.store import migrate
+from worker.store import version
 from worker.store.engine import UnusableDatabase
 from worker.store.listing import CannotRead
 
@@ -70,7 +70,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
 def _migrated(kind: str, current: str | None, newest: str | None) -> Finding:
     if current == newest:
         return Finding("database", "ok", f"{kind}, at migration {current}")
-    if current is not None and not migrate.knows(current):
+    if current is not None and current not in version.known():
         return Finding("database", "warning", f"{kind}, at migration {current} of a newer release")
     return Finding("database", "failed", f"{kind}, at migration {current or 'none'}; run: afterword db upgrade")
 

@@ -61,6 +61,11 @@ class _Batch:
         )
         self.accepted.append(Accepted(letter.id, "dead"))
 
+    def duplicate(self, entry: Entry, job_id: str) -> None:
+        self.accepted.append(Accepted(job_id, "duplicate"))
+        self.alias(entry.job.id, job_id, "duplicate")
+        self.alias(entry.alias, job_id, "duplicate")
+
     def alias(self, used: str | None, job_id: str, outcome: str) -> None:
         if used is not None and used != job_id:
             self.aliases.append({"id": used, "job_id": job_id, "outcome": outcome})
@@ -74,15 +79,12 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
     become and is a dead letter. Nothing is dropped. `job_ttl_s` is the deadline of jobs that name none.
     """
     batch = _Batch()
-    first: dict[str, Entry] = {}
-    losers: list[Entry] = []
     for entry in entries:
         if isinstance(entry.read, DeadLetter):
             batch.bury(entry, entry.read)
-        elif first.setdefault(entry.job.id, entry) is not entry:
-            losers.append(entry)
-    written = _insert(connection, list(first.values()), batch, job_ttl_s=job_ttl_s)
-    losers += [entry for job_id, entry in first.items() if job_id not in written]
+    first, losers = _first_of_each(connection, [entry for entry in entries if not isinstance(entry.read, DeadLetter)])
+    written = _insert(connection, first, batch, job_ttl_s=job_ttl_s)
+    losers += [entry for entry in first if entry.job.id not in written]
     if losers:
         _resolve(connection, losers, batch)
         _insert(connection, batch.again, batch, job_ttl_s=job_ttl_s)
@@ -93,6 +95,26 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
         connection.execute(insert(dead_letters).values(created_at=now()), batch.letters)
     finish.number(connection, {a.job_id for a in batch.accepted if a.job_id and a.outcome in ("refused", "conflict")})
     return batch.accepted
+
+
+def _first_of_each(connection: Connection, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Part the entries that may become rows from those whose id or key came before, here or as an alias."""
+    aliased = set(connection.scalars(select(aliases.c.id).where(aliases.c.id.in_([entry.job.id for entry in entries]))))
+    ids: set[str] = set()
+    keys: set[tuple[str, str]] = set()
+    first: list[Entry] = []
+    losers: list[Entry] = []
+    for entry in entries:
+        job = entry.job
+        key = (job.tenant, job.idempotency_key) if job.idempotency_key and isinstance(entry.read, Job) else None
+        if job.id in ids or job.id in aliased or key in keys:
+            losers.append(entry)
+            continue
+        first.append(entry)
+        ids.add(job.id)
+        if key is not None:
+            keys.add(key)
+    return first, losers
 
 
 def _upsert(connection: Connection, table: Any) -> Any:
@@ -191,28 +213,24 @@ def _body(job: Job) -> dict[str, Any]:
 
 def _resolve(connection: Connection, losers: list[Entry], batch: _Batch) -> None:
     """Find the row that stood in each entry's way, and decide what the entry becomes."""
+    ids = {entry.job.id for entry in losers}
+    known = dict(connection.execute(select(aliases.c.id, aliases.c.job_id).where(aliases.c.id.in_(sorted(ids)))).all())
     columns = select(jobs.c.id, jobs.c.tenant, jobs.c.idempotency_key, jobs.c.fingerprint)
-    ids = sorted({entry.job.id for entry in losers})
-    by_id = {row.id: row for row in connection.execute(columns.where(jobs.c.id.in_(ids)))}
-    known = dict(connection.execute(select(aliases.c.id, aliases.c.job_id).where(aliases.c.id.in_(ids))).all())
+    found = connection.execute(columns.where(jobs.c.id.in_(sorted(ids | set(known.values())))))
+    by_id = {row.id: row for row in found}
     keys = sorted({(entry.job.tenant, entry.job.idempotency_key) for entry in losers if entry.job.idempotency_key})
     owner = columns.where(tuple_(jobs.c.tenant, jobs.c.idempotency_key).in_(keys), jobs.c.owns_key)
     by_key = {(row.tenant, row.idempotency_key): row for row in connection.execute(owner)} if keys else {}
     for entry in losers:
         job = entry.job
-        if row := by_id.get(job.id):
+        if row := by_id.get(known.get(job.id, job.id)):
             if (row.tenant, row.fingerprint) == (job.tenant, job.fingerprint):
-                batch.accepted.append(Accepted(job.id, "duplicate"))
-                batch.alias(entry.alias, job.id, "duplicate")
+                batch.duplicate(entry, row.id)
             else:
                 batch.bury(entry, _taken(job.id))
-        elif job.id in known:
-            batch.accepted.append(Accepted(known[job.id], "duplicate"))
         elif row := by_key.get((job.tenant, job.idempotency_key)):
             if row.fingerprint == job.fingerprint:
-                batch.accepted.append(Accepted(row.id, "duplicate"))
-                batch.alias(job.id, row.id, "duplicate")
-                batch.alias(entry.alias, row.id, "duplicate")
+                batch.duplicate(entry, row.id)
             else:
                 batch.again.append(Entry(entry.queue, entry.raw, conflict(job, row.id), entry.alias))
         else:  # what stood in the way is gone

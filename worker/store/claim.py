@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, insert, literal, select, update
+from sqlalchemy import Connection, Row, func, insert, literal, select, update
 
 from worker.core.lifecycle import CLAIM, Status
 from worker.store.clock import now, seconds_until
@@ -93,7 +93,7 @@ def _move(connection: Connection, worker_id: str, wishes: Sequence[Wish]) -> dic
             worker_id=worker_id,
             attempt=jobs.c.attempt + 1,
             attempts_used=jobs.c.attempts_used + 1,
-            started_at=now(),
+            started_at=func.coalesce(jobs.c.started_at, now()),
             waiting_for=None,
         )
         .returning(

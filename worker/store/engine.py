@@ -19,17 +19,18 @@ class UnusableDatabase(RuntimeError):
     """The database cannot be used as it is; the text says why and what to do."""
 
 
-def open_engine(url: str, *, schema: str | None = None) -> Engine:
+def open_engine(url: str, *, schema: str | None = None, reading: bool = False) -> Engine:
     """Return an engine for `sqlite:///…` or `postgresql+psycopg://…`.
 
-    `schema` puts every table into a PostgreSQL schema. Raises UnusableDatabase for anything else.
+    `schema` puts every table into a PostgreSQL schema. `reading`: only reads, and takes no lock that writers want.
+    Raises UnusableDatabase for anything else.
     """
     address = make_url(url)
     backend = address.get_backend_name()
     if backend == "sqlite":
         if schema:
             raise UnusableDatabase(f"the schema is {schema!r}, but SQLite has no schemas; unset it or use PostgreSQL")
-        engine = _open_sqlite(address)
+        engine = _open_sqlite(address, begin="BEGIN" if reading else "BEGIN IMMEDIATE")
     elif backend == "postgresql":
         engine = _open_postgresql(address)
     else:
@@ -37,7 +38,7 @@ def open_engine(url: str, *, schema: str | None = None) -> Engine:
     return engine.execution_options(schema_translate_map={None: schema}) if schema else engine
 
 
-def _open_sqlite(address: URL) -> Engine:
+def _open_sqlite(address: URL, *, begin: str) -> Engine:
     engine = create_engine(
         address,
         connect_args={"check_same_thread": False, "timeout": 30.0},
@@ -55,7 +56,7 @@ def _open_sqlite(address: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         # Deferred transactions that read and then write fail at once under contention: no busy timeout applies.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql(begin)
 
     return engine
 

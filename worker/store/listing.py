@@ -10,7 +10,7 @@ from typing import Any, Self
 from sqlalchemy import Column, MetaData, Row, Select, Table, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.store import migrate
+from worker.store import migrate, version
 from worker.store.clock import seconds_until
 from worker.store.engine import open_engine
 from worker.store.tables import dead_letters, inbox, jobs, workers
@@ -59,10 +59,10 @@ class Listing:
         """`postgresql` or `sqlite`."""
         return self._engine.dialect.name
 
-    def state(self) -> tuple[str | None, str | None]:
+    def state(self) -> tuple[str | None, str]:
         """Return the migration the database is at and the newest one this release has."""
         with _sentences():
-            return migrate.state(self._engine, schema=self._schema)
+            return version.state(self._engine, schema=self._schema)
 
     def upgrade(self) -> None:
         """Bring the database to the newest migration."""

@@ -206,6 +206,8 @@ inbox = Table(
     Column("id", Id, nullable=False, server_default=text("gen_random_uuid()")),
     Column("job", Text, nullable=False),
     Column("created_at", Instant, nullable=False, server_default=now()),
+    # jobs_v1 by id.
+    Index("afterword_inbox_id", "id"),
 )
 
 dead_letters = Table(

@@ -17,10 +17,10 @@ SELECT j.id, j.tenant, j.status, j.batch, j.custom_id, j.idempotency_key, j.endp
     a.prompt_tokens, a.completion_tokens, a.total_tokens, a.cached_tokens, a.cache_write_tokens, a.prompt_text_tokens, a.prompt_audio_tokens, a.prompt_image_tokens, a.completion_text_tokens, a.completion_audio_tokens, a.completion_image_tokens, a.reasoning_tokens, a.accepted_prediction_tokens, a.rejected_prediction_tokens,
     r.usage, a.reported_cost, j.metadata, q.request, f.cursor
 FROM afterword_jobs j
+LEFT JOIN afterword_finished f ON f.job_id = j.id
 LEFT JOIN afterword_requests q ON q.job_id = j.id
 LEFT JOIN afterword_attempts a ON a.job_id = j.id AND a.attempt = j.answer_attempt
 LEFT JOIN afterword_answers r ON r.job_id = j.id AND r.attempt = j.answer_attempt
-LEFT JOIN afterword_finished f ON f.job_id = j.id
 UNION ALL
 SELECT i.id, NULL, 'queued', NULL, NULL, NULL, NULL,
     NULL, NULL, 0, NULL, strftime('%Y-%m-%dT%H:%M:%S', i.created_at / 1000000, 'unixepoch') || printf('.%06dZ', i.created_at % 1000000), NULL, NULL,
