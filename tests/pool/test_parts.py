@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from tests.pool.workers import until
+from tests.pool.workers import UVLOOP, until
 from worker.call import Call, Reason, current, drive, enter, reason, wait_for
 from worker.errands import Errands
 from worker.loop import LoopThread
@@ -22,7 +22,7 @@ def errands() -> Iterator[Errands]:
     errands.close()
 
 
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+@pytest.fixture(params=[False, pytest.param(True, marks=UVLOOP)], ids=["asyncio", "uvloop"])
 def loop(request: pytest.FixtureRequest) -> Iterator[LoopThread]:
     loop = LoopThread(block_s=30, uvloop=request.param)
     loop.start()

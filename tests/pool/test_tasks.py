@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.pool.workers import ROOT, Toy
+from tests.pool.workers import ROOT, UVLOOP, Toy
 
 
 def test_a_thousand_tasks_run_at_once_in_one_process(toy: Toy) -> None:
@@ -20,7 +20,7 @@ def test_a_thousand_tasks_run_at_once_in_one_process(toy: Toy) -> None:
     toy.await_events("end", 1000)
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=UVLOOP)])
 def test_celery_signals_fire_in_order_around_an_async_task(toy: Toy, loop: str) -> None:
     toy.start(SIGNALS="1", LOOP=loop)
     row = toy.row()

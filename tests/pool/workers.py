@@ -8,15 +8,18 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
 from celery import Celery
 from redis import Redis
 
 from worker.nudge import nudge, push_nudges
 
 ROOT = Path(__file__).parents[2]
+UVLOOP = pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is optional and not installed")
 PATIENCE_S = 30.0
 
 
