@@ -248,6 +248,9 @@ COMPLETE = {
     ),
     "a_stream_to_a_plain_request": Fault(sends(OPEN_STREAM_HEAD + delta("hello", "stop") + USAGE + DONE), FINE),
     "a_stream_without_a_label": Fault(sends(head() + delta("hello", "stop") + USAGE), FINE, wire=STREAMED),
+    "a_stream_without_a_label_in_small_pieces": Fault(
+        sends(head(), b"\n", b"\r\n", b"da", b"ta: ", delta("hello", "stop")[6:]), FINE, wire=STREAMED
+    ),
     "a_reset_after_every_finish_reason": Fault(resets(OPEN_STREAM_HEAD, delta("hello", "stop")), FINE, wire=STREAMED),
     "silence_after_every_finish_reason": Fault(
         holds(STREAM_HEAD, chunk(delta("hello", "stop"))), FINE, wire=STREAMED, changes=IDLE

@@ -15,7 +15,7 @@ from worker.core.failure import Code, Failure, failure, interrupted, under_polic
 from worker.core.rawlog import RawLog
 from worker.core.refusal import from_answer, from_response
 from worker.net.content import Decoder, decoder
-from worker.net.reading import Reading, WholeBody, choose
+from worker.net.reading import Reading, WholeBody, choose, start_of
 from worker.net.redaction import redact, secrets_of
 
 MAX_ERROR_BYTES: Final = 256 * 1024
@@ -99,10 +99,11 @@ class Progress:
         self._log.add(piece)
         reading = self._reading
         if reading is None:
-            piece = self._before + piece
+            # Blank lines are dropped here, not kept until something follows: a flood of them would be.
+            piece = self._before = start_of(self._before + piece)
             reading = self._reading = self._choose(piece)
             if reading is None:
-                return 0 if self._is_labelled_stream() else len(piece)
+                return 0 if self._is_labelled_stream() else 1
         data = reading.feed(piece)
         if data and self._first_token_s is None and isinstance(reading, Assembler):
             self._first_token_s = self._elapsed_s()
@@ -172,11 +173,10 @@ class Progress:
             return interrupted(code, sent=self.sent, produced=produced)
         return failure(code, sent=self.sent, produced=produced)
 
-    def _choose(self, first: bytes) -> Reading | None:
-        self._before = first
+    def _choose(self, start: bytes) -> Reading | None:
         # The budget has been applied; the assembler must not find it exceeded.
-        max_bytes = max(0, self._left) + len(first)
-        return choose(first, is_labelled=self._is_labelled_stream(), n=self._n, max_bytes=max_bytes)
+        max_bytes = max(0, self._left) + len(start)
+        return choose(start, is_labelled=self._is_labelled_stream(), n=self._n, max_bytes=max_bytes)
 
     def _is_labelled_stream(self) -> bool:
         return "event-stream" in self._headers.get("content-type", "").lower()

@@ -55,15 +55,23 @@ class WholeBody:
         return bytes(self._body)
 
 
-def choose(first: bytes, *, is_labelled: bool, n: int | None, max_bytes: int) -> Reading | None:
-    """Choose by the answer's first bytes, then by its label (text/event-stream); None while only blanks have come.
+def start_of(first: bytes) -> bytes:
+    """Return the first bytes of an answer without what may stand before it: a byte order mark, blank lines."""
+    return first.removeprefix(_BOM).lstrip()
+
+
+def choose(start: bytes, *, is_labelled: bool, n: int | None, max_bytes: int) -> Reading | None:
+    """Choose by the answer's first bytes, then by its label (text/event-stream); None while they are too few to tell.
 
     JSON comes to requests that asked for a stream, events come labelled as text/plain or not at all; an object never
     begins like an event's field, nor an event stream with a brace.
     """
-    start = first.removeprefix(_BOM).lstrip()
-    if not start:
+    if not start or (not is_labelled and any(start in _beginnings(field) for field in _EVENT_FIELDS)):
         return None
     if not start.startswith(b"{") and (is_labelled or start.startswith(_EVENT_FIELDS)):
         return Assembler(n=n, max_bytes=max_bytes)
     return WholeBody()
+
+
+def _beginnings(field: bytes) -> tuple[bytes, ...]:
+    return tuple(field[:length] for length in range(1, len(field)))
