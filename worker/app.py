@@ -78,5 +78,5 @@ def _close_host(**_: Any) -> None:
 @signals.task_revoked.connect
 def _cancel_revoked(request: Any = None, **_: Any) -> None:
     """A nudge that was revoked before it ran would be pushed, and dropped, for ever: revoking it cancels the job."""
-    if _hosts and request is not None and (job_id := job_of(request.id)):
+    if _hosts and request is not None and (job_id := job_of(request.id) or next(iter(request.args), None)):
         _hosts[0].cancel_queued(job_id)

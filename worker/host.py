@@ -99,6 +99,9 @@ class Host:
     def attach(self, pool: Pool, *, intake: bool) -> None:
         """Begin to take work: the pool runs."""
         self._pool = pool
+        # -c may say another number than the settings.
+        self.lease.slots = pool.limit
+        self.intake.room = ROOM_A_SLOT * pool.limit
         pool.submit(self._open_clients()).result(WRITE_OUT_S)
         pool.cleanups.append(self._close_clients)
         self.dispatcher.start()

@@ -82,7 +82,7 @@ class Intake:
     def __init__(
         self, engine: Engine, redis: Redis, settings: Settings, *, worker_id: Callable[[], str], room: int
     ) -> None:
-        self._engine, self._redis, self._settings, self._room = engine, redis, settings, room
+        self._engine, self._redis, self._settings, self.room = engine, redis, settings, room
         self._worker_id = worker_id
         self._sources = priority_lists(QUEUE)
         # Where the last entry came from: a blocking move watches one list only.
@@ -228,7 +228,7 @@ class Intake:
                 log.info("job.options_ignored", job_id=entry.job.id, ignored=list(entry.job.ignored))
         if due:
             try:
-                push_nudges(self._redis, RUN_QUEUE, due, room=self._room)
+                push_nudges(self._redis, RUN_QUEUE, due, room=self.room)
             except RedisError as error:
                 # The rows are there: the dispatcher finds them.
                 log.warning("nudge.postponed", error=type(error).__name__, jobs=len(due))

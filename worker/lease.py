@@ -30,7 +30,7 @@ class Lease:
     """This process's claim to its calls.
 
     `on_lost()` aborts every call; `on_cancel(job_ids)` ends the calls somebody asked to cancel; `ticked_at()` is the
-    monotonic time of the event loop's last turn, None before it runs.
+    monotonic time of the event loop's last turn, None before it runs. `slots`: calls in flight at most, told to all.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Lease:
     ) -> None:
         self.worker_id = str(uuid.uuid4())
         self._engine, self._times = engine, times
-        self._name, self._slots = name, slots
+        self._name, self.slots = name, slots
         self._on_lost, self._on_cancel, self._ticked_at = on_lost, on_cancel, ticked_at
         self._unbroken_since: float | None = None
         self._stop = threading.Event()
@@ -75,7 +75,7 @@ class Lease:
 
     def _enter(self) -> None:
         with self._engine.begin() as connection:
-            leases.register(connection, self.worker_id, name=self._name, slots=self._slots, lease_s=self._times.lease_s)
+            leases.register(connection, self.worker_id, name=self._name, slots=self.slots, lease_s=self._times.lease_s)
         self._unbroken_since = time.monotonic()
 
     def _run(self) -> None:
@@ -101,7 +101,7 @@ class Lease:
 
     def _beat(self) -> None:
         with self._engine.begin() as connection:
-            alive = leases.renew(connection, self.worker_id, lease_s=self._times.lease_s)
+            alive = leases.renew(connection, self.worker_id, slots=self.slots, lease_s=self._times.lease_s)
             cancelled = leases.cancellations(connection, self.worker_id) if alive else []
         if not alive:
             self._lost()

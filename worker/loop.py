@@ -130,4 +130,5 @@ def _loop_factory(*, uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop]:
         import uvloop as fast
     except ImportError:
         raise ValueError("the event loop is set to uvloop, which is not installed; run: pip install uvloop") from None
-    return fast.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = fast.new_event_loop
+    return factory

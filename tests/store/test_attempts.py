@@ -160,7 +160,7 @@ def test_a_stale_attempt_changes_nothing_but_its_own_row(engine: Engine) -> None
 
 def end_lease(engine: Engine, worker_id: str) -> None:
     with engine.begin() as connection:
-        leases.renew(connection, worker_id, lease_s=-1.0)
+        leases.renew(connection, worker_id, slots=1, lease_s=-1.0)
 
 
 def test_a_late_answer_completes_its_job_while_nobody_claimed_since(engine: Engine) -> None:

@@ -18,9 +18,9 @@ def register(connection: Connection, worker_id: str, *, name: str, slots: int, l
     connection.execute(insert(workers).values(**row, started_at=now(), lease_until=from_now(lease_s)))
 
 
-def renew(connection: Connection, worker_id: str, *, lease_s: float) -> bool:
+def renew(connection: Connection, worker_id: str, *, slots: int, lease_s: float) -> bool:
     """Renew the lease; False when it was taken back, and every call of the process must end."""
-    statement = update(workers).where(workers.c.id == worker_id).values(lease_until=from_now(lease_s))
+    statement = update(workers).where(workers.c.id == worker_id).values(slots=slots, lease_until=from_now(lease_s))
     return connection.execute(statement).rowcount == 1
 
 

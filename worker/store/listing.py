@@ -45,8 +45,8 @@ class Listing:
     """A database for the command line; every error of it is a CannotRead. Use it in `with`."""
 
     def __init__(self, url: str, *, schema: str | None = None) -> None:
-        self._engine = open_engine(url, schema=schema)
-        self._schema = schema
+        self._engine = open_engine(url, schema=schema, reading=True)
+        self._url, self._schema = url, schema
 
     def __enter__(self) -> Self:
         return self
@@ -66,8 +66,12 @@ class Listing:
 
     def upgrade(self) -> None:
         """Bring the database to the newest migration."""
-        with _sentences():
-            migrate.upgrade(self._engine, schema=self._schema)
+        writer = open_engine(self._url, schema=self._schema)
+        try:
+            with _sentences():
+                migrate.upgrade(writer, schema=self._schema)
+        finally:
+            writer.dispose()
 
     def newest(self, *, limit: int, **wanted: str | None) -> list[dict[str, Any]]:
         """Return the newest jobs with these values of `status`, `batch` or `tenant`, as plain JSON values by column."""
