@@ -99,6 +99,7 @@ async def _read(response: httpx.Response, progress: Progress, deadlines: Deadlin
                 deadlines.expect(Code.idle_timeout, idle_s)
             if progress.is_full:
                 return Code.answer_too_large
+        part = piece = b""  # thousands of silent streams would each hold their last one
         if not settled and progress.is_settled:
             settled = True
             deadlines.expect(Code.idle_timeout, SETTLE_S)

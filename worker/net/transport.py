@@ -155,6 +155,7 @@ class _Body(httpx.AsyncByteStream):
             if not piece:
                 return
             yield piece
+            piece = b""  # thousands of silent streams would each hold their last one
 
     async def aclose(self) -> None:
         connection, self._connection = self._connection, None
