@@ -22,7 +22,7 @@ class Endpoint:
     key: str | None = field(default=None, repr=False)
     connect_s: float = 10.0
     first_byte_s: float = 600.0
-    idle_s: float = 120.0
+    idle_s: float = 300.0
     total_s: float = 600.0
     max_response_bytes: int = 64 * 1024 * 1024
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)

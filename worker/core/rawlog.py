@@ -2,7 +2,7 @@
 
 import zlib
 
-_MEMBER_BYTES = 16 * 1024
+_MEMBER_BYTES = 4 * 1024
 _GZIP = 31
 _FAST, _STORED = 1, 0
 
