@@ -111,7 +111,8 @@ def need(settings: Settings, *names: str) -> None:
         return
     texts = ["AFTERWORD_ENDPOINT_URL" if name == "endpoint" else variable(name) for name in missing]
     verb = "is" if len(texts) == 1 else "are"
-    raise BadSettings((f"{' and '.join(texts)} {verb} not set; set what is missing, or try `afterword dev`.",))
+    listed = " and ".join([", ".join(texts[:-1]), texts[-1]] if texts[1:] else texts)
+    raise BadSettings((f"{listed} {verb} not set; set what is missing, or try `afterword dev`.",))
 
 
 def variable(name: str) -> str:
