@@ -1,0 +1,116 @@
+"""What a claim and a dispatch tick cost with a million rows in the table, divided by what they cost with a thousand.
+
+PostgreSQL answers in a process of its own, so the figure is elapsed time, the best of many rounds; every round is
+rolled back. A tick here is what the dispatcher asks of SQL: the lanes, the best due rows of each, the next start, what
+has expired.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from parts import Parts, load
+from sqlalchemy import Connection, Engine, text
+
+from worker.store import dispatch, leases
+from worker.store.claim import Wish, claim
+from worker.store.engine import open_engine
+
+WORKER = "00000000-0000-4000-8000-000000000001"
+FEW, MANY = 1_000, 1_000_000
+CLAIMED, WINDOW, ROUNDS = 100, 400, 40
+
+INSERT = """
+INSERT INTO afterword_jobs (id, tenant, status, endpoint, priority, run_at, deadline, created_at, max_attempts,
+                            timeout_s, streamed, fingerprint)
+SELECT gen_random_uuid(), :tenant, 'queued', 'default', 5,
+       now() + make_interval(secs => :from_now_s) + n * interval '1 ms',
+       now() + interval '10 days', now(), 5, 600, false, md5(n::text)
+FROM generate_series(1, :rows) AS n
+"""
+BODIES = """
+INSERT INTO afterword_requests (job_id, body)
+SELECT id, '{"model":"m","messages":[{"role":"user","content":"hello"}]}' FROM afterword_jobs WHERE tenant = 'default'
+"""
+LONG_AGO_S, LATER_S = -86_400.0, 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """Rows of lane `default` that are due, and those that stand beside them: how many, when, of which tenant."""
+
+    name: str
+    due: int
+    beside: int = 0
+    beside_from_now_s: float = LONG_AGO_S
+    beside_tenant: str = "default"
+
+
+FILLINGS = (
+    Filling("1,000 due", FEW),
+    Filling("1,000,000 due", MANY),
+    Filling("1,000 due, 1,000,000 not yet due", FEW, MANY, LATER_S),
+    Filling("1,000 due, 1,000,000 due in another lane", FEW, MANY, LONG_AGO_S, "other"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Milliseconds: of one claim among a hundred, of one tick."""
+
+    filling: Filling
+    claim_ms: float
+    tick_ms: float
+    loaded: str
+
+
+def measure(parts: Parts, filling: Filling) -> Costs:
+    with _filled(parts, filling) as engine, engine.connect() as connection:
+        due = text("SELECT id FROM afterword_jobs WHERE tenant = 'default' AND run_at < now() LIMIT 100000")
+        ids = [str(row.id) for row in connection.execute(due)]
+        connection.rollback()
+
+        def claim_some() -> None:
+            claimed = claim(connection, [Wish(job_id, WORKER) for job_id in random.sample(ids, CLAIMED)])
+            assert all(claimed)
+
+        claim_s = _best(connection, claim_some)
+        tick_s = _best(connection, lambda: _tick(connection))
+    return Costs(filling, claim_s / CLAIMED * 1e3, tick_s * 1e3, load())
+
+
+def _tick(connection: Connection) -> None:
+    dispatch.expire(connection)
+    for lane in dispatch.lanes(connection):
+        assert dispatch.due(connection, lane, limit=WINDOW)
+        dispatch.next_start_s(connection, lane)
+
+
+@contextmanager
+def _filled(parts: Parts, filling: Filling) -> Iterator[Engine]:
+    with parts.database("postgresql") as (url, _):
+        engine = open_engine(url)
+        with engine.begin() as connection:
+            leases.register(connection, WORKER, name="bench", slots=200, lease_s=86_400.0)
+            insert = text(INSERT)
+            connection.execute(insert, {"tenant": "default", "rows": filling.due, "from_now_s": LONG_AGO_S})
+            beside = {"tenant": filling.beside_tenant, "rows": filling.beside, "from_now_s": filling.beside_from_now_s}
+            connection.execute(insert, beside)
+            connection.execute(text(BODIES))
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            # What autovacuum does within minutes.
+            connection.execute(text("VACUUM ANALYZE"))
+        yield engine
+        engine.dispose()
+
+
+def _best(connection: Connection, work: Callable[[], None]) -> float:
+    best = float("inf")
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - began)
+        connection.rollback()
+    return best
