@@ -241,7 +241,7 @@ def test_a_worker_without_its_urls_is_told_in_one_sentence() -> None:
         need(read({}), "database_url", "redis_url", "endpoint")
     (error,) = caught.value.errors
     assert error == (
-        "AFTERWORD_DATABASE_URL and AFTERWORD_REDIS_URL and AFTERWORD_ENDPOINT_URL are not set; "
+        "AFTERWORD_DATABASE_URL, AFTERWORD_REDIS_URL and AFTERWORD_ENDPOINT_URL are not set; "
         "set what is missing, or try `afterword dev`."
     )
     need(settings_of(REDIS_URL="redis://h"), "redis_url")

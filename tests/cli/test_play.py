@@ -94,5 +94,5 @@ def test_a_worker_without_settings_says_what_is_missing(tmp_path: Path) -> None:
     with afterword_process("worker", folder=tmp_path) as child:
         assert child.wait(timeout=60) == 1
     output = (tmp_path / "out").read_text()
-    assert "AFTERWORD_DATABASE_URL and AFTERWORD_REDIS_URL and AFTERWORD_ENDPOINT_URL are not set" in output
+    assert "AFTERWORD_DATABASE_URL, AFTERWORD_REDIS_URL and AFTERWORD_ENDPOINT_URL are not set" in output
     assert "Traceback" not in output
