@@ -10,6 +10,7 @@ from sqlalchemy import make_url, text
 from afterword import Afterword
 from tests.flow.system import System, request
 from tests.pool.workers import until
+from worker.store import migrate
 
 
 def test_a_bare_celery_client_submits_and_plain_sql_reads(system: System) -> None:
@@ -155,3 +156,20 @@ def test_many_jobs_by_mixed_doors_are_each_done_once(system: System) -> None:
     with system.engine.connect() as connection:
         total = connection.execute(text("SELECT sum(total_tokens) FROM usage_v1")).scalar()
     assert int(total) == sum(row.total_tokens for row in rows.values())
+
+
+def test_a_worker_serves_a_schema_of_its_own(postgres_system: System) -> None:
+    system = postgres_system
+    migrate.downgrade(system.engine)
+    migrate.upgrade(system.engine, schema="words")
+    with system.engine.begin() as connection:
+        name = connection.engine.url.database
+        connection.execute(text(f'ALTER DATABASE "{name}" SET search_path TO words'))
+    system.engine.dispose()  # what reads by plain names looks there from now on
+    system.start(database_schema="words")
+    with Afterword(redis_url=system.redis_url, database=system.database_url, schema="words") as client:
+        ids = [client.submit(request())]
+        with system.engine.begin() as connection:
+            ids.append(client.enqueue(connection, request()))
+
+        assert [client.wait(job_id, timeout_s=30).text for job_id in ids] == ["You said: hello"] * 2
