@@ -7,7 +7,9 @@ from pathlib import Path
 
 from drain import Drained, drain
 from parts import KEY, ROOT, Parts, request, scalar
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import text
+
+from worker.store.engine import open_engine
 
 FOLDER = ROOT / "ops" / "bench" / "peers"
 CREATE = """CREATE TABLE peer_jobs (
@@ -48,7 +50,7 @@ PEERS = (
 def run(parts: Parts, peer: Peer, venv: Path, *, jobs: int) -> Drained:
     """Drain `jobs` jobs with a peer, on a table of its own."""
     with parts.database("postgresql") as (url, engine):
-        with create_engine(make_url(url).set(drivername="postgresql+psycopg")).begin() as connection:
+        with open_engine(url).begin() as connection:
             connection.execute(text(CREATE))
         environment = {
             "PATH": f"{venv / 'bin'}:/usr/bin:/bin", "PYTHONPATH": str(FOLDER),

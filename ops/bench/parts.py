@@ -168,7 +168,9 @@ class Parts:
         engine = open_engine(url, reading=True)
         count = "SELECT count(*) FROM afterword_workers"
         before = scalar(engine, count)
-        child = self.child([sys.executable, "-m", "celery", "-A", "worker.app", "worker", *flags], _own(changes))
+        child = self.child(
+            [sys.executable, "-m", "celery", "-A", "worker.app", "worker", *flags], child_environment(changes)
+        )
         try:
             until(lambda: child.process.poll() is not None or scalar(engine, count) > before, "the worker's lease")
             if child.process.poll() is not None:
@@ -178,11 +180,11 @@ class Parts:
             child.end()
             engine.dispose()
 
-    def submit(self, jobs: int, body: dict[str, Any]) -> list[str]:
+    def submit(self, jobs: int, body: dict[str, Any], **options: Any) -> list[str]:
         """Push jobs onto `chat.intake` as the producer package writes them, in pipelines; return their ids."""
         ids = []
         for start in range(0, jobs, PUSHED_AT_ONCE):
-            made = [compose(body, {}) for _ in range(min(PUSHED_AT_ONCE, jobs - start))]
+            made = [compose(body, options) for _ in range(min(PUSHED_AT_ONCE, jobs - start))]
             self.redis.lpush(QUEUE, *(celery_message(job_id, words) for job_id, words in made))
             ids += [job_id for job_id, _ in made]
         return ids
@@ -199,10 +201,6 @@ def scalar(engine: Engine, statement: str, **values: Any) -> Any:
 
 def completed(engine: Engine) -> int:
     return int(scalar(engine, "SELECT count(*) FROM afterword_jobs WHERE status = 'completed'"))
-
-
-def _own(changes: dict[str, str]) -> dict[str, str]:
-    return child_environment(changes)
 
 
 @contextmanager
@@ -224,7 +222,7 @@ def parts() -> Iterator[Parts]:
         stack.callback(redis_server.remove)
         arguments = [sys.executable, "-m", "worker.cli", "fake-endpoint", "--port", "0"]
         log = folder / "endpoint.log"
-        endpoint = Child(arguments, _own({}), log)
+        endpoint = Child(arguments, child_environment({}), log)
         stack.callback(endpoint.end)
         said = until(lambda: log.read_text() if endpoint.process.poll() is None else None, "the fake endpoint")
         client = Redis.from_url(redis_server.url)

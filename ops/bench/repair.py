@@ -11,29 +11,27 @@ RUNNING = "SELECT count(*) FROM afterword_jobs WHERE status = 'in_progress'"
 
 
 def flushall(parts: Parts, *, rows: int) -> tuple[float, str]:
-    """Return the seconds from FLUSHALL until all 200 slots are busy with calls begun after it; `rows` rows are queued.
+    """Return the seconds from the first slot that falls free after a FLUSHALL until all slots are busy again.
 
-    That contains up to one second in which the calls under way end, since a call takes one second.
+    All slots hold calls of four seconds when Redis is emptied; the `rows` rows queued behind them are calls that stay.
     """
     with parts.database("postgresql") as (url, engine):
         with parts.worker(url, "-Q", "chat.intake"):
-            parts.submit(rows, request(1.0))
-            until(lambda: scalar(engine, QUEUED) == rows, "all rows")
+            parts.submit(SLOTS, request(4.0), priority=0)
+            parts.submit(rows, request(120.0))
+            until(lambda: scalar(engine, QUEUED) == SLOTS + rows, "all rows")
         parts.redis.flushall()
-        with parts.worker(url, concurrency=SLOTS):
-            until(lambda: parts.endpoint_stats()["in_flight"] == SLOTS, "all slots busy", every_s=0.01)
-            before = parts.endpoint_stats()["requests"]
-            began = time.perf_counter()
+        with parts.worker(url, concurrency=SLOTS) as worker:
+            first = parts.endpoint_stats()["requests"]
+            until(lambda: parts.endpoint_stats()["requests"] - first == SLOTS, "all slots busy", every_s=0.01)
             parts.redis.flushall()
-            until(lambda: _refilled(parts, before), "all slots busy after the flush", every_s=0.01)
+            until(lambda: parts.endpoint_stats()["in_flight"] < SLOTS, "a free slot", every_s=0.005)
+            began = time.perf_counter()
+            until(lambda: parts.endpoint_stats()["requests"] - first == 2 * SLOTS, "all slots busy again", every_s=0.01)
             took = time.perf_counter() - began
+            worker.end(kill=True)
     parts.redis.flushall()
     return took, load()
-
-
-def _refilled(parts: Parts, before: int) -> bool:
-    stats = parts.endpoint_stats()
-    return stats["requests"] - before >= SLOTS and stats["in_flight"] == SLOTS
 
 
 def sigkill(parts: Parts) -> tuple[float, str]:
