@@ -216,6 +216,7 @@ def _tables(postgres: bool) -> None:
 def _indexes() -> None:
     for name, columns, where, unique in (
         ("due", ["endpoint", "tenant", "priority", "run_at"], "status = 'queued'", False),
+        ("start", ["run_at"], "status = 'queued'", False),
         ("deadline", ["deadline"], "status IN ('queued', 'in_progress')", False),
         ("held", ["worker_id"], "status = 'in_progress'", False),
         ("key", ["tenant", "idempotency_key"], "owns_key", True),

@@ -1,22 +1,34 @@
 """DISPATCH: the best due rows of each lane, what waits, and what is over."""
 
-from sqlalchemy import Engine
+from collections.abc import Callable
+from typing import Any
 
-from tests.store.made import accept_all, entry, job, one, rows
-from worker.store import dispatch
+import pytest
+from sqlalchemy import Connection, Engine, event, text, update
 
-LANE = ("default", "default")
+from tests.store.made import accept_all, entry, job, one, rows, worker
+from worker.store import dispatch, leases
+from worker.store.clock import POSTGRESQL_NOW, SQLITE_NOW, from_now
+from worker.store.dispatch import FIRST, Lane
+from worker.store.engine import open_engine
+from worker.store.tables import jobs
+
+LANE = Lane("default", "default", (0, 5, 9))
 
 
-def due(engine: Engine, lane: tuple[str, str] = LANE, *, limit: int = 10) -> list[str]:
+def due(engine: Engine, lane: Lane = LANE, *, limit: int = 10) -> list[str]:
     with engine.begin() as connection:
         return [row.job_id for row in dispatch.due(connection, lane, limit=limit)]
 
 
 def test_lanes_are_the_pairs_that_have_queued_rows(engine: Engine) -> None:
     accept_all(engine, *(entry(job(tenant=tenant)) for tenant in ("b", "a", "b", "c")), entry(job(request={})))
+    accept_all(engine, entry(job(tenant="b", priority=1)))
     with engine.begin() as connection:
-        assert dispatch.lanes(connection) == [("default", "a"), ("default", "b"), ("default", "c")]
+        found, on = dispatch.lanes(connection)
+
+    assert found == [("default", "a", (5,)), ("default", "b", (1, 5)), ("default", "c", (5,))]
+    assert on == FIRST
 
 
 def test_due_rows_come_by_priority_and_then_by_age(engine: Engine) -> None:
@@ -38,15 +50,55 @@ def test_a_due_row_names_the_attempt_its_claim_will_give_it(engine: Engine) -> N
     assert (row.attempt, row.priority) == (1, 5)
 
 
-def test_the_next_start_is_known_in_seconds(engine: Engine) -> None:
+def test_a_due_row_tells_for_how_long_it_has_been_due(engine: Engine) -> None:
+    accept_all(engine, entry())
     with engine.begin() as connection:
-        assert dispatch.next_start_s(connection, LANE) is None
-    accept_all(engine, entry(job(not_before="2999-01-01T00:00:00Z")), entry())
+        connection.execute(update(jobs).values(run_at=from_now(-3600.0)))
+        (row,) = dispatch.due(connection, LANE, limit=10)
+
+    assert 3599 < row.age_s < 3700
+
+
+def test_a_start_in_the_year_one_is_due_wherever_the_database_lives(postgresql_url: str) -> None:
+    admin = open_engine(postgresql_url)
+    with admin.begin() as connection:
+        connection.execute(text(f"ALTER DATABASE \"{admin.url.database}\" SET timezone = 'America/New_York'"))
+    admin.dispose()
+    engine = open_engine(postgresql_url)
+    accept_all(engine, entry())
     with engine.begin() as connection:
-        wait_s = dispatch.next_start_s(connection, LANE)
+        connection.execute(text("UPDATE afterword_jobs SET run_at = '0001-01-01T00:00:00Z'"))
+
+    assert len(due(engine)) == 1
+    engine.dispose()
+
+
+def test_a_round_over_the_lanes_begins_where_the_last_one_ended(engine: Engine) -> None:
+    accept_all(engine, *(entry(job(tenant=tenant)) for tenant in "abcd"), entry(job(tenant="b", priority=9)))
+    seen, place = [], FIRST
+    with engine.begin() as connection:
+        for _ in range(3):
+            found, place = dispatch.lanes(connection, after=place, limit=2)
+            seen.append([(lane.tenant, lane.priorities) for lane in found])
+        everything, on = dispatch.lanes(connection, after=("default", "b", 5), limit=9)
+
+    assert seen == [[("a", (5,)), ("b", (5,))], [("b", (9,)), ("c", (5,))], [("d", (5,)), ("a", (5,))]]
+    assert [(lane.tenant, lane.priorities) for lane in everything] == [
+        ("b", (5, 9)), ("c", (5,)), ("d", (5,)), ("a", (5,)),
+    ]  # fmt: skip
+    assert on == FIRST
+
+
+def test_the_next_start_of_all_lanes_is_known_in_seconds(engine: Engine) -> None:
+    with engine.begin() as connection:
+        assert dispatch.next_start_s(connection) is None
+    for start in ("2999-01-01T00:00:00Z", "2998-01-01T00:00:00Z"):
+        accept_all(engine, entry(job(not_before=start, deadline="3000-01-01T00:00:00Z", tenant=start)), entry())
+    with engine.begin() as connection:
+        wait_s = dispatch.next_start_s(connection)
 
     assert wait_s is not None
-    assert wait_s > 9e9
+    assert 9e9 < wait_s < 971.5 * 365.25 * 86_400
 
 
 def test_queued_jobs_past_their_deadline_end_and_others_do_not(engine: Engine) -> None:
@@ -59,3 +111,93 @@ def test_queued_jobs_past_their_deadline_end_and_others_do_not(engine: Engine) -
     row = one(engine, "SELECT id, error_code, cursor FROM jobs_v1 WHERE status = 'expired'")
     assert (str(row.id), row.error_code, row.cursor) == (over.job.id, "expired", 1)
     assert len(rows(engine, "SELECT 1 FROM jobs_v1 WHERE status = 'queued'")) == 1
+
+
+def test_a_leader_that_steps_down_is_followed_at_once(engine: Engine) -> None:
+    first, second = worker(engine), worker(engine)
+
+    def leads(worker_id: str) -> bool:
+        with engine.begin() as connection:
+            return leases.lead(connection, worker_id, name="dispatch", lease_s=60.0)
+
+    assert leads(first)
+    with engine.begin() as connection:
+        dispatch.step_down(connection, second, name="dispatch")
+    assert not leads(second), "who does not lead gives nothing up"
+    with engine.begin() as connection:
+        dispatch.step_down(connection, first, name="dispatch")
+
+    assert leads(second)
+
+
+FILL = """
+INSERT INTO afterword_jobs (id, tenant, status, endpoint, priority, run_at, deadline, created_at, max_attempts,
+                            timeout_s, streamed, fingerprint)
+WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000)
+SELECT {id}, 'default', 'queued', 'default', 5, {now} + {second} * (n - 10), {now} + {second} * 86400, {now}, 5, 60,
+       false, 'x' FROM n
+"""
+ID = "printf('00000000-0000-4000-8000-%012d', n)"
+READS: list[tuple[Callable[[Connection], Any], str]] = [
+    (lambda connection: dispatch.due(connection, LANE, limit=20), "run_at"),
+    (dispatch.next_start_s, "run_at"),
+    (dispatch.expire, "deadline"),
+    (lambda connection: dispatch.lanes(connection, after=("default", "a", 0)), "endpoint"),
+]
+
+
+def filled(engine: Engine) -> None:
+    """Put in thousands of rows that wait, so that reading them all is a bad plan, and let the planner know."""
+    postgresql = engine.dialect.name == "postgresql"
+    values = ("gen_random_uuid()", POSTGRESQL_NOW, "interval '1 s'") if postgresql else (ID, SQLITE_NOW, "1000000")
+    with engine.begin() as connection:
+        connection.execute(text(FILL.format(id=values[0], now=values[1], second=values[2])))
+        connection.execute(text("ANALYZE afterword_jobs"))
+
+
+def plan(engine: Engine, read: Callable[[Connection], Any]) -> str:
+    """Return how the database does the first statement of `read`, by its own account."""
+    seen: list[tuple[str, Any]] = []
+
+    def see(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        if statement.startswith("SELECT"):
+            seen.append((statement, parameters))
+
+    word = "EXPLAIN" if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
+    with engine.begin() as connection:
+        event.listen(connection, "before_cursor_execute", see)
+        read(connection)
+        statement, parameters = seen[0]
+        lines = connection.exec_driver_sql(f"{word} {statement}", parameters).all()
+        connection.rollback()
+    return "\n".join(str(line[-1]) for line in lines)
+
+
+@pytest.mark.parametrize(("read", "column"), READS, ids=["due", "next_start", "expire", "lanes"])
+def test_an_index_range_ends_at_the_present_on_postgresql(
+    postgresql_url: str, read: Callable[[Connection], Any], column: str
+) -> None:
+    engine = open_engine(postgresql_url)
+    filled(engine)
+
+    lines = plan(engine, read).splitlines()
+
+    assert any("Index Cond" in line and column in line for line in lines), lines
+    assert not any("Filter" in line and column in line for line in lines), lines
+    assert not any("Seq Scan on" in line for line in lines), lines
+    engine.dispose()
+
+
+@pytest.mark.parametrize(("read", "column"), READS, ids=["due", "next_start", "expire", "lanes"])
+def test_an_index_range_ends_at_the_present_on_sqlite(
+    sqlite_url: str, read: Callable[[Connection], Any], column: str
+) -> None:
+    engine = open_engine(sqlite_url)
+    filled(engine)
+
+    lines = [line for line in plan(engine, read).splitlines() if "afterword_jobs" in line]
+
+    assert lines
+    assert all("USING INDEX" in line or "USING COVERING INDEX" in line for line in lines), lines
+    assert all(column in line and ("<" in line or ">" in line) for line in lines), lines
+    engine.dispose()

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Float, bindparam, cast
+from sqlalchemy import Float, ScalarSelect, bindparam, cast, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
@@ -78,3 +78,12 @@ def _until_sqlite(element: seconds_until, compiler: Any, **options: Any) -> str:
 def from_now(seconds: float | ColumnElement[float]) -> shifted:
     """The instant `seconds` from now."""
     return shifted(now(), seconds)
+
+
+def present() -> ScalarSelect[datetime]:
+    """The present instant as a value read once a statement, for conditions that end an index range.
+
+    PostgreSQL calls a volatile function, as clock_timestamp() is, anew for each row, and so never uses one as the bound
+    of an index scan; a scalar subquery of it is such a bound. (PostgreSQL manual, 38.7 Function Volatility Categories.)
+    """
+    return select(now()).scalar_subquery()

@@ -91,6 +91,11 @@ jobs = Table(
         "afterword_jobs_due", "endpoint", "tenant", "priority", "run_at",
         postgresql_where=text("status = 'queued'"), sqlite_where=text("status = 'queued'"),
     ),
+    # The next start of all lanes: when the dispatcher must look again.
+    Index(
+        "afterword_jobs_start", "run_at",
+        postgresql_where=text("status = 'queued'"), sqlite_where=text("status = 'queued'"),
+    ),
     # Expiry: what passed its deadline, behind however many better rows.
     Index(
         "afterword_jobs_deadline", "deadline",

@@ -1,0 +1,227 @@
+"""The dispatcher on a real Redis and a real database: what one part's failure does to the others, and fair shares."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text, update
+
+from tests.pool.workers import until
+from tests.store.made import accept_all, entry, job, one, rows, worker
+from worker import dispatcher
+from worker.dispatcher import Dispatcher
+from worker.lease import Lease, Times
+from worker.nudge import connect, read_window
+from worker.store import leases
+from worker.store.claim import Wish, claim
+from worker.store.clock import from_now, now
+from worker.store.engine import open_engine
+from worker.store.tables import jobs, workers
+
+SLOTS = 5
+AWAY = "redis://127.0.0.1:1/0"
+Make = Callable[..., Dispatcher]
+
+
+LONG = Times(30.0, 0.1)
+
+
+def leased(engine: Engine, times: Times = LONG) -> Lease:
+    return Lease(
+        engine, times, name="test", slots=SLOTS, on_lost=lambda: None, on_cancel=lambda ids: None,
+        ticked_at=lambda: None,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def make(engine: Engine, redis_url: str) -> Iterator[Make]:
+    """Return what starts a dispatcher whose own lease is always old enough to end others'."""
+    made: list[tuple[Dispatcher, Lease, Any]] = []
+
+    def start(url: str = redis_url, **options: Any) -> Dispatcher:
+        lease, redis = leased(engine), connect(url)
+        lease.start()
+        started = Dispatcher(engine, redis, lease, **{"tick_s": 0.05, "lease_s": 0.0, **options})
+        made.append((started, lease, redis))
+        started.start()
+        return started
+
+    yield start
+    for started, lease, redis in made:
+        started.stop()
+        lease.stop()
+        redis.close()
+
+
+def orphaned(engine: Engine, count: int = 1) -> None:
+    """Make jobs that are held by a worker whose lease has ended."""
+    dead = worker(engine)
+    accepted = accept_all(engine, *(entry() for _ in range(count)))
+    with engine.begin() as connection:
+        assert all(claim(connection, [Wish(str(each.job_id), dead) for each in accepted]))
+        connection.execute(update(workers).where(workers.c.id == dead).values(lease_until=now()))
+
+
+def status(engine: Engine, job_id: str) -> str:
+    return str(one(engine, "SELECT status FROM jobs_v1 WHERE id = :id", id=job_id).status)
+
+
+def standing(redis_url: str) -> list[str]:
+    """Return the job ids whose nudges stand in Redis."""
+    redis = connect(redis_url)
+    found = [nudge.decode().partition(".")[0] for nudge in read_window(redis, "chat.run")]
+    redis.close()
+    return found
+
+
+def test_a_redis_that_is_away_stops_neither_expiry_nor_take_back(engine: Engine, make: Make) -> None:
+    over = entry(job(deadline="2020-01-01T00:00:00Z"))
+    accept_all(engine, over)
+    orphaned(engine)
+
+    make(AWAY)
+
+    until(lambda: status(engine, over.job.id) == "expired", what="expiry")
+    until(lambda: not rows(engine, "SELECT 1 FROM jobs_v1 WHERE status = 'in_progress'"), what="take-back")
+
+
+def test_a_failing_chore_stops_nothing_else(engine: Engine, redis_url: str, make: Make) -> None:
+    ran = threading.Event()
+
+    def fail() -> None:
+        raise ValueError("a foreign entry")
+
+    waiting = entry()
+    accept_all(engine, waiting)
+
+    make(chores=(fail, ran.set), own_chores=(fail,))
+
+    until(lambda: standing(redis_url) == [waiting.job.id], what="the nudge")
+    assert ran.wait(10)
+
+
+def test_all_jobs_of_a_dead_worker_are_taken_back_in_one_tick(engine: Engine, make: Make) -> None:
+    orphaned(engine, 2 * dispatcher.TAKE_BACK_BATCH + 1)
+
+    make(tick_s=60.0)
+
+    until(lambda: not rows(engine, "SELECT 1 FROM jobs_v1 WHERE status = 'in_progress'"), what="take-back")
+
+
+def test_every_lane_has_its_share_of_the_window(engine: Engine, redis_url: str, make: Make) -> None:
+    accept_all(engine, *(entry(job(tenant="deep")) for _ in range(50)))
+    late = [entry(job(tenant=tenant)) for tenant in ("a", "b", "c") for _ in range(2)]
+    accept_all(engine, *late)
+
+    make()
+
+    until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
+    assert len({entry.job.id for entry in late} & set(standing(redis_url))) >= 3
+
+
+def test_what_shallow_lanes_leave_goes_to_the_deep_one(engine: Engine, redis_url: str, make: Make) -> None:
+    accept_all(engine, *(entry(job(tenant="deep")) for _ in range(50)))
+    few = [entry(job(tenant=f"t{number}", priority=0)) for number in range(3)]
+    accept_all(engine, *few)
+
+    make()
+
+    until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
+    assert {entry.job.id for entry in few} <= set(standing(redis_url))
+
+
+def test_more_lanes_than_a_tick_visits_are_visited_in_turn(
+    engine: Engine, redis_url: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher.dispatch, "RANGES_A_TICK", 2)
+    made = [entry(job(tenant=f"t{number}")) for number in range(7)]
+    accept_all(engine, *made)
+
+    make()
+
+    until(lambda: set(standing(redis_url)) == {entry.job.id for entry in made}, what="every lane's nudge")
+
+
+def test_a_job_that_becomes_due_is_found_by_its_start_and_not_by_the_tick(
+    engine: Engine, redis_url: str, make: Make
+) -> None:
+    waiting = entry()
+    accept_all(engine, waiting)
+    with engine.begin() as connection:
+        connection.execute(update(jobs).values(run_at=from_now(1.0)))
+
+    make(tick_s=600.0)
+
+    until(lambda: standing(redis_url) == [waiting.job.id], what="the nudge")
+
+
+def test_waking_without_end_leaves_pauses(make: Make) -> None:
+    ticks: list[float] = []
+
+    def count() -> None:
+        ticks.append(time.monotonic())
+
+    made = make(tick_s=600.0, chores=(count, lambda: made.wake()))
+    until(lambda: len(ticks) > 10, what="eleven ticks")
+
+    assert ticks[10] - ticks[0] >= 10 * dispatcher.SHORTEST_S
+
+
+def test_a_stopped_dispatcher_is_followed_at_once(engine: Engine, make: Make) -> None:
+    led, other = threading.Event(), worker(engine)
+    first = make(chores=(led.set,))
+    assert led.wait(10)
+
+    first.stop()
+
+    with engine.begin() as connection:
+        assert leases.lead(connection, other, name="dispatch", lease_s=5.0)
+
+
+def test_a_tick_ends_where_the_leadership_was_lost(engine: Engine, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "LEADER_LEASE_S", 0.0)
+    monkeypatch.setattr(dispatcher, "LEADER_BEAT_S", 0.0)
+    other, lost, after = worker(engine), threading.Event(), []
+
+    def lose() -> None:
+        with engine.begin() as connection:
+            assert leases.lead(connection, other, name="dispatch", lease_s=600.0)
+        lost.set()
+
+    ticks: list[None] = []
+    make(chores=(lose, lambda: after.append(1)), own_chores=(lambda: ticks.append(None),))
+    assert lost.wait(10)
+    seen = len(ticks)
+
+    until(lambda: len(ticks) > seen + 2, what="two more ticks")
+    assert after == []
+
+
+def test_a_stall_of_the_database_ends_no_lease(postgresql_url: str, redis_url: str) -> None:
+    engine = open_engine(postgresql_url)
+    lease, held = leased(engine, Times(1.0, 0.1)), leased(engine, Times(1.0, 0.1))
+    lease.start(), held.start()
+    (accepted,) = accept_all(engine, entry())
+    with engine.begin() as connection:
+        assert all(claim(connection, [Wish(str(accepted.job_id), held.worker_id)]))
+    until(lambda: lease.unbroken_s() > 1.0, what="a lease without a gap")
+    ticks: list[None] = []
+    made = Dispatcher(
+        engine, connect(redis_url), lease, tick_s=0.05, lease_s=1.0, own_chores=(lambda: ticks.append(None),)
+    )
+    made.start()
+    until(lambda: ticks, what="a tick")
+
+    # A lock that all statements on the table wait for: a stall that raises nothing.
+    with engine.begin() as stalled:
+        stalled.execute(text("LOCK TABLE afterword_workers IN ACCESS EXCLUSIVE MODE"))
+        until(lambda: lease.unbroken_s() == 0.0, what="the lease knows of the gap")
+    seen = len(ticks)
+    until(lambda: len(ticks) > seen + 2 and lease.unbroken_s() > 1.0, what="ticks under a lease without a gap")
+
+    assert status(engine, str(accepted.job_id)) == "in_progress"
+    for part in (made, lease, held):
+        part.stop()
+    engine.dispose()
