@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import IntegrityError
 
+from tests.store.made import worker
+from tests.store.test_attempts import completed, started
 from worker.store.batcher import Batcher, BatcherClosed
+from worker.store.engine import describe, open_engine
+from worker.store.record import record
 
 BAD = 13
 sizes: list[int] = []
@@ -105,3 +110,57 @@ def test_closing_writes_what_waits_and_takes_nothing_more(engine: Engine) -> Non
     assert [future.result(0) for future in futures] == [0, 2, 4, 6, 8]
     with pytest.raises(BatcherClosed):
         made.put(add, 6)
+
+
+def nothing(connection: Connection, items: Sequence[Any]) -> list[None]:
+    return [None] * len(items)
+
+
+def sleep_a_second(connection: Connection, items: Sequence[Any]) -> list[None]:
+    connection.execute(text("SELECT pg_sleep(1)"))
+    return [None] * len(items)
+
+
+def test_a_statement_that_times_out_holds_nobody_up(postgresql_url: str) -> None:
+    plain = open_engine(postgresql_url)
+    with plain.begin() as connection:
+        connection.execute(text(f"ALTER DATABASE \"{plain.url.database}\" SET statement_timeout = '200ms'"))
+    plain.dispose()
+    engine = open_engine(postgresql_url)
+    batcher = Batcher(engine)
+    slow = batcher.put(sleep_a_second, 1)
+    batcher.start()
+
+    batcher.put(nothing, 2).result(20)
+
+    assert not slow.done()
+    batcher.close(timeout_s=0)
+    engine.dispose()
+
+
+def test_a_row_somebody_left_locked_holds_up_its_own_write_only(postgresql_url: str) -> None:
+    engine = open_engine(postgresql_url)
+    mine = worker(engine)
+    locked, free = started(engine, mine), started(engine, mine)
+    batcher = Batcher(engine)
+    with engine.connect() as console:
+        console.execute(text("SELECT 1 FROM afterword_jobs WHERE id = :id FOR UPDATE"), {"id": locked.job_id})
+        batcher.start()
+        waits = batcher.put(record, completed(locked))
+
+        assert batcher.put(record, completed(free)).result(30) is True
+        assert not waits.done()
+        console.rollback()
+    assert waits.result(30) is True
+    batcher.close(timeout_s=10)
+    engine.dispose()
+
+
+def test_no_error_of_the_database_quotes_what_was_written(engine: Engine) -> None:
+    with pytest.raises(IntegrityError) as caught, engine.begin() as connection:
+        for _ in range(2):
+            statement = text("INSERT INTO afterword_requests (job_id, body) VALUES (:id, :body)")
+            connection.execute(statement, {"id": "00000000-0000-4000-8000-000000000000", "body": b"the prompt"})
+
+    assert "the prompt" not in str(caught.value)
+    assert "the prompt" not in repr(describe(caught.value))

@@ -2,7 +2,8 @@
 
 The event loop awaits `submit(function, item)`; the thread takes all that has arrived, calls each store function once
 with its list of items, and commits once. One bad item never fails its neighbours: when a transaction fails, its items
-are done again one by one. While the database is away the thread waits, and what it holds is kept.
+are done again one by one. Only an item whose own data is refused fails. While the database is away the thread waits;
+an item that another transaction stands in the way of is done again later, alone, and everything is kept meanwhile.
 """
 
 import asyncio
@@ -17,14 +18,14 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection, Engine
 
-from worker.store.engine import is_away, is_busy
+from worker.store.engine import describe, is_away, is_busy, is_refused
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 StoreFunction = Callable[[Connection, Sequence[Item]], list[Result]]
 
-AWAY_S = (0.1, 5.0)  # first and longest pause while the database is away
-BUSY_TRIES = 5
+AWAY_S = (0.1, 5.0)  # first and longest pause before something is done again
+BUSY_TRIES = 3
 
 log = structlog.get_logger()
 
@@ -53,6 +54,8 @@ class _Write:
     item: Any
     size: int
     future: "Future[Any]" = field(default_factory=Future)
+    due_at: float = 0.0  # monotonic; after a failure that says nothing against the item
+    pause_s: float = AWAY_S[0]
 
 
 class Batcher:
@@ -63,6 +66,7 @@ class Batcher:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._waiting: deque[_Write] = deque()
+        self._postponed: list[_Write] = []
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="afterword-writer", daemon=True)
@@ -102,17 +106,20 @@ class Batcher:
                 self._write(batch)
             except Exception as error:
                 # A defect in the writer itself: its callers learn of it, the thread goes on.
-                log.exception("writer.failed", items=len(batch))
+                log.error("writer.failed", items=len(batch), **describe(error))
                 for write in batch:
                     if not write.future.done():
                         write.future.set_exception(error)
 
     def _take(self) -> list[_Write]:
         with self._changed:
-            while not self._waiting:
-                if self._closing:
+            while not self._waiting and not (ready := self._ready()):
+                if self._closing and not self._postponed:
                     return []
-                self._changed.wait()
+                self._changed.wait(self._patience_s())
+            if not self._waiting or (ready := self._ready()):
+                self._postponed.remove(ready[0])
+                return [ready[0]]
             batch = [self._waiting.popleft()]
             size = batch[0].size
             while self._waiting and len(batch) < self._max_items and size + self._waiting[0].size <= self._max_bytes:
@@ -120,19 +127,35 @@ class Batcher:
                 size += batch[-1].size
             return batch
 
+    def _ready(self) -> list[_Write]:
+        return [write for write in self._postponed if write.due_at <= time.monotonic()]
+
+    def _patience_s(self) -> float | None:
+        soonest = min((write.due_at for write in self._postponed), default=None)
+        return None if soonest is None else max(0.0, soonest - time.monotonic())
+
     def _write(self, batch: list[_Write]) -> None:
         try:
             results = self._transaction(batch)
         except Exception as error:
-            if len(batch) == 1:
+            if len(batch) > 1:
+                log.warning("writer.batch_split", items=len(batch), **describe(error))
+                for write in batch:
+                    self._write([write])
+            elif is_refused(error):
                 batch[0].future.set_exception(error)
-                return
-            log.warning("writer.batch_split", items=len(batch), error=type(error).__name__)
-            for write in batch:
-                self._write([write])
+            else:
+                self._postpone(batch[0], error)
             return
         for write, result in results:
             write.future.set_result(result)
+
+    def _postpone(self, write: _Write, error: Exception) -> None:
+        log.warning("writer.postponed", pause_s=write.pause_s, **describe(error))
+        write.due_at = time.monotonic() + write.pause_s
+        write.pause_s = min(write.pause_s * 2, AWAY_S[1])
+        with self._changed:
+            self._postponed.append(write)
 
     def _transaction(self, batch: list[_Write]) -> list[tuple[_Write, Any]]:
         """Do the batch in one transaction; wait while the database is away, do it again when another was in the way."""
@@ -143,8 +166,8 @@ class Batcher:
                     return _call(connection, batch)
             except Exception as error:
                 if is_away(error):
-                    log.warning("database.away", items=len(batch), pause_s=pause_s)
-                elif is_busy(error) and tries < BUSY_TRIES:
+                    log.warning("database.away", items=len(batch), pause_s=pause_s, **describe(error))
+                elif is_busy(error) and tries < BUSY_TRIES and len(batch) > 1:
                     tries += 1
                 else:
                     raise
@@ -157,7 +180,8 @@ def _call(connection: Connection, batch: list[_Write]) -> list[tuple[_Write, Any
     for write in batch:
         groups.setdefault(write.function, []).append(write)
     results: list[tuple[_Write, Any]] = []
-    for function, writes in groups.items():
+    # By name: claims before records, whose last step locks the counter of finished jobs until the commit.
+    for function, writes in sorted(groups.items(), key=lambda group: group[0].__name__):
         values = function(connection, [write.item for write in writes])
         results.extend(zip(writes, values, strict=True))
     return results

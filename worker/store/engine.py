@@ -1,18 +1,23 @@
 """The connection to the database: one engine a process, set up so that both databases keep the same promises."""
 
 import sqlite3
+import traceback
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 SQLITE_MINIMUM = (3, 38, 0)
-# PostgreSQL's classes of "not now": connection, insufficient resources, operator intervention (shut down, starting up).
-_POSTGRESQL_AWAY = ("08", "53", "57")
-# Serialisation failure, deadlock.
-_POSTGRESQL_BUSY = ("40001", "40P01")
-_SQLITE_AWAY = ("unable to open", "disk I/O error", "disk is full")
+# PostgreSQL's "not now": connection (08), resources (53), shutting down (57P), who we are (28), gone (3D000), read-only
+# after a failover (25006), a permission somebody is changing (42501).
+_POSTGRESQL_AWAY = ("08", "53", "57P", "28", "3D000", "25006", "42501")
+# Serialisation failure, deadlock, lock timeout, statement timeout: another transaction was in the way.
+_POSTGRESQL_BUSY = ("40001", "40P01", "55P03", "57014")
+_SQLITE_AWAY = ("unable to open", "disk I/O error", "disk is full", "readonly database")
+# A row that a person left locked in a console must not hold up all the others.
+_LOCK_WAIT = "SET LOCAL lock_timeout = '2s'"
 
 
 class UnusableDatabase(RuntimeError):
@@ -32,7 +37,7 @@ def open_engine(url: str, *, schema: str | None = None, reading: bool = False) -
             raise UnusableDatabase(f"the schema is {schema!r}, but SQLite has no schemas; unset it or use PostgreSQL")
         engine = _open_sqlite(address, begin="BEGIN" if reading else "BEGIN IMMEDIATE")
     elif backend == "postgresql":
-        engine = _open_postgresql(address)
+        engine = _open_postgresql(address, reading=reading)
     else:
         raise UnusableDatabase(f"the database is {backend!r}; use sqlite:///… or postgresql://…")
     return engine.execution_options(schema_translate_map={None: schema}) if schema else engine
@@ -41,6 +46,7 @@ def open_engine(url: str, *, schema: str | None = None, reading: bool = False) -
 def _open_sqlite(address: URL, *, begin: str) -> Engine:
     engine = create_engine(
         address,
+        hide_parameters=True,
         connect_args={"check_same_thread": False, "timeout": 30.0},
     )
 
@@ -61,11 +67,15 @@ def _open_sqlite(address: URL, *, begin: str) -> Engine:
     return engine
 
 
-def _open_postgresql(address: URL) -> Engine:
-    return create_engine(
+def _open_postgresql(address: URL, *, reading: bool) -> Engine:
+    engine = create_engine(
         address.set(drivername="postgresql+psycopg"),
         pool_size=8,
         max_overflow=8,
+        # Not what a role's default may say: after a conflict we must see what the other one committed.
+        isolation_level="READ COMMITTED",
+        # Prompts and answers are parameters, and parameters stand in the texts of errors.
+        hide_parameters=True,
         # JSON travels as the text that core.clean made.
         json_serializer=_as_text,
         json_deserializer=_as_text,
@@ -79,6 +89,14 @@ def _open_postgresql(address: URL) -> Engine:
             "tcp_user_timeout": 20_000,
         },
     )
+    if not reading:
+
+        @event.listens_for(engine, "begin")
+        def _bound_locks(connection: Connection) -> None:
+            if not connection.connection.dbapi_connection.autocommit:  # type: ignore[union-attr]
+                connection.exec_driver_sql(_LOCK_WAIT)
+
+    return engine
 
 
 def _as_text(text: str | bytes) -> str:
@@ -86,22 +104,48 @@ def _as_text(text: str | bytes) -> str:
 
 
 def is_away(error: BaseException) -> bool:
-    """Say whether the database could not be reached or is shutting down, so that waiting is the remedy."""
+    """Say whether the database cannot be reached, or will not take writes now, so that waiting is the remedy."""
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:
         return True
-    if not isinstance(error, OperationalError):
-        return False
     if isinstance(error.orig, sqlite3.Error):
         return any(text in str(error.orig) for text in _SQLITE_AWAY)
+    state = sqlstate(error)
     # No state at all: libpq could not connect.
-    state = getattr(error.orig, "sqlstate", None)
-    return state is None or state[:2] in _POSTGRESQL_AWAY
+    return isinstance(error, OperationalError) if state is None else state.startswith(_POSTGRESQL_AWAY)
 
 
 def is_busy(error: BaseException) -> bool:
     """Say whether another transaction was in the way, so that the same work may succeed when done again."""
     if not isinstance(error, DBAPIError):
         return False
-    return getattr(error.orig, "sqlstate", None) in _POSTGRESQL_BUSY or "is locked" in str(error.orig)
+    return sqlstate(error) in _POSTGRESQL_BUSY or "is locked" in str(error.orig)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Say whether the data itself, or our own code, is at fault: the same work will fail the same way."""
+    if not isinstance(error, DBAPIError):
+        return True
+    state = sqlstate(error) or ""
+    # 54: larger than the database can hold.
+    return isinstance(error, DataError | IntegrityError) or state.startswith("54")
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    """Return PostgreSQL's five-character code of an error."""
+    state = getattr(error.orig, "sqlstate", None)
+    return state if isinstance(state, str) else None
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """Return what a log line may say of an error: where it was raised, never its text where that quotes data.
+
+    PostgreSQL's DETAIL and CONTEXT hold rows, and rows hold prompts.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    places = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+    told: dict[str, Any] = {"error": type(error).__name__, "where": places}
+    if isinstance(error, DBAPIError):
+        return told | {"sqlstate": sqlstate(error), "driver": type(error.orig).__name__}
+    return told | {"message": str(error)}
