@@ -1,12 +1,12 @@
 """Turns what came of a call into what is written of it: the attempt's end, the job's move, the answer's columns."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from worker.core.answer import columns, has_output
 from worker.core.clean import clean_json, clean_text
-from worker.core.failure import Failure
+from worker.core.failure import Code, Failure, failure
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
 from worker.core.retry import Give_up, Hold, Retry, decide
 from worker.core.usage import Usage, normalise
@@ -32,15 +32,17 @@ CANCELLED = End(CANCEL, Outcome.cancelled)
 LOST = End(None, Outcome.unknown)
 
 
-def released(reply: Reply) -> End:
-    """The end of a call that a stopping worker gives back."""
-    return End(RELEASE, Outcome.unknown if reply.sent else Outcome.released, counts=reply.sent)
+def released(got: Claim, reply: Reply) -> End:
+    """Return the end of a call that a stopping worker gives back; a request it sent is one of the budget's."""
+    if not reply.sent:
+        return End(RELEASE, Outcome.released, counts=False)
+    return End(FAIL if got.attempts_used >= got.max_attempts else RELEASE, Outcome.unknown)
 
 
-def follows(got: Claim, failure: Failure, reply: Reply, *, jitter: float) -> End:
+def follows(got: Claim, found: Failure, reply: Reply, *, jitter: float) -> End:
     """Return what follows a failed attempt: another, a pause of the endpoint, or the end."""
     left_s = got.left_s - reply.elapsed_s
-    step = decide(failure, used=got.attempts_used, max_attempts=got.max_attempts, left_s=left_s, jitter=jitter)
+    step = decide(found, used=got.attempts_used, max_attempts=got.max_attempts, left_s=left_s, jitter=jitter)
     match step:
         case Retry(delay_s):
             return End(RETRY, Outcome.failed, reply.sent, delay_s, "retry")
@@ -52,9 +54,6 @@ def follows(got: Claim, failure: Failure, reply: Reply, *, jitter: float) -> End
 
 def close(got: Claim, reply: Reply, end: End, *, usage_requested: bool) -> Closing:
     """Build the record of an attempt from its reply and the end decided on."""
-    failure = reply.failure
-    usage = _usage(got, reply)
-    message = None if failure is None else clean_text(failure.message)
     return Closing(
         job_id=got.job_id,
         number=got.attempt,
@@ -63,17 +62,32 @@ def close(got: Claim, reply: Reply, end: End, *, usage_requested: bool) -> Closi
         outcome=end.outcome,
         sent=reply.sent,
         counts=end.counts,
-        attempt=_attempt(reply, usage, usage_requested=usage_requested),
+        attempt=_attempt(reply, _usage(got, reply), usage_requested=usage_requested),
         answer=_answer(reply),
         delay_s=end.delay_s,
         waiting_for=end.waiting_for,
-        error_code=None if failure is None else failure.code,
-        error_message=message,
-        error=None if failure is None else _error(failure),
         elapsed_s=reply.elapsed_s,
         first_byte_ago_s=_ago(reply, reply.first_byte_s),
         first_token_ago_s=_ago(reply, reply.first_token_s),
+        **_error(failure(Code.expired) if end.move is EXPIRE else reply.failure),
     )
+
+
+def close_broken(got: Claim, reply: Reply | None, *, jitter: float) -> Closing:
+    """Build the record of an attempt that we could not put into columns: what came is kept as it came.
+
+    A whole answer that breaks us would break us again: the job fails rather than being bought once more.
+    """
+    broken = failure(Code.internal_error, produced=reply is not None and reply.answer is not None)
+    sent = reply is None or reply.sent
+    nothing = (None, None, None, None, 0.0, b"", "identity", dict[str, str]())
+    bare = Reply(broken, None, sent, *nothing)
+    whole = reply is not None and reply.failure is None
+    end = End(FAIL, Outcome.failed) if whole else follows(got, broken, bare, jitter=jitter)
+    closing = close(got, bare, end, usage_requested=False)
+    if reply is None or not reply.raw:
+        return closing
+    return replace(closing, answer={"raw": reply.raw, "raw_encoding": reply.raw_encoding})
 
 
 def _usage(got: Claim, reply: Reply) -> Usage:
@@ -90,14 +104,14 @@ def _usage(got: Claim, reply: Reply) -> Usage:
 
 
 def _attempt(reply: Reply, usage: Usage, *, usage_requested: bool) -> dict[str, Any]:
-    failure = reply.failure
+    found = reply.failure
     return {
-        "error_code": None if failure is None else failure.code,
-        "error_message": None if failure is None else clean_text(failure.message),
+        "error_code": None if found is None else found.code,
+        "error_message": None if found is None else clean_text(found.message),
         "http_status": reply.http_status,
-        "billed": "yes" if failure is None else failure.billed,
+        "billed": "yes" if found is None else found.billed,
         "request_id": None if reply.request_id is None else clean_text(reply.request_id),
-        "retry_after_s": None if failure is None else failure.retry_after_s,
+        "retry_after_s": None if found is None else found.retry_after_s,
         "headers": clean_json(dict(reply.headers)) if reply.headers else None,
         "usage_requested": usage_requested,
         "usage_source": usage.source,
@@ -122,15 +136,17 @@ def _answer(reply: Reply) -> Mapping[str, Any] | None:
     }
 
 
-def _error(failure: Failure) -> str:
-    return clean_json(
-        {
-            "code": failure.code,
-            "message": failure.message,
-            "http_status": failure.http_status,
-            "provider": failure.provider,
-        }
-    )
+def _error(found: Failure | None) -> dict[str, str | None]:
+    """Return the job's three error columns."""
+    if found is None:
+        return {"error_code": None, "error_message": None, "error": None}
+    told = {
+        "code": found.code,
+        "message": found.message,
+        "http_status": found.http_status,
+        "provider": found.provider,
+    }
+    return {"error_code": found.code, "error_message": clean_text(found.message), "error": clean_json(told)}
 
 
 def _ago(reply: Reply, seconds: float | None) -> float | None:

@@ -8,7 +8,7 @@ from structlog.contextvars import bound_contextvars
 
 from worker import call
 from worker.call import Reason
-from worker.closing import CANCELLED, COMPLETED, LOST, End, close, follows, released
+from worker.closing import CANCELLED, COMPLETED, LOST, End, close, close_broken, follows, released
 from worker.core.chat import wire_body
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
@@ -19,10 +19,13 @@ from worker.net.endpoint import WireRequest
 from worker.net.progress import Progress, Reply
 from worker.store.batcher import undisturbed
 from worker.store.claim import Claim, Wish, claim
+from worker.store.engine import describe
 from worker.store.record import Closing, record
 
 # Longer answers are made into columns in a thread: the loop does the network and nothing else.
 LARGE_BYTES = 256 * 1024
+# What a claim may bring into memory is not known before; a transaction takes at most some of them.
+CLAIM_BYTES = 128 * 1024
 # What the line of an attempt tells of it.
 REPORTED = (
     "error_code", "http_status", "billed", "request_id", "retry_after_s", "prompt_tokens", "completion_tokens",
@@ -32,44 +35,47 @@ REPORTED = (
 log = structlog.get_logger()
 
 
-def _without_call(code: Code, *, sent: bool) -> Reply:
-    nothing = (None, None, None, None, 0.0, b"", "identity", dict[str, str]())
-    return Reply(failure(code, sent=sent), None, sent, *nothing)
-
-
-# Whether the request went out before we broke is not known any more.
-BROKEN = _without_call(Code.internal_error, sent=True)
 # Another worker's configuration names the endpoint and ours does not: somebody is deploying.
-UNKNOWN = _without_call(Code.unknown_endpoint, sent=False)
+UNKNOWN = Reply(
+    failure(Code.unknown_endpoint, sent=False), None, False, None, None, None, None, 0.0, b"", "identity", {}
+)
 UNKNOWN_END = End(HOLD, Outcome.released, counts=False, delay_s=30.0, waiting_for="endpoint_paused")
 
 
 async def attempt(host: Host, job_id: str) -> None:
     """Make one attempt at a job, if it is due and nobody else has it."""
-    got = await host.batcher.submit(claim, Wish(job_id, host.worker_id))
-    if got is None:
-        log.debug("claim.lost", job_id=job_id)
-        return
-    with bound_contextvars(job_id=got.job_id, attempt=got.attempt), host.holds(got.job_id):
-        try:
-            closing = await _make_request(host, got)
-            moved = await host.batcher.submit(record, closing, size=_size(closing))
-        except Exception:
-            # Ours, not the endpoint's: the job must not stay with a process that has forgotten it.
-            log.exception("attempt.broken")
-            closing = close(got, BROKEN, follows_of(got, BROKEN), usage_requested=False)
-            moved = await host.batcher.submit(record, closing)
-        _report(got, closing, moved=moved)
+    with host.holds(job_id):
+        got = await host.batcher.submit(claim, Wish(job_id, host.worker_id), size=CLAIM_BYTES)
+        if got is None:
+            log.debug("claim.lost", job_id=job_id)
+            return
+        with bound_contextvars(job_id=got.job_id, attempt=got.attempt):
+            closing, moved = await _bought(host, got)
+            _report(got, closing, moved=moved)
     if moved and closing.move is not None and not closing.move.final:
         host.dispatcher.wake(closing.delay_s)
 
 
-async def _make_request(host: Host, got: Claim) -> Closing:
-    """Make the one request of this attempt; whatever comes of it becomes a closing."""
+async def _bought(host: Host, got: Claim) -> tuple[Closing, bool]:
+    """Make the request and record what came of it, whatever breaks; say whether the job moved."""
+    reply = None
+    try:
+        reply, end, usage_requested = await _make_request(host, got)
+        closing = await _put_into_columns(got, reply, end, usage_requested=usage_requested)
+        return closing, await host.batcher.submit(record, closing, size=_size(closing))
+    except Exception as error:
+        # Ours, not the endpoint's: the job must not stay with a process that has forgotten it, nor a paid answer go.
+        log.error("attempt.broken", **describe(error))
+        closing = close_broken(got, reply, jitter=_chance())
+        return closing, await host.batcher.submit(record, closing, size=_size(closing))
+
+
+async def _make_request(host: Host, got: Claim) -> tuple[Reply, End, bool]:
+    """Make the one request of this attempt; say what came of it, what follows, and whether usage was asked for."""
     endpoint = host.settings.endpoints.get(got.endpoint)
     if endpoint is None:
         log.error("endpoint.unknown", endpoint=got.endpoint)
-        return close(got, UNKNOWN, UNKNOWN_END, usage_requested=False)
+        return UNKNOWN, UNKNOWN_END, False
     streamed = got.streamed or endpoint.upstream == "stream"
     body, usage_requested = wire_body(got.body, streamed=streamed)
     request = WireRequest(
@@ -82,6 +88,10 @@ async def _make_request(host: Host, got: Claim) -> Closing:
         traceparent=got.traceparent,
     )
     reply, end = await _call(host, got, endpoint, request)
+    return reply, end, usage_requested
+
+
+async def _put_into_columns(got: Claim, reply: Reply, end: End, *, usage_requested: bool) -> Closing:
     if len(reply.raw) < LARGE_BYTES:
         return close(got, reply, end, usage_requested=usage_requested)
     work = asyncio.to_thread(close, got, reply, end, usage_requested=usage_requested)
@@ -98,7 +108,7 @@ async def _call(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest
         if reason is None:
             raise
         _absorb_cancellation()
-        reply, end = _interrupted(progress, reason)
+        reply, end = _interrupted(got, progress, reason)
         return reply, COMPLETED if reply.failure is None else end or follows_of(got, reply)
     return reply, follows_of(got, reply)
 
@@ -107,17 +117,21 @@ def follows_of(got: Claim, reply: Reply) -> End:
     """Return what follows a reply, with a chance of its own."""
     if reply.failure is None:
         return COMPLETED
-    return follows(got, reply.failure, reply, jitter=random.random())  # noqa: S311  spreads retries, keeps no secret
+    return follows(got, reply.failure, reply, jitter=_chance())
 
 
-def _interrupted(progress: Progress, reason: Reason) -> tuple[Reply, End | None]:
+def _chance() -> float:
+    return random.random()  # noqa: S311  spreads retries, keeps no secret
+
+
+def _interrupted(got: Claim, progress: Progress, reason: Reason) -> tuple[Reply, End | None]:
     """Say what had come of a call that was cut, and why the cut; None: it follows from the failure."""
     if reason is Reason.soft_limit:
         return progress.reply(Code.total_timeout), None
     if reason is Reason.revoked:
         return progress.cut(Code.cancelled), CANCELLED
     reply = progress.cut(Code.worker_lost)
-    return reply, LOST if reason is Reason.lease_lost else released(reply)
+    return reply, LOST if reason is Reason.lease_lost else released(got, reply)
 
 
 def _absorb_cancellation() -> None:

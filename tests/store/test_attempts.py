@@ -9,7 +9,9 @@ from tests.store.made import accept_all, claim_one, entry, job, one, rows, worke
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
 from worker.store import leases
 from worker.store.claim import Claim, Wish, claim
+from worker.store.clock import from_now, now
 from worker.store.record import Closing, record
+from worker.store.tables import jobs
 
 ANSWER = {
     "raw": b'{"id": "x"}', "raw_encoding": "identity", "usage_raw": b"{}", "usage": "{}", "response": '{"id": "x"}',
@@ -118,9 +120,6 @@ def test_a_retry_waits_and_the_next_attempt_has_the_next_number(engine: Engine) 
 def rows_due(engine: Engine) -> None:
     """Move time: whatever waits is due."""
     with engine.begin() as connection:
-        from worker.store.clock import from_now
-        from worker.store.tables import jobs
-
         connection.execute(jobs.update().values(run_at=from_now(-1.0)))
 
 
@@ -228,9 +227,6 @@ def test_cancellations_are_found_by_the_holder_only(engine: Engine) -> None:
     mine, other = worker(engine), worker(engine)
     claimed = started(engine, mine)
     with engine.begin() as connection:
-        from worker.store.clock import now
-        from worker.store.tables import jobs
-
         connection.execute(jobs.update().values(cancel_requested_at=now()))
         assert leases.cancellations(connection, mine) == [claimed.job_id]
         assert leases.cancellations(connection, other) == []

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, or_, select, tuple_, update
 
-from worker.core.lifecycle import EXHAUST, RELEASE, TAKE_BACK, Move, Outcome, Status
+from worker.core.failure import Code
+from worker.core.lifecycle import EXHAUST, TAKE_BACK, Outcome, Status
 from worker.store import finish, moves
+from worker.store.cancel import settle
 from worker.store.clock import from_now, now
+from worker.store.endings import ending
 from worker.store.tables import attempts, jobs, leaders, workers
 
 
@@ -58,55 +61,72 @@ def lead(connection: Connection, worker_id: str, *, name: str, lease_s: float) -
 
 @dataclass(frozen=True, slots=True)
 class TakenBack:
-    """What the end of a lease did: workers struck off, jobs queued again, jobs out of attempts."""
+    """What the end of a lease did: workers struck off; jobs queued again, failed out of attempts, cancelled."""
 
     workers: int
     queued: frozenset[str]
     failed: frozenset[str]
+    cancelled: frozenset[str]
+
+    @property
+    def jobs(self) -> int:
+        return len(self.queued) + len(self.failed)
 
 
 def take_back(connection: Connection, *, limit: int = 500) -> TakenBack:
-    """Strike off workers whose lease has ended and queue their jobs again.
-
-    The attempts stay open to a late answer: outcome `unknown`, possibly billed. A job whose budget is spent fails, so
-    that one that kills its worker comes to an end.
-    """
+    """Strike off workers whose lease has ended and queue their jobs again, `limit` at a time."""
     struck = connection.execute(delete(workers).where(workers.c.lease_until <= now())).rowcount
     orphans = (
-        select(jobs.c.id, jobs.c.attempt, (jobs.c.attempts_used >= jobs.c.max_attempts).label("spent"))
-        .where(jobs.c.status == Status.in_progress, jobs.c.worker_id.not_in(select(workers.c.id)))
-        .order_by(jobs.c.id)
+        _held()
+        .where(jobs.c.worker_id.is_not(None), jobs.c.worker_id.not_in(select(workers.c.id)))
+        .order_by(jobs.c.worker_id, jobs.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    rows = connection.execute(orphans).all()
-    _close_unknown(connection, [(row.id, row.attempt) for row in rows])
-    lost: dict[str, Any] = {
-        "error_code": "worker_lost",
-        "error_message": "the worker ended during the call; the request may have been executed and billed",
-    }
-    queued = _back(connection, TAKE_BACK, [r for r in rows if not r.spent], {**lost, "run_at": now()})
-    failed = _back(connection, EXHAUST, [r for r in rows if r.spent], lost)
-    finish.number(connection, failed)
-    return TakenBack(struck, frozenset(queued), frozenset(failed))
+    return _requeue(connection, connection.execute(orphans).all(), struck=struck)
 
 
-def give_back(connection: Connection, worker_id: str, keys: Sequence[moves.Key]) -> None:
-    """Queue jobs of a living worker again that it has forgotten; their attempts may have been billed."""
-    _close_unknown(connection, keys)
-    moves.apply(connection, RELEASE, keys, worker_id=worker_id, changes={"run_at": now()})
+def give_back(connection: Connection, worker_id: str, keys: Sequence[moves.Key]) -> TakenBack:
+    """Queue jobs of a living worker again that it has forgotten."""
+    if not keys:
+        return TakenBack(0, frozenset(), frozenset(), frozenset())
+    mine = _held().where(jobs.c.worker_id == worker_id, tuple_(jobs.c.id, jobs.c.attempt).in_(sorted(keys)))
+    return _requeue(connection, connection.execute(mine.with_for_update()).all())
 
 
-def _back(connection: Connection, move: Move, rows: Sequence[Row[Any]], changes: dict[str, Any]) -> set[str]:
-    keys = [(row.id, row.attempt) for row in rows]
-    return {job_id for job_id, _ in moves.apply(connection, move, keys, changes=changes)}
+def _held() -> Select[Any]:
+    spent = (jobs.c.attempts_used >= jobs.c.max_attempts).label("spent")
+    return select(jobs.c.id, jobs.c.attempt, spent).where(jobs.c.status == Status.in_progress)
 
 
-def _close_unknown(connection: Connection, keys: Sequence[moves.Key]) -> None:
-    statement = update(attempts).where(attempts.c.outcome.is_(None))
-    for job_id, number in keys:
-        connection.execute(
-            statement.where(attempts.c.job_id == job_id, attempts.c.attempt == number).values(
-                outcome=Outcome.unknown, finished_at=now(), billed="unknown", error_code="worker_lost"
-            )
+def _requeue(connection: Connection, rows: Sequence[Row[Any]], *, struck: int = 0) -> TakenBack:
+    """Queue jobs whose holder is gone; their attempts are `unknown`, possibly billed, and open to a late answer.
+
+    A job whose budget is spent fails, so that one that kills its worker comes to an end.
+    """
+    _close_unknown(connection, rows)
+    lost = ending(Code.worker_lost)
+    waiting = [(row.id, row.attempt) for row in rows if not row.spent]
+    spent = [(row.id, row.attempt) for row in rows if row.spent]
+    queued = moves.apply(connection, TAKE_BACK, waiting, changes={**lost, "run_at": now()})
+    failed = {job_id for job_id, _ in moves.apply(connection, EXHAUST, spent, changes=lost)}
+    cancelled = settle(connection, queued)
+    finish.number(connection, failed | cancelled)
+    return TakenBack(
+        struck, frozenset(job_id for job_id, _ in queued) - cancelled, frozenset(failed), frozenset(cancelled)
+    )
+
+
+def _close_unknown(connection: Connection, rows: Sequence[Row[Any]]) -> None:
+    if not rows:
+        return
+    statement = (
+        update(attempts)
+        .where(
+            attempts.c.job_id == bindparam("of_job"),
+            attempts.c.attempt == bindparam("of_attempt"),
+            attempts.c.outcome.is_(None),
         )
+        .values(outcome=Outcome.unknown, finished_at=now(), billed="unknown", error_code=Code.worker_lost)
+    )
+    connection.execute(statement, [{"of_job": row.id, "of_attempt": row.attempt} for row in rows])

@@ -3,14 +3,16 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, Float, bindparam, case, cast, null, or_, update
+from sqlalchemy import Boolean, Connection, Executable, Float, bindparam, case, cast, null, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.core.lifecycle import Move, Outcome
 from worker.core.usage import TOKENS
 from worker.store import finish, moves
+from worker.store.cancel import settle
 from worker.store.clock import from_now, now, shifted
 from worker.store.tables import answers, attempts, jobs
 
@@ -59,8 +61,10 @@ def record(connection: Connection, closings: Sequence[Closing]) -> list[bool]:
     if kept:
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         connection.execute(dialect.insert(answers).on_conflict_do_nothing(), kept)
+    again = [_place(closing) for closing in closings if closing.move is not None and not closing.move.final]
+    cancelled = settle(connection, [place for place in again if place in moved])
     ended = (closing for closing in closings if closing.move is not None and closing.move.final)
-    finish.number(connection, {closing.job_id for closing in ended if _place(closing) in moved})
+    finish.number(connection, cancelled | {closing.job_id for closing in ended if _place(closing) in moved})
     return [_place(closing) in moved for closing in closings]
 
 
@@ -105,10 +109,11 @@ def _changes(closing: Closing) -> dict[str, Any]:
     return changes
 
 
-def _close(connection: Connection, closings: Sequence[Closing]) -> None:
-    """Close the attempt rows, each once: a row that take-back closed as unknown still learns what is known."""
+@cache
+def _closing_statement() -> Executable:
+    """Return the UPDATE that closes an attempt; built once, because building costs more than running it."""
     ended = [attempts.c.outcome.is_(None), attempts.c.outcome == Outcome.unknown]
-    statement = (
+    return (
         update(attempts)
         .where(
             attempts.c.job_id == bindparam("of_job"),
@@ -124,7 +129,11 @@ def _close(connection: Connection, closings: Sequence[Closing]) -> None:
             **{name: bindparam(f"new_{name}", type_=attempts.c[name].type) for name in CLOSED},
         )
     )
-    connection.execute(statement, [_closed(closing) for closing in sorted(closings, key=_place)])
+
+
+def _close(connection: Connection, closings: Sequence[Closing]) -> None:
+    """Close the attempt rows, each once: a row that take-back closed as unknown still learns what is known."""
+    connection.execute(_closing_statement(), [_closed(closing) for closing in sorted(closings, key=_place)])
 
 
 def _ago(name: str) -> Any:
