@@ -1,71 +1,39 @@
-"""INTAKE: reads the list `chat.intake` and the SQL inbox, in batches, in a thread of its own.
+"""INTAKE: makes rows of what stands in `chat.intake` and in the SQL inbox, in batches, in a thread of its own.
 
-One atomic move takes up to a batch of entries into a list of this worker's; they are decoded by pure functions,
-committed as rows and dead letters in one transaction, and only then deleted. Nothing goes through Celery's consumer:
-running calls cannot slow it, and no entry can stop it. Lists of workers that died are given back by the dispatcher.
+Entries are taken from Redis in one atomic step (`taking`), decoded by pure functions, committed as rows and dead
+letters in one transaction, and only then deleted. Nothing goes through Celery's consumer: running calls cannot slow it.
+No entry can stop it: what cannot be accepted in a batch is tried alone, and alone becomes a dead letter.
 """
 
-import sqlite3
+import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import structlog
 from redis import Redis, RedisError
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from worker.core.envelope import decode
 from worker.core.message import DeadLetter, read_job
-from worker.nudge import nudge, priority_lists, push_nudges
+from worker.nudge import nudge, push_nudges
 from worker.settings import Settings
 from worker.store import leases
 from worker.store.accept import Accepted, Entry, accept
 from worker.store.doors import Submitted, take_inbox
-from worker.store.engine import is_away, is_busy
+from worker.store.engine import describe, is_away, is_busy, is_refused
+from worker.taking import MOST_BYTES, QUEUE, Taken, Taking
 
-QUEUE = "chat.intake"
 TASK = "chat.submit"
 INBOX = "submit_v1"
 RUN_QUEUE = "chat.run"
-# Every worker that has a list of its own; Redis cannot list keys of one prefix without walking all of them.
-OWNERS = "afterword:intakes"
-MOVE_BYTES = 8 * 1024 * 1024
-DOORBELL_S = 1
 PAUSE_S = (0.05, 2.0)
 INBOX_BATCH = 500
-
-# KEYS: our list, then the source lists, best priority first. ARGV: entries, bytes. Returns our list, oldest first.
-_TAKE = """
-local left, bytes = tonumber(ARGV[1]) - redis.call('LLEN', KEYS[1]), tonumber(ARGV[2])
-for source = 2, #KEYS do
-    while left > 0 and bytes > 0 do
-        local entry = redis.call('LMOVE', KEYS[source], KEYS[1], 'RIGHT', 'LEFT')
-        if not entry then break end
-        left, bytes = left - 1, bytes - #entry
-    end
-end
-local entries = redis.call('LRANGE', KEYS[1], 0, -1)
-local oldest_first = {}
-for place = #entries, 1, -1 do oldest_first[#oldest_first + 1] = entries[place] end
-return oldest_first
-"""
-
-# KEYS: a dead worker's list, the source, the set of owners. ARGV: the worker. Oldest first again at the source's end.
-_GIVE_BACK = """
-local moved = 0
-while redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT') do moved = moved + 1 end
-redis.call('SREM', KEYS[3], ARGV[1])
-return moved
-"""
+# How often a SQLite inbox is looked at; a look costs microseconds.
+WATCH_S = 0.02
 
 log = structlog.get_logger()
-
-
-def own_list(worker_id: str) -> str:
-    """Return the Redis list that holds what a worker has taken and not yet committed."""
-    return f"afterword:intake:{worker_id}"
 
 
 def _uuid(text: str | None) -> str | None:
@@ -83,12 +51,8 @@ class Intake:
         self, engine: Engine, redis: Redis, settings: Settings, *, worker_id: Callable[[], str], room: int
     ) -> None:
         self._engine, self._redis, self._settings, self.room = engine, redis, settings, room
+        self._taking = Taking(redis, worker_id, batch=settings.intake_batch)
         self._worker_id = worker_id
-        self._sources = priority_lists(QUEUE)
-        # Where the last entry came from: a blocking move watches one list only.
-        self._doorbell = self._sources[0]
-        self._take = redis.register_script(_TAKE)
-        self._give_back = redis.register_script(_GIVE_BACK)
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run, name="afterword-intake", daemon=True)]
         if engine.dialect.name == "sqlite":
@@ -101,89 +65,90 @@ class Intake:
     def stop(self) -> None:
         """Stop taking; give back to the queue what was taken and not committed."""
         self._stopping.set()
-        for thread in self._threads:
+        started = [thread for thread in self._threads if thread.ident is not None]
+        for thread in started:
             thread.join(10.0)
+        if not started:
+            return
         try:
-            self._return(self._worker_id())
+            self._taking.give_back(self._worker_id())
         except RedisError as error:
             log.warning("intake.not_returned", error=type(error).__name__)
 
-    def _run(self) -> None:
-        pause_s = PAUSE_S[0]
-        while not self._stopping.is_set():
-            try:
-                if entries := self._pop():
-                    self.accept(entries)
-                pause_s = PAUSE_S[0]
-                continue
-            except RedisError as error:
-                log.warning("intake.redis_away", error=type(error).__name__, pause_s=pause_s)
-            except SQLAlchemyError as error:
-                if not (is_away(error) or is_busy(error)):
-                    log.exception("intake.failed")
-                log.warning("intake.database_away", error=type(error).__name__, pause_s=pause_s)
-            except Exception:
-                log.exception("intake.failed")
-            self._stopping.wait(pause_s)
-            pause_s = min(pause_s * 2, PAUSE_S[1])
-
-    def _pop(self) -> list[bytes]:
-        """Return the oldest entries, held in our own list; wait for one when there is none."""
-        own = own_list(self._worker_id())
-        entries = self._taken(own)
-        if entries:
-            return entries
-        self._redis.sadd(OWNERS, self._worker_id())
-        if self._redis.blmove(self._doorbell, own, DOORBELL_S, "RIGHT", "LEFT") is None:
-            return self._any_other(own)
-        return self._taken(own)
-
-    def _taken(self, own: str) -> list[bytes]:
-        limits = [self._settings.intake_batch, MOVE_BYTES]
-        entries: list[bytes] = self._take(keys=[own, *self._sources], args=limits)
-        return entries
-
-    def _any_other(self, own: str) -> list[bytes]:
-        """Look at all lists once, and watch the one that has something."""
-        for source in self._sources:
-            if self._redis.llen(source):
-                self._doorbell = source
-                return self._taken(own)
-        return []
-
-    def accept(self, raw: list[bytes]) -> None:
-        """Commit entries of the queue as rows, delete them from our list, and nudge what may start."""
-        own = own_list(self._worker_id())
-        entries = [self._read(one) for one in raw]
-        with self._engine.begin() as connection:
-            accepted = accept(connection, entries, job_ttl_s=self._settings.job_ttl_s)
-        self._redis.delete(own)
-        self._announce(entries, accepted)
-
     def drain_inbox(self) -> None:
         """Accept all that stands in the SQL inbox; each batch leaves it in the transaction that makes its rows."""
-        while not self._stopping.is_set():
-            with self._engine.begin() as connection:
-                rows = take_inbox(connection, limit=INBOX_BATCH, max_bytes=MOVE_BYTES)
-                entries = [self._submitted(row) for row in rows]
-                accepted = accept(connection, entries, job_ttl_s=self._settings.job_ttl_s) if entries else []
-            self._announce(entries, accepted)
-            if not rows:
-                return
+        taken = 1
+        while taken and not self._stopping.is_set():
+            try:
+                taken = self._drain(INBOX_BATCH, self._submitted)
+            except Exception as error:
+                _unless_refused(error)
+                taken = self._drain_one()
 
     def return_lists(self) -> None:
         """Give the lists of workers that are no more back to the queue; a chore of the dispatcher."""
-        owners = {bytes(owner).decode() for owner in cast("set[bytes]", self._redis.smembers(OWNERS))}
+        owners = self._taking.owners()
         if not owners:
             return
         with self._engine.begin() as connection:
             living = leases.living(connection)
         for owner in sorted(owners - living.keys()):
-            if moved := self._return(owner):
+            if moved := self._taking.give_back(owner):
                 log.warning("intake.returned", worker=owner, messages=moved)
 
-    def _return(self, owner: str) -> int:
-        return int(self._give_back(keys=[own_list(owner), self._sources[0], OWNERS], args=[owner]))
+    def _run(self) -> None:
+        pause_s = PAUSE_S[0]
+        while not self._stopping.is_set():
+            try:
+                taken = self._taking.take()
+                if taken.entries:
+                    self._accept_taken(taken)
+                elif taken.own is None:
+                    self._stopping.wait(pause_s)  # nothing to wait on in a full Redis
+                pause_s = PAUSE_S[0]
+                continue
+            except Exception as error:
+                away = isinstance(error, RedisError) or is_away(error) or is_busy(error)
+                (log.warning if away else log.error)("intake.postponed", pause_s=pause_s, **describe(error))
+            self._stopping.wait(pause_s)
+            pause_s = min(pause_s * 2, PAUSE_S[1])
+
+    def _accept_taken(self, taken: Taken) -> None:
+        entries = [self._read(raw) for raw in taken.entries]
+        try:
+            accepted = self._accept(entries)
+        except Exception as error:
+            _unless_refused(error)
+            accepted = [one for entry in entries for one in self._accept_alone(entry)]
+        self._taking.done(taken)
+        self._announce(entries, accepted)
+
+    def _accept_alone(self, entry: Entry) -> list[Accepted]:
+        try:
+            return self._accept([entry])
+        except Exception as error:
+            _unless_refused(error)
+            return self._accept([_not_accepted(entry.queue, entry.raw)])
+
+    def _accept(self, entries: list[Entry]) -> list[Accepted]:
+        with self._engine.begin() as connection:
+            return accept(connection, entries, job_ttl_s=self._settings.job_ttl_s)
+
+    def _drain(self, limit: int, read: Callable[[Submitted], Entry]) -> int:
+        """Accept up to `limit` rows of the inbox; return how many there were."""
+        with self._engine.begin() as connection:
+            rows = take_inbox(connection, limit=limit, max_bytes=MOST_BYTES)
+            entries = [read(row) for row in rows]
+            accepted = accept(connection, entries, job_ttl_s=self._settings.job_ttl_s) if entries else []
+        self._announce(entries, accepted)
+        return len(rows)
+
+    def _drain_one(self) -> int:
+        try:
+            return self._drain(1, self._submitted)
+        except Exception as error:
+            _unless_refused(error)
+            return self._drain(1, lambda row: _not_accepted(INBOX, row.job))
 
     def _read(self, raw: bytes) -> Entry:
         # Base64 makes a third more of a body, and what surrounds it is small.
@@ -235,17 +200,33 @@ class Intake:
 
     def _watch(self) -> None:
         """Notice rows that other processes put into a SQLite inbox: its version changes with each of their commits."""
-        connection = self._engine.raw_connection()
-        seen: Any = None
-        while not self._stopping.wait(0.02):
+        while not self._stopping.is_set():
             try:
-                version = connection.execute("PRAGMA data_version").fetchone()
-                if version == seen:
-                    continue
-                seen = version
-                # A look without a lock; taking the rows needs one.
-                if connection.execute("SELECT 1 FROM afterword_inbox LIMIT 1").fetchone():
-                    self.drain_inbox()
-            except (sqlite3.Error, SQLAlchemyError) as error:
-                log.warning("inbox.not_read", error=type(error).__name__)
-        connection.close()
+                with contextlib.closing(self._engine.raw_connection()) as connection:
+                    self._watch_with(connection)
+            except Exception as error:
+                log.warning("inbox.not_watched", **describe(error))
+                self._stopping.wait(PAUSE_S[1])
+
+    def _watch_with(self, connection: Any) -> None:
+        seen: Any = None
+        while not self._stopping.wait(WATCH_S):
+            version = connection.execute("PRAGMA data_version").fetchone()
+            if version == seen:
+                continue
+            seen = version
+            # A look without a lock; taking the rows needs one.
+            if connection.execute("SELECT 1 FROM afterword_inbox LIMIT 1").fetchone():
+                self.drain_inbox()
+
+
+def _unless_refused(error: Exception) -> None:
+    """Raise again what says nothing against the entries; log what does."""
+    if not is_refused(error):
+        raise error
+    log.error("intake.refused", **describe(error))
+
+
+def _not_accepted(queue: str, raw: bytes) -> Entry:
+    told = "The database refused the job's row, or we failed to make it; the log has the error. The bytes are kept."
+    return Entry(queue, raw, DeadLetter("not_accepted", told, None))

@@ -214,3 +214,33 @@ def test_an_id_that_became_another_job_stays_that_job(engine: Engine) -> None:
     assert (same.job_id, same.outcome) == (first.job.id, "duplicate")
     assert other.outcome == "dead"
     assert len(rows(engine, "SELECT 1 FROM jobs_v1")) == 1
+
+
+def test_copies_of_one_conflicting_message_in_a_batch_are_each_answered(engine: Engine) -> None:
+    accept_all(engine, entry(job(idempotency_key="k")))
+    twice = entry(job(idempotency_key="k", request=OTHER))
+
+    accepted = accept_all(engine, twice, twice, entry())
+
+    assert sorted(a.outcome for a in accepted) == ["conflict", "duplicate", "queued"]
+
+
+def test_a_key_whose_first_message_could_not_become_a_row_goes_to_the_next(engine: Engine) -> None:
+    used = str(uuid.uuid4())
+    accept_all(engine, entry(id=used))
+    first, second = entry(job(idempotency_key="k", request=OTHER), id=used), entry(job(idempotency_key="k"))
+
+    accepted = accept_all(engine, first, second)
+
+    assert sorted(a.outcome for a in accepted) == ["dead", "queued"]
+    assert len(rows(engine, "SELECT 1 FROM jobs_v1 WHERE idempotency_key = 'k'")) == 1
+
+
+def test_a_start_in_the_past_is_now_and_one_in_the_future_moves_the_deadline(engine: Engine) -> None:
+    past, future = entry(job(not_before="0001-01-01T00:00:00Z")), entry(job(not_before="2999-01-01T00:00:00Z"))
+    accept_all(engine, past, future)
+
+    statement = "SELECT CAST(not_before AS TEXT) AS start, waiting_for, CAST(deadline AS TEXT) AS over FROM jobs_v1"
+    ages = {row.start[:4]: row for row in rows(engine, statement)}
+    assert ages["0001"].waiting_for == "slot"
+    assert ages["2999"].over.startswith("2999-01-01")

@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Executable, bindparam, func, insert, select, tuple_
+from sqlalchemy import Connection, Executable, Float, bindparam, cast, func, insert, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.core.clean import clean_json, clean_text
 from worker.core.lifecycle import Status
 from worker.core.message import DeadLetter, Job, Refusal, conflict
 from worker.store import finish
-from worker.store.clock import from_now, now, seconds_until
+from worker.store.clock import now, seconds_until, shifted
 from worker.store.tables import aliases, dead_letters, jobs, requests
 from worker.store.types import Instant
 
@@ -47,7 +48,6 @@ class _Batch:
     accepted: list[Accepted] = field(default_factory=list)
     letters: list[dict[str, Any]] = field(default_factory=list)
     aliases: list[dict[str, Any]] = field(default_factory=list)
-    again: list[Entry] = field(default_factory=list)
 
     def bury(self, entry: Entry, letter: DeadLetter) -> None:
         self.letters.append(
@@ -82,18 +82,20 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
     for entry in entries:
         if isinstance(entry.read, DeadLetter):
             batch.bury(entry, entry.read)
-    first, losers = _first_of_each(connection, [entry for entry in entries if not isinstance(entry.read, DeadLetter)])
-    written = _insert(connection, first, batch, job_ttl_s=job_ttl_s)
-    losers += [entry for entry in first if entry.job.id not in written]
-    if losers:
-        _resolve(connection, losers, batch)
-        _insert(connection, batch.again, batch, job_ttl_s=job_ttl_s)
+    pending = [entry for entry in entries if not isinstance(entry.read, DeadLetter)]
+    # Each round writes or resolves the first of every group, so it ends; nearly always after one round.
+    while pending:
+        first, losers = _first_of_each(connection, pending)
+        written = _insert(connection, first, batch, job_ttl_s=job_ttl_s)
+        losers += [entry for entry in first if entry.job.id not in written]
+        pending = _resolve(connection, losers, batch) if losers else []
     if batch.aliases:
         statement = _upsert(connection, aliases).on_conflict_do_nothing().values(created_at=now())
         connection.execute(statement, batch.aliases)
     if batch.letters:
         connection.execute(insert(dead_letters).values(created_at=now()), batch.letters)
     finish.number(connection, {a.job_id for a in batch.accepted if a.job_id and a.outcome in ("refused", "conflict")})
+    assert len(batch.accepted) == len(entries), "an entry was neither written nor resolved"
     return batch.accepted
 
 
@@ -128,9 +130,10 @@ def _insert(connection: Connection, entries: list[Entry], batch: _Batch, *, job_
     waiting = [entry for entry in entries if isinstance(entry.read, Job)]
     refused = [entry for entry in entries if isinstance(entry.read, Refusal)]
     due: dict[str, bool] = {}
-    for group, statement in ((waiting, _queued(connection, job_ttl_s)), (refused, _failed(connection, job_ttl_s))):
+    for group, failed in ((waiting, False), (refused, True)):
         if group:
-            rows = connection.execute(statement, [_row(entry) for entry in group])
+            statement = _statement(connection.dialect.name, failed=failed)
+            rows = connection.execute(statement, [_row(entry) | {"ttl_s": job_ttl_s} for entry in group])
             due |= {job_id: wait_s <= 0 for job_id, wait_s in rows}
     written = [entry for entry in entries if entry.job.id in due]
     if written:
@@ -147,24 +150,26 @@ def _outcome(entry: Entry) -> str:
     return "conflict" if entry.read.code == "idempotency_conflict" else "refused"
 
 
-def _statement(connection: Connection, job_ttl_s: float, **values: Any) -> Executable:
-    statement = _upsert(connection, jobs).values(
-        run_at=func.coalesce(bindparam("given_start", type_=Instant()), now()),
-        deadline=func.coalesce(bindparam("given_deadline", type_=Instant()), from_now(job_ttl_s)),
+@cache
+def _statement(dialect: str, *, failed: bool) -> Executable:
+    """Return the INSERT of waiting or of failed jobs; built once, because building costs more than running it."""
+    postgres = dialect == "postgresql"
+    later = func.greatest if postgres else func.max
+    # A start in the past is now: it must not overtake those who waited.
+    start = later(func.coalesce(bindparam("given_start", type_=Instant()), now()), now(), type_=Instant())
+    ends = {"status": Status.failed, "finished_at": now()} if failed else {"status": Status.queued}
+    ours = (postgresql if postgres else sqlite).insert(jobs)
+    statement = ours.values(
+        run_at=start,
+        deadline=func.coalesce(
+            bindparam("given_deadline", type_=Instant()), shifted(start, cast(bindparam("ttl_s"), Float))
+        ),
         created_at=now(),
-        **values,
+        **ends,
     )
     returning = statement.on_conflict_do_nothing().returning(jobs.c.id, seconds_until(jobs.c.run_at))
     assert isinstance(returning, Executable)
     return returning
-
-
-def _queued(connection: Connection, job_ttl_s: float) -> Executable:
-    return _statement(connection, job_ttl_s, status=Status.queued)
-
-
-def _failed(connection: Connection, job_ttl_s: float) -> Executable:
-    return _statement(connection, job_ttl_s, status=Status.failed, finished_at=now())
 
 
 def _row(entry: Entry) -> dict[str, Any]:
@@ -211,8 +216,9 @@ def _body(job: Job) -> dict[str, Any]:
     }
 
 
-def _resolve(connection: Connection, losers: list[Entry], batch: _Batch) -> None:
-    """Find the row that stood in each entry's way, and decide what the entry becomes."""
+def _resolve(connection: Connection, losers: list[Entry], batch: _Batch) -> list[Entry]:
+    """Find the row that stood in each entry's way, and decide what the entry becomes; return those to try again."""
+    again: list[Entry] = []
     ids = {entry.job.id for entry in losers}
     known = dict(connection.execute(select(aliases.c.id, aliases.c.job_id).where(aliases.c.id.in_(sorted(ids)))).all())
     columns = select(jobs.c.id, jobs.c.tenant, jobs.c.idempotency_key, jobs.c.fingerprint)
@@ -232,9 +238,10 @@ def _resolve(connection: Connection, losers: list[Entry], batch: _Batch) -> None
             if row.fingerprint == job.fingerprint:
                 batch.duplicate(entry, row.id)
             else:
-                batch.again.append(Entry(entry.queue, entry.raw, conflict(job, row.id), entry.alias))
-        else:  # what stood in the way is gone
-            batch.again.append(entry)
+                again.append(Entry(entry.queue, entry.raw, conflict(job, row.id), entry.alias))
+        else:  # what stood in the way is gone, or was never written
+            again.append(entry)
+    return again
 
 
 def _taken(job_id: str) -> DeadLetter:
