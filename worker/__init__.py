@@ -13,12 +13,12 @@
     errands       what other threads want done on Celery's thread
     channel       Celery's consumer without acknowledgements    window    reads nudges as far as slots are free
     nudge         the entries of chat.run: forty bytes that say a row may start
-    intake        reads chat.intake and the SQL inbox, in batches, in its own thread
+    intake        makes rows of chat.intake and the SQL inbox, in batches, in its own thread    taking    its Redis side
     run           the story of one attempt    closing    what came of it, as what is written of it
     host          what a process holds: lease, writer, dispatcher, intake, clients, running calls
     lease         the heartbeat    dispatcher    due rows into Redis, ended leases and deadlines
     settings/     the one reader of the environment
-    core/         decides: lifecycle, message, chat, sse, assemble, usage, failure, retry. No I/O, clock, chance
+    core/         decides: lifecycle, message, chat, sse, assemble, usage, failure, retry, pace. No I/O, clock, chance
     store/        SQL: tables, moves, accept, claim, record, leases, dispatch. Sync, lists in, lists out
     net/          the wire: transport, endpoint call, deadlines, what can go wrong
     dev/          embedded Redis, fake endpoint, a whole stack: for demo, dev and tests

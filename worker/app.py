@@ -13,9 +13,10 @@ from worker import log as logging
 from worker import run, settings
 from worker.celeryconfig import configure
 from worker.host import Host, NotReady
-from worker.intake import QUEUE as INTAKE_QUEUE
 from worker.nudge import job_of
 from worker.pool import async_task
+from worker.store.engine import UnusableDatabase, describe
+from worker.taking import QUEUE as INTAKE_QUEUE
 
 log = structlog.get_logger()
 
@@ -64,8 +65,12 @@ def _open_host(**_: Any) -> None:
     try:
         host = Host(chosen)
         host.open()
-    except (settings.BadSettings, NotReady) as error:
+    except (settings.BadSettings, NotReady, UnusableDatabase) as error:
         raise SystemExit(f"afterword: {error}") from None
+    except Exception as error:
+        # Celery swallows what its signals raise, and would go on without a host.
+        log.error("worker.not_started", **describe(error))
+        raise SystemExit(f"afterword: the worker could not start: {type(error).__name__}; see the log") from error
     _hosts.append(host)
 
 

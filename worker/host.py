@@ -1,9 +1,11 @@
 """What one worker process holds together: its lease, its writer, its dispatcher, its intake, its clients, its calls."""
 
 import base64
+import gc
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import Any, cast
 
 import httpx
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from worker import call
 from worker.call import Call, Reason
@@ -25,7 +28,7 @@ from worker.store import leases, version
 from worker.store.batcher import Batcher
 from worker.store.cancel import cancel
 from worker.store.doors import Letter, bury
-from worker.store.engine import open_engine
+from worker.store.engine import describe, is_away, open_engine
 
 WRITE_OUT_S = 10.0
 # How many nudges may stand in Redis, for each slot of this process, before accepting stops adding to them.
@@ -56,7 +59,7 @@ class Host:
         self.redis = connect(settings.redis_url)
         self.batcher = Batcher(self.engine, max_items=settings.writer_batch)
         self.clients: dict[str, httpx.AsyncClient] = {}
-        self.calls: dict[str, Call] = {}
+        self.calls: dict[str, list[Call]] = {}
         self._pool: Pool | None = None
         self.lease = Lease(
             self.engine,
@@ -75,6 +78,7 @@ class Host:
             self.lease,
             tick_s=settings.tick_s,
             lease_s=settings.lease_s,
+            window_s=settings.window_s,
             chores=(self.intake.drain_inbox, self.intake.return_lists, self._bury_rejected),
             own_chores=(self._release_strays,),
         )
@@ -86,15 +90,28 @@ class Host:
         return self.lease.worker_id
 
     def open(self) -> None:
-        """Check the database, begin the lease and the writer. Raises NotReady."""
+        """Check the database, begin the lease and the writer; wait while the database is away. Raises NotReady."""
+        pause_s = 0.2
+        while True:
+            try:
+                self._check()
+                self.lease.start()
+                break
+            except SQLAlchemyError as error:
+                if not is_away(error):
+                    raise NotReady(f"the database cannot be used: {type(error).__name__}") from error
+                log.warning("database.away", pause_s=pause_s, **describe(error))
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 5.0)
+        self.batcher.start()
+
+    def _check(self) -> None:
         current, newest = version.state(self.engine, schema=self.settings.database_schema)
         if current is None or (current != newest and current in version.known()):
             raise NotReady(
                 f"the database is at migration {current or 'none'}, this release needs {newest}; run: "
                 "afterword db upgrade"
             )
-        self.batcher.start()
-        self.lease.start()
 
     def attach(self, pool: Pool, *, intake: bool) -> None:
         """Begin to take work: the pool runs."""
@@ -104,14 +121,20 @@ class Host:
         self.intake.room = ROOM_A_SLOT * pool.limit
         pool.submit(self._open_clients()).result(WRITE_OUT_S)
         pool.cleanups.append(self._close_clients)
+        # What was loaded stays for good: the collector need not walk it again for every few hundred new objects.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
         self.dispatcher.start()
         if intake:
             self.intake.start()
 
     def detach(self) -> None:
         """Stop taking work; what runs goes on."""
-        self.intake.stop()
-        self.dispatcher.stop()
+        try:
+            self.intake.stop()
+        finally:
+            self.dispatcher.stop()
 
     def close(self) -> None:
         """Write out what waits, end the lease."""
@@ -123,20 +146,26 @@ class Host:
 
     @contextmanager
     def holds(self, job_id: str) -> Iterator[None]:
-        """Know the running call of a job, so that it can be ended by the job's id."""
+        """Know the call that works on a job, from before its claim on: it can be ended by the job's id."""
         current = call.current()
+        mine = self.calls.setdefault(job_id, [])
         if current is not None:
-            self.calls[job_id] = current
+            mine.append(current)
         try:
             yield
         finally:
-            self.calls.pop(job_id, None)
+            if current is not None:
+                mine.remove(current)
+            # Another attempt of the same job may have come meanwhile; its entry is its own.
+            if not mine and self.calls.get(job_id) is mine:
+                del self.calls[job_id]
 
     def cancel(self, job_ids: list[str]) -> None:
         """End these calls as cancelled, where they run here; from any thread."""
-        for running in [self.calls[job_id] for job_id in job_ids if job_id in self.calls]:
-            if self._pool is not None:
-                self._pool.loop.call_soon_threadsafe(running.cancel, Reason.revoked)
+        pool = self._pool
+        for running in [one for job_id in job_ids for one in tuple(self.calls.get(job_id, ()))]:
+            if pool is not None:
+                pool.loop.call_soon_threadsafe(running.cancel, Reason.revoked)
 
     def cancel_queued(self, job_id: str) -> None:
         """Cancel a job whose nudge was revoked before it ran; from any thread."""
@@ -146,8 +175,11 @@ class Host:
         """Give back jobs that are ours by the rows and that nobody here works on.
 
         A commit whose answer was lost with the connection leaves one behind. A job counts as forgotten when two looks
-        in a row, a tick apart, found it so.
+        in a row, a tick apart, found it so while the event loop turned.
         """
+        ticked_at = self._ticked_at()
+        if ticked_at is None or time.monotonic() - ticked_at > self.settings.tick_s:
+            return
         with self.engine.begin() as connection:
             held = leases.held(connection, self.worker_id)
             idle = {job_id: number for job_id, number in held.items() if job_id not in self.calls}
@@ -185,8 +217,11 @@ class Host:
 
 
 def _letter(entry: bytes) -> Letter:
-    told = json.loads(entry)
-    return Letter(told["queue"], told["reason"], told["message"], base64.b64decode(told["entry"]))
+    try:
+        told = json.loads(entry)
+        return Letter(str(told["queue"]), str(told["reason"]), str(told["message"]), base64.b64decode(told["entry"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return Letter(REJECTED, "unreadable", "The entry of the list of rejected nudges is none of ours.", entry)
 
 
 def _tell(written: "Future[Any]") -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.store import leases
+from worker.store.engine import describe
 
 log = structlog.get_logger()
 
@@ -48,6 +49,9 @@ class Lease:
         self._engine, self._times = engine, times
         self._name, self.slots = name, slots
         self._on_lost, self._on_cancel, self._ticked_at = on_lost, on_cancel, ticked_at
+        # A beat that took longer tells of a database that stood still, without an error, for everybody.
+        self._gap_s = max(3 * times.beat_s, times.lease_s / 3)
+        self._beaten_at = 0.0
         self._unbroken_since: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="afterword-lease", daemon=True)
@@ -69,14 +73,16 @@ class Lease:
             log.warning("lease.not_resigned", error=type(error).__name__)
 
     def unbroken_s(self) -> float:
-        """Return for how long every beat has succeeded: the evidence that the database was there for others too."""
-        since = self._unbroken_since
-        return 0.0 if since is None else time.monotonic() - since
+        """Return for how long every beat has succeeded, and in time: that the database was there for others too."""
+        now = time.monotonic()
+        if self._unbroken_since is None or now - self._beaten_at > self._gap_s:
+            return 0.0
+        return now - self._unbroken_since
 
     def _enter(self) -> None:
         with self._engine.begin() as connection:
             leases.register(connection, self.worker_id, name=self._name, slots=self.slots, lease_s=self._times.lease_s)
-        self._unbroken_since = time.monotonic()
+        self._unbroken_since = self._beaten_at = time.monotonic()
 
     def _run(self) -> None:
         while not self._stop.wait(self._times.beat_s):
@@ -90,9 +96,9 @@ class Lease:
                 # The database is away: nothing can be renewed, and nobody can take back either.
                 log.warning("lease.not_renewed", error=type(error).__name__)
                 self._unbroken_since = None
-            except Exception:
+            except Exception as error:
                 # This thread is what holds the calls; whatever is wrong, it goes on beating.
-                log.exception("lease.failed")
+                log.error("lease.failed", **describe(error))
                 self._unbroken_since = None
 
     def _loop_stands(self) -> bool:
@@ -105,10 +111,15 @@ class Lease:
             cancelled = leases.cancellations(connection, self.worker_id) if alive else []
         if not alive:
             self._lost()
-        elif self._unbroken_since is None:
-            self._unbroken_since = time.monotonic()
+        else:
+            self._count(time.monotonic())
         if cancelled:
             self._on_cancel(cancelled)
+
+    def _count(self, now: float) -> None:
+        if self._unbroken_since is None or now - self._beaten_at > self._gap_s:
+            self._unbroken_since = now
+        self._beaten_at = now
 
     def _lost(self) -> None:
         log.error("lease.lost", worker=self.worker_id)

@@ -83,9 +83,10 @@ def measure(parts: Parts, filling: Filling) -> Costs:
 
 def _tick(connection: Connection) -> None:
     dispatch.expire(connection)
-    for lane in dispatch.lanes(connection):
+    lanes, _ = dispatch.lanes(connection)
+    for lane in lanes:
         assert dispatch.due(connection, lane, limit=WINDOW)
-        dispatch.next_start_s(connection, lane)
+    dispatch.next_start_s(connection)
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class System:
     def attempts(self, job_id: str) -> list[Any]:
         return self.rows("SELECT * FROM attempts_v1 WHERE job_id = :id ORDER BY attempt", id=job_id)
 
-    def await_status(self, job_id: str, *statuses: str, seconds: float = 30.0) -> Any:
+    def await_status(self, job_id: str, *statuses: str, seconds: float = 60.0) -> Any:
         """Return the job's row once it stands at one of these statuses (by default any final one)."""
 
         def reached() -> Any:
@@ -96,7 +96,7 @@ class System:
 
         return until(reached, what=f"{job_id} {statuses or FINAL}, worker said: {self.said()}", seconds=seconds)
 
-    def await_all(self, job_ids: list[str], *, seconds: float = 30.0) -> dict[str, Any]:
+    def await_all(self, job_ids: list[str], *, seconds: float = 60.0) -> dict[str, Any]:
         return {job_id: self.await_status(job_id, seconds=seconds) for job_id in job_ids}
 
     def said(self) -> str:

@@ -20,7 +20,7 @@ from worker.nudge import nudge, push_nudges
 
 ROOT = Path(__file__).parents[2]
 UVLOOP = pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is optional and not installed")
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def until(condition: Callable[[], Any], *, what: str = "the condition", seconds: float = PATIENCE_S) -> Any:

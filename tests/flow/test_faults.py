@@ -1,0 +1,263 @@
+"""What operators meet at night: a full Redis, a database that stands still, fails over or is not there yet."""
+
+import json
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from afterword import Afterword
+from tests.flow.system import System, request
+from tests.pool.workers import Child, until
+from tests.store.made import accept_all, entry, job, one, rows
+from worker import settings
+from worker.dev.redis import RedisServer
+from worker.host import Host
+from worker.intake import Intake
+from worker.lease import Lease, Times
+from worker.nudge import REJECTED, connect, read_window
+from worker.store import leases
+from worker.store.engine import open_engine
+from worker.taking import OWNERS, Taking, own_list
+
+
+def conf(database_url: str, redis_url: str, **more: str) -> settings.Settings:
+    return settings.read(
+        {
+            "AFTERWORD_DATABASE_URL": database_url,
+            "AFTERWORD_REDIS_URL": redis_url,
+            "AFTERWORD_ENDPOINT_URL": "http://127.0.0.1:9",
+            **{f"AFTERWORD_{name.upper()}": value for name, value in more.items()},
+        }
+    )
+
+
+def fill(redis_url: str, number: int, *, size: int = 10) -> None:
+    with Afterword(redis_url=redis_url) as client:
+        for _ in range(number):
+            client.submit(request("x" * size))
+
+
+def test_what_a_dying_worker_took_is_known_before_it_is_moved(redis_url: str) -> None:
+    fill(redis_url, 100)
+    redis = connect(redis_url)
+    gone = str(uuid.uuid4())
+
+    taken = Taking(redis, lambda: gone, batch=64).take()  # and here the process dies
+
+    assert (len(taken.entries), redis.llen(own_list(gone))) == (64, 64)
+    assert redis.smembers(OWNERS) == {gone.encode()}
+    assert Taking(redis, lambda: "another", batch=64).give_back(gone) == 64
+    assert redis.llen("chat.intake") == 100
+
+
+def test_a_worker_whose_lease_changed_gives_its_old_list_back(redis_url: str) -> None:
+    fill(redis_url, 3)
+    redis = connect(redis_url)
+    ids = [str(uuid.uuid4()), str(uuid.uuid4())]
+    taking = Taking(redis, lambda: ids[0], batch=64)
+    taking.take()
+    ids.pop(0)
+
+    assert len(taking.take().entries) == 3
+    assert redis.smembers(OWNERS) == {ids[0].encode()}
+
+
+def test_a_full_redis_is_emptied_by_the_intake(engine: Engine, database_url: str) -> None:
+    server = RedisServer().start()
+    redis = connect(server.url)
+    fill(server.url, 50, size=50_000)
+    redis.config_set("maxmemory", redis.info("memory")["used_memory"] - 100_000)
+    intake = Intake(engine, redis, conf(database_url, server.url), worker_id=lambda: "w", room=10)
+    intake.start()
+    try:
+        until(lambda: not redis.llen("chat.intake"), what="the intake is empty")
+    finally:
+        intake.stop()
+        server.remove()
+    assert one(engine, "SELECT count(*) AS n FROM jobs_v1").n == 50
+
+
+@pytest.fixture
+def host(sqlite_url: str, redis_url: str) -> Any:
+    made = Host(conf(sqlite_url, redis_url, tick_s="0.05", lease_s="3", beat_s="0.1"))
+    made.open()
+    yield made
+    made.dispatcher.stop()
+    made.close()
+
+
+def nudged(host: Host) -> Callable[[], set[bytes]]:
+    return lambda: read_window(host.redis, "chat.run")
+
+
+def test_what_nobody_can_read_does_not_stop_dispatch(host: Host) -> None:
+    host.redis.lpush(REJECTED, b"not json", b'{"queue": 3}')
+    accept_all(host.engine, entry())
+
+    host.dispatcher.start()
+
+    until(nudged(host), what="the due row is nudged")
+    found = until(lambda: rows(host.engine, "SELECT reason FROM afterword_dead_letters"), what="the dead letters")
+    assert {row.reason for row in found} == {"unreadable"}
+
+
+def test_copies_of_a_conflict_in_the_inbox_do_not_stop_dispatch(host: Host) -> None:
+    accept_all(host.engine, entry(job(idempotency_key="k")))
+    conflict = json.dumps({"id": str(uuid.uuid4()), "idempotency_key": "k", "request": request("other")})
+    with host.engine.begin() as connection:
+        for _ in range(2):
+            connection.execute(text("INSERT INTO submit_v1 (job) VALUES (:job)"), {"job": conflict})
+
+    host.dispatcher.start()
+
+    until(nudged(host), what="the due row is nudged")
+    until(lambda: not rows(host.engine, "SELECT 1 FROM afterword_inbox"), what="the inbox is drained")
+
+
+def test_jobs_expire_while_redis_is_away(sqlite_url: str) -> None:
+    host = Host(conf(sqlite_url, "redis://127.0.0.1:1/0", tick_s="0.05", lease_s="3", beat_s="0.1"))
+    host.open()
+    accept_all(host.engine, entry(job(deadline="2020-01-01T00:00:00Z")))
+    host.dispatcher.start()
+    try:
+        until(lambda: rows(host.engine, "SELECT 1 FROM jobs_v1 WHERE status = 'expired'"), what="the job expires")
+    finally:
+        host.dispatcher.stop()
+        host.close()
+
+
+def test_heartbeats_over_a_database_that_stood_still_are_no_evidence(postgresql_url: str) -> None:
+    engine = open_engine(postgresql_url)
+    lease = Lease(
+        engine, Times(3.0, 0.1), name="x", slots=1, on_lost=lambda: None, on_cancel=lambda ids: None,
+        ticked_at=lambda: None,
+    )  # fmt: skip
+    lease.start()
+    until(lambda: lease.unbroken_s() > 0.5, what="some beats")
+    with engine.connect() as stall:
+        stall.execute(text("LOCK TABLE afterword_workers IN ACCESS EXCLUSIVE MODE"))
+        until(lambda: lease.unbroken_s() == 0.0, what="the stall is noticed")
+        stall.rollback()
+    until(lambda: lease.unbroken_s() > 0.0, what="it beats again")
+
+    assert lease.unbroken_s() < 1.0
+    lease.stop()
+    engine.dispose()
+
+
+def test_a_job_just_claimed_is_not_forgotten_while_the_loop_is_late(host: Host) -> None:
+    (accepted,) = accept_all(host.engine, entry())
+    assert accepted.job_id
+    with host.engine.begin() as connection:
+        from worker.store.claim import Wish, claim
+
+        assert claim(connection, [Wish(accepted.job_id, host.worker_id)])[0]
+
+    for _ in range(3):
+        host._release_strays()  # no loop has turned yet
+
+    assert one(host.engine, "SELECT status FROM jobs_v1").status == "in_progress"
+
+
+def test_a_worker_of_one_role_stops_cleanly(postgres_system: System) -> None:
+    worker = postgres_system.start("-Q", "chat.run")
+    until(lambda: "Connected to" in worker.text(), what="the worker runs")
+
+    worker.signal(signal.SIGTERM)
+
+    assert worker.wait(30) == 0
+    assert "Error" not in worker.text()
+    assert postgres_system.rows("SELECT 1 FROM afterword_workers") == []
+
+
+def test_a_worker_waits_for_a_database_that_is_away(postgres_system: System, tmp_path: Path) -> None:
+    child = Child(
+        [sys.executable, "-m", "celery", "-A", "worker.app", "worker"],
+        log=tmp_path / "log",
+        environment=postgres_system.environment(database_url="postgresql://u:hunter2secret@127.0.0.1:1/x"),
+    )
+    try:
+        until(lambda: child.text().count("database.away") > 1 or child.ended(), what="it waits")
+        assert not child.ended(), child.text()
+        assert "hunter2secret" not in child.text()
+    finally:
+        child.kill()
+
+
+def test_an_answer_is_held_until_the_database_takes_writes_again(postgres_system: System) -> None:
+    system = postgres_system
+    system.start()
+    job_id = system.send(request(fake={"latency_s": 1.5}))
+    system.await_status(job_id, "in_progress")
+    until(lambda: system.fake.stats()["requests"] == 1, what="the request is on the wire")
+
+    admin = open_engine(system.database_url, reading=True)
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        alter = f'ALTER DATABASE "{admin.url.database}" SET default_transaction_read_only ='
+        drop = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        connection.execute(text(f"{alter} on"))
+        connection.execute(text(drop))
+        until(lambda: "25006" in system.said(), what="a refused write")
+        connection.execute(text("SET default_transaction_read_only = off"))
+        connection.execute(text(f"{alter} off"))
+        connection.execute(text(drop))
+    admin.dispose()
+    system.engine.dispose()
+
+    row = system.await_status(job_id, seconds=30)
+    assert (row.status, row.attempts) == ("completed", 1)
+    assert system.fake.stats()["requests"] == 1
+
+
+def test_a_stopped_worker_buys_no_more_than_the_budget(postgres_system: System) -> None:
+    system = postgres_system
+    worker = system.start(drain_s=0.3)
+    job_id = system.send(request(fake={"attempts": [{"latency_s": 60}, {}]}), max_attempts=1)
+    until(lambda: system.fake.stats()["requests"] == 1, what="the request is on the wire")
+
+    worker.signal(signal.SIGTERM)
+    worker.wait(30)
+
+    row = system.job(job_id)
+    assert (row.status, row.error_code) == ("failed", "worker_lost")
+
+
+def test_the_life_of_a_lease_that_was_taken_back(sqlite_url: str) -> None:
+    engine = open_engine(sqlite_url)
+    lost: list[str] = []
+    lease = Lease(
+        engine, Times(3.0, 0.05), name="x", slots=1, on_lost=lambda: lost.append("lost"), on_cancel=lambda ids: None,
+        ticked_at=lambda: None,
+    )  # fmt: skip
+    lease.start()
+    first = lease.worker_id
+    with engine.begin() as connection:
+        leases.resign(connection, first)
+
+    until(lambda: lease.worker_id != first and len(rows(engine, "SELECT 1 FROM afterword_workers")) == 1, what="anew")
+
+    assert lost == ["lost"]
+    lease.stop()
+    engine.dispose()
+
+
+def test_a_lease_is_not_renewed_while_the_loop_stands(sqlite_url: str) -> None:
+    engine = open_engine(sqlite_url)
+    lease = Lease(
+        engine, Times(3.0, 0.05), name="x", slots=1, on_lost=lambda: None, on_cancel=lambda ids: None,
+        ticked_at=lambda: time.monotonic() - 2.0,
+    )  # fmt: skip
+    lease.start()
+    until(lambda: lease.unbroken_s() == 0.0, what="the heartbeat is withheld")
+    lease.stop()
+    engine.dispose()
