@@ -36,7 +36,8 @@ def released(got: Claim, reply: Reply) -> End:
     """Return the end of a call that a stopping worker gives back; a request it sent is one of the budget's."""
     if not reply.sent:
         return End(RELEASE, Outcome.released, counts=False)
-    return End(FAIL if got.attempts_used >= got.max_attempts else RELEASE, Outcome.unknown)
+    barred = reply.failure is not None and not reply.failure.retryable
+    return End(FAIL if barred or got.attempts_used >= got.max_attempts else RELEASE, Outcome.unknown)
 
 
 def follows(got: Claim, found: Failure, reply: Reply, *, jitter: float) -> End:

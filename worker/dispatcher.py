@@ -44,10 +44,10 @@ class Dispatcher:
     """A thread in every worker that takes its turn at dispatch.
 
     `chores` are called at each of its ticks as the leader, `own_chores` once a tick in any case. `window_s`: how many
-    seconds of starts stand ready in Redis.
+    seconds of starts stand ready in Redis. `once_only`: endpoints whose lost requests are not made again.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  parts and settings; a bundle of them would be opened at once
         self,
         engine: Engine,
         redis: Redis,
@@ -56,11 +56,12 @@ class Dispatcher:
         tick_s: float,
         lease_s: float,
         window_s: float = 2.0,
+        once_only: frozenset[str] = frozenset(),
         chores: tuple[Callable[[], None], ...] = (),
         own_chores: tuple[Callable[[], None], ...] = (),
     ) -> None:
         self._engine, self._redis, self._lease = engine, redis, lease
-        self._tick_s, self._lease_s = tick_s, lease_s
+        self._tick_s, self._lease_s, self._once_only = tick_s, lease_s, once_only
         self._chores, self._own_chores = chores, own_chores
         self._own_chores_at = 0.0
         self._led_at = -math.inf
@@ -175,7 +176,7 @@ class Dispatcher:
         if self._lease.unbroken_s() < self._lease_s:
             return 0
         with self._engine.connect() as connection:
-            back = leases.take_back(connection, limit=TAKE_BACK_BATCH)
+            back = leases.take_back(connection, limit=TAKE_BACK_BATCH, once_only=self._once_only)
             if self._lease.unbroken_s() < self._lease_s:
                 connection.rollback()
                 return 0

@@ -72,6 +72,8 @@ class Host:
         )
         room = ROOM_A_SLOT * settings.concurrency
         self.intake = Intake(self.engine, self.redis, settings, worker_id=lambda: self.worker_id, room=room)
+        # Where an ambiguous request is not to be repeated, a lost worker's is not either.
+        self._once_only = frozenset(one.name for one in settings.endpoints.values() if not one.retry_ambiguous)
         self.dispatcher = Dispatcher(
             self.engine,
             self.redis,
@@ -79,6 +81,7 @@ class Host:
             tick_s=settings.tick_s,
             lease_s=settings.lease_s,
             window_s=settings.window_s,
+            once_only=self._once_only,
             chores=(self.intake.drain_inbox, self.intake.return_lists, self._bury_rejected),
             own_chores=(self._release_strays,),
         )
@@ -184,7 +187,7 @@ class Host:
             held = leases.held(connection, self.worker_id)
             idle = {job_id: number for job_id, number in held.items() if job_id not in self.calls}
             strays = [(job_id, number) for job_id, number in idle.items() if self._suspects.get(job_id) == number]
-            leases.give_back(connection, self.worker_id, strays)
+            leases.give_back(connection, self.worker_id, strays, once_only=self._once_only)
         self._suspects = idle
         if strays:
             log.warning("job.forgotten", jobs=len(strays))

@@ -1,11 +1,13 @@
 """What was bought, and what is known of it: one task is one request, and each has a row that says if it was billed."""
 
 import json
+import signal
 from typing import Any
 
 import pytest
 
 from tests.flow.system import System, request
+from tests.pool.workers import until
 
 MIXED: list[dict[str, Any]] = [
     {"attempts": [{"status": 500}, {}]},
@@ -67,6 +69,20 @@ def test_paying_twice_is_a_setting(
     (attempt,) = system.attempts(str(row.id))
     assert attempt.billed == billed
     assert (attempt.partial is not None) == (billed == "yes")
+
+
+def test_a_lost_workers_request_is_not_repeated_where_that_is_unwanted(postgres_system: System) -> None:
+    system = postgres_system
+    timing = {"lease_s": 4.0, "beat_s": 0.2, "tick_s": 0.2, "endpoint_retry_ambiguous": "false"}
+    worker = system.start(**timing)
+    job_id = system.send(request(fake={"attempts": [{"latency_s": 60}, {}]}))
+    until(lambda: system.fake.stats()["requests"] == 1, what="the request is on the wire")
+    system.start(**timing)
+
+    worker.signal(signal.SIGKILL)
+
+    row = system.await_status(job_id)
+    assert (row.status, row.error_code, row.attempts) == ("failed", "worker_lost", 1)
 
 
 def test_an_ambiguous_failure_is_repeated_under_the_same_key_and_not_billed_twice_where_keys_are_honoured(

@@ -98,3 +98,15 @@ def test_of_an_answer_and_a_cancellation_exactly_one_wins(engine: Engine) -> Non
 
         row = one(engine, "SELECT status FROM jobs_v1 WHERE id = :id", id=claimed.job_id)
         assert (won, row.status) == ([True], "completed")
+
+
+def test_where_requests_are_made_once_only_a_lost_workers_job_fails(engine: Engine) -> None:
+    mine = worker(engine)
+    claimed = started(engine, mine)
+    end_lease(engine, mine)
+
+    with engine.begin() as connection:
+        back = leases.take_back(connection, once_only={"default"})
+
+    assert (back.failed, back.queued) == ({claimed.job_id}, frozenset())
+    assert one(engine, "SELECT error_code FROM jobs_v1").error_code == "worker_lost"

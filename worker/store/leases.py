@@ -1,6 +1,6 @@
 """Leases: a claim belongs to a worker process, and the process to one row that it renews every second."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,11 +73,14 @@ class TakenBack:
         return len(self.queued) + len(self.failed)
 
 
-def take_back(connection: Connection, *, limit: int = 500) -> TakenBack:
-    """Strike off workers whose lease has ended and queue their jobs again, `limit` at a time."""
+def take_back(connection: Connection, *, limit: int = 500, once_only: Collection[str] = ()) -> TakenBack:
+    """Strike off workers whose lease has ended and queue their jobs again, `limit` at a time.
+
+    Jobs of the endpoints `once_only` fail instead: what may have been bought is not to be bought again there.
+    """
     struck = connection.execute(delete(workers).where(workers.c.lease_until <= now())).rowcount
     orphans = (
-        _held()
+        _held(once_only)
         .where(jobs.c.worker_id.is_not(None), jobs.c.worker_id.not_in(select(workers.c.id)))
         .order_by(jobs.c.worker_id, jobs.c.id)
         .limit(limit)
@@ -86,17 +89,19 @@ def take_back(connection: Connection, *, limit: int = 500) -> TakenBack:
     return _requeue(connection, connection.execute(orphans).all(), struck=struck)
 
 
-def give_back(connection: Connection, worker_id: str, keys: Sequence[moves.Key]) -> TakenBack:
-    """Queue jobs of a living worker again that it has forgotten."""
+def give_back(
+    connection: Connection, worker_id: str, keys: Sequence[moves.Key], *, once_only: Collection[str] = ()
+) -> TakenBack:
+    """Queue jobs of a living worker again that it has forgotten; `once_only` as for `take_back`."""
     if not keys:
         return TakenBack(0, frozenset(), frozenset(), frozenset())
-    mine = _held().where(jobs.c.worker_id == worker_id, tuple_(jobs.c.id, jobs.c.attempt).in_(sorted(keys)))
+    mine = _held(once_only).where(jobs.c.worker_id == worker_id, tuple_(jobs.c.id, jobs.c.attempt).in_(sorted(keys)))
     return _requeue(connection, connection.execute(mine.with_for_update()).all())
 
 
-def _held() -> Select[Any]:
-    spent = (jobs.c.attempts_used >= jobs.c.max_attempts).label("spent")
-    return select(jobs.c.id, jobs.c.attempt, spent).where(jobs.c.status == Status.in_progress)
+def _held(once_only: Collection[str]) -> Select[Any]:
+    spent = or_(jobs.c.attempts_used >= jobs.c.max_attempts, jobs.c.endpoint.in_(sorted(once_only)))
+    return select(jobs.c.id, jobs.c.attempt, spent.label("spent")).where(jobs.c.status == Status.in_progress)
 
 
 def _requeue(connection: Connection, rows: Sequence[Row[Any]], *, struck: int = 0) -> TakenBack:
