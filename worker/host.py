@@ -34,10 +34,10 @@ WRITE_OUT_S = 10.0
 # How many nudges may stand in Redis, for each slot of this process, before accepting stops adding to them.
 ROOM_A_SLOT = 4
 
-log = structlog.get_logger()
-
-
+# Unusable entries that are made dead letters in one transaction.
 REJECTED_BATCH = 100
+
+log = structlog.get_logger()
 
 
 class NotReady(RuntimeError):

@@ -6,15 +6,16 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Executable, Float, bindparam, cast, func, insert, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.core.clean import clean_json, clean_text
 from worker.core.lifecycle import Status
 from worker.core.message import DeadLetter, Job, Refusal, conflict
 from worker.store import finish
 from worker.store.clock import now, seconds_until, shifted
-from worker.store.tables import aliases, dead_letters, jobs, requests
+from worker.store.doors import Letter, bury
+from worker.store.tables import aliases, jobs, requests
 from worker.store.types import Instant
+from worker.store.upsert import upsert
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +47,11 @@ class _Batch:
     """What one transaction is about to write."""
 
     accepted: list[Accepted] = field(default_factory=list)
-    letters: list[dict[str, Any]] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
     aliases: list[dict[str, Any]] = field(default_factory=list)
 
     def bury(self, entry: Entry, letter: DeadLetter) -> None:
-        self.letters.append(
-            {
-                "queue": entry.queue,
-                "reason": letter.reason,
-                "message": clean_text(letter.message),
-                "job_id": None if letter.id is None else clean_text(letter.id),
-                "entry": entry.raw,
-            }
-        )
+        self.letters.append(Letter(entry.queue, letter.reason, letter.message, entry.raw, letter.id))
         self.accepted.append(Accepted(letter.id, "dead"))
 
     def duplicate(self, entry: Entry, job_id: str) -> None:
@@ -90,10 +83,9 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
         losers += [entry for entry in first if entry.job.id not in written]
         pending = _resolve(connection, losers, batch) if losers else []
     if batch.aliases:
-        statement = _upsert(connection, aliases).on_conflict_do_nothing().values(created_at=now())
+        statement = upsert(connection.dialect.name, aliases).on_conflict_do_nothing().values(created_at=now())
         connection.execute(statement, batch.aliases)
-    if batch.letters:
-        connection.execute(insert(dead_letters).values(created_at=now()), batch.letters)
+    bury(connection, batch.letters)
     finish.number(connection, {a.job_id for a in batch.accepted if a.job_id and a.outcome in ("refused", "conflict")})
     assert len(batch.accepted) == len(entries), "an entry was neither written nor resolved"
     return batch.accepted
@@ -117,10 +109,6 @@ def _first_of_each(connection: Connection, entries: list[Entry]) -> tuple[list[E
         if key is not None:
             keys.add(key)
     return first, losers
-
-
-def _upsert(connection: Connection, table: Any) -> Any:
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
 
 
 def _insert(connection: Connection, entries: list[Entry], batch: _Batch, *, job_ttl_s: float) -> set[str]:
@@ -153,13 +141,11 @@ def _outcome(entry: Entry) -> str:
 @cache
 def _statement(dialect: str, *, failed: bool) -> Executable:
     """Return the INSERT of waiting or of failed jobs; built once, because building costs more than running it."""
-    postgres = dialect == "postgresql"
-    later = func.greatest if postgres else func.max
+    later = func.greatest if dialect == "postgresql" else func.max
     # A start in the past is now: it must not overtake those who waited.
     start = later(func.coalesce(bindparam("given_start", type_=Instant()), now()), now(), type_=Instant())
     ends = {"status": Status.failed, "finished_at": now()} if failed else {"status": Status.queued}
-    ours = (postgresql if postgres else sqlite).insert(jobs)
-    statement = ours.values(
+    statement = upsert(dialect, jobs).values(
         run_at=start,
         deadline=func.coalesce(
             bindparam("given_deadline", type_=Instant()), shifted(start, cast(bindparam("ttl_s"), Float))

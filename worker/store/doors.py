@@ -49,6 +49,10 @@ class Letter(NamedTuple):
 
 def bury(connection: Connection, letters: Sequence[Letter]) -> None:
     """Keep entries that can become nothing, with their bytes and the reason."""
-    rows = [letter._asdict() | {"message": clean_text(letter.message)} for letter in letters]
+    rows = [
+        letter._asdict()
+        | {"message": clean_text(letter.message), "job_id": letter.job_id and clean_text(letter.job_id)}
+        for letter in letters
+    ]
     if rows:
         connection.execute(insert(dead_letters).values(created_at=now()), rows)

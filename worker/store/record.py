@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import Boolean, Connection, Executable, Float, bindparam, case, cast, null, or_, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.core.lifecycle import Move, Outcome
 from worker.core.usage import TOKENS
@@ -15,6 +14,7 @@ from worker.store import finish, moves
 from worker.store.cancel import settle
 from worker.store.clock import from_now, now, shifted
 from worker.store.tables import answers, attempts, jobs
+from worker.store.upsert import upsert
 
 CLOSED = (
     "error_code", "error_message", "http_status", "billed", "request_id", "retry_after_s", "headers",
@@ -59,8 +59,7 @@ def record(connection: Connection, closings: Sequence[Closing]) -> list[bool]:
     _close(connection, closings)
     kept = [_answer(closing) for closing in closings if closing.answer is not None]
     if kept:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        connection.execute(dialect.insert(answers).on_conflict_do_nothing(), kept)
+        connection.execute(upsert(connection.dialect.name, answers).on_conflict_do_nothing(), kept)
     again = [_place(closing) for closing in closings if closing.move is not None and not closing.move.final]
     cancelled = settle(connection, [place for place in again if place in moved])
     ended = (closing for closing in closings if closing.move is not None and closing.move.final)
