@@ -1,4 +1,4 @@
-"""Writes the views' texts beside this file, as the newest migration that has them creates them.
+"""Writes the views' texts beside this file, as the newest migration that has each creates it.
 
 Run `python api_contracts/sql/write.py` after a migration changes a view; a test compares them.
 """
@@ -13,32 +13,42 @@ FOLDER = Path(__file__).resolve().parent
 MIGRATIONS = FOLDER.parent.parent / "migrations" / "versions"
 DIALECTS = ("postgresql", "sqlite")
 
-_subject = re.compile(r"CREATE VIEW (\w+)|CREATE TRIGGER \w+ INSTEAD OF INSERT ON (\w+)")
+_subject = re.compile(
+    r"CREATE VIEW (\w+)|CREATE TRIGGER \w+ INSTEAD OF INSERT ON (\w+)|CREATE FUNCTION afterword_(\w+)\("
+)
 
 
 def texts() -> dict[Path, str]:
-    """Return what each file should hold: a view, and on SQLite the trigger that lets rows into it."""
-    views = _newest().views
+    """Return what each file should hold: a view, and what lets rows into it (a trigger, with its function)."""
+    found: dict[Path, str] = {}
+    for migration in _migrations():
+        for dialect in DIALECTS:
+            found |= _texts(migration.views(dialect), FOLDER / dialect)
+    return found
+
+
+def _texts(statements: list[str], folder: Path) -> dict[Path, str]:
     found: dict[Path, list[str]] = defaultdict(list)
-    for dialect in DIALECTS:
-        for statement in views(dialect):
-            subject = _subject.match(statement)
-            if subject is None:
-                raise ValueError(f"{statement[:60]!r} creates no view; only views belong into a migration's views()")
-            found[FOLDER / dialect / f"{subject[1] or subject[2]}.sql"].append(f"{statement};\n")
-    return {path: "\n".join(statements) for path, statements in found.items()}
+    for statement in statements:
+        subject = _subject.match(statement)
+        if subject is None:
+            raise ValueError(f"{statement[:60]!r} creates no view; only views belong into a migration's views()")
+        found[folder / f"{subject[1] or subject[2] or subject[3]}.sql"].append(f"{statement};\n")
+    return {path: "\n".join(parts) for path, parts in found.items()}
 
 
-def _newest() -> ModuleType:
-    for path in sorted(MIGRATIONS.glob("*.py"), reverse=True):
+def _migrations() -> list[ModuleType]:
+    """Return the migrations that have views, oldest first: what a newer one says of a view stands."""
+    found = []
+    for path in sorted(MIGRATIONS.glob("*.py")):
         spec = importlib.util.spec_from_file_location(f"migration_{path.stem}", path)
         if spec is None or spec.loader is None:
             raise ImportError(f"{path} cannot be imported")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         if hasattr(module, "views"):
-            return module
-    raise LookupError(f"no migration in {MIGRATIONS} has views()")
+            found.append(module)
+    return found
 
 
 def main() -> None:

@@ -60,6 +60,8 @@ jobs = Table(
     Column("answer_attempt", Integer),
     # Part of the Idempotency-Key; a replay begins a new one, because some endpoints store failures under a key.
     Column("generation", Integer, nullable=False, server_default=text("0")),
+    # From acceptance to the first deadline; kept by the first replay for those after it.
+    Column("replay_time_s", Float),
     Column("worker_id", Id),
     Column("cancel_requested_at", Instant),
     Column("waiting_for", String),
@@ -213,6 +215,39 @@ inbox = Table(
     Column("created_at", Instant, nullable=False, server_default=now()),
     # jobs_v1 by id.
     Index("afterword_inbox_id", "id"),
+)
+
+# Endpoints that rest, and what makes us think of it; a name without a row is open.
+endpoints = Table(
+    "afterword_endpoints",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("state", String, nullable=False),
+    # Who paused it, and the failure code that made us.
+    Column("cause", String),
+    Column("reason", String),
+    Column("since", Instant, nullable=False),
+    # While it is paused: no probe before `probe_at`, and no claim but that of `probe_job`.
+    Column("probe_at", Instant),
+    Column("probe_job", Id),
+    # The first of two different jobs that met trouble.
+    Column("suspect_job", Id),
+    Column("suspect_at", Instant),
+    # When a worker last had an answer from it; told about once a second.
+    Column("alive_at", Instant),
+    CheckConstraint(_one_of("state", ["open", "paused", "slow"]), name="afterword_endpoints_state"),
+    CheckConstraint(
+        f"cause IS NULL OR {_one_of('cause', ['breaker', 'operator', 'trouble'])}", name="afterword_endpoints_cause"
+    ),
+    CheckConstraint("(state = 'paused') = (cause IS NOT NULL)", name="afterword_endpoints_pause"),
+)
+
+# Ids somebody cancelled through cancel_v1: until the job's end is numbered and told, or its message has come.
+cancellations = Table(
+    "afterword_cancellations",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("created_at", Instant, nullable=False),
 )
 
 dead_letters = Table(

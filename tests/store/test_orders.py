@@ -1,0 +1,162 @@
+"""The doors cancel_v1 and replay_v1: what one INSERT does to a job, on both databases."""
+
+import json
+import uuid
+
+from sqlalchemy import Engine, text
+
+from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
+from worker.core.failure import Code
+from worker.store.endings import ending
+
+STANDS = "SELECT status, error_code, error_message, finished_at FROM jobs_v1 WHERE id = :id"
+
+
+def order(engine: Engine, door: str, job_id: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO {door} (id) VALUES (:id)"), {"id": job_id})
+
+
+def accepted(engine: Engine, **fields: object) -> str:
+    new = str(uuid.uuid4())
+    accept_all(engine, entry(job(**fields), id=new))
+    return new
+
+
+def fail(engine: Engine, job_id: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE afterword_jobs SET status = 'failed', error_code = 'bad_request', finished_at = created_at, "
+                "attempt = 3, attempts_used = 3 WHERE id = :id"
+            ),
+            {"id": job_id},
+        )
+
+
+def test_a_queued_job_is_cancelled_in_the_callers_transaction(engine: Engine) -> None:
+    new = accepted(engine)
+
+    order(engine, "cancel_v1", new)
+
+    row = one(engine, STANDS, id=new)
+    assert row.status == "cancelled"
+    assert row.finished_at is not None
+    wanted = ending(Code.cancelled)
+    assert (row.error_code, row.error_message) == (wanted["error_code"], wanted["error_message"])
+    kept = one(engine, "SELECT error FROM afterword_jobs WHERE id = :id", id=new).error
+    assert json.loads(kept) == json.loads(wanted["error"])
+
+
+def test_a_cancellation_that_is_rolled_back_never_was(engine: Engine) -> None:
+    new = accepted(engine)
+
+    with engine.connect() as connection:
+        connection.execute(text("INSERT INTO cancel_v1 (id) VALUES (:id)"), {"id": new})
+        connection.rollback()
+
+    assert one(engine, STANDS, id=new).status == "queued"
+    assert rows(engine, "SELECT id FROM cancel_v1") == []
+
+
+def test_a_running_job_is_marked_for_its_holder(engine: Engine) -> None:
+    new = accepted(engine)
+    holder = worker(engine)
+    assert claim_one(engine, holder, new) is not None
+
+    order(engine, "cancel_v1", new)
+
+    assert one(engine, STANDS, id=new).status == "in_progress"
+    assert one(engine, "SELECT cancel_requested_at FROM afterword_jobs WHERE id = :id", id=new)[0] is not None
+
+
+def test_an_id_nobody_has_accepted_leaves_its_mark(engine: Engine) -> None:
+    new = str(uuid.uuid4())
+
+    order(engine, "cancel_v1", new)
+    order(engine, "cancel_v1", new)
+
+    assert [str(row.id) for row in rows(engine, "SELECT id FROM cancel_v1")] == [new]
+
+
+def test_the_id_of_a_duplicate_cancels_the_job_it_became(engine: Engine) -> None:
+    first, second = accepted(engine, idempotency_key="k"), str(uuid.uuid4())
+    accept_all(engine, entry(job(idempotency_key="k"), id=second))
+
+    order(engine, "cancel_v1", second)
+
+    assert one(engine, STANDS, id=first).status == "cancelled"
+
+
+def test_a_failed_job_is_replayed_with_new_attempts_time_and_key(engine: Engine) -> None:
+    new = accepted(engine)
+    fail(engine, new)
+    before = one(engine, "SELECT attempt, generation, deadline FROM afterword_jobs WHERE id = :id", id=new)
+
+    order(engine, "replay_v1", new)
+
+    row = one(engine, "SELECT * FROM afterword_jobs WHERE id = :id", id=new)
+    assert (row.status, row.finished_at, row.error_code, row.attempts_used) == ("queued", None, None, 0)
+    assert (row.attempt, row.generation) == (before.attempt, before.generation + 1)
+    assert row.deadline > before.deadline
+    assert claim_one(engine, worker(engine), new) is not None
+
+
+def test_a_second_replay_gives_as_much_time_as_the_first(engine: Engine) -> None:
+    new = accepted(engine)
+    for _ in range(2):
+        fail(engine, new)
+        order(engine, "replay_v1", new)
+
+    row = one(engine, "SELECT replay_time_s FROM afterword_jobs WHERE id = :id", id=new)
+    assert abs(row.replay_time_s - 3600.0) < 1.0  # what accept_all gives a job that names no deadline
+
+
+def test_a_replay_takes_back_a_cancellation_and_its_mark(engine: Engine) -> None:
+    new = accepted(engine)
+    order(engine, "cancel_v1", new)
+
+    order(engine, "replay_v1", new)
+
+    assert one(engine, STANDS, id=new).status == "queued"
+    assert rows(engine, "SELECT id FROM cancel_v1") == []
+
+
+def test_what_was_refused_or_runs_or_is_complete_is_not_replayed(engine: Engine) -> None:
+    refused = str(uuid.uuid4())
+    accept_all(engine, entry({"request": {"model": "m"}}, id=refused))
+    running = accepted(engine)
+    assert claim_one(engine, worker(engine), running) is not None
+
+    for job_id in (refused, running, str(uuid.uuid4())):
+        order(engine, "replay_v1", job_id)
+
+    assert one(engine, STANDS, id=refused).status == "failed"
+    assert one(engine, STANDS, id=running).status == "in_progress"
+    assert rows(engine, "SELECT id FROM replay_v1") == []
+
+
+def test_the_end_of_a_replayed_job_is_told_anew(engine: Engine) -> None:
+    new = str(uuid.uuid4())
+    accept_all(engine, entry(id=new))
+    fail(engine, new)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO afterword_finished (cursor, job_id) VALUES (1, :id)"), {"id": new})
+
+    order(engine, "replay_v1", new)
+
+    assert rows(engine, "SELECT id FROM finished_v1") == []
+
+
+def test_a_paused_endpoint_is_what_its_queued_jobs_wait_for(engine: Engine) -> None:
+    new = accepted(engine)
+    pause = (
+        "INSERT INTO afterword_endpoints (name, state, cause, reason, since, probe_at) "
+        "SELECT 'default', 'paused', 'trouble', 'unauthorized', created_at, deadline FROM afterword_jobs WHERE id = :id"
+    )
+    with engine.begin() as connection:
+        connection.execute(text(pause), {"id": new})
+
+    row = one(engine, "SELECT waiting_for, waiting_until, deadline FROM jobs_v1 WHERE id = :id", id=new)
+    assert row.waiting_for == "endpoint_paused"
+    assert row.waiting_until == row.deadline
