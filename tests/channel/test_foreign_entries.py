@@ -116,13 +116,13 @@ def test_of_remote_control_only_inspection_and_revocation_are_obeyed(toy: Toy) -
 
     toy.await_events("end", 1)
     assert not child.ended()
-    assert toy.app.control.inspect(timeout=10, limit=1).active() is not None
+    assert toy.inspected("active") is not None
 
 
 def test_the_queues_a_worker_reads_can_be_inspected(toy: Toy) -> None:
     toy.start("-Q", "chat.run")
 
-    [queues] = toy.app.control.inspect(timeout=10, limit=1).active_queues().values()
+    [queues] = toy.inspected("active_queues").values()
 
     assert [queue["name"] for queue in queues] == ["chat.run"]
 

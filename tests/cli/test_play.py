@@ -27,7 +27,7 @@ def test_dev_runs_jobs_shows_them_and_leaves_nothing_behind(tmp_path: Path, afte
         await_output(dev, tmp_path, "completed    attempt 1  fake-echo")
         started = children(dev.pid)
         dev.send_signal(number)
-        dev.wait(timeout=30)
+        dev.wait(timeout=60)
     assert len(started) >= 2  # Redis and the worker
     assert not any(alive(pid) for pid in started)
     assert leftovers(tmp_path) == []

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from tests.flow.system import KEY, System, request
+from tests.pool.workers import until
 from worker.core.usage import TOKENS
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
@@ -287,6 +288,7 @@ def test_each_attempt_writes_one_line(postgres_system: System) -> None:
 
     job_id = system.send(request(model="fake-500-once"), tenant="acme")
     system.await_status(job_id)
+    until(lambda: system.lines("attempt.completed"), what="the line, which follows the commit")
 
     failed, completed = system.lines("attempt.failed"), system.lines("attempt.completed")
     assert [(line["job_id"], line["attempt"], line["error_code"]) for line in failed] == [(job_id, 1, "server_error")]

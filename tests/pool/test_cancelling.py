@@ -70,8 +70,8 @@ def test_no_slot_is_lost_in_a_hundred_revocations(toy: Toy) -> None:
     toy.push(*(toy.row(do="gate", gate="never") for _ in range(30)))
 
     toy.await_events("start", 120)
-    stats = toy.app.control.inspect(timeout=10, limit=1).stats()
-    assert [worker["pool"]["queues"]["chat.run"] for worker in stats.values()] == [{"active": 20, "free": 0}]
+    [stats] = toy.inspected("stats").values()
+    assert stats["pool"]["queues"]["chat.run"] == {"active": 20, "free": 0}
 
 
 def test_a_soft_limit_cancels_the_body_and_fails_the_task(toy: Toy) -> None:

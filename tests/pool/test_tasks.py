@@ -101,7 +101,7 @@ def test_the_pool_tells_its_slots_and_the_loops_last_tick(toy: Toy) -> None:
     toy.push(toy.row(do="gate", gate="gate"))
     toy.await_events("start", 1)
 
-    [stats] = toy.app.control.inspect(timeout=10, limit=1).stats().values()
+    [stats] = toy.inspected("stats").values()
 
     assert stats["pool"]["queues"]["chat.run"] == {"active": 1, "free": 3}
     assert stats["pool"]["max-concurrency"] == 4

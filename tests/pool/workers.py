@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from redis import Redis
+from redis import Redis, RedisError
 
 from worker.nudge import nudge, push_nudges
 
@@ -92,6 +92,21 @@ class Toy:
         """Return the events of this kind when there are at least `count`."""
         until(lambda: len(self.events(event)) >= count, what=f"{count} x {event!r}", seconds=seconds)
         return self.events(event)
+
+    def inspected(self, question: str) -> Any:
+        """Return what a worker answers to `celery inspect`; asked again where Celery's client lost its connection."""
+        answers: list[Any] = []
+
+        def answered() -> bool:
+            try:
+                answers.append(getattr(self.app.control.inspect(timeout=5, limit=1), question)())
+            except RedisError:
+                self.app.pool.force_close_all()
+                return False
+            return answers[-1] is not None
+
+        until(answered, what=f"an answer to {question}")
+        return answers[-1]
 
     def rejected(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.redis.lrange("afterword:rejected", 0, -1)]
