@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from worker import settings
 from worker.store import engine as store_engine
-from worker.store.tables import metadata
 from worker.store.version import VERSION_TABLE
+from worker.store.webhook_tables import metadata
 
 
 def _ours(name: str | None, kind: str, parents: Any) -> bool:

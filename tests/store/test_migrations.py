@@ -12,7 +12,7 @@ from sqlalchemy import Engine, inspect, text
 
 from worker.store import migrate, version
 from worker.store.engine import open_engine
-from worker.store.tables import metadata
+from worker.store.webhook_tables import metadata
 
 ROOT = Path(__file__).parents[2]
 

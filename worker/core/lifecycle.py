@@ -1,4 +1,4 @@
-"""The statuses of a job and the moves between them: the one table that SQL's guarded updates are built from.
+"""The statuses of jobs and deliveries and the moves between them: the table that SQL's guarded updates are built from.
 
     (nothing) ── accept ──▶ queued ── claim ──▶ in_progress ── complete ──▶ completed
         │                    ▲  │                  │  │  │
@@ -7,9 +7,16 @@
                              └── retry, hold, release ─────── in_progress
 
 `complete` and `fail` also leave `queued` while the attempt number is current: the lease was lost, nobody claimed since,
-and the answer is paid for (DESIGN section 3).
+and the answer is paid for (DESIGN section 3). A delivery is a smaller copy:
+
+    (event) ─▶ queued ── claim ──▶ in_progress ── deliver ──▶ delivered
+                │ ▲                 │   └── fail, cancel ──▶ failed, cancelled
+              hold resume           └── retry ──▶ queued
+                ▼ │
+                held          redeliver: delivered, failed, held, cancelled ──▶ queued
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,21 +46,44 @@ class Outcome(StrEnum):
     unknown = "unknown"
 
 
+class DeliveryStatus(StrEnum):
+    """Where the delivery of one event to one receiver stands. `held`: its receiver is disabled."""
+
+    queued = "queued"
+    in_progress = "in_progress"
+    delivered = "delivered"
+    failed = "failed"
+    held = "held"
+    cancelled = "cancelled"
+
+
+DELIVERY_ENDED = frozenset({DeliveryStatus.delivered, DeliveryStatus.failed, DeliveryStatus.cancelled})
+
+
+class DeliveryOutcome(StrEnum):
+    """How one attempt at a delivery ended. `unknown`: the receiver may have had it, and nobody knows."""
+
+    delivered = "delivered"
+    failed = "failed"
+    released = "released"
+    unknown = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A change of status. `held`: only the worker that holds the job may make it, from in_progress."""
+    """A change of status. `held`: only the worker that holds the row may make it, from in_progress."""
 
     name: str
-    sources: frozenset[Status]
-    target: Status
+    sources: frozenset[StrEnum]
+    target: StrEnum
     held: bool = False
 
     @property
     def final(self) -> bool:
-        return self.target in FINAL
+        return self.target in FINAL or self.target in DELIVERY_ENDED
 
 
-def _move(name: str, sources: set[Status], target: Status, *, held: bool = False) -> Move:
+def _move(name: str, sources: Set[StrEnum], target: StrEnum, *, held: bool = False) -> Move:
     return Move(name, frozenset(sources), target, held)
 
 
@@ -71,3 +101,16 @@ CANCEL_QUEUED = _move("cancel_queued", {Status.queued}, Status.cancelled)
 EXPIRE = _move("expire", {Status.in_progress}, Status.expired, held=True)
 EXPIRE_QUEUED = _move("expire_queued", {Status.queued}, Status.expired)
 EXHAUST = _move("exhaust", {Status.in_progress}, Status.failed)
+
+_D = DeliveryStatus
+CLAIM_DELIVERY = _move("claim", {_D.queued}, _D.in_progress)
+DELIVER = _move("deliver", {_D.queued, _D.in_progress}, _D.delivered, held=True)
+FAIL_DELIVERY = _move("fail", {_D.in_progress}, _D.failed, held=True)
+CANCEL_DELIVERY = _move("cancel", {_D.in_progress}, _D.cancelled, held=True)
+RETRY_DELIVERY = _move("retry", {_D.in_progress}, _D.queued, held=True)
+TAKE_BACK_DELIVERY = _move("take_back", {_D.in_progress}, _D.queued)
+GIVE_UP_DELIVERY = _move("give_up", {_D.queued, _D.held}, _D.failed)
+HOLD_DELIVERY = _move("hold", {_D.queued}, _D.held)
+RESUME_DELIVERY = _move("resume", {_D.held}, _D.queued)
+DROP_DELIVERY = _move("drop", {_D.queued, _D.held}, _D.cancelled)
+REDELIVER = _move("redeliver", {_D.delivered, _D.failed, _D.held, _D.cancelled}, _D.queued)

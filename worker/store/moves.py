@@ -1,21 +1,21 @@
-"""The guarded UPDATE: the one place where a job's status changes, built from the table in core.lifecycle."""
+"""The guarded UPDATE: the one place where a status changes, built from the table in core.lifecycle."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, or_, tuple_, update
 
 from worker.core.lifecycle import Move, Status
 from worker.store.clock import now
 from worker.store.tables import jobs
 
-Key = tuple[str, int]  # a job's id and the attempt number that is the fence
+Key = tuple[str, int]  # an id, a job's or a delivery's, and the attempt number that is the fence
 
 
-def held_by(move: Move, worker_id: str) -> ColumnElement[bool]:
+def held_by(move: Move, worker_id: str, table: Table = jobs) -> ColumnElement[bool]:
     """The guard of a move its holder makes: still held by this worker, or taken back but not claimed since."""
-    held = and_(jobs.c.status == Status.in_progress, jobs.c.worker_id == worker_id)
-    return or_(held, jobs.c.status == Status.queued) if Status.queued in move.sources else held
+    held = and_(table.c.status == Status.in_progress, table.c.worker_id == worker_id)
+    return or_(held, table.c.status == Status.queued) if Status.queued in move.sources else held
 
 
 def apply(
@@ -23,27 +23,28 @@ def apply(
     move: Move,
     keys: Sequence[Key],
     *,
+    table: Table = jobs,
     worker_id: str | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> set[Key]:
-    """Move the jobs that still stand where the move begins; return the keys of those that moved.
+    """Move the rows of `table` that still stand where the move begins; return the keys of those that moved.
 
     A move that `held` marks needs the worker that claimed the attempt; the others only the status and the attempt
-    number. Jobs that another worker moved in between are simply absent from the result.
+    number. Rows that another worker moved in between are simply absent from the result.
     """
     if not keys:
         return set()
     if move.held and worker_id is None:
         raise ValueError(f"the move {move.name} belongs to the holder; pass its worker_id")
-    guard = held_by(move, worker_id) if move.held and worker_id else jobs.c.status.in_(sorted(move.sources))
+    guard = held_by(move, worker_id, table) if move.held and worker_id else table.c.status.in_(sorted(move.sources))
     values: dict[str, Any] = {"status": move.target, "worker_id": None, **(changes or {})}
     if move.final:
         values |= {"finished_at": now(), "waiting_for": None}
     # In the order of the ids: two processes that lock the same rows lock them in the same order.
     statement = (
-        update(jobs)
-        .where(tuple_(jobs.c.id, jobs.c.attempt).in_(sorted(keys)), guard)
+        update(table)
+        .where(tuple_(table.c.id, table.c.attempt).in_(sorted(keys)), guard)
         .values(values)
-        .returning(jobs.c.id, jobs.c.attempt)
+        .returning(table.c.id, table.c.attempt)
     )
     return {(row.id, row.attempt) for row in connection.execute(statement)}

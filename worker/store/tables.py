@@ -32,8 +32,9 @@ metadata = MetaData()
 Serial = BigInteger().with_variant(Integer, "sqlite")
 
 
-def _one_of(column: str, values: list[str]) -> str:
-    return f"{column} IN ({', '.join(repr(value) for value in sorted(values))})"
+def one_of(column: str, values: list[str]) -> str:
+    """Return the condition of a CHECK that a column holds one of a few words."""
+    return f"{column} IN ({', '.join(repr(str(value)) for value in sorted(values))})"
 
 
 jobs = Table(
@@ -83,9 +84,9 @@ jobs = Table(
     Column("error_code", String),
     Column("error_message", Text),
     Column("error", JsonText),
-    CheckConstraint(_one_of("status", list(Status)), name="afterword_jobs_status"),
+    CheckConstraint(one_of("status", list(Status)), name="afterword_jobs_status"),
     CheckConstraint("(status = 'in_progress') = (worker_id IS NOT NULL)", name="afterword_jobs_holder"),
-    CheckConstraint(f"({_one_of('status', list(FINAL))}) = (finished_at IS NOT NULL)", name="afterword_jobs_finish"),
+    CheckConstraint(f"({one_of('status', list(FINAL))}) = (finished_at IS NOT NULL)", name="afterword_jobs_finish"),
     CheckConstraint("(status = 'completed') = (answer_attempt IS NOT NULL)", name="afterword_jobs_answer"),
     CheckConstraint("priority BETWEEN 0 AND 9", name="afterword_jobs_priority"),
     # Dispatch, lane by lane: the best due rows of one (endpoint, tenant), whatever waits or is paused beside them.
@@ -154,9 +155,9 @@ attempts = Table(
     Column("usage_flags", JsonText),
     Column("reported_cost", Money),
     *(Column(name, BigInteger) for name in TOKENS),
-    CheckConstraint(f"outcome IS NULL OR {_one_of('outcome', list(Outcome))}", name="afterword_attempts_outcome"),
+    CheckConstraint(f"outcome IS NULL OR {one_of('outcome', list(Outcome))}", name="afterword_attempts_outcome"),
     CheckConstraint("(outcome IS NULL) = (finished_at IS NULL)", name="afterword_attempts_finish"),
-    CheckConstraint(_one_of("billed", ["yes", "no", "unknown"]), name="afterword_attempts_billed"),
+    CheckConstraint(one_of("billed", ["yes", "no", "unknown"]), name="afterword_attempts_billed"),
 )
 
 # What came on the wire, exactly, and what was understood of it: whole answers and partial ones.
@@ -235,9 +236,9 @@ endpoints = Table(
     Column("suspect_at", Instant),
     # When a worker last had an answer from it; told about once a second.
     Column("alive_at", Instant),
-    CheckConstraint(_one_of("state", ["open", "paused", "slow"]), name="afterword_endpoints_state"),
+    CheckConstraint(one_of("state", ["open", "paused", "slow"]), name="afterword_endpoints_state"),
     CheckConstraint(
-        f"cause IS NULL OR {_one_of('cause', ['breaker', 'operator', 'trouble'])}", name="afterword_endpoints_cause"
+        f"cause IS NULL OR {one_of('cause', ['breaker', 'operator', 'trouble'])}", name="afterword_endpoints_cause"
     ),
     CheckConstraint("(state = 'paused') = (cause IS NOT NULL)", name="afterword_endpoints_pause"),
 )
