@@ -8,9 +8,10 @@ from jsonschema.protocols import Validator
 from referencing import Registry, Resource
 
 CONTRACTS = Path(__file__).parents[2] / "api_contracts"
-SCHEMAS = ("chat_request", "job_message", "chat_completion")
+SCHEMAS = ("chat_request", "job_message", "chat_completion", "webhook_event")
 REQUESTS = sorted((CONTRACTS / "examples" / "requests").glob("*.json"))
 RESPONSES = sorted((CONTRACTS / "examples" / "responses").glob("*.json"))
+EVENTS = sorted((CONTRACTS / "examples" / "events").glob("*.json"))
 
 
 def load(path):
