@@ -1,6 +1,8 @@
 """What the environment may say, what it may not, and what a stranger is told about it."""
 
+import json
 from dataclasses import fields
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,12 @@ def test_all_faults_are_reported_at_once() -> None:
         ("LOOP", "trio", "AFTERWORD_LOOP is 'trio'; it must be asyncio or uvloop."),
         ("DATABASE_SCHEMA", "a b", "AFTERWORD_DATABASE_SCHEMA is 'a b'; it must be a plain PostgreSQL name"),
         ("CONFIG", "/nowhere.toml", "AFTERWORD_CONFIG is '/nowhere.toml'; there is no such file."),
+        ("WEBHOOK_ALLOW_HTTP", "2", "AFTERWORD_WEBHOOK_ALLOW_HTTP is '2'; it must be true or false."),
+        (
+            "WEBHOOK_ALLOW_CIDRS",
+            "10.1.2.3/8",
+            "AFTERWORD_WEBHOOK_ALLOW_CIDRS is '10.1.2.3/8'; '10.1.2.3/8' must be a network such as",
+        ),
     ],
 )
 def test_a_fault_names_the_variable_the_value_and_the_remedy(name: str, text: str, reason: str) -> None:
@@ -146,6 +154,59 @@ def test_a_key_with_a_line_break_is_refused_unshown() -> None:
     error = one_error_of(ENDPOINT_URL=URL, ENDPOINT_KEY="sk-geheim\r\nX: y")
     assert error.startswith("AFTERWORD_ENDPOINT_KEY is (not shown); ")
     assert "geheim" not in error
+
+
+OLD_KEY, NEW_KEY = "b2xk" * 10 + "b2w=", "bmV3" * 10 + "bmU="
+
+
+def test_the_settings_of_webhooks_are_read() -> None:
+    settings = settings_of(
+        SECRET_KEYS=f"{NEW_KEY}, {OLD_KEY}",
+        WEBHOOK_ALLOW_CIDRS="10.1.0.0/16, fd00::/8,192.168.1.9",
+        WEBHOOK_ALLOW_HTTP="true",
+        WEBHOOK_ALLOW_URLS="on",
+    )
+    assert settings.secret_keys == (NEW_KEY, OLD_KEY)
+    assert settings.webhook_allow_cidrs == tuple(map(ip_network, ("10.1.0.0/16", "fd00::/8", "192.168.1.9/32")))
+    assert (settings.webhook_allow_http, settings.webhook_allow_urls) == (True, True)
+
+
+def test_nothing_is_allowed_and_no_secret_key_known_unless_said() -> None:
+    settings = read({})
+    assert (settings.secret_keys, settings.webhook_allow_cidrs) == ((), ())
+    assert (settings.webhook_allow_http, settings.webhook_allow_urls) == (False, False)
+
+
+def test_secret_keys_may_stand_in_a_file_one_to_a_line(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"{NEW_KEY}\n{OLD_KEY}\n")
+    assert settings_of(SECRET_KEYS_FILE=str(tmp_path / "keys")).secret_keys == (NEW_KEY, OLD_KEY)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("geheim", "key 1 must be 32 bytes in URL-safe base64, 44 characters; make one with `openssl rand -base64 32"),
+        (f"{NEW_KEY},{NEW_KEY[:-1]}", "key 2 must be 32 bytes"),
+        (f"{NEW_KEY},{'+' * 43}=", "key 2 must be 32 bytes"),
+        (f"{NEW_KEY},{OLD_KEY},{NEW_KEY}", "key 3 stands there twice"),
+        (" , ", "it must hold at least one key"),
+    ],
+    ids=["no key", "cut", "not URL-safe", "twice", "none"],
+)
+def test_a_secret_key_that_is_none_is_refused_unshown(text: str, reason: str) -> None:
+    error = one_error_of(SECRET_KEYS=text)
+    assert error.startswith(f"AFTERWORD_SECRET_KEYS is (not shown); {reason}")
+    assert "geheim" not in error
+
+
+def test_secret_keys_are_masked_and_networks_shown() -> None:
+    settings = settings_of(SECRET_KEYS=f"{NEW_KEY},{OLD_KEY}", WEBHOOK_ALLOW_CIDRS="10.1.0.0/16")
+    shown = masked(settings)
+    assert NEW_KEY not in repr(settings) + repr(shown)
+    assert OLD_KEY not in repr(settings) + repr(shown)
+    assert shown["AFTERWORD_SECRET_KEYS"] == ["***", "***"]
+    assert shown["AFTERWORD_WEBHOOK_ALLOW_CIDRS"] == ["10.1.0.0/16"]
+    assert json.loads(json.dumps(shown)) == shown
 
 
 def test_secrets_are_in_no_repr_and_no_masked_form() -> None:

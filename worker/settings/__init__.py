@@ -70,6 +70,19 @@ class Settings:
     data_dir: Path | None = _setting(  # noqa: RUF009  a field
         None, values.FOLDER, "Where `afterword dev` keeps its parts; not set: a temporary folder, deleted at the end."
     )
+    secret_keys: tuple[str, ...] = _setting(
+        (),
+        values.SECRET_KEYS,
+        "What receivers' secrets are sealed with: the first key seals, every key opens. Needed once one exists.",
+        secret=True,
+    )
+    webhook_allow_cidrs: tuple[values.Network, ...] = _setting(
+        (), values.NETWORKS, "Private networks that webhooks may be sent to all the same; not set: none."
+    )
+    webhook_allow_http: bool = _setting(False, values.FLAG, "Whether a webhook may be sent without TLS.")
+    webhook_allow_urls: bool = _setting(
+        False, values.FLAG, 'Whether a job may bring its own address, `"webhook": {"url": …}`.'
+    )
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
 
     @property

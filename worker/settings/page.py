@@ -41,11 +41,17 @@ def masked(settings: Settings) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for one in PLAIN:
         value = getattr(settings, one.name)
-        shown[variable(one.name)] = _harmless(str(value)) if value is not None and one.metadata["secret"] else value
+        shown[variable(one.name)] = _plain(value, secret=one.metadata["secret"])
     shown["AFTERWORD_CONFIG"] = str(settings.config) if settings.config else None
     shown["AFTERWORD_DATA_DIR"] = str(settings.data_dir) if settings.data_dir else None
     shown["endpoints"] = {name: _endpoint(endpoint) for name, endpoint in settings.endpoints.items()}
     return shown
+
+
+def _plain(value: Any, *, secret: bool) -> Any:
+    if isinstance(value, tuple):
+        return [MASK if secret else str(one) for one in value]
+    return _harmless(str(value)) if secret and value is not None else value
 
 
 def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
@@ -76,7 +82,9 @@ def reference() -> str:
 
 
 def _row(name: str, expects: str, default: object, notes: Any) -> str:
-    shown = "" if default is None else f"`{str(default).lower() if isinstance(default, bool) else _number(default)}`"
+    shown = (
+        "" if default in (None, ()) else f"`{str(default).lower() if isinstance(default, bool) else _number(default)}`"
+    )
     return f"| {name} | {expects}{', *file*' if notes['secret'] else ''} | {shown} | {notes['text']} |"
 
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -12,6 +13,9 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")  # 32 bytes, https://github.com/fernet/spec
+
+Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,36 @@ def _schema(text: str) -> str:
     return text
 
 
+def _listed(text: str) -> list[str]:
+    # In a file of secrets people write one to a line.
+    return [one for one in re.split(r"[,\s]+", text) if one]
+
+
+def _secret_keys(text: str) -> tuple[str, ...]:
+    keys = _listed(text)
+    for place, one in enumerate(keys, 1):
+        if not FERNET_KEY.fullmatch(one):
+            raise ValueError(
+                f"key {place} must be 32 bytes in URL-safe base64, 44 characters; "
+                "make one with `openssl rand -base64 32 | tr +/ -_`"
+            )
+        if one in keys[: place - 1]:
+            raise ValueError(f"key {place} stands there twice; keep its first place")
+    if not keys:
+        raise ValueError("it must hold at least one key")
+    return tuple(keys)
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    found: list[Network] = []
+    for one in _listed(text):
+        try:
+            found.append(ip_network(one))
+        except ValueError as error:
+            raise ValueError(f"{one!r} must be a network such as 10.1.0.0/16 or fd00::/8 ({error})") from error
+    return tuple(found)
+
+
 def _file(text: str) -> str:
     if not Path(text).is_file():
         raise ValueError("there is no such file")
@@ -147,5 +181,7 @@ PROXY = Reader("http://host:port", _proxy)
 KEY = Reader("one word", _key)
 ENDPOINT_NAME = Reader("a name", _endpoint_name)
 SCHEMA_NAME = Reader("a name", _schema)
+SECRET_KEYS = Reader("keys of 44 characters, the newest first, a comma between two", _secret_keys)
+NETWORKS = Reader("networks such as 10.1.0.0/16, a comma between two", _networks)
 FILE = Reader("path of a file", _file)
 FOLDER = Reader("path of a folder", Path)

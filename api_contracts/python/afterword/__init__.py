@@ -7,12 +7,22 @@
     reading     jobs_v1, by URL or through an Engine
     job         what a row of jobs_v1 says
     dbapi       one statement on whatever connection there is
+    webhook     verify_webhook: what came is from us, unchanged, just now
 
 Imports the standard library and, when something is submitted, the Redis client; nothing of the worker.
 """
 
 from afterword.client import Afterword
-from afterword.errors import NotConfigured, SubmitError, WaitTimeout
+from afterword.errors import NotConfigured, SubmitError, WaitTimeout, WebhookVerificationError
 from afterword.job import Job
+from afterword.webhook import verify_webhook
 
-__all__ = ["Afterword", "Job", "NotConfigured", "SubmitError", "WaitTimeout"]
+__all__ = [
+    "Afterword",
+    "Job",
+    "NotConfigured",
+    "SubmitError",
+    "WaitTimeout",
+    "WebhookVerificationError",
+    "verify_webhook",
+]

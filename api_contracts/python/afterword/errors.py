@@ -29,3 +29,17 @@ class WaitTimeout(TimeoutError):
     def __init__(self, message: str, job: Job | None) -> None:
         super().__init__(message)
         self.job = job
+
+
+class WebhookVerificationError(ValueError):
+    """A request is not a webhook to be believed; answer it with 400. `reason` says why in a word.
+
+    missing_header, bad_timestamp, too_old, too_new, no_matching_signature, not_json; and bad_secret, ours to mend.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[WebhookVerificationError], tuple[str, str]]:
+        return WebhookVerificationError, (str(self), self.reason)
