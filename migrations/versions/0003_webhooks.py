@@ -65,7 +65,7 @@ def _receivers_and_events() -> None:
         check("on_exhausted IN ('block', 'skip')", name="afterword_receivers_exhausted"),
         check("ordering IN ('none', 'per_key')", name="afterword_receivers_ordering"),
         check("payload IN ('auto', 'full', 'thin')", name="afterword_receivers_payload"),
-        check("profile IN ('openai', 'standard')", name="afterword_receivers_profile"),
+        check("profile IN ('afterword', 'openai')", name="afterword_receivers_profile"),
         check("status IN ('disabled', 'enabled', 'removed')", name="afterword_receivers_status"),
     )
     op.create_table(
@@ -77,6 +77,7 @@ def _receivers_and_events() -> None:
         column("created_at", Instant, nullable=False),
         column("thin", sa.LargeBinary, nullable=False),
         column("full", sa.LargeBinary),
+        column("openai", sa.LargeBinary),
     )
 
 

@@ -43,7 +43,7 @@ class Claim(NamedTuple):
 
 # Built once: building a statement costs more than running it.
 # KEY SHARE: the row cannot be deleted, and our jobs taken back, between this look and our commit.
-_ALIVE = (
+ALIVE = (
     select(workers.c.id)
     .where(workers.c.id == bindparam("worker_id"), workers.c.lease_until > now())
     .with_for_update(read=True, key_share=True)
@@ -89,7 +89,7 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
     """
     worker_id = wishes[0].worker_id
     ids = sorted({wish.job_id for wish in wishes})
-    if connection.execute(_ALIVE, {"worker_id": worker_id}).first() is None:
+    if connection.execute(ALIVE, {"worker_id": worker_id}).first() is None:
         return [None] * len(wishes)
     rows = {row.id: row for row in connection.execute(_MOVE, {"ids": ids, "holder": worker_id})}
     if not rows:

@@ -58,7 +58,7 @@ receivers = Table(
     Column("tokens_at", Instant),
     CheckConstraint(one_of("status", ["enabled", "disabled", "removed"]), name="afterword_receivers_status"),
     CheckConstraint(one_of("payload", ["thin", "full", "auto"]), name="afterword_receivers_payload"),
-    CheckConstraint(one_of("profile", ["standard", "openai"]), name="afterword_receivers_profile"),
+    CheckConstraint(one_of("profile", ["afterword", "openai"]), name="afterword_receivers_profile"),
     CheckConstraint(one_of("ordering", ["none", "per_key"]), name="afterword_receivers_ordering"),
     CheckConstraint(one_of("on_exhausted", ["skip", "block"]), name="afterword_receivers_exhausted"),
     # A name of a tenant's; a removed receiver's name is free again.
@@ -80,6 +80,8 @@ events = Table(
     Column("thin", LargeBinary, nullable=False),
     # None where no delivery may send it.
     Column("full", LargeBinary),
+    # What receivers of the profile openai are sent; None where there is none.
+    Column("openai", LargeBinary),
     # The events of a job.
     Index(
         "afterword_events_job", "job_id",

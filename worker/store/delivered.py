@@ -1,0 +1,164 @@
+"""RECORD of deliveries: the move, the attempt's close, the receiver's health and the next in order commit together."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import Boolean, Connection, bindparam, case, null, or_, select, update
+
+from worker.core.delivery import Sent
+from worker.core.lifecycle import DeliveryOutcome, Move
+from worker.core.receiver_health import Health, health_after
+from worker.store import moves, order
+from worker.store.clock import from_now, now
+from worker.store.health import columns_of, health_of
+from worker.store.webhook_tables import deliveries, delivery_attempts, receivers
+
+CLOSED = (
+    "error_code", "http_status", "retry_after_s", "connect_ms", "first_byte_ms", "total_ms", "response_headers",
+    "response_body", "is_truncated", "peer",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryClosing:
+    """The end of one attempt at a delivery; `attempt` holds the columns of CLOSED.
+
+    `move` is None when the lease was lost. `sent` None: the attempt says nothing about the receiver. `counts`: the
+    attempt is one of the schedule's.
+    """
+
+    delivery_id: str
+    number: int
+    worker_id: str
+    receiver_id: str
+    move: Move | None
+    outcome: DeliveryOutcome
+    was_sent: bool
+    counts: bool
+    attempt: Mapping[str, Any]
+    variant: str
+    sent: Sent | None = None
+    event_at_s: float = 0.0
+    now_s: float = 0.0
+    delay_s: float = 0.0
+    lane: tuple[str, int] | None = None  # ordering key and sequence
+
+
+class Recorded(NamedTuple):
+    """What came of one closing: whether the delivery moved, what may go next, what the receiver has become."""
+
+    moved: bool
+    next_ids: tuple[str, ...]
+    before: Health | None
+    after: Health | None
+
+
+_CLOSE = (
+    update(delivery_attempts)
+    .where(
+        delivery_attempts.c.delivery_id == bindparam("of_delivery"),
+        delivery_attempts.c.attempt == bindparam("of_attempt"),
+        or_(delivery_attempts.c.outcome.is_(None), delivery_attempts.c.outcome == DeliveryOutcome.unknown),
+    )
+    .values(
+        outcome=bindparam("ended"),
+        finished_at=now(),
+        sent_at=case((bindparam("was_sent", type_=Boolean()), delivery_attempts.c.sent_at), else_=null()),
+        **{name: bindparam(f"new_{name}", type_=delivery_attempts.c[name].type) for name in CLOSED},
+    )
+)
+
+
+def record(connection: Connection, closings: Sequence[DeliveryClosing]) -> list[Recorded]:
+    """Write each end. What is known of an attempt is kept also where another worker has the delivery by now."""
+    order.lock(connection, [closing.receiver_id for closing in closings])
+    moved = _move(connection, closings)
+    connection.execute(_CLOSE, [_closed(closing) for closing in sorted(closings, key=_place)])
+    healths = _judge(connection, closings)
+    released = _release(connection, [closing for closing in closings if _place(closing) in moved])
+    return [
+        Recorded(_place(one) in moved, tuple(released.get(one.receiver_id, ())), *healths[one.receiver_id])
+        for one in closings
+    ]
+
+
+def _move(connection: Connection, closings: Sequence[DeliveryClosing]) -> set[moves.Key]:
+    moved: set[moves.Key] = set()
+    # One by one: each has a delay of its own, and few deliveries end in the same transaction.
+    for closing in sorted(closings, key=_place):
+        if closing.move is None:
+            continue
+        changes: dict[str, Any] = {
+            "last_http_status": closing.attempt.get("http_status"),
+            "last_error_code": closing.attempt.get("error_code"),
+            "variant": closing.variant,
+        }
+        if not closing.counts:
+            changes["attempts_used"] = deliveries.c.attempts_used - 1
+        if not closing.move.final:
+            changes |= {"run_at": from_now(closing.delay_s), "waiting_for": "retry"}
+        moved |= moves.apply(
+            connection,
+            closing.move,
+            [_place(closing)],
+            table=deliveries,
+            worker_id=closing.worker_id,
+            changes=changes,
+        )
+    return moved
+
+
+def _judge(
+    connection: Connection, closings: Sequence[DeliveryClosing]
+) -> dict[str, tuple[Health | None, Health | None]]:
+    """Fold the attempts into their receivers' health; return it before and after."""
+    telling: dict[str, list[DeliveryClosing]] = defaultdict(list)
+    for closing in closings:
+        telling[closing.receiver_id] += [closing] if closing.sent is not None else []
+    found = connection.execute(
+        select(receivers.c.id, receivers.c.health, receivers.c.status).where(receivers.c.id.in_(sorted(telling)))
+    ).all()
+    judged: dict[str, tuple[Health | None, Health | None]] = {}
+    for row in found:
+        before = after = health_of(row.health)
+        for closing in telling[row.id]:
+            assert closing.sent is not None
+            after = health_after(after, closing.sent, now_s=closing.now_s, event_at_s=closing.event_at_s)
+        judged[row.id] = (before, after)
+        if after != before:
+            changes = columns_of(after)
+            if after.disabled is not None and row.status == "enabled":
+                changes |= {"status": "disabled", "disabled_reason": after.disabled, "disabled_at": now()}
+            connection.execute(update(receivers).where(receivers.c.id == row.id).values(changes))
+    return judged
+
+
+def _release(connection: Connection, closings: Sequence[DeliveryClosing]) -> dict[str, list[str]]:
+    """Let those go that waited for a delivery which is over now; return them by receiver."""
+    ended = [
+        order.Ended(one.receiver_id, *one.lane, gap=one.outcome is not DeliveryOutcome.delivered)
+        for one in closings
+        if one.lane is not None and one.move is not None and one.move.final
+    ]
+    blocked = order.blocks(connection, ended)
+    released: dict[str, list[str]] = defaultdict(list)
+    for one in ended:
+        if one not in blocked:
+            released[one.receiver_id] += order.release(connection, [one])
+    return released
+
+
+def _place(closing: DeliveryClosing) -> moves.Key:
+    return closing.delivery_id, closing.number
+
+
+def _closed(closing: DeliveryClosing) -> dict[str, Any]:
+    return {
+        "of_delivery": closing.delivery_id,
+        "of_attempt": closing.number,
+        "ended": closing.outcome,
+        "was_sent": closing.was_sent,
+        **{f"new_{name}": closing.attempt.get(name) for name in CLOSED},
+    }

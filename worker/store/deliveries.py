@@ -1,0 +1,220 @@
+"""CLAIM and RECORD of deliveries: the same fence, lease and guarded moves as for jobs, a receiver's limits besides.
+
+The receiver's row is locked while its deliveries begin and end: its health, its rate and its order are read, decided on
+by `core` and written back, and two workers never decide on the same.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, bindparam, func, insert, literal, select, update
+
+from worker.core.lifecycle import CLAIM_DELIVERY, DeliveryStatus
+from worker.core.receiver_health import room
+from worker.store.claim import ALIVE, Wish
+from worker.store.clock import now, seconds_until
+from worker.store.health import health_of
+from worker.store.types import Id, Instant
+from worker.store.webhook_tables import deliveries, delivery_attempts, events, receivers
+
+_EPOCH = literal(datetime(1970, 1, 1, tzinfo=UTC), Instant())
+# The most tokens a bucket holds: a second's worth, so that a burst is no longer than that.
+BURST_S = 1.0
+
+
+class DeliveryClaim(NamedTuple):
+    """A delivery that is ours, and what its one request needs. `left_s`: seconds to its deadline.
+
+    `body` is the frozen body of its variant; `now_s` and `event_at_s` are Unix time by the database.
+    """
+
+    delivery_id: str
+    attempt: int
+    worker_id: str
+    receiver_id: str
+    event_id: str
+    event_type: str
+    job_id: str | None
+    tenant: str
+    attempts_used: int
+    left_s: float
+    variant: str
+    sequence: int
+    after_gap: bool
+    ordering_key: str | None
+    origin: str
+    receiver: str
+    url: str
+    url_sealed: str | None
+    keys_sealed: str | None
+    headers_sealed: str | None
+    timeout_s: float
+    schedule: str | None
+    body: bytes
+    event_at_s: float
+    first_sent_s: float | None
+    now_s: float
+
+
+_DUE = (
+    select(deliveries.c.id, deliveries.c.receiver_id)
+    .where(
+        deliveries.c.id.in_(bindparam("ids", expanding=True)),
+        deliveries.c.status == DeliveryStatus.queued,
+        deliveries.c.run_at <= now(),
+        deliveries.c.deadline > now(),
+    )
+    .order_by(deliveries.c.run_at, deliveries.c.id)
+    .with_for_update(skip_locked=True)
+)
+_RECEIVERS = (
+    select(receivers, (-seconds_until(_EPOCH)).label("now_s"), seconds_until(receivers.c.tokens_at).label("tokens_in_s"))
+    .where(receivers.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(receivers.c.id)
+    .with_for_update()
+)
+_FLIGHT = (
+    select(deliveries.c.receiver_id, func.count())
+    .where(
+        deliveries.c.status == DeliveryStatus.in_progress,
+        deliveries.c.receiver_id.in_(bindparam("ids", expanding=True)),
+    )
+    .group_by(deliveries.c.receiver_id)
+)
+_MOVE = (
+    update(deliveries)
+    .where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
+    .values(
+        status=CLAIM_DELIVERY.target,
+        worker_id=bindparam("holder", type_=Id),
+        attempt=deliveries.c.attempt + 1,
+        attempts_used=deliveries.c.attempts_used + 1,
+        waiting_for=None,
+    )
+    .returning(deliveries, seconds_until(deliveries.c.deadline).label("left_s"))
+)
+_OPEN = insert(delivery_attempts).values(sent_at=now())
+_first = select(func.min(delivery_attempts.c.sent_at)).where(delivery_attempts.c.delivery_id == deliveries.c.id)
+_BODIES = (
+    select(
+        deliveries.c.id,
+        events.c.thin,
+        events.c.full,
+        events.c.openai,
+        (-seconds_until(_EPOCH) + seconds_until(events.c.created_at)).label("event_at_s"),
+        (-seconds_until(_EPOCH) + seconds_until(_first.scalar_subquery())).label("first_sent_s"),
+    )
+    .join(events, events.c.id == deliveries.c.event_id)
+    .where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
+)
+
+
+def claim(connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim | None]:
+    """Claim each wished delivery that is due and that its receiver has room for; None for the others.
+
+    All wishes of one call are one worker's. `Wish.job_id` is the delivery's id.
+    """
+    worker_id = wishes[0].worker_id
+    ids = sorted({wish.job_id for wish in wishes})
+    if connection.execute(ALIVE, {"worker_id": worker_id}).first() is None:
+        return [None] * len(wishes)
+    due = connection.execute(_DUE, {"ids": ids}).all()
+    chosen, known = _with_room(connection, due)
+    if not chosen:
+        return [None] * len(wishes)
+    rows = {row.id: row for row in connection.execute(_MOVE, {"ids": chosen, "holder": worker_id})}
+    _open(connection, rows.values())
+    bodies = {row.id: row for row in connection.execute(_BODIES, {"ids": sorted(rows)})}
+    claims = {one: _claim(rows[one], bodies[one], known[rows[one].receiver_id]) for one in rows}
+    # Wished for twice in one batch, it is given once.
+    return [claims.pop(wish.job_id, None) for wish in wishes]
+
+
+def _with_room(connection: Connection, due: Sequence[Row[Any]]) -> tuple[list[str], dict[str, Row[Any]]]:
+    """Choose the deliveries that may start now; spend a token of its receiver for each."""
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for row in due:
+        wanted[row.receiver_id].append(row.id)
+    if not wanted:
+        return [], {}
+    ids = {"ids": sorted(wanted)}
+    known = {row.id: row for row in connection.execute(_RECEIVERS, ids)}
+    flight = dict(connection.execute(_FLIGHT, ids).all())
+    chosen: list[str] = []
+    for receiver_id, waiting in wanted.items():
+        row = known[receiver_id]
+        free = _room(row, flight.get(receiver_id, 0))
+        tokens = _tokens(row)
+        taken = waiting[: free if tokens is None else min(free, int(tokens))]
+        chosen += taken
+        if tokens is not None and taken:
+            spent = update(receivers).where(receivers.c.id == receiver_id)
+            connection.execute(spent.values(tokens=tokens - len(taken), tokens_at=now()))
+    return sorted(chosen), known
+
+
+def _room(receiver: Row[Any], in_flight: int) -> int:
+    if receiver.status != "enabled":
+        return 0
+    return room(health_of(receiver.health), limit=receiver.in_flight, in_flight=in_flight, now_s=receiver.now_s)
+
+
+def _tokens(receiver: Row[Any]) -> float | None:
+    """Return what is in the bucket of a receiver with a rate, None where there is none."""
+    rate = receiver.rate_per_s
+    if rate is None:
+        return None
+    most = max(1.0, rate * BURST_S)
+    if receiver.tokens is None or receiver.tokens_in_s is None:
+        return float(most)
+    return float(min(most, receiver.tokens + rate * max(0.0, -receiver.tokens_in_s)))
+
+
+def _open(connection: Connection, rows: Iterable[Row[Any]]) -> None:
+    connection.execute(
+        _OPEN,
+        [
+            {
+                "delivery_id": row.id,
+                "attempt": row.attempt,
+                "receiver_id": row.receiver_id,
+                "worker_id": row.worker_id,
+                "origin": row.origin,
+                "variant": row.variant,
+            }
+            for row in rows
+        ],
+    )
+
+
+def _claim(row: Row[Any], body: Row[Any], receiver: Row[Any]) -> DeliveryClaim:
+    return DeliveryClaim(
+        delivery_id=row.id,
+        attempt=row.attempt,
+        worker_id=row.worker_id,
+        receiver_id=row.receiver_id,
+        event_id=row.event_id,
+        event_type=row.event_type,
+        job_id=row.job_id,
+        tenant=row.tenant,
+        attempts_used=row.attempts_used,
+        left_s=row.left_s,
+        variant=row.variant,
+        sequence=row.sequence,
+        after_gap=row.after_gap,
+        ordering_key=row.ordering_key,
+        origin=row.origin,
+        receiver=receiver.name,
+        url=receiver.url,
+        url_sealed=receiver.url_sealed,
+        keys_sealed=receiver.keys_sealed,
+        headers_sealed=receiver.headers_sealed,
+        timeout_s=receiver.timeout_s,
+        schedule=receiver.schedule,
+        body=bytes(getattr(body, row.variant)),
+        event_at_s=body.event_at_s,
+        first_sent_s=body.first_sent_s,
+        now_s=receiver.now_s,
+    )

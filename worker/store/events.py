@@ -1,0 +1,232 @@
+"""TELL: who hears of the jobs that have just ended. Events and deliveries, written in the transaction of the end.
+
+A job whose `webhook` is absent goes to its tenant's default receivers, `{"to": name}` to one, `{"url": …}` to a
+receiver made for the address, null to nobody. Bodies are frozen here; dispatch and `deliver` do the rest.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, bindparam, exists, insert, or_, select
+
+from worker.core.events import Bodies, Finished, Payload, event_id_of, event_type, freeze
+from worker.core.lifecycle import DeliveryStatus, Status
+from worker.core.subscription import EVERY_JOB, wants
+from worker.core.usage import TOKENS
+from worker.core.webhook import Profile, Variant, variant
+from worker.store import order
+from worker.store.clock import from_now, now
+from worker.store.tables import answers, attempts, finished, jobs
+from worker.store.upsert import upsert
+from worker.store.webhook_tables import deliveries, events, receivers
+
+# How long a delivery is tried, whatever its schedule says.
+DEADLINE_S = 7 * 86400.0
+TIMEOUT_S = 15.0
+IN_FLIGHT = 10
+NOBODY = "null"
+
+_default = exists().where(receivers.c.tenant == jobs.c.tenant, receivers.c.is_default, receivers.c.status != "removed")
+# Nearly always empty where nobody has a receiver, so that telling costs a finished batch one short statement.
+_WANTED = select(jobs.c.id, jobs.c.tenant, jobs.c.webhook).where(
+    jobs.c.id.in_(bindparam("ids", expanding=True)),
+    or_(and_(jobs.c.webhook.is_not(None), jobs.c.webhook != NOBODY), and_(jobs.c.webhook.is_(None), _default)),
+)
+_COLUMNS = (
+    jobs.c.id, jobs.c.tenant, jobs.c.status, jobs.c.batch, jobs.c.custom_id, jobs.c.idempotency_key, jobs.c.endpoint,
+    jobs.c.model, jobs.c.attempt.label("attempts"), jobs.c.created_at, jobs.c.started_at, jobs.c.finished_at,
+    answers.c.finish_reason, answers.c.response, jobs.c.error_code, jobs.c.error_message, jobs.c.error, answers.c.usage,
+    attempts.c.reported_cost, jobs.c.metadata, jobs.c.ordering_key, finished.c.cursor,
+)  # fmt: skip
+_ROWS = (
+    select(*_COLUMNS, jobs.c.generation, *(attempts.c[name] for name in TOKENS))
+    .select_from(jobs)
+    .join(finished, finished.c.job_id == jobs.c.id)
+    .outerjoin(attempts, and_(attempts.c.job_id == jobs.c.id, attempts.c.attempt == jobs.c.answer_attempt))
+    .outerjoin(answers, and_(answers.c.job_id == jobs.c.id, answers.c.attempt == jobs.c.answer_attempt))
+    .where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(finished.c.cursor)
+)
+
+
+class Listener(NamedTuple):
+    """What telling needs to know of a receiver."""
+
+    id: str
+    tenant: str
+    name: str
+    url: str
+    is_default: bool
+    events: str
+    payload: str
+    profile: str
+    ordering: str
+    status: str
+
+
+_LISTENERS = select(*(receivers.c[name] for name in Listener._fields)).where(
+    receivers.c.tenant.in_(bindparam("tenants", expanding=True)),
+    receivers.c.status != "removed",
+    or_(receivers.c.is_default, receivers.c.name.in_(bindparam("names", expanding=True))),
+)
+
+
+def tell(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Write the events of jobs that have just ended and were numbered; return the deliveries that may go, by job.
+
+    The caller holds the counter's lock (`finish.number`), so that nobody else gives places to deliveries meanwhile.
+    """
+    wanted = {row.id: row for row in connection.execute(_WANTED, {"ids": sorted(job_ids)})}
+    if not wanted:
+        return {}
+    audience = _audience(connection, list(wanted.values()))
+    heard = {job_id: listeners for job_id, listeners in audience.items() if listeners}
+    if not heard:
+        return {}
+    order.lock(connection, [one.id for all_of in heard.values() for one in all_of if one.ordering == "per_key"])
+    told = _Told(connection)
+    for row in connection.execute(_ROWS, {"ids": sorted(heard)}):
+        listeners = [one for one in heard[row.id] if wants(json.loads(one.events), event_type(Status(row.status)))]
+        if listeners:
+            told.add(row, listeners)
+    told.write()
+    return told.ready
+
+
+def url_receiver(url: str) -> str:
+    """Return the name of the receiver made for an address that jobs carry."""
+    return f"url-{sha256(url.encode()).hexdigest()[:24]}"
+
+
+def _audience(connection: Connection, rows: Sequence[Any]) -> dict[str, list[Listener]]:
+    """Return the receivers of each job by its id."""
+    targets: dict[str, Mapping[str, str]] = {
+        row.id: {} if row.webhook is None else json.loads(row.webhook) for row in rows
+    }
+    addresses = {(row.tenant, targets[row.id]["url"]) for row in rows if "url" in targets[row.id]}
+    if addresses:
+        _make_for_addresses(connection, sorted(addresses))
+    names = {_name(target) for target in targets.values()} - {None}
+    values = {"tenants": sorted({row.tenant for row in rows}), "names": sorted(filter(None, names))}
+    known = [Listener._make(row) for row in connection.execute(_LISTENERS, values)]
+    found: dict[str, list[Listener]] = {}
+    for row in rows:
+        name = _name(targets[row.id])
+        mine = [one for one in known if one.tenant == row.tenant]
+        found[row.id] = [one for one in mine if (one.is_default if name is None else one.name == name)]
+    return found
+
+
+def _name(target: Mapping[str, str]) -> str | None:
+    return url_receiver(target["url"]) if "url" in target else target.get("to")
+
+
+def _make_for_addresses(connection: Connection, addresses: Iterable[tuple[str, str]]) -> None:
+    """Make the receivers of addresses that no job carried before; their keys are made by the first delivery."""
+    rows = [
+        {
+            "id": str(uuid.uuid4()),
+            "tenant": tenant,
+            "name": url_receiver(url),
+            "url": url,
+            "is_default": False,
+            "events": json.dumps([EVERY_JOB]),
+            "payload": Payload.auto,
+            "profile": Profile.afterword,
+            "timeout_s": TIMEOUT_S,
+            "in_flight": IN_FLIGHT,
+            "ordering": "none",
+            "on_exhausted": "skip",
+            "status": "enabled",
+        }
+        for tenant, url in addresses
+    ]
+    statement = upsert(connection.dialect.name, receivers).on_conflict_do_nothing().values(created_at=now())
+    connection.execute(statement, rows)
+
+
+class _Told:
+    """The rows of one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._events: list[dict[str, Any]] = []
+        self._deliveries: list[dict[str, Any]] = []
+        self._places: dict[order.Lane, order.Place] = {}
+        self.ready: dict[str, list[str]] = {}
+
+    def add(self, row: Any, listeners: Sequence[Listener]) -> None:
+        """Freeze the event of a job and give each of its receivers a delivery."""
+        new = uuid.uuid4()
+        bodies = freeze(event_id_of(new), _finished(row), {Payload(one.payload) for one in listeners})
+        wants_openai = any(one.profile == Profile.openai for one in listeners)
+        self._events.append(
+            {
+                "id": str(new),
+                "job_id": row.id,
+                "tenant": row.tenant,
+                "type": bodies.type,
+                "thin": bodies.thin,
+                "full": bodies.full,
+                "openai": bodies.openai if wants_openai else None,
+            }
+        )
+        for one in listeners:
+            self._deliver(row, str(new), bodies, one)
+
+    def write(self) -> None:
+        """Insert what was added."""
+        if not self._events:
+            return
+        self._connection.execute(insert(events).values(created_at=now()), self._events)
+        for waits in (False, True):
+            rows = [row for row in self._deliveries if (row["waiting_for"] is not None) is waits]
+            if rows:
+                run_at = from_now(DEADLINE_S) if waits else now()
+                statement = insert(deliveries).values(
+                    run_at=run_at, deadline=from_now(DEADLINE_S), created_at=now(), origin="event"
+                )
+                self._connection.execute(statement, rows)
+
+    def _deliver(self, row: Any, event_id: str, bodies: Bodies, to: Listener) -> None:
+        place = self._place(row, to)
+        new = str(uuid.uuid4())
+        full_bytes = None if bodies.full is None else len(bodies.full)
+        chosen: Variant = variant(Payload(to.payload), Profile(to.profile), full_bytes=full_bytes)
+        disabled = to.status == "disabled"
+        self._deliveries.append(
+            {
+                "id": new,
+                "event_id": event_id,
+                "receiver_id": to.id,
+                "job_id": row.id,
+                "tenant": row.tenant,
+                "event_type": bodies.type,
+                "status": DeliveryStatus.held if disabled else DeliveryStatus.queued,
+                "variant": chosen,
+                "ordering_key": row.ordering_key if to.ordering == "per_key" else None,
+                "sequence": place.sequence,
+                "after_gap": place.gap,
+                "waiting_for": order.WAITS if place.waits else None,
+            }
+        )
+        if not disabled and not place.waits:
+            self.ready.setdefault(row.id, []).append(new)
+
+    def _place(self, row: Any, to: Listener) -> order.Place:
+        if to.ordering != "per_key" or row.ordering_key is None:
+            return order.Place(row.generation + 1, waits=False, gap=False)
+        lane = (to.id, row.ordering_key)
+        place = self._places.get(lane) or order.next_place(self._connection, lane)
+        # What follows in this transaction waits for this one.
+        self._places[lane] = order.Place(place.sequence + 1, waits=True, gap=False)
+        return place
+
+
+def _finished(row: Any) -> Finished:
+    values = {column.key: getattr(row, column.key) for column in _COLUMNS}
+    values |= {"status": Status(row.status), "tokens": {name: getattr(row, name) for name in TOKENS}}
+    return Finished(**values)
