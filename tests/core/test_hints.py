@@ -31,6 +31,8 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         ({"retry-after": "tomorrow"}, None),
         ({"retry-after": "Mon, 99 Nov 2026 12:00:00 GMT"}, None),
         ({"retry-after": "Mon, 23 Nov 99999 12:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 23 Nov 99999999999999999999 12:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 23 Nov 2026 12:00:00 +99999999999999999999"}, None),
         ({"retry-after": "٣"}, None),
         ({"retry-after": ""}, None),
     ],

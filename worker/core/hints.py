@@ -82,7 +82,7 @@ def _count(text: str | None) -> int | None:
 def _until(text: str, now: datetime) -> float | None:
     try:
         then = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # overflow: a year or a zone of twenty digits
         return None
     # An HTTP date is in GMT; parsedate_to_datetime leaves "-0000" without a zone.
     then = then if then.tzinfo else then.replace(tzinfo=UTC)

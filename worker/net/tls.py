@@ -1,4 +1,4 @@
-"""TLS for one endpoint: whom we trust, and who we are. Used by `net.client`."""
+"""TLS for one endpoint, or for all receivers: whom we trust, and who we are. Used by `net.client`, `net.webhook`."""
 
 import asyncio.sslproto
 import ssl
@@ -20,25 +20,34 @@ def context(endpoint: Endpoint) -> ssl.SSLContext:
     With a `ca_file` only that authority is trusted; without, the system's and those that come with httpx. Raises
     ValueError, naming the file, if one cannot be read.
     """
-    try:
-        if endpoint.ca_file is not None:
-            made = ssl.create_default_context(cafile=endpoint.ca_file)
-        else:
-            made = httpx.create_ssl_context(trust_env=False)
-            made.load_default_certs()
-    except OSError as error:
-        raise ValueError(_unreadable(endpoint, "ca_file", endpoint.ca_file)) from error
+    made = trusting(endpoint.ca_file, setting=f"ca_file of endpoint {endpoint.name}")
     if endpoint.cert_file is not None:
         try:
             made.load_cert_chain(endpoint.cert_file, endpoint.cert_key_file)
         except OSError as error:
-            raise ValueError(_unreadable(endpoint, "cert_file", endpoint.cert_file)) from error
+            raise ValueError(_unreadable(f"cert_file of endpoint {endpoint.name}", endpoint.cert_file)) from error
+    return made
+
+
+def trusting(ca_file: str | None, *, setting: str) -> ssl.SSLContext:
+    """Build a context that trusts the authority in `ca_file`; without one the system's and those that come with httpx.
+
+    Raises ValueError, naming the file and `setting`, if it cannot be read.
+    """
+    try:
+        if ca_file is not None:
+            made = ssl.create_default_context(cafile=ca_file)
+        else:
+            made = httpx.create_ssl_context(trust_env=False)
+            made.load_default_certs()
+    except OSError as error:
+        raise ValueError(_unreadable(setting, ca_file)) from error
     made.set_alpn_protocols(["http/1.1"])
     return made
 
 
-def _unreadable(endpoint: Endpoint, setting: str, path: str | None) -> str:
+def _unreadable(setting: str, path: str | None) -> str:
     return (
-        f"{setting} of endpoint {endpoint.name} is {path}, which cannot be read as PEM; name a readable PEM file "
+        f"{setting} is {path}, which cannot be read as PEM; name a readable PEM file "
         "(and for a client certificate its key)"
     )

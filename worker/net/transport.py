@@ -2,7 +2,8 @@
 
 Why not httpx's own pool, nor httpx-aiohttp: ops/decisions/0003-transport.md. Two promises matter to callers: only
 errors from inside `connect` become ConnectError, ConnectTimeout or ProxyError; and `extensions["connected"]`, if given,
-is called when `connect` has returned, the last moment at which the endpoint cannot have seen the request.
+is called when `connect` has returned, the last moment at which the endpoint cannot have seen the request. Before it,
+`extensions["peer"]`, if given, is called with the connection's socket, and may refuse it by raising OSError.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import aiohttp
 import httpx
 import yarl
 from aiohappyeyeballs import SocketFactoryType
+from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
@@ -36,7 +38,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     TCP, proxy and TLS together; the others are the caller's, by cancellation.
 
     `proxy` is an http(s) URL, with user and password if it wants them. `socket_factory` sees the numeric address of
-    every connection before it is made, and may refuse it by raising OSError.
+    every connection before it is made, and may refuse it by raising OSError. `resolver` is asked, in the context of the
+    request, for the addresses of every name that a new connection is made to; its answers are not kept.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         *,
         proxy: str | None = None,
         socket_factory: SocketFactoryType | None = None,
+        resolver: AbstractResolver | None = None,
     ) -> None:
         self._context = context
+        self._resolver = resolver
         self._socket_factory = socket_factory
         self._proxy, self._proxy_authorization = _split_proxy(proxy)
         self._connector: aiohttp.TCPConnector | None = None
@@ -60,6 +65,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         protocol = connection.protocol
         assert isinstance(protocol, WireProtocol)
         try:
+            assert protocol.transport is not None
+            request.extensions.get("peer", _ignore)(protocol.transport.get_extra_info("socket"))
             request.extensions.get("connected", _ignore)()
             protocol.ask(ahead)
             message, body = await protocol.answer()
@@ -104,6 +111,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 limit=0,  # slots bound it
                 keepalive_timeout=KEEPALIVE_S,
                 ssl=self._context,
+                resolver=self._resolver,
+                use_dns_cache=self._resolver is None,
                 socket_factory=self._socket_factory,
             )
             # A private name of aiohttp's, and the reason it is pinned to a minor version.
@@ -114,11 +123,13 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         """Return what aiohttp's connector needs to know of a request: where to, and through which proxy."""
         if url.scheme not in ("http", "https") or not url.host:
             raise httpx.UnsupportedProtocol("only http:// and https:// addresses with a host can be called")
+        # As in the Host header: yarl's IDNA must not make another name of it.
+        host = url.raw_host.decode("ascii")
         if self._proxy is None:
-            return self._direct(url.scheme, url.host, url.port)
+            return self._direct(url.scheme, host, url.port)
         # Not shared between requests: the connector adds to these headers, and they are part of its pool's key.
         headers = {"Proxy-Authorization": self._proxy_authorization} if self._proxy_authorization else None
-        return _address_of(url.scheme, url.host, url.port, proxy=self._proxy, headers=headers)
+        return _address_of(url.scheme, host, url.port, proxy=self._proxy, headers=headers)
 
     def _head(self, request: httpx.Request) -> bytes:
         """Serialise the request line and the headers. Raises LocalProtocolError if one would break out of its line."""
@@ -202,5 +213,5 @@ def _protocol(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
     return WireProtocol(loop)
 
 
-def _ignore() -> None:
+def _ignore(*_: object) -> None:
     pass

@@ -1,0 +1,225 @@
+"""What follows a delivery attempt: the schedule, Retry-After, and the answers with a meaning of their own."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from worker.core.delivery import (
+    FATES,
+    HOUR_S,
+    SCHEDULE_S,
+    Cancel,
+    Code,
+    Control,
+    Decision,
+    Delivered,
+    Disable_reason,
+    Give_up,
+    Retry,
+    Sent,
+    Variant,
+    decide,
+    http_code,
+    pause_s,
+    schedule_fault,
+    wait_s,
+)
+
+OK = Sent(sent=True, error_code=None, http_status=200)
+DAY_S = 24 * HOUR_S
+
+
+def answered(status: int, **more: Any) -> Sent:
+    return Sent(sent=True, error_code=http_code(status), http_status=status, **more)
+
+
+def after(
+    sent: Sent, *, used: int = 1, left_s: float = 7 * DAY_S, variant: Variant = "full", jitter: float = 0.0
+) -> Decision:
+    return decide(sent, used=used, left_s=left_s, variant=variant, jitter=jitter)
+
+
+def test_eleven_attempts_within_seventy_six_hours() -> None:
+    waits = [after(answered(500), used=used) for used in range(1, 12)]
+    assert waits[:10] == [Retry(delay_s, 0.0, "full") for delay_s in SCHEDULE_S]
+    assert waits[10] == Give_up("attempts")
+    assert SCHEDULE_S == (5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    assert sum(SCHEDULE_S) / HOUR_S == pytest.approx(75.6, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("step_s", "most_s"),
+    [
+        (1.0, 2.0),
+        (5.0, 6.0),
+        (30.0, 36.0),
+        (1800.0, 2160.0),
+        (9000.0, 10800.0),
+        (7200.0, 8640.0),
+        (DAY_S, DAY_S + 1800),
+    ],
+)
+def test_jitter_adds_a_fifth_at_least_a_second_at_most_half_an_hour(step_s: float, most_s: float) -> None:
+    assert wait_s(step_s, retry_after_s=None, jitter=0.0) == step_s
+    assert wait_s(step_s, retry_after_s=None, jitter=1.0) == pytest.approx(most_s)
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "delay_s", "pause_receiver_s"),
+    [
+        (None, 30.0, 0.0),
+        (10.0, 30.0, 10.0),
+        (120.0, 120.0, 120.0),
+        (DAY_S, DAY_S, DAY_S),
+        (10 * 365 * DAY_S, DAY_S, DAY_S),
+    ],
+)
+def test_retry_after_delays_the_delivery_and_pauses_the_receiver(
+    asked_s: float | None, delay_s: float, pause_receiver_s: float
+) -> None:
+    for status in (429, 503, 500, 404, 302):
+        found = after(answered(status, retry_after_s=asked_s), used=2)
+        assert found == Retry(delay_s, pause_receiver_s, "full")
+
+
+def test_jitter_never_undercuts_a_retry_after() -> None:
+    assert wait_s(5.0, retry_after_s=100.0, jitter=0.0) == 100.0
+    assert wait_s(5.0, retry_after_s=100.0, jitter=0.5) == pytest.approx(110.0)
+
+
+def test_success_with_a_retry_after_pauses_nobody() -> None:
+    assert pause_s(replace(OK, retry_after_s=60.0)) == 0.0
+
+
+def test_a_wait_beyond_the_deadline_is_given_up() -> None:
+    assert after(answered(500), left_s=5.0) == Give_up("deadline")
+    assert after(answered(500), left_s=5.1) == Retry(5.0, 0.0, "full")
+    assert after(answered(503, retry_after_s=DAY_S), left_s=HOUR_S) == Give_up("deadline")
+
+
+def test_a_schedule_of_the_receivers_own() -> None:
+    found = [
+        decide(answered(500), used=used, left_s=DAY_S, variant="full", jitter=0.0, schedule=[1, 2])
+        for used in (1, 2, 3)
+    ]
+    assert found == [Retry(1, 0.0, "full"), Retry(2, 0.0, "full"), Give_up("attempts")]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (101, Code.protocol_error),
+        (200, None),
+        (202, None),
+        (204, None),
+        (299, None),
+        (301, Code.redirect_not_followed),
+        (304, Code.redirect_not_followed),
+        (307, Code.redirect_not_followed),
+        (400, Code.http_error),
+        (401, Code.http_error),
+        (404, Code.http_error),
+        (410, Code.gone),
+        (413, Code.payload_too_large),
+        (429, Code.rate_limited),
+        (500, Code.http_error),
+        (501, Code.http_error),
+        (502, Code.unavailable),
+        (503, Code.unavailable),
+        (504, Code.unavailable),
+        (599, Code.http_error),
+        (999, Code.http_error),
+    ],
+)
+def test_only_2xx_is_success(status: int, code: Code | None) -> None:
+    assert http_code(status) is code
+
+
+@pytest.mark.parametrize(
+    ("sent", "decision"),
+    [
+        (OK, Delivered()),
+        (replace(OK, control=Control.disable), Delivered(Disable_reason.asked)),
+        (replace(OK, control=Control.abort_message), Delivered()),
+        (answered(410), Cancel(Disable_reason.gone)),
+        (answered(410, retry_after_s=60.0), Cancel(Disable_reason.gone)),
+        (answered(410, control=Control.disable), Cancel(Disable_reason.gone)),
+        (answered(500, control=Control.disable), Cancel(Disable_reason.asked)),
+        (answered(500, control=Control.abort_message), Cancel()),
+        (answered(302, control=Control.abort_message), Cancel()),
+    ],
+)
+def test_what_the_receiver_says_of_itself_is_done(sent: Sent, decision: Decision) -> None:
+    assert after(sent) == decision
+    assert after(sent, used=99) == decision  # its wish does not depend on our budget
+
+
+def test_a_body_too_large_is_sent_thin_the_next_time() -> None:
+    assert after(answered(413)) == Retry(5.0, 0.0, "thin")
+    assert after(answered(413), variant="thin", used=2) == Retry(30.0, 0.0, "thin")
+    assert after(answered(500), variant="thin") == Retry(5.0, 0.0, "thin")
+
+
+@pytest.mark.parametrize("code", [code for code in Code if code is not Code.gone])
+def test_every_other_failure_is_tried_again_on_schedule(code: Code) -> None:
+    found = after(Sent(sent=False, error_code=code))
+    assert isinstance(found, Retry)
+    assert found.delay_s == 5.0
+
+
+def test_every_code_has_a_sentence() -> None:
+    assert set(FATES) == set(Code)
+    assert all(fate.sentence.endswith(".") for fate in FATES.values())
+
+
+def test_what_speaks_against_a_receiver() -> None:
+    """429, 502, 503, 504, and every failure to connect or to get an answer; our own trouble says nothing."""
+    down = {code for code in Code if FATES[code].receiver == "down"}
+    assert down == {
+        Code.rate_limited,
+        Code.unavailable,
+        Code.dns_failed,
+        Code.dns_timeout,
+        Code.connect_failed,
+        Code.connect_timeout,
+        Code.tls_failed,
+        Code.timeout,
+        Code.connection_lost,
+        Code.protocol_error,
+    }
+    assert {code for code in Code if FATES[code].receiver == "unknown"} == {
+        Code.target_forbidden,
+        Code.invalid_header,
+        Code.no_secret,
+        Code.worker_lost,
+    }
+
+
+@pytest.mark.parametrize("steps", [[1], [1.5, 2], (86400,), [86400] * 7, [1] * 20, list(SCHEDULE_S)])
+def test_a_schedule_that_is_taken(steps: Any) -> None:
+    assert schedule_fault(steps) is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        (None, "no list of 1 to 20"),
+        ("5,30", "no list of 1 to 20"),
+        ([], "no list of 1 to 20"),
+        ([1] * 21, "no list of 1 to 20"),
+        ([5, 0], "Step 2 of the schedule is 0;"),
+        ([-5], "Step 1 of the schedule is -5;"),
+        ([86401], "Step 1 of the schedule is 86401; a wait is 1 to 86400 seconds"),
+        ([True], "Step 1 of the schedule is True;"),
+        (["5"], "Step 1 of the schedule is '5';"),
+        ([math.nan], "Step 1 of the schedule is nan;"),
+        ([math.inf], "Step 1 of the schedule is inf;"),
+        ([86400] * 7 + [1], "add up to 604801 s; 604800 s (7 days) are allowed"),
+    ],
+)
+def test_a_schedule_that_is_refused_in_a_sentence(steps: Any, says: str) -> None:
+    fault = schedule_fault(steps)
+    assert fault is not None
+    assert says in fault

@@ -1,0 +1,217 @@
+"""A receiver's breaker, its warnings and its end: by time and by what it says, never by count alone."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from worker.core.delivery import HOUR_S, Code, Control, Disable_reason, Sent
+from worker.core.health import Health, health_after, resting_until_s, room
+
+OK = Sent(sent=True, error_code=None, http_status=200)
+DOWN = Sent(sent=True, error_code=Code.unavailable, http_status=503)
+ERROR = Sent(sent=True, error_code=Code.http_error, http_status=500)
+LOST = Sent(sent=True, error_code=Code.worker_lost)
+FORBIDDEN = Sent(sent=False, error_code=Code.target_forbidden)
+NOW_S = 1_800_000_000.0
+
+
+def told(
+    outcomes: Iterable[Sent], health: Health | None = None, *, at_s: float = NOW_S, every_s: float = 0.0
+) -> Health:
+    """Return the health after outcomes at an interval, all of one event."""
+    health = Health() if health is None else health
+    for count, sent in enumerate(outcomes):
+        health = health_after(health, sent, now_s=at_s + count * every_s, event_at_s=NOW_S)
+    return health
+
+
+def free(health: Health, now_s: float = NOW_S, *, in_flight: int = 0) -> int:
+    return room(health, limit=10, in_flight=in_flight, now_s=now_s)
+
+
+def opened() -> Health:
+    return told([DOWN] * 5)
+
+
+def test_a_healthy_receiver_has_room_up_to_its_limit() -> None:
+    assert [free(Health(), in_flight=count) for count in (0, 3, 10, 12)] == [10, 7, 0, 0]
+
+
+def test_five_failures_in_a_row_open_the_breaker() -> None:
+    assert free(told([DOWN] * 4)) == 10
+    assert free(opened()) == 0
+    assert resting_until_s(opened()) == NOW_S + 30
+
+
+@pytest.mark.parametrize("between", [OK, ERROR], ids=["success", "an answer"])
+def test_any_sign_of_life_breaks_the_row(between: Sent) -> None:
+    assert free(told([DOWN] * 4 + [between] + [DOWN] * 4)) == 10
+
+
+def test_our_own_trouble_says_nothing_of_the_receiver() -> None:
+    assert free(told([LOST, FORBIDDEN] * 20)) == 10
+    assert free(told([DOWN] * 4 + [LOST, DOWN])) == 0
+
+
+def test_answers_that_are_failures_never_open_it() -> None:
+    assert free(told([ERROR] * 100)) == 10
+
+
+def test_half_of_twenty_within_a_minute_open_it() -> None:
+    assert free(told([OK, DOWN] * 9 + [OK], every_s=1)) == 10
+    assert free(told([OK, DOWN] * 10, every_s=1), NOW_S + 19) == 0
+    assert free(told([OK, OK, DOWN] * 20, every_s=0.5), NOW_S + 30) == 10
+
+
+def test_a_minute_later_the_share_is_counted_anew() -> None:
+    assert free(told([OK, DOWN] * 30, every_s=4), NOW_S + 240) == 10
+
+
+def test_after_the_opening_one_probe_then_two_then_four_then_all() -> None:
+    health, now_s = opened(), NOW_S + 30
+    assert (free(health, now_s - 1), free(health, now_s), free(health, now_s, in_flight=1)) == (0, 1, 0)
+    rooms = []
+    for _ in range(3):
+        health = health_after(health, OK, now_s=now_s, event_at_s=NOW_S)
+        rooms.append(free(health, now_s))
+    assert rooms == [2, 4, 10]
+    assert health == Health()
+
+
+def test_a_probe_that_fails_doubles_the_opening_up_to_ten_minutes() -> None:
+    health, lengths = opened(), []
+    for _ in range(7):
+        now_s = health.open_until_s
+        health = health_after(health, DOWN, now_s=now_s, event_at_s=NOW_S)
+        lengths.append(health.open_until_s - now_s)
+        assert free(health, now_s) == 0
+    assert lengths == [60, 120, 240, 480, 600, 600, 600]
+
+
+def test_after_a_recovery_the_first_opening_is_short_again() -> None:
+    long = health_after(opened(), DOWN, now_s=NOW_S + 30, event_at_s=NOW_S)
+    recovered = told([OK] * 3, long, at_s=NOW_S + 90)
+    assert resting_until_s(told([DOWN] * 5, recovered, at_s=NOW_S + 100)) == NOW_S + 130
+
+
+def test_a_failure_in_the_ramp_opens_again_once() -> None:
+    half = told([OK, OK], opened(), at_s=NOW_S + 30)
+    again = told([DOWN] * 4, half, at_s=NOW_S + 31)
+    assert resting_until_s(again) == NOW_S + 31 + 60
+
+
+def test_what_began_before_the_opening_does_not_prolong_it() -> None:
+    assert resting_until_s(told([DOWN] * 20, opened(), at_s=NOW_S + 10)) == NOW_S + 30
+
+
+def test_a_success_that_comes_late_ends_the_opening() -> None:
+    assert free(told([OK], opened(), at_s=NOW_S + 5), NOW_S + 5) == 2
+    assert free(told([ERROR], opened(), at_s=NOW_S + 5), NOW_S + 5) == 0
+
+
+def test_a_probe_that_says_nothing_is_followed_by_another() -> None:
+    assert free(told([LOST], opened(), at_s=NOW_S + 30), NOW_S + 30) == 1
+
+
+def test_a_limit_below_the_ramp_holds() -> None:
+    half = told([OK, OK], opened(), at_s=NOW_S + 30)
+    assert room(half, limit=1, in_flight=0, now_s=NOW_S + 30) == 1
+
+
+def test_a_retry_after_pauses_the_receiver_for_at_most_a_day() -> None:
+    def asks(wait_s: float, status: int = 429) -> Sent:
+        return Sent(sent=True, error_code=Code.rate_limited, http_status=status, retry_after_s=wait_s)
+
+    paused = told([asks(100.0), asks(50.0)])
+    assert (free(paused, NOW_S + 99), free(paused, NOW_S + 100)) == (0, 10)
+    assert resting_until_s(told([asks(1e9)])) == NOW_S + 24 * HOUR_S
+
+
+def days_of(sent: Sent, *, days: float, attempts: int, events_apart_h: float) -> Health:
+    """Return the health after failures evenly over days, for two events made some hours apart."""
+    health = Health()
+    for count in range(attempts):
+        now_s = NOW_S + days * 24 * HOUR_S * count / (attempts - 1)
+        event_at_s = NOW_S + (events_apart_h * HOUR_S if count % 2 else 0.0)
+        health = health_after(health, sent, now_s=now_s, event_at_s=event_at_s)
+    return health
+
+
+@pytest.mark.parametrize(
+    ("days", "attempts", "events_apart_h", "disabled"),
+    [
+        (5.0, 10, 12.0, Disable_reason.failing),
+        (4.99, 10, 12.0, None),
+        (4.99, 10_000, 12.0, None),
+        (5.0, 9, 12.0, None),
+        (5.0, 10, 11.9, None),
+        (30.0, 100, 0.0, None),
+    ],
+)
+def test_a_receiver_is_disabled_by_days_of_failures_and_all_three_conditions(
+    days: float, attempts: int, events_apart_h: float, disabled: Disable_reason | None
+) -> None:
+    for sent in (ERROR, DOWN):
+        assert days_of(sent, days=days, attempts=attempts, events_apart_h=events_apart_h).disabled is disabled
+
+
+def test_a_burst_to_a_dead_receiver_disables_nobody() -> None:
+    assert told([DOWN] * 1000).disabled is None
+
+
+def test_any_success_begins_the_days_anew() -> None:
+    almost = days_of(ERROR, days=4.9, attempts=20, events_apart_h=24.0)
+    recovered = health_after(almost, OK, now_s=NOW_S + 118 * HOUR_S, event_at_s=NOW_S)
+    assert recovered == Health(window_at_s=recovered.window_at_s, window_results=recovered.window_results)
+    later = told([ERROR] * 20, recovered, at_s=NOW_S + 121 * HOUR_S)
+    assert later.disabled is None
+
+
+def test_our_own_trouble_disables_nobody() -> None:
+    assert days_of(LOST, days=30.0, attempts=100, events_apart_h=24.0) == Health()
+
+
+def test_it_is_warned_about_after_one_day_and_after_three() -> None:
+    health, warned = Health(), []
+    for hours in (0, 23, 24, 30, 71, 72, 100):
+        health = health_after(health, ERROR, now_s=NOW_S + hours * HOUR_S, event_at_s=NOW_S)
+        warned.append(health.warned_h)
+    assert warned == [0, 0, 24, 24, 24, 72, 72]
+    assert health_after(health, OK, now_s=NOW_S + 101 * HOUR_S, event_at_s=NOW_S).warned_h == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (Sent(sent=True, error_code=Code.gone, http_status=410), Disable_reason.gone),
+        (Sent(sent=True, error_code=None, http_status=200, control=Control.disable), Disable_reason.asked),
+        (Sent(sent=True, error_code=Code.http_error, http_status=500, control=Control.disable), Disable_reason.asked),
+    ],
+)
+def test_it_is_disabled_at_once_by_its_own_word(sent: Sent, reason: Disable_reason) -> None:
+    health = told([sent])
+    assert health.disabled is reason
+    assert free(health, NOW_S + 1e6) == 0
+    assert told([ERROR, OK], health).disabled is reason
+
+
+def test_an_abort_of_one_message_disables_nobody() -> None:
+    aborted = Sent(sent=True, error_code=Code.http_error, http_status=400, control=Control.abort_message)
+    assert told([aborted]).disabled is None
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "every_s", "disabled"),
+    [
+        ([FORBIDDEN] * 3, 1801.0, Disable_reason.forbidden),
+        ([FORBIDDEN] * 3, 1800.0, None),
+        ([FORBIDDEN] * 2, 7200.0, None),
+        ([FORBIDDEN] * 100, 10.0, None),
+        ([FORBIDDEN, FORBIDDEN, OK, FORBIDDEN, FORBIDDEN], 3601.0, None),
+        ([FORBIDDEN, LOST, FORBIDDEN, FORBIDDEN], 1201.0, Disable_reason.forbidden),
+    ],
+)
+def test_a_forbidden_address_disables_after_three_in_a_row_and_an_hour(
+    outcomes: list[Sent], every_s: float, disabled: Disable_reason | None
+) -> None:
+    assert told(outcomes, every_s=every_s).disabled is disabled

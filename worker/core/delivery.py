@@ -1,0 +1,236 @@
+"""What an attempt to deliver a webhook came to, and what follows: delivered, another attempt, or the end. Pure.
+
+`net.webhook` fills a Sent; `run` asks `decide`, and `core.health` what the attempt says about the receiver.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+Variant = Literal["full", "thin"]
+# What an outcome says about the receiver's breaker: it is not there, it is there, or nothing.
+Receiver = Literal["down", "up", "unknown"]
+
+HOUR_S: Final = 3600.0
+SCHEDULE_S: Final = (5.0, 30.0, 300.0, 1800.0, *(hours * HOUR_S for hours in (2.0, 5.0, 10.0, 14.0, 20.0, 24.0)))
+MAX_STEPS: Final = 20
+MAX_STEP_S: Final = 24 * HOUR_S
+MAX_SUM_S: Final = 7 * 24 * HOUR_S
+LONGEST_RETRY_AFTER_S: Final = 24 * HOUR_S
+_SPREAD: Final = 0.2
+_LEAST_SPREAD_S: Final = 1.0
+_MOST_SPREAD_S: Final = 1800.0
+
+
+class Code(StrEnum):
+    """Every way a delivery attempt can fail; a contract with the readers of `webhook_deliveries_v1`. It only grows."""
+
+    # The receiver cannot have it.
+    target_forbidden = "target_forbidden"
+    dns_failed = "dns_failed"
+    dns_timeout = "dns_timeout"
+    connect_failed = "connect_failed"
+    connect_timeout = "connect_timeout"
+    tls_failed = "tls_failed"
+    invalid_header = "invalid_header"
+    no_secret = "no_secret"  # noqa: S105 - the name of a failure
+    # It may have it.
+    timeout = "timeout"
+    connection_lost = "connection_lost"
+    protocol_error = "protocol_error"
+    worker_lost = "worker_lost"
+    # It has it, and says no.
+    redirect_not_followed = "redirect_not_followed"
+    gone = "gone"
+    payload_too_large = "payload_too_large"
+    rate_limited = "rate_limited"
+    unavailable = "unavailable"
+    http_error = "http_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What a code means. The sentence is the tenant's to read, so that it names no address."""
+
+    receiver: Receiver
+    sentence: str
+
+
+FATES: Final[Mapping[Code, Fate]] = {
+    Code.target_forbidden: Fate("unknown", "Webhooks may not go to the receiver's address; give it a public one."),
+    Code.dns_failed: Fate("down", "The receiver's host name could not be resolved; check its URL and DNS."),
+    Code.dns_timeout: Fate("down", "The receiver's host name was not resolved in time; check its name servers."),
+    Code.connect_failed: Fate("down", "The receiver could not be reached: no connection was made."),
+    Code.connect_timeout: Fate("down", "The receiver did not accept a connection in time."),
+    Code.tls_failed: Fate("down", "No trusted TLS connection could be made; check the receiver's certificate."),
+    Code.invalid_header: Fate("unknown", "A header of the receiver cannot be sent; correct its headers."),
+    Code.no_secret: Fate("unknown", "The receiver's signing secret could not be read; rotate it."),
+    Code.timeout: Fate("down", "The receiver did not answer in time."),
+    Code.connection_lost: Fate("down", "The connection was lost before the receiver answered."),
+    Code.protocol_error: Fate("down", "The receiver's answer breaks the rules of HTTP/1.1."),
+    Code.worker_lost: Fate("unknown", "The worker that made this attempt disappeared."),
+    Code.redirect_not_followed: Fate(
+        "up", "The receiver answered with a redirect, which is not followed; set its URL to the final address."
+    ),
+    Code.gone: Fate("up", "The receiver answered 410 Gone, which disables it."),
+    Code.payload_too_large: Fate("up", "The receiver answered 413: the body is too large for it."),
+    Code.rate_limited: Fate("down", "The receiver answered 429: it takes no more for now."),
+    Code.unavailable: Fate("down", "The receiver, or a gateway before it, answered 502, 503 or 504."),
+    Code.http_error: Fate("up", "The receiver answered with an HTTP status that is no success."),
+}
+
+
+class Control(StrEnum):
+    """What a receiver may say in the header `webhook-delivery`, with any status (a proposal of Standard Webhooks)."""
+
+    disable = "disable"
+    abort_message = "abort-message"
+
+
+class Disable_reason(StrEnum):
+    """Why a receiver was disabled: it answered 410, it asked for it, it failed for days, its address is forbidden."""
+
+    gone = "gone"
+    asked = "asked"
+    failing = "failing"
+    forbidden = "forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What one attempt came to. `error_code` None: delivered.
+
+    `sent`: connect returned, so the receiver may have it. `retry_after_s`: None also for what is garbage or past. The
+    parts of the time are milliseconds, None where there was no such part (a kept connection) or it did not end.
+    `response_body` is the start of the body as it came, `truncated` if more followed. `peer` is for the operator only.
+    """
+
+    sent: bool
+    error_code: Code | None
+    http_status: int | None = None
+    retry_after_s: float | None = None
+    control: Control | None = None
+    elapsed_s: float = 0.0
+    dns_ms: int | None = None
+    connect_ms: int | None = None
+    ttfb_ms: int | None = None
+    response_headers: Mapping[str, str] = field(default_factory=dict)
+    response_body: bytes = b""
+    truncated: bool = False
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The receiver has it. `disable_reason`: it also asked to be disabled."""
+
+    disable_reason: Disable_reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again after `delay_s` with this `variant` of the body; send the receiver nothing for `pause_receiver_s`."""
+
+    delay_s: float
+    pause_receiver_s: float
+    variant: Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Give_up:
+    """Fail the delivery: the schedule is used up, or the next attempt would miss the deadline."""
+
+    reason: Literal["attempts", "deadline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel the delivery, as the receiver wishes, and disable the receiver if there is a reason."""
+
+    disable_reason: Disable_reason | None = None
+
+
+Decision = Delivered | Retry | Give_up | Cancel
+
+
+def decide(
+    sent: Sent,
+    *,
+    used: int,
+    left_s: float,
+    variant: Variant,
+    jitter: float,
+    schedule: Sequence[float] = SCHEDULE_S,
+) -> Decision:
+    """Say what follows an attempt.
+
+    `used`: attempts spent, this one included. `left_s`: seconds to the delivery's deadline. `variant`: the body that
+    was sent. `jitter`: chance in [0, 1). `schedule`: seconds to wait after each failure but the last.
+    """
+    reason = disable_reason(sent)
+    if sent.error_code is None:
+        return Delivered(reason)
+    if reason is not None or sent.control is Control.abort_message:
+        return Cancel(reason)
+    if used > len(schedule):
+        return Give_up("attempts")
+    delay_s = wait_s(schedule[max(used - 1, 0)], retry_after_s=sent.retry_after_s, jitter=jitter)
+    if delay_s >= left_s:
+        return Give_up("deadline")
+    too_large = sent.error_code is Code.payload_too_large
+    return Retry(delay_s, pause_s(sent), "thin" if too_large else variant)
+
+
+def disable_reason(sent: Sent) -> Disable_reason | None:
+    """Return the reason to disable the receiver that this one answer gives."""
+    if sent.error_code is Code.gone:
+        return Disable_reason.gone
+    return Disable_reason.asked if sent.control is Control.disable else None
+
+
+def pause_s(sent: Sent) -> float:
+    """Return for how long nothing should go to the receiver: what it asked for with a failure, at most 24 h."""
+    asked = None if sent.error_code is None else sent.retry_after_s
+    return min(LONGEST_RETRY_AFTER_S, asked or 0.0)
+
+
+def wait_s(step_s: float, *, retry_after_s: float | None, jitter: float) -> float:
+    """Return the wait: the later of schedule and Retry-After, and up to 20 % of it (1 s to 30 min) on top.
+
+    Jitter is only added: a wait below the Retry-After would be an attempt the receiver has refused beforehand.
+    """
+    wait = max(step_s, min(LONGEST_RETRY_AFTER_S, retry_after_s or 0.0))
+    return wait + jitter * min(_MOST_SPREAD_S, max(_LEAST_SPREAD_S, wait * _SPREAD))
+
+
+def schedule_fault(steps: Any) -> str | None:
+    """Say in a sentence why `steps` is no schedule for a receiver, or None: 1 to 20 waits in seconds."""
+    if not isinstance(steps, list | tuple) or not 1 <= len(steps) <= MAX_STEPS:
+        return f"The schedule is no list of 1 to {MAX_STEPS} waits in seconds"
+    for number, step in enumerate(steps, 1):
+        if type(step) not in (int, float) or not 1 <= step <= MAX_STEP_S:
+            return (
+                f"Step {number} of the schedule is {step!r:.40}; a wait is 1 to {MAX_STEP_S:.0f} seconds, as a number"
+            )
+    if sum(steps) > MAX_SUM_S:
+        return f"The schedule's waits add up to {sum(steps):.0f} s; {MAX_SUM_S:.0f} s (7 days) are allowed"
+    return None
+
+
+def http_code(status: int) -> Code | None:
+    """Return the code of the status of a final response; None for success, which is 2xx and nothing else."""
+    match status:
+        case 410:
+            return Code.gone
+        case 413:
+            return Code.payload_too_large
+        case 429:
+            return Code.rate_limited
+        case 502 | 503 | 504:
+            return Code.unavailable
+    if 200 <= status < 300:
+        return None
+    if status < 200:
+        return Code.protocol_error
+    return Code.redirect_not_followed if status < 400 else Code.http_error

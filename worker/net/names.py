@@ -1,0 +1,85 @@
+"""Resolves host names in bounded threads of our own, with a share for each owner. Used by `net.guard`.
+
+getaddrinfo cannot be cancelled: a name whose servers are silent holds its thread for half a minute. In asyncio's shared
+pool a few such names would stall every lookup of the process; here they stall their owner's.
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Final
+
+THREADS: Final = 32
+THREADS_PER_OWNER: Final = 4
+
+LookUp = Callable[[str, int], Sequence[str]]
+
+
+def look_up(host: str, port: int) -> list[str]:
+    """Return the numeric addresses of `host`, those of a scope with it ("fe80::1%2"). Blocks; raises OSError."""
+    # Bytes: Python would run a str through its old IDNA codec, and raise UnicodeError for an empty label.
+    found = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
+    return [f"{where[0]}%{where[3]}" if len(where) == 4 and where[3] else str(where[0]) for *_, where in found]
+
+
+class Names:
+    """Any number of waiting lookups, at most `threads` running ones, of which at most `per_owner` are one owner's.
+
+    The threads are daemons, so that a silent name server does not hold up the end of the worker.
+    """
+
+    def __init__(
+        self, look_up: LookUp = look_up, *, threads: int = THREADS, per_owner: int = THREADS_PER_OWNER
+    ) -> None:
+        self._look_up = look_up
+        self._per_owner = per_owner
+        self._free = asyncio.Semaphore(threads)
+        # Whoever waits or runs holds its owner's; an owner without lookups is forgotten.
+        self._shares: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
+
+    async def resolve(self, host: str, port: int, *, owner: str) -> list[str]:
+        """Return the addresses of `host`; raises OSError if there are none. Bounded by the caller, by cancellation:
+        the thread stays busy, and counted, until its lookup returns.
+        """
+        share = self._shares.setdefault(owner, asyncio.Semaphore(self._per_owner))
+        await share.acquire()
+        try:
+            await self._free.acquire()
+        except BaseException:
+            share.release()
+            raise
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[str]] = loop.create_future()
+
+        def end(found: list[str], error: OSError | None) -> None:
+            self._free.release()
+            share.release()
+            if answer.cancelled():
+                return
+            if error is None:
+                answer.set_result(found)
+            else:
+                answer.set_exception(error)
+
+        def run() -> None:
+            found, error = _outcome(self._look_up, host, port)
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+                loop.call_soon_threadsafe(end, found, error)
+
+        threading.Thread(target=run, name="webhook-names", daemon=True).start()
+        return await answer
+
+
+def _outcome(look_up: LookUp, host: str, port: int) -> tuple[list[str], OSError | None]:
+    try:
+        found = list(look_up(host, port))
+    except OSError as error:
+        return [], error
+    except Exception as error:  # a name that the resolver cannot even read: the thread must still give back its place
+        unread = socket.gaierror(socket.EAI_NONAME, "the name cannot be read")
+        unread.__cause__ = error
+        return [], unread
+    return found, None if found else socket.gaierror(socket.EAI_NONAME, "the name has no address")

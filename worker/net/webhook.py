@@ -1,0 +1,172 @@
+"""One delivery attempt: a signed body out to a receiver, a Sent back, whatever happened on the wire. Called by `run`.
+
+Always over the guarded aiohttp transport, whatever AFTERWORD_HTTP_TRANSPORT says of calls: only there are names and
+numeric addresses ours to refuse. No proxy, no redirect and no cookie exists on this way: no httpx client is between.
+"""
+
+import asyncio
+from asyncio.trsock import TransportSocket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+import httpx
+
+from worker.core import failure
+from worker.core.delivery import Code, Sent
+from worker.net.addresses import Policy
+from worker.net.exceptions import WIRE, code_of
+from worker.net.guard import PASSAGE, Guard, Passage
+from worker.net.names import Names
+from worker.net.receipt import Receipt
+from worker.net.target import Target, Unfit, check
+from worker.net.tls import trusting
+from worker.net.transport import AiohttpTransport
+
+DNS_S: Final = 3.0
+CONNECT_S: Final = 5.0
+TOTAL_S: Final = 15.0
+# Never a receiver's to say: what the message is, where it ends, and to whom it goes.
+_OURS: Final = frozenset(
+    {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "accept-encoding"}
+)
+_OF_WIRE: Final[Mapping[failure.Code, Code]] = {
+    failure.Code.connect_failed: Code.connect_failed,
+    failure.Code.connect_timeout: Code.connect_timeout,
+    failure.Code.dns_failed: Code.dns_failed,
+    failure.Code.tls_failed: Code.tls_failed,
+    failure.Code.misconfigured: Code.invalid_header,
+    failure.Code.connection_lost: Code.connection_lost,
+    failure.Code.protocol_error: Code.protocol_error,
+    failure.Code.first_byte_timeout: Code.timeout,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRequest:
+    """One attempt as it goes out. `headers` are all but those of the HTTP message itself, signatures included.
+
+    `timeout_s` is wall-clock time for everything. Lookups of names are shared fairly between `owner`s (tenants).
+    """
+
+    url: str = field(repr=False)
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    timeout_s: float = TOTAL_S
+    owner: str = ""
+
+
+class WebhookClient:
+    """The connections to all receivers under one policy, pooled by origin and kept for seconds."""
+
+    def __init__(self, policy: Policy, *, names: Names | None = None, ca_file: str | None = None) -> None:
+        """Trust the authority in `ca_file`, else the system's. Raises ValueError, naming the file, if unreadable."""
+        self.guard = Guard(policy, Names() if names is None else names)
+        trusted = trusting(ca_file, setting="ca_file of webhooks")
+        self.transport = AiohttpTransport(trusted, socket_factory=self.guard.open_socket, resolver=self.guard)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self.transport.aclose()
+
+
+async def send(client: WebhookClient, request: WebhookRequest) -> Sent:
+    """POST `request` to its receiver and say what came of it; nothing of the wire raises.
+
+    Three deadlines in wall-clock time, against drips and floods too: DNS 3 s, connect and TLS 5 s, `timeout_s` for
+    everything. Success is decided at the status line of the final response. Cancelling aborts the connection at once.
+    """
+    receipt = Receipt()
+    try:
+        target = check(request.url, client.guard.policy)
+    except Unfit:
+        return receipt.close(Code.target_forbidden)
+    receipt.named = not target.literal
+    limits = _Limits(request.timeout_s)
+
+    def found() -> None:
+        receipt.note_found()
+        limits.connecting()
+
+    passage = Passage(request.owner, found)
+    token = PASSAGE.set(passage)
+    broken = None
+    try:
+        async with limits.timeout:
+            await _exchange(client, _wire_request(target, request, receipt, limits, client.guard), receipt)
+    except TimeoutError:
+        broken = receipt.overdue()
+    except WIRE as error:
+        broken = _OF_WIRE[code_of(error, sent=receipt.sent)]
+    finally:
+        PASSAGE.reset(token)
+    return receipt.close(Code.target_forbidden if passage.forbidden else broken)
+
+
+async def _exchange(client: WebhookClient, wire: httpx.Request, receipt: Receipt) -> None:
+    response = await client.transport.handle_async_request(wire)
+    try:
+        receipt.note_head(response)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        async for piece in response.stream:
+            receipt.take(piece)
+            if receipt.is_full:
+                return
+        receipt.note_end()
+    finally:
+        await response.aclose()
+
+
+def _wire_request(
+    target: Target, request: WebhookRequest, receipt: Receipt, limits: "_Limits", guard: Guard
+) -> httpx.Request:
+    def peer(sock: TransportSocket) -> None:
+        receipt.peer = guard.check_peer(sock)
+
+    def connected() -> None:
+        receipt.note_connected()
+        limits.connected()
+
+    headers = {
+        "host": target.url.netloc.decode("ascii"),
+        "content-length": str(len(request.body)),
+        "content-type": "application/json",
+        # Compressed, the little that is kept of an answer could not be read by anybody.
+        "accept-encoding": "identity",
+        "user-agent": "afterword-webhooks",
+    }
+    headers |= {name.lower(): value for name, value in request.headers.items() if name.lower() not in _OURS}
+    return httpx.Request(
+        "POST",
+        target.url,
+        headers=[(name.encode(), value.encode("utf-8", "replace")) for name, value in headers.items()],
+        stream=httpx.ByteStream(request.body),
+        extensions={"peer": peer, "connected": connected},
+    )
+
+
+class _Limits:
+    """The deadlines of one attempt on one timer: DNS, then connect, then what is left of the total."""
+
+    def __init__(self, total_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = self._loop.time() + total_s
+        self.timeout = asyncio.timeout_at(self._within(DNS_S))
+
+    def connecting(self) -> None:
+        """Put the deadline for TCP and TLS in force. Called by a task of aiohttp's, perhaps just after the last one."""
+        if not self.timeout.expired():
+            self.timeout.reschedule(self._within(CONNECT_S))
+
+    def connected(self) -> None:
+        """Leave only the total."""
+        self.timeout.reschedule(self._end)
+
+    def _within(self, seconds: float) -> float:
+        return min(self._end, self._loop.time() + seconds)
