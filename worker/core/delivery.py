@@ -1,6 +1,6 @@
 """What an attempt to deliver a webhook came to, and what follows: delivered, another attempt, or the end. Pure.
 
-`net.webhook` fills a Sent; `run` asks `decide`, and `core.health` what the attempt says about the receiver.
+`net.webhook` fills a Sent; `run` asks `decide`, and `core.receiver_health` what the attempt says about the receiver.
 """
 
 from collections.abc import Mapping, Sequence

@@ -70,7 +70,9 @@ _DUE = (
     .with_for_update(skip_locked=True)
 )
 _RECEIVERS = (
-    select(receivers, (-seconds_until(_EPOCH)).label("now_s"), seconds_until(receivers.c.tokens_at).label("tokens_in_s"))
+    select(
+        receivers, (-seconds_until(_EPOCH)).label("now_s"), seconds_until(receivers.c.tokens_at).label("tokens_in_s")
+    )
     .where(receivers.c.id.in_(bindparam("ids", expanding=True)))
     .order_by(receivers.c.id)
     .with_for_update()
@@ -132,7 +134,7 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim 
     return [claims.pop(wish.job_id, None) for wish in wishes]
 
 
-def _with_room(connection: Connection, due: Sequence[Row[Any]]) -> tuple[list[str], dict[str, Row[Any]]]:
+def _with_room(connection: Connection, due: Sequence[Any]) -> tuple[list[str], dict[str, Row[Any]]]:
     """Choose the deliveries that may start now; spend a token of its receiver for each."""
     wanted: dict[str, list[str]] = defaultdict(list)
     for row in due:
@@ -141,7 +143,7 @@ def _with_room(connection: Connection, due: Sequence[Row[Any]]) -> tuple[list[st
         return [], {}
     ids = {"ids": sorted(wanted)}
     known = {row.id: row for row in connection.execute(_RECEIVERS, ids)}
-    flight = dict(connection.execute(_FLIGHT, ids).all())
+    flight: dict[str, int] = {row[0]: row[1] for row in connection.execute(_FLIGHT, ids)}
     chosen: list[str] = []
     for receiver_id, waiting in wanted.items():
         row = known[receiver_id]

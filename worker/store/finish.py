@@ -1,4 +1,4 @@
-"""The feed of finished jobs: every final move gets a number, in the order of commit, and whoever wants to hear of it is told."""
+"""The feed of finished jobs: every final move gets a number, in the order of commit, and those it concerns are told."""
 
 from collections.abc import Iterable
 

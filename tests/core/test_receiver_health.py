@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from worker.core.delivery import HOUR_S, Code, Control, Disable_reason, Sent
-from worker.core.health import Health, health_after, resting_until_s, room
+from worker.core.receiver_health import Health, health_after, resting_until_s, room
 
 OK = Sent(sent=True, error_code=None, http_status=200)
 DOWN = Sent(sent=True, error_code=Code.unavailable, http_status=503)
