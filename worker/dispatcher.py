@@ -21,6 +21,7 @@ from worker.nudge import nudge, push_nudges, read_window
 from worker.store import dispatch, leases
 from worker.store.dispatch import Due, Lane
 from worker.store.engine import describe, is_away, is_busy
+from worker.webhooks import Webhooks
 
 LEADER = "dispatch"
 LEADER_LEASE_S = 5.0
@@ -59,10 +60,12 @@ class Dispatcher:
         once_only: frozenset[str] = frozenset(),
         chores: tuple[Callable[[], None], ...] = (),
         own_chores: tuple[Callable[[], None], ...] = (),
+        webhooks: Webhooks | None = None,
     ) -> None:
         self._engine, self._redis, self._lease = engine, redis, lease
         self._tick_s, self._lease_s, self._once_only = tick_s, lease_s, once_only
         self._chores, self._own_chores = chores, own_chores
+        self._webhooks = webhooks
         self._own_chores_at = 0.0
         self._led_at = -math.inf
         self._after = dispatch.FIRST
@@ -132,8 +135,9 @@ class Dispatcher:
             if not self._leads():
                 return self._tick_s
             self._guarded(step)
-        next_s = self._guarded(self._fill) if self._leads() else None
-        return self._tick_s if next_s is None else min(next_s, self._tick_s)
+        fills = (self._fill, self._webhooks.fill) if self._webhooks is not None else (self._fill,)
+        starts = [self._guarded(fill) for fill in fills if self._leads()]
+        return min([self._tick_s, *(next_s for next_s in starts if next_s is not None)])
 
     def _leads(self) -> bool:
         """Say whether this worker dispatches; asks the database when a good part of the lease has passed."""
@@ -181,10 +185,13 @@ class Dispatcher:
                 connection.rollback()
                 return 0
             connection.commit()
+        deliveries = self._webhooks.take_back() if self._webhooks is not None else 0
+        if deliveries:
+            log.warning("delivery.taken_back", deliveries=deliveries)
         queued, failed, cancelled = len(back.queued), len(back.failed), len(back.cancelled)
         if back.workers or queued or failed or cancelled:
             log.warning("lease.taken_back", workers=back.workers, queued=queued, failed=failed, cancelled=cancelled)
-        return queued + failed + cancelled
+        return max(queued + failed + cancelled, deliveries)
 
     def _fill(self) -> float | None:
         """Top the window up; return the seconds until the next row becomes due, None when none waits."""

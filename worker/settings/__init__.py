@@ -79,6 +79,9 @@ class Settings:
     webhook_allow_cidrs: tuple[values.Network, ...] = _setting(
         (), values.NETWORKS, "Private networks that webhooks may be sent to all the same; not set: none."
     )
+    webhook_ca_file: str | None = _setting(
+        None, values.FILE, "The only certificates that webhooks trust, PEM; not set: the system's."
+    )
     webhook_allow_http: bool = _setting(False, values.FLAG, "Whether a webhook may be sent without TLS.")
     webhook_allow_urls: bool = _setting(
         False, values.FLAG, 'Whether a job may bring its own address, `"webhook": {"url": …}`.'
