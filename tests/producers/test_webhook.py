@@ -23,6 +23,7 @@ from worker.core.signing import Kind
 
 KEY, PAIR = made(), made(Kind.ED25519)
 HEADERS = headers_of(KEY, PAIR)
+MAC, PAIRED = (one.partition(",")[2] for one in HEADERS["webhook-signature"].split())
 AT = int(HEADERS["webhook-timestamp"])
 PAGE = ROOT / "api_contracts" / "README.md"
 
@@ -107,7 +108,7 @@ def without(name: str) -> dict[str, str]:
     return {key: value for key, value in HEADERS.items() if key != name}
 
 
-def but(**changes: str) -> dict[str, dict[str, str]]:
+def but(**changes: str) -> dict[str, Any]:
     return {"headers": HEADERS | {f"webhook-{name}": value for name, value in changes.items()}}
 
 
@@ -132,7 +133,21 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "other secrets": ({"secret": [made().text] * 2}, "no_matching_signature", "with these 2 secrets"),
     "other public key": ({"secret": public(made(Kind.ED25519))}, "no_matching_signature", "with this secret"),
     "odd signatures": (but(signature="v1, v1a v2,x ,, v1a,é v1,é v1a,QUJD"), "no_matching_signature", "of the 7"),
-    "hmac under another version": (but(signature=f"v2,{'A' * 43}="), "no_matching_signature", "none of the 1"),
+    "odd signatures of a pair": (
+        but(signature="v1a, v1a v1a,é v1a,QUJD v1a,=") | {"secret": public(PAIR)},
+        "no_matching_signature",
+        "none of the 5",
+    ),
+    "hmac under other versions": (
+        but(signature=f"v2,{MAC} v1a,{MAC} V1,{MAC} {MAC} v,1,{MAC}"),
+        "no_matching_signature",
+        "none of the 5",
+    ),
+    "ed25519 under other versions": (
+        but(signature=f"v2,{PAIRED} v1,{PAIRED} v1b,{PAIRED}") | {"secret": public(PAIR)},
+        "no_matching_signature",
+        "none of the 3",
+    ),
     "parsed body": ({"body": EVENT}, "not_json", "body is a dict; give the bytes as they came, before any parsing"),
     "no body": ({"body": None}, "not_json", "body is a NoneType"),
     "None for secret": ({"secret": None}, "bad_secret", "is the variable that should hold it set?"),
@@ -143,6 +158,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no prefix": ({"secret": KEY.text[6:]}, "bad_secret", "give it as it was shown, prefix included"),
     "private key": ({"secret": PAIR.text}, "bad_secret", "is the sender's private key whsk_…; use its public key"),
     "cut secret": ({"secret": KEY.text[:-2]}, "bad_secret", "what follows whsec_ is not base64"),
+    "secret with a blot": ({"secret": f"whsec_!{KEY.text[6:]}"}, "bad_secret", "what follows whsec_ is not base64"),
     "short secret": ({"secret": "whsec_Z2VoZWlt"}, "bad_secret", "the whsec_ secret has 6 bytes"),
     "short public key": ({"secret": "whpk_Z2VoZWlt"}, "bad_secret", "the whpk_ secret has 6 bytes"),
     "bad secret before bad headers": ({"secret": "x", "headers": {}}, "bad_secret", "begins neither with"),
