@@ -13,7 +13,7 @@ from http.server import HTTPServer
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afterword import WebhookVerificationError, verify_webhook
@@ -216,6 +216,7 @@ VALUES = st.one_of(st.sampled_from([*HEADERS.values()]), ANY, st.lists(ANY, max_
 SIGNATURES = st.text(alphabet="v1a2, =+/AZaz09\té\u3000", max_size=200)
 
 
+@settings(max_examples=300, deadline=None)
 @given(
     body=st.one_of(st.just(BODY), ANY, st.recursive(ANY, lambda inner: st.lists(inner, max_size=2), max_leaves=3)),
     headers=st.one_of(
@@ -243,6 +244,7 @@ def test_whatever_comes_is_the_event_or_the_one_error(body: Any, headers: Any, s
         assert str(error)
 
 
+@settings(deadline=None)
 @given(place=st.integers(0, len(BODY) - 1), bit=st.integers(0, 7), secret=st.sampled_from([KEY.text, public(PAIR)]))
 def test_one_changed_bit_is_refused(place: int, bit: int, secret: str) -> None:
     changed = bytearray(BODY)
