@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from worker.announce import Announcer
 from worker.delivering import PRIORITY, QUEUE, Delivering
-from worker.net.addresses import Policy
+from worker.net.addresses import Policy, policy
 from worker.net.webhook import WebhookClient
 from worker.nudge import nudge
 from worker.settings import Settings
@@ -24,6 +24,16 @@ from worker.vault import Vault
 ROOM_A_SLOT = 4
 
 log = structlog.get_logger()
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return where webhooks may go by the operator's settings."""
+    return policy(
+        allow_http=settings.webhook_allow_http,
+        allow_cidrs=settings.webhook_allow_cidrs,
+        deny_cidrs=settings.webhook_deny_cidrs,
+        nat64=settings.webhook_nat64,
+    )
 
 
 class Webhooks:
@@ -60,9 +70,7 @@ class Webhooks:
 
     async def open_client(self) -> None:
         """Open the client, on the loop that will use it."""
-        settings = self._settings
-        policy = Policy(allow_http=settings.webhook_allow_http, allow=settings.webhook_allow_cidrs)
-        self._client = WebhookClient(policy, ca_file=settings.webhook_ca_file)
+        self._client = WebhookClient(policy_of(self._settings), ca_file=self._settings.webhook_ca_file)
 
     async def close_client(self) -> None:
         """Close its connections."""

@@ -79,6 +79,12 @@ class Settings:
     webhook_allow_cidrs: tuple[values.Network, ...] = _setting(
         (), values.NETWORKS, "Private networks that webhooks may be sent to all the same; not set: none."
     )
+    webhook_deny_cidrs: tuple[values.Network, ...] = _setting(
+        (), values.NETWORKS, "Networks that webhooks are never sent to, such as your own public ones; not set: none."
+    )
+    webhook_nat64: bool = _setting(
+        False, values.FLAG, "Whether this host reaches IPv4 through NAT64: 64:ff9b::/96 is judged as what it carries."
+    )
     webhook_ca_file: str | None = _setting(
         None, values.FILE, "The only certificates that webhooks trust, PEM; not set: the system's."
     )
