@@ -5,7 +5,22 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Executable, Float, bindparam, cast, func, insert, select, tuple_
+from sqlalchemy import (
+    Connection,
+    Executable,
+    Float,
+    LargeBinary,
+    Select,
+    Text,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    select,
+    true,
+    tuple_,
+)
 
 from worker.core.clean import clean_json, clean_text
 from worker.core.lifecycle import Status
@@ -13,8 +28,9 @@ from worker.core.message import DeadLetter, Job, Refusal, conflict
 from worker.store import finish
 from worker.store.clock import now, seconds_until, shifted
 from worker.store.doors import Letter, bury
+from worker.store.packed import among, pack, unpacked
 from worker.store.tables import aliases, jobs, requests
-from worker.store.types import Instant
+from worker.store.types import Instant, JsonText
 from worker.store.upsert import upsert
 
 
@@ -93,7 +109,8 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
 
 def _first_of_each(connection: Connection, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     """Part the entries that may become rows from those whose id or key came before, here or as an alias."""
-    aliased = set(connection.scalars(select(aliases.c.id).where(aliases.c.id.in_([entry.job.id for entry in entries]))))
+    used = connection.scalars(_used(connection.dialect.name), {"ids": [entry.job.id for entry in entries]})
+    aliased = set(used)
     ids: set[str] = set()
     keys: set[tuple[str, str]] = set()
     first: list[Entry] = []
@@ -113,19 +130,12 @@ def _first_of_each(connection: Connection, entries: list[Entry]) -> tuple[list[E
 
 def _insert(connection: Connection, entries: list[Entry], batch: _Batch, *, job_ttl_s: float) -> set[str]:
     """Insert what no row stands in the way of; return the ids that were inserted."""
-    # In the order of the ids, so that two processes with the same entries do not lock each other out.
-    entries = sorted(entries, key=lambda entry: entry.job.id)
-    waiting = [entry for entry in entries if isinstance(entry.read, Job)]
-    refused = [entry for entry in entries if isinstance(entry.read, Refusal)]
-    due: dict[str, bool] = {}
-    for group, failed in ((waiting, False), (refused, True)):
-        if group:
-            statement = _statement(connection.dialect.name, failed=failed)
-            rows = connection.execute(statement, [_row(entry) | {"ttl_s": job_ttl_s} for entry in group])
-            due |= {job_id: wait_s <= 0 for job_id, wait_s in rows}
+    dialect = connection.dialect.name
+    given = pack(dialect, [_row(entry) for entry in entries])
+    due = {job_id: wait_s <= 0 for job_id, wait_s in connection.execute(_jobs(dialect), {**given, "ttl_s": job_ttl_s})}
     written = [entry for entry in entries if entry.job.id in due]
     if written:
-        connection.execute(insert(requests), [_body(entry.job) for entry in written])
+        connection.execute(_requests(dialect), pack(dialect, [_body(entry.job) for entry in written]))
     for entry in written:
         batch.alias(entry.alias, entry.job.id, "accepted")
         batch.accepted.append(Accepted(entry.job.id, _outcome(entry), entry.job.priority, due[entry.job.id]))
@@ -138,37 +148,62 @@ def _outcome(entry: Entry) -> str:
     return "conflict" if entry.read.code == "idempotency_conflict" else "refused"
 
 
+# What a row of `_row` says itself; the rest of its columns has the same source for every job.
+_SAID = (
+    "id", "status", "tenant", "endpoint", "model", "priority", "not_before", "max_attempts", "timeout_s", "streamed",
+    "choices", "token_limit", "batch", "custom_id", "idempotency_key", "owns_key", "fingerprint", "ordering_key",
+    "traceparent", "webhook", "error_code", "error_message",
+)  # fmt: skip
+
+
+# Statements are built once a dialect, because building costs more than running.
 @cache
-def _statement(dialect: str, *, failed: bool) -> Executable:
-    """Return the INSERT of waiting or of failed jobs; built once, because building costs more than running it."""
+def _used(dialect: str) -> Select[Any]:
+    return select(aliases.c.id).where(among(dialect, aliases.c.id, "ids"))
+
+
+@cache
+def _jobs(dialect: str) -> Executable:
+    """Return the INSERT of jobs out of packed rows; it returns each id it wrote and the seconds until it may start."""
+    json_texts = {"metadata": Text(), "error": Text()}
+    given = unpacked(dialect, {name: jobs.c[name].type for name in _SAID} | json_texts | {"deadline": Instant()}).c
     later = func.greatest if dialect == "postgresql" else func.max
     # A start in the past is now: it must not overtake those who waited.
-    start = later(func.coalesce(bindparam("given_start", type_=Instant()), now()), now(), type_=Instant())
-    ends = {"status": Status.failed, "finished_at": now()} if failed else {"status": Status.queued}
-    statement = upsert(dialect, jobs).values(
-        run_at=start,
-        deadline=func.coalesce(
-            bindparam("given_deadline", type_=Instant()), shifted(start, cast(bindparam("ttl_s"), Float))
-        ),
-        created_at=now(),
-        **ends,
-    )
-    returning = statement.on_conflict_do_nothing().returning(jobs.c.id, seconds_until(jobs.c.run_at))
-    assert isinstance(returning, Executable)
-    return returning
+    start = later(func.coalesce(given.not_before, now()), now(), type_=Instant())
+    values = {name: given[name] for name in _SAID} | {
+        "metadata": cast(given.metadata, JsonText),
+        "error": cast(given.error, JsonText),
+        "run_at": start,
+        "deadline": func.coalesce(given.deadline, shifted(start, cast(bindparam("ttl_s"), Float))),
+        "created_at": now(),
+        "finished_at": case((given.status == Status.failed, now())),
+    }
+    # In the order of the ids, so that two processes with the same entries do not lock each other out.
+    rows = select(*values.values()).where(true()).order_by(given.id)
+    statement = upsert(dialect, jobs).from_select(list(values), rows).on_conflict_do_nothing()
+    return statement.returning(jobs.c.id, seconds_until(jobs.c.run_at))
+
+
+@cache
+def _requests(dialect: str) -> Executable:
+    """Return the INSERT of requests out of packed rows: the text's bytes as they came, and what the views show."""
+    given = unpacked(dialect, {"job_id": requests.c.job_id.type, "text": Text(), "shown": Text()}).c
+    body = func.convert_to(given.text, "UTF8") if dialect == "postgresql" else cast(given.text, LargeBinary)
+    shown = cast(func.coalesce(given.shown, given.text), JsonText)
+    return insert(requests).from_select(["job_id", "body", "request"], select(given.job_id, body, shown))
 
 
 def _row(entry: Entry) -> dict[str, Any]:
     job = entry.job
     row = {
         "id": job.id,
+        "status": Status.failed if isinstance(entry.read, Refusal) else Status.queued,
         "tenant": job.tenant,
         "endpoint": job.endpoint,
         "model": job.model,
         "priority": job.priority,
         "not_before": job.not_before,
-        "given_start": job.not_before,
-        "given_deadline": job.deadline,
+        "deadline": job.deadline,
         "max_attempts": job.max_attempts,
         "timeout_s": job.timeout_s,
         "streamed": job.streamed,
@@ -191,15 +226,12 @@ def _row(entry: Entry) -> dict[str, Any]:
             "error_message": clean_text(entry.read.message),
             "error": clean_json({"code": entry.read.code, "message": entry.read.message, "faults": faults}),
         }
-    return row
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _body(job: Job) -> dict[str, Any]:
-    return {
-        "job_id": job.id,
-        "body": job.request.encode("utf-8", "surrogatepass"),
-        "request": clean_json(job.request) if job.request else None,
-    }
+    shown = clean_json(job.request)
+    return {"job_id": job.id, "text": job.request} | ({} if shown == job.request else {"shown": shown})
 
 
 def _resolve(connection: Connection, losers: list[Entry], batch: _Batch) -> list[Entry]:
