@@ -2,36 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import (
-    Connection,
-    Executable,
-    Float,
-    LargeBinary,
-    Select,
-    Text,
-    bindparam,
-    case,
-    cast,
-    func,
-    insert,
-    select,
-    true,
-    tuple_,
-)
+from sqlalchemy import Connection, select, tuple_
 
-from worker.core.clean import clean_json, clean_text
-from worker.core.lifecycle import Status
 from worker.core.message import DeadLetter, Job, Refusal, conflict
 from worker.store import finish
-from worker.store.clock import now, seconds_until, shifted
+from worker.store.accept_rows import used_ids, write_aliases, write_jobs, write_requests
 from worker.store.doors import Letter, bury
-from worker.store.packed import among, pack, unpacked
-from worker.store.tables import aliases, jobs, requests
-from worker.store.types import Instant, JsonText
-from worker.store.upsert import upsert
+from worker.store.tables import aliases, jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +23,14 @@ class Entry:
     alias: str | None = None
 
     @property
-    def job(self) -> Job:
+    def acceptable(self) -> Job | Refusal:
         assert not isinstance(self.read, DeadLetter)
-        return self.read.job if isinstance(self.read, Refusal) else self.read
+        return self.read
+
+    @property
+    def job(self) -> Job:
+        read = self.acceptable
+        return read.job if isinstance(read, Refusal) else read
 
 
 class Accepted(NamedTuple):
@@ -64,7 +48,7 @@ class _Batch:
 
     accepted: list[Accepted] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
-    aliases: list[dict[str, Any]] = field(default_factory=list)
+    aliases: list[dict[str, str]] = field(default_factory=list)
 
     def bury(self, entry: Entry, letter: DeadLetter) -> None:
         self.letters.append(Letter(entry.queue, letter.reason, letter.message, entry.raw, letter.id))
@@ -99,8 +83,7 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
         losers += [entry for entry in first if entry.job.id not in written]
         pending = _resolve(connection, losers, batch) if losers else []
     if batch.aliases:
-        statement = upsert(connection.dialect.name, aliases).on_conflict_do_nothing().values(created_at=now())
-        connection.execute(statement, batch.aliases)
+        write_aliases(connection, batch.aliases)
     bury(connection, batch.letters)
     finish.number(connection, {a.job_id for a in batch.accepted if a.job_id and a.outcome in ("refused", "conflict")})
     assert len(batch.accepted) == len(entries), "an entry was neither written nor resolved"
@@ -109,8 +92,7 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
 
 def _first_of_each(connection: Connection, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     """Part the entries that may become rows from those whose id or key came before, here or as an alias."""
-    used = connection.scalars(_used(connection.dialect.name), {"ids": [entry.job.id for entry in entries]})
-    aliased = set(used)
+    aliased = used_ids(connection, [entry.job.id for entry in entries])
     ids: set[str] = set()
     keys: set[tuple[str, str]] = set()
     first: list[Entry] = []
@@ -130,12 +112,10 @@ def _first_of_each(connection: Connection, entries: list[Entry]) -> tuple[list[E
 
 def _insert(connection: Connection, entries: list[Entry], batch: _Batch, *, job_ttl_s: float) -> set[str]:
     """Insert what no row stands in the way of; return the ids that were inserted."""
-    dialect = connection.dialect.name
-    given = pack(dialect, [_row(entry) for entry in entries])
-    due = {job_id: wait_s <= 0 for job_id, wait_s in connection.execute(_jobs(dialect), {**given, "ttl_s": job_ttl_s})}
+    due = write_jobs(connection, [entry.acceptable for entry in entries], job_ttl_s=job_ttl_s)
     written = [entry for entry in entries if entry.job.id in due]
     if written:
-        connection.execute(_requests(dialect), pack(dialect, [_body(entry.job) for entry in written]))
+        write_requests(connection, [entry.job for entry in written])
     for entry in written:
         batch.alias(entry.alias, entry.job.id, "accepted")
         batch.accepted.append(Accepted(entry.job.id, _outcome(entry), entry.job.priority, due[entry.job.id]))
@@ -146,92 +126,6 @@ def _outcome(entry: Entry) -> str:
     if not isinstance(entry.read, Refusal):
         return "queued"
     return "conflict" if entry.read.code == "idempotency_conflict" else "refused"
-
-
-# What a row of `_row` says itself; the rest of its columns has the same source for every job.
-_SAID = (
-    "id", "status", "tenant", "endpoint", "model", "priority", "not_before", "max_attempts", "timeout_s", "streamed",
-    "choices", "token_limit", "batch", "custom_id", "idempotency_key", "owns_key", "fingerprint", "ordering_key",
-    "traceparent", "webhook", "error_code", "error_message",
-)  # fmt: skip
-
-
-# Statements are built once a dialect, because building costs more than running.
-@cache
-def _used(dialect: str) -> Select[Any]:
-    return select(aliases.c.id).where(among(dialect, aliases.c.id, "ids"))
-
-
-@cache
-def _jobs(dialect: str) -> Executable:
-    """Return the INSERT of jobs out of packed rows; it returns each id it wrote and the seconds until it may start."""
-    json_texts = {"metadata": Text(), "error": Text()}
-    given = unpacked(dialect, {name: jobs.c[name].type for name in _SAID} | json_texts | {"deadline": Instant()}).c
-    later = func.greatest if dialect == "postgresql" else func.max
-    # A start in the past is now: it must not overtake those who waited.
-    start = later(func.coalesce(given.not_before, now()), now(), type_=Instant())
-    values = {name: given[name] for name in _SAID} | {
-        "metadata": cast(given.metadata, JsonText),
-        "error": cast(given.error, JsonText),
-        "run_at": start,
-        "deadline": func.coalesce(given.deadline, shifted(start, cast(bindparam("ttl_s"), Float))),
-        "created_at": now(),
-        "finished_at": case((given.status == Status.failed, now())),
-    }
-    # In the order of the ids, so that two processes with the same entries do not lock each other out.
-    rows = select(*values.values()).where(true()).order_by(given.id)
-    statement = upsert(dialect, jobs).from_select(list(values), rows).on_conflict_do_nothing()
-    return statement.returning(jobs.c.id, seconds_until(jobs.c.run_at))
-
-
-@cache
-def _requests(dialect: str) -> Executable:
-    """Return the INSERT of requests out of packed rows: the text's bytes as they came, and what the views show."""
-    given = unpacked(dialect, {"job_id": requests.c.job_id.type, "text": Text(), "shown": Text()}).c
-    body = func.convert_to(given.text, "UTF8") if dialect == "postgresql" else cast(given.text, LargeBinary)
-    shown = cast(func.coalesce(given.shown, given.text), JsonText)
-    return insert(requests).from_select(["job_id", "body", "request"], select(given.job_id, body, shown))
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    job = entry.job
-    row = {
-        "id": job.id,
-        "status": Status.failed if isinstance(entry.read, Refusal) else Status.queued,
-        "tenant": job.tenant,
-        "endpoint": job.endpoint,
-        "model": job.model,
-        "priority": job.priority,
-        "not_before": job.not_before,
-        "deadline": job.deadline,
-        "max_attempts": job.max_attempts,
-        "timeout_s": job.timeout_s,
-        "streamed": job.streamed,
-        "choices": job.n,
-        "token_limit": job.token_limit,
-        "batch": job.batch,
-        "custom_id": job.custom_id,
-        "idempotency_key": job.idempotency_key,
-        "owns_key": job.idempotency_key is not None and not isinstance(entry.read, Refusal),
-        "fingerprint": job.fingerprint,
-        "ordering_key": job.ordering_key,
-        "traceparent": job.traceparent,
-        "webhook": job.webhook,
-        "metadata": None if job.metadata is None else clean_json(job.metadata),
-    }
-    if isinstance(entry.read, Refusal):
-        faults = [{"path": fault.path, "message": fault.message} for fault in entry.read.faults]
-        row |= {
-            "error_code": entry.read.code,
-            "error_message": clean_text(entry.read.message),
-            "error": clean_json({"code": entry.read.code, "message": entry.read.message, "faults": faults}),
-        }
-    return {name: value for name, value in row.items() if value is not None}
-
-
-def _body(job: Job) -> dict[str, Any]:
-    shown = clean_json(job.request)
-    return {"job_id": job.id, "text": job.request} | ({} if shown == job.request else {"shown": shown})
 
 
 def _resolve(connection: Connection, losers: list[Entry], batch: _Batch) -> list[Entry]:
