@@ -53,7 +53,7 @@ class Settings:
         86400.0, values.seconds(1, 10 * 365 * 86400), "The deadline of a job that names none, from its acceptance."
     )
     max_request_bytes: int = _setting(16 * 2**20, values.whole(1024, 2**30), "The largest request that is accepted.")
-    intake_batch: int = _setting(64, values.whole(1, 1000), "Messages accepted in one transaction.")
+    intake_batch: int = _setting(256, values.whole(1, 1000), "Messages accepted in one transaction.")
     writer_batch: int = _setting(100, values.whole(1, 1000), "Writes of running jobs committed in one transaction.")
     http_transport: Literal["aiohttp", "httpx"] = _setting(
         "aiohttp", values.choice("aiohttp", "httpx"), "What carries the calls; `httpx` is the slower, plainer one."
