@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
+from worker.core.health import State
 from worker.core.lifecycle import CLAIM, Status
 from worker.store.clock import now, seconds_until
-from worker.store.tables import attempts, jobs, requests, workers
+from worker.store.tables import attempts, endpoints, jobs, requests, workers
 from worker.store.types import Id
 
 
@@ -19,7 +20,10 @@ class Wish(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A job that is ours, and what its one request needs. `left_s`: seconds to its deadline."""
+    """A job that is ours, and what its one request needs. `left_s`: seconds to its deadline.
+
+    `probe`: its endpoint rests, and this request finds out whether it is back.
+    """
 
     job_id: str
     attempt: int
@@ -39,6 +43,7 @@ class Claim(NamedTuple):
     traceparent: str | None
     batch: str | None
     body: str
+    probe: bool = False
 
 
 # Built once: building a statement costs more than running it.
@@ -48,6 +53,9 @@ _ALIVE = (
     .where(workers.c.id == bindparam("worker_id"), workers.c.lease_until > now())
     .with_for_update(read=True, key_share=True)
 )
+# Small and uncorrelated: read once a statement, whatever the number of jobs.
+_PAUSED = select(endpoints.c.name).where(endpoints.c.state == State.paused)
+_PROBES = select(endpoints.c.probe_job).where(endpoints.c.state == State.paused, endpoints.c.probe_job.is_not(None))
 _DUE = (
     select(jobs.c.id)
     .where(
@@ -56,6 +64,7 @@ _DUE = (
         jobs.c.run_at <= now(),
         jobs.c.deadline > now(),
         jobs.c.cancel_requested_at.is_(None),
+        or_(jobs.c.endpoint.not_in(_PAUSED), jobs.c.id.in_(_PROBES)),
     )
     .order_by(jobs.c.id)
     .with_for_update(skip_locked=True)
@@ -79,13 +88,16 @@ _MOVE = (
     )
 )  # fmt: skip
 _OPEN = insert(attempts).values(sent_at=now(), billed="unknown")
-_BODIES = select(requests.c.job_id, requests.c.body).where(requests.c.job_id.in_(bindparam("ids", expanding=True)))
+_BODIES = select(requests.c.job_id, requests.c.body, requests.c.job_id.in_(_PROBES)).where(
+    requests.c.job_id.in_(bindparam("ids", expanding=True))
+)
 
 
 def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
     """Claim each wished job that is queued, due and not past its deadline; None where another was first.
 
-    All wishes of one call are one worker's. A worker whose lease has ended claims nothing.
+    Of a paused endpoint only the probe is claimed. All wishes of one call are one worker's. A worker whose lease has
+    ended claims nothing.
     """
     worker_id = wishes[0].worker_id
     ids = sorted({wish.job_id for wish in wishes})
@@ -100,8 +112,8 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
     ]
     connection.execute(_OPEN, opened)
     claims = {
-        job_id: Claim._make([*rows[job_id], bytes(body).decode("utf-8", "surrogatepass")])
-        for job_id, body in connection.execute(_BODIES, {"ids": sorted(rows)})
+        job_id: Claim._make([*rows[job_id], bytes(body).decode("utf-8", "surrogatepass"), bool(probe)])
+        for job_id, body, probe in connection.execute(_BODIES, {"ids": sorted(rows)})
     }
     # A job wished for twice in one batch is given once.
     return [claims.pop(wish.job_id, None) for wish in wishes]
