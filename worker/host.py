@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import call
 from worker.call import Call, Reason
 from worker.dispatcher import Dispatcher
+from worker.health import Health
 from worker.intake import Intake
 from worker.lease import Lease, Times
 from worker.net.client import open_client
@@ -72,8 +73,18 @@ class Host:
             on_cancel=self.cancel,
             ticked_at=self._ticked_at,
         )
+        self.health = Health(
+            self.engine, self.batcher, settings.endpoints, wake=lambda in_s: self.dispatcher.wake(in_s)
+        )
         room = ROOM_A_SLOT * settings.concurrency
-        self.intake = Intake(self.engine, self.redis, settings, worker_id=lambda: self.worker_id, room=room)
+        self.intake = Intake(
+            self.engine,
+            self.redis,
+            settings,
+            worker_id=lambda: self.worker_id,
+            room=room,
+            is_open=self.health.is_open,
+        )
         # Where an ambiguous request is not to be repeated, a lost worker's is not either.
         self._once_only = frozenset(one.name for one in settings.endpoints.values() if not one.retry_ambiguous)
         self.dispatcher = Dispatcher(
@@ -85,7 +96,7 @@ class Host:
             window_s=settings.window_s,
             once_only=self._once_only,
             chores=(self.intake.drain_inbox, self.intake.return_lists, self._bury_rejected, self.webhooks.end_expired),
-            own_chores=(self._release_strays,),
+            own_chores=(self._release_strays, self.health.exchange),
             webhooks=self.webhooks,
         )
         self._suspects: dict[str, int] = {}

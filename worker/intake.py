@@ -46,12 +46,24 @@ def _uuid(text: str | None) -> str | None:
 
 
 class Intake:
-    """The reader of one worker process. `room` is how many nudges may stand in Redis before it stops adding to them."""
+    """The reader of one worker process.
+
+    `room` is how many nudges may stand in Redis before it stops adding to them; `is_open` says whether the jobs of an
+    endpoint may start at once.
+    """
 
     def __init__(
-        self, engine: Engine, redis: Redis, settings: Settings, *, worker_id: Callable[[], str], room: int
+        self,
+        engine: Engine,
+        redis: Redis,
+        settings: Settings,
+        *,
+        worker_id: Callable[[], str],
+        room: int,
+        is_open: Callable[[str], bool] = lambda endpoint: True,
     ) -> None:
         self._engine, self._redis, self._settings, self.room = engine, redis, settings, room
+        self._is_open = is_open
         self._taking = Taking(redis, worker_id, batch=settings.intake_batch)
         self._worker_id = worker_id
         self._stopping = threading.Event()
@@ -180,7 +192,10 @@ class Intake:
         return Entry(queue, raw, read, alias=_uuid(given_id))
 
     def _announce(self, entries: list[Entry], accepted: list[Accepted]) -> None:
-        self._nudge([one for one in accepted if one.due and one.outcome == "queued"])
+        # Jobs of an endpoint that rests, or has just come back, start by the dispatcher's measure.
+        jobs = (entry.job for entry in entries if not isinstance(entry.read, DeadLetter))
+        waiting = {job.id for job in jobs if not self._is_open(job.endpoint)}
+        self._nudge([one for one in accepted if one.due and one.outcome == "queued" and one.job_id not in waiting])
         if logging.getLogger().isEnabledFor(logging.DEBUG):  # a line that nobody reads costs as much as the decoding
             for one in accepted:
                 log.debug("job.accepted", job_id=one.job_id, outcome=one.outcome)

@@ -12,6 +12,7 @@ from worker.closing import CANCELLED, COMPLETED, LOST, End, close, close_broken,
 from worker.core.chat import wire_body
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
+from worker.core.health import Blame
 from worker.core.lifecycle import HOLD, Outcome
 from worker.host import Host
 from worker.net import endpoint as wire
@@ -101,6 +102,14 @@ async def _put_into_columns(got: Claim, reply: Reply, end: End, *, usage_request
 
 async def _call(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest) -> tuple[Reply, End]:
     """Call, and say what the job does next; a call that is cut short keeps what had come."""
+    reply, end = await _reply(host, got, endpoint, request)
+    if end is not None:
+        return reply, end
+    return reply, follows_of(got, reply, await host.health.blame(got, endpoint, reply))
+
+
+async def _reply(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest) -> tuple[Reply, End | None]:
+    """Make the call; the end of it where it was cut short and the cut says what follows."""
     progress = Progress()
     try:
         reply = await wire.call(host.clients[got.endpoint], endpoint, request, progress)
@@ -110,15 +119,15 @@ async def _call(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest
             raise
         absorb_cancellation()
         reply, end = _interrupted(got, progress, reason)
-        return reply, COMPLETED if reply.failure is None else end or follows_of(got, reply)
-    return reply, follows_of(got, reply)
+        return reply, COMPLETED if reply.failure is None else end
+    return reply, None
 
 
-def follows_of(got: Claim, reply: Reply) -> End:
+def follows_of(got: Claim, reply: Reply, blame: Blame) -> End:
     """Return what follows a reply, with a chance of its own."""
     if reply.failure is None:
         return COMPLETED
-    return follows(got, reply.failure, reply, jitter=_chance())
+    return follows(got, reply.failure, reply, blame=blame, jitter=_chance())
 
 
 def _chance() -> float:

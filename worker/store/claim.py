@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Executable, bindparam, exists, func, insert, select, update
+from sqlalchemy import Connection, Executable, bindparam, exists, func, insert, or_, select, update
 
+from worker.core.health import State
 from worker.core.lifecycle import CLAIM, Status
 from worker.store.clock import now, seconds_until
 from worker.store.packed import among
-from worker.store.tables import attempts, jobs, requests, workers
+from worker.store.tables import attempts, endpoints, jobs, requests, workers
 from worker.store.types import Id
 
 
@@ -21,7 +22,10 @@ class Wish(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A job that is ours, and what its one request needs. `left_s`: seconds to its deadline."""
+    """A job that is ours, and what its one request needs. `left_s`: seconds to its deadline.
+
+    `probe`: its endpoint rests, and this request finds out whether it is back.
+    """
 
     job_id: str
     attempt: int
@@ -41,9 +45,13 @@ class Claim(NamedTuple):
     traceparent: str | None
     batch: str | None
     body: str
+    probe: bool = False
 
 
 # Built once: building a statement costs more than running it.
+# Small and uncorrelated: read once a statement, whatever the number of jobs.
+_PAUSED = select(endpoints.c.name).where(endpoints.c.state == State.paused)
+_PROBES = select(endpoints.c.probe_job).where(endpoints.c.state == State.paused, endpoints.c.probe_job.is_not(None))
 _OPEN = insert(attempts).values(sent_at=now(), billed="unknown")
 
 
@@ -65,6 +73,7 @@ def _move(dialect: str) -> Executable:
             jobs.c.run_at <= now(),
             jobs.c.deadline > now(),
             jobs.c.cancel_requested_at.is_(None),
+            or_(jobs.c.endpoint.not_in(_PAUSED), jobs.c.id.in_(_PROBES)),
             exists().select_from(alive),
         )
         .order_by(jobs.c.id)
@@ -79,19 +88,21 @@ def _move(dialect: str) -> Executable:
         started_at=func.coalesce(jobs.c.started_at, now()),
         waiting_for=None,
     )
-    # As Claim has them; the body last.
+    # As Claim has them.
     return changed.returning(
         jobs.c.id, jobs.c.attempt, jobs.c.worker_id, jobs.c.tenant, jobs.c.endpoint, jobs.c.model, jobs.c.streamed,
         jobs.c.choices, jobs.c.token_limit, jobs.c.generation, jobs.c.attempts_used, jobs.c.max_attempts,
         jobs.c.timeout_s, seconds_until(jobs.c.deadline), -seconds_until(jobs.c.run_at), jobs.c.traceparent,
         jobs.c.batch, select(requests.c.body).where(requests.c.job_id == jobs.c.id).scalar_subquery(),
+        jobs.c.id.in_(_PROBES),
     )  # fmt: skip
 
 
 def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
     """Claim each wished job that is queued, due and not past its deadline; None where another was first.
 
-    All wishes of one call are one worker's. A worker whose lease has ended claims nothing.
+    Of a paused endpoint only the probe is claimed. All wishes of one call are one worker's. A worker whose lease has
+    ended claims nothing.
     """
     worker_id = wishes[0].worker_id
     wanted = {"ids": sorted({wish.job_id for wish in wishes}), "holder": worker_id}
@@ -102,6 +113,11 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
         {"job_id": row.id, "attempt": row.attempt, "endpoint": row.endpoint, "worker_id": worker_id} for row in rows
     ]
     connection.execute(_OPEN, opened)
-    claims = {row.id: Claim._make([*row[:-1], bytes(row[-1]).decode("utf-8", "surrogatepass")]) for row in rows}
+    claims = {row.id: _claim(row) for row in rows}
     # A job wished for twice in one batch is given once.
     return [claims.pop(wish.job_id, None) for wish in wishes]
+
+
+def _claim(row: Any) -> Claim:
+    *columns, body, probe = row
+    return Claim._make([*columns, bytes(body).decode("utf-8", "surrogatepass"), bool(probe)])
