@@ -15,10 +15,10 @@ ONLY = {
     **{name: {"app", "celery", "celeryconfig", "channel", "intake", "pool", "cli", "dev"} for name in CELERY},
     "httpx": {"net", "host", "cli", "dev"},
     "aiohttp": {"net", "dev"},
-    "sqlalchemy": {"store", "host", "lease", "dispatcher", "intake", "cli"},
+    "sqlalchemy": {"store", "host", "lease", "dispatcher", "intake", "marks", "cli"},
     "alembic": {"store"},
 }
-RUN = {"run", "host", "lease", "dispatcher", "intake", "closing"}
+RUN = {"run", "host", "lease", "dispatcher", "intake", "marks", "closing"}
 LONG = {"store/tables.py": "one table after another; splitting it would hide the schema"}
 
 

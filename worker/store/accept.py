@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Executable, Float, bindparam, cast, func, ins
 from worker.core.clean import clean_json, clean_text
 from worker.core.lifecycle import Status
 from worker.core.message import DeadLetter, Job, Refusal, conflict
-from worker.store import finish
+from worker.store import finish, orders
 from worker.store.clock import now, seconds_until, shifted
 from worker.store.doors import Letter, bury
 from worker.store.tables import aliases, jobs, requests
@@ -31,6 +31,11 @@ class Entry:
     def job(self) -> Job:
         assert not isinstance(self.read, DeadLetter)
         return self.read.job if isinstance(self.read, Refusal) else self.read
+
+    @property
+    def ids(self) -> set[str]:
+        """The ids by which its producer may know the job."""
+        return set() if isinstance(self.read, DeadLetter) else {self.job.id, self.alias or self.job.id}
 
 
 class Accepted(NamedTuple):
@@ -87,6 +92,7 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
         connection.execute(statement, batch.aliases)
     bury(connection, batch.letters)
     finish.number(connection, {a.job_id for a in batch.accepted if a.job_id and a.outcome in ("refused", "conflict")})
+    orders.honour(connection, {used for entry in entries for used in entry.ids})
     assert len(batch.accepted) == len(entries), "an entry was neither written nor resolved"
     return batch.accepted
 
