@@ -9,7 +9,8 @@ BEGIN
     SET status = 'cancelled', finished_at = clock_timestamp(), waiting_for = NULL,
         error_code = 'cancelled', error_message = 'The job was cancelled.', error = '{"code":"cancelled","message":"The job was cancelled."}'::jsonb
     WHERE id = coalesce((SELECT job_id FROM afterword_aliases WHERE id = NEW.id), NEW.id) AND status = 'queued';
-    INSERT INTO afterword_cancellations (id, created_at) VALUES (coalesce((SELECT job_id FROM afterword_aliases WHERE id = NEW.id), NEW.id), clock_timestamp()) ON CONFLICT DO NOTHING;
+    INSERT INTO afterword_cancellations (id, created_at)
+    VALUES (coalesce((SELECT job_id FROM afterword_aliases WHERE id = NEW.id), NEW.id), clock_timestamp()) ON CONFLICT DO NOTHING;
     RETURN NEW;
 END $$;
 
