@@ -194,13 +194,14 @@ class Dispatcher:
             next_s = dispatch.next_start_s(connection)
             lanes, self._after = dispatch.lanes(connection, after=self._after, limit=dispatch.RANGES_A_TICK)
             slots = sum(leases.living(connection).values())
-        room = self._pace.room(standing, slots=slots, at=time.monotonic())
+        room = self._pace.room(standing.keys(), slots=slots, at=time.monotonic())
         free = room - len(standing)
         if free <= 0:
             return next_s
         # Of `room` rows at most those that stand are known: the others are enough to fill it.
         entries = [(row.priority, nudge(row.job_id, row.attempt)) for row in self._best(lanes, room)]
-        missing = [entry for entry in entries if entry[1] not in standing][:free]
+        # Again where its priority is better by now than its place; the nudge left behind finds it claimed.
+        missing = [entry for entry in entries if entry[0] < standing.get(entry[1], math.inf)][:free]
         if missing and self._leads():
             push_nudges(self._redis, QUEUE, missing, room=room)
             self._pace.filled({entry for _, entry in missing})
