@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Container
 
 import structlog
 from redis import Redis
@@ -39,7 +40,7 @@ class Delivering:
             lanes, self._after = webhook_dispatch.lanes(connection, after=self._after)
             slots = self._slots * max(1, len(leases.living(connection))) if lanes else 0
         self._settle([lane for lane in lanes if lane.free is None])
-        room = self._pace.room(standing, slots=slots, at=time.monotonic())
+        room = self._pace.room(standing.keys(), slots=slots, at=time.monotonic())
         left = room - len(standing)
         open_lanes = [lane for lane in lanes if lane.free]
         if left > 0 and open_lanes:
@@ -61,7 +62,7 @@ class Delivering:
             with self._engine.begin() as connection:
                 webhook_dispatch.drop_old(connection)
 
-    def _missing(self, lanes: list[Lane], standing: set[bytes], left: int) -> list[tuple[int, bytes]]:
+    def _missing(self, lanes: list[Lane], standing: Container[bytes], left: int) -> list[tuple[int, bytes]]:
         """Return entries that are due and do not stand yet: of each receiver what it has room for, the oldest first."""
         found: list[tuple[float, bytes]] = []
         for first in range(0, len(lanes), LANES_A_TRANSACTION):

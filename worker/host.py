@@ -21,6 +21,7 @@ from worker.dispatcher import Dispatcher
 from worker.health import Health
 from worker.intake import Intake
 from worker.lease import Lease, Times
+from worker.marks import Marks
 from worker.net.client import open_client
 from worker.nudge import REJECTED, connect
 from worker.pool import Pool
@@ -95,7 +96,13 @@ class Host:
             lease_s=settings.lease_s,
             window_s=settings.window_s,
             once_only=self._once_only,
-            chores=(self.intake.drain_inbox, self.intake.return_lists, self._bury_rejected, self.webhooks.end_expired),
+            chores=(
+                Marks(self.engine, keep_s=settings.job_ttl_s).settle,
+                self.intake.drain_inbox,
+                self.intake.return_lists,
+                self._bury_rejected,
+                self.webhooks.end_expired,
+            ),
             own_chores=(self._release_strays, self.health.exchange),
             webhooks=self.webhooks,
         )

@@ -1,10 +1,14 @@
-"""The database for commands that look at it or migrate it."""
+"""The database for commands that look at it or migrate it, and for those that write."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from worker.settings import Settings, need
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from worker.store.listing import Listing
 
 
@@ -15,3 +19,19 @@ def database(settings: Settings) -> "Listing":
     need(settings, "database_url")
     assert settings.database_url is not None
     return Listing(settings.database_url, schema=settings.database_schema)
+
+
+@contextmanager
+def writer(settings: Settings) -> "Iterator[Engine]":
+    """Open the database for reading and writing; its errors become sentences."""
+    from worker.store.engine import open_engine
+    from worker.store.listing import sentences
+
+    need(settings, "database_url")
+    assert settings.database_url is not None
+    engine = open_engine(settings.database_url, schema=settings.database_schema)
+    try:
+        with sentences():
+            yield engine
+    finally:
+        engine.dispose()

@@ -64,7 +64,7 @@ class Listing:
 
     def state(self) -> tuple[str | None, str]:
         """Return the migration the database is at and the newest one this release has."""
-        with _sentences():
+        with sentences():
             return version.state(self._engine, schema=self._schema)
 
     def upgrade(self) -> None:
@@ -128,18 +128,19 @@ class Listing:
     def _writer(self) -> Iterator[Engine]:
         engine = open_engine(self._url, schema=self._schema)
         try:
-            with _sentences():
+            with sentences():
                 yield engine
         finally:
             engine.dispose()
 
     def _rows(self, statement: Select[Any]) -> Sequence[Any]:
-        with _sentences(), self._engine.connect() as connection:
+        with sentences(), self._engine.connect() as connection:
             return connection.execute(statement).all()
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
+def sentences() -> Iterator[None]:
+    """Turn an error of the database into a CannotRead."""
     try:
         yield
     except SQLAlchemyError as error:
