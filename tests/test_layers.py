@@ -68,6 +68,7 @@ def test_layers_point_one_way(path: Path) -> None:
         "settings": {"settings", "core"},
         "store": {"store", "core"},
         "vault": {"core"},
+        "keyring": {"core", "vault"},
     }
     if place(path) not in below:
         return
