@@ -1,6 +1,7 @@
 """The bodies of events: what is in them, how large they grow, and that they are JSON whatever a job holds."""
 
 import json
+import time
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -117,6 +118,16 @@ def test_instants_are_written_as_the_views_write_them(instant, text):
     assert instant_text(instant) == text
 
 
+def test_instants_are_in_utc_wherever_the_worker_stands(monkeypatch):
+    try:
+        monkeypatch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        assert instant_text(AT) == "2026-11-23T03:14:17.250000Z"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.parametrize(
     ("payloads", "limit"),
     [
@@ -167,6 +178,19 @@ def test_a_thin_body_stays_small_whatever_an_endpoint_sends():
     body = freeze(EVENT, job).thin
     assert len(body) < 20_000
     assert json.loads(body)["data"]["finish_reason"] == "\x01" * 254 + "…"
+
+
+def test_the_worst_that_a_job_can_hold_stays_within_the_limit_of_all_bodies():
+    label = "\x01" * 255
+    job = replace(
+        COMPLETED,
+        **dict.fromkeys(["tenant", "batch", "custom_id", "idempotency_key", "ordering_key", "endpoint"], label),
+        **dict.fromkeys(["model", "finish_reason", "error_message"], "\x01" * 100_000),
+        tokens=dict.fromkeys(TOKENS, 2**63 - 1),
+        usage=f'"{"😀" * (USAGE_CHARACTERS - 2)}"',
+        metadata=json.dumps({f"{number:x}" * 64: "\x01" * 512 for number in range(16)}),
+    )
+    assert len(freeze(EVENT, job).thin) + SPLICED_BYTES < FULL_BYTES
 
 
 TEXTS = {

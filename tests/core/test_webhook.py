@@ -2,11 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from tests.core.finished import AT, COMPLETED, EVENT
-from worker.core.events import AUTO_BYTES, FULL_BYTES, SPLICED_BYTES, EventType, Payload, freeze, freeze_test
+from worker.core.events import AUTO_BYTES, FULL_BYTES, SPLICED_BYTES, EventType, Payload, freeze
 from worker.core.webhook import Profile, Variant, convenience_headers, sent_body, variant, webhook_id
 
 OURS, OPENAI = Profile.afterword, Profile.openai
@@ -60,9 +61,10 @@ def test_what_differs_between_receivers_stands_before_the_payload(chosen):
 
 
 def test_a_payload_that_looks_like_an_envelope_is_not_taken_for_one():
-    frozen = freeze_test(EVENT, receiver='x","data":{"', at=AT).thin
-    sent = json.loads(sent_body(THIN, frozen, sequence=1))
-    assert (sent["sequence"], sent["data"]["receiver"]) == (1, 'x","data":{"')
+    response = {"id": "evt_x", "data": {"x": 1, "data": {}}}
+    job = replace(COMPLETED, custom_id='x","data":{"', response=json.dumps(response, separators=(",", ":")))
+    sent = json.loads(sent_body(FULL, freeze(EVENT, job).full, sequence=7))
+    assert (sent["sequence"], sent["data"]["custom_id"], sent["data"]["response"]) == (7, 'x","data":{"', response)
 
 
 def test_what_is_added_stays_within_what_was_reserved():

@@ -20,6 +20,8 @@ from worker.store.types import Id, Instant
 from worker.store.webhook_tables import deliveries, delivery_attempts, events, receivers
 
 _EPOCH = literal(datetime(1970, 1, 1, tzinfo=UTC), Instant())
+# Unix time, by the database.
+UNIX_S = -seconds_until(_EPOCH)
 # The most tokens a bucket holds: a second's worth, so that a burst is no longer than that.
 BURST_S = 1.0
 
@@ -70,9 +72,7 @@ _DUE = (
     .with_for_update(skip_locked=True)
 )
 _RECEIVERS = (
-    select(
-        receivers, (-seconds_until(_EPOCH)).label("now_s"), seconds_until(receivers.c.tokens_at).label("tokens_in_s")
-    )
+    select(receivers, UNIX_S.label("now_s"), seconds_until(receivers.c.tokens_at).label("tokens_in_s"))
     .where(receivers.c.id.in_(bindparam("ids", expanding=True)))
     .order_by(receivers.c.id)
     .with_for_update()
@@ -105,8 +105,8 @@ _BODIES = (
         events.c.thin,
         events.c.full,
         events.c.openai,
-        (-seconds_until(_EPOCH) + seconds_until(events.c.created_at)).label("event_at_s"),
-        (-seconds_until(_EPOCH) + seconds_until(_first.scalar_subquery())).label("first_sent_s"),
+        (UNIX_S + seconds_until(events.c.created_at)).label("event_at_s"),
+        (UNIX_S + seconds_until(_first.scalar_subquery())).label("first_sent_s"),
     )
     .join(events, events.c.id == deliveries.c.event_id)
     .where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
@@ -147,8 +147,8 @@ def _with_room(connection: Connection, due: Sequence[Any]) -> tuple[list[str], d
     chosen: list[str] = []
     for receiver_id, waiting in wanted.items():
         row = known[receiver_id]
-        free = _room(row, flight.get(receiver_id, 0))
-        tokens = _tokens(row)
+        free = room_of(row, flight.get(receiver_id, 0))
+        tokens = tokens_of(row)
         taken = waiting[: free if tokens is None else min(free, int(tokens))]
         chosen += taken
         if tokens is not None and taken:
@@ -157,14 +157,15 @@ def _with_room(connection: Connection, due: Sequence[Any]) -> tuple[list[str], d
     return sorted(chosen), known
 
 
-def _room(receiver: Row[Any], in_flight: int) -> int:
+def room_of(receiver: Any, in_flight: int) -> int:
+    """Return how many more deliveries to a receiver may start; its row also holds `now_s`."""
     if receiver.status != "enabled":
         return 0
     return room(health_of(receiver.health), limit=receiver.in_flight, in_flight=in_flight, now_s=receiver.now_s)
 
 
-def _tokens(receiver: Row[Any]) -> float | None:
-    """Return what is in the bucket of a receiver with a rate, None where there is none."""
+def tokens_of(receiver: Any) -> float | None:
+    """Return what is in the bucket of a receiver with a rate, None where it has none; its row holds `tokens_in_s`."""
     rate = receiver.rate_per_s
     if rate is None:
         return None

@@ -1,0 +1,220 @@
+"""DISPATCH of deliveries: which are due, receiver by receiver; which are over, on hold, or left by a dead worker."""
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, bindparam, func, literal_column, select, tuple_, update
+
+from worker.core.delivery import SCHEDULE_S, Code
+from worker.core.lifecycle import (
+    DROP_DELIVERY,
+    GIVE_UP_DELIVERY,
+    HOLD_DELIVERY,
+    TAKE_BACK_DELIVERY,
+    DeliveryOutcome,
+    DeliveryStatus,
+    Move,
+)
+from worker.store import moves, order
+from worker.store.clock import from_now, now, present, seconds_until
+from worker.store.deliveries import UNIX_S, room_of, tokens_of
+from worker.store.dispatch import Due
+from worker.store.tables import workers
+from worker.store.types import Id
+from worker.store.webhook_tables import deliveries, delivery_attempts, receivers
+
+FIRST = "00000000-0000-0000-0000-000000000000"
+# Of one receiver each: two short statements.
+RECEIVERS_A_TICK = 500
+BATCH = 500
+HELD_S = 30 * 86400.0
+
+
+class Lane(NamedTuple):
+    """A receiver that has queued deliveries; `free`: how many may start now, None where it takes none at all."""
+
+    receiver_id: str
+    free: int | None
+
+
+def _queued(*columns: Any) -> Select[Any]:
+    # A literal: with a bound parameter the planner could not use the partial index.
+    return select(*columns).where(deliveries.c.status == literal_column("'queued'"))
+
+
+_NEXT = (
+    _queued(deliveries.c.receiver_id)
+    .where(deliveries.c.receiver_id > bindparam("after", type_=Id))
+    .order_by(deliveries.c.receiver_id)
+    .limit(1)
+)
+_DUE = (
+    _queued(deliveries.c.id, deliveries.c.attempt + 1, literal_column("0"), -seconds_until(deliveries.c.run_at))
+    .where(deliveries.c.receiver_id == bindparam("receiver", type_=Id), deliveries.c.run_at <= present())
+    .order_by(deliveries.c.run_at)
+    .limit(bindparam("rows"))
+)
+_NEXT_START = (
+    _queued(seconds_until(deliveries.c.run_at))
+    .where(deliveries.c.run_at > present())
+    .order_by(deliveries.c.run_at)
+    .limit(1)
+)
+_OVER = (
+    _queued(*(deliveries.c[name] for name in ("id", "attempt", "receiver_id", "ordering_key", "sequence")))
+    .where(deliveries.c.deadline <= present())
+    .order_by(deliveries.c.deadline)
+    .limit(BATCH)
+    .with_for_update(skip_locked=True)
+)
+_RECEIVERS = select(receivers, UNIX_S.label("now_s"), seconds_until(receivers.c.tokens_at).label("tokens_in_s")).where(
+    receivers.c.id.in_(bindparam("ids", expanding=True))
+)
+_FLIGHT = (
+    select(deliveries.c.receiver_id, func.count())
+    .where(
+        deliveries.c.status == literal_column("'in_progress'"),
+        deliveries.c.receiver_id.in_(bindparam("ids", expanding=True)),
+    )
+    .group_by(deliveries.c.receiver_id)
+)
+
+
+def lanes(connection: Connection, *, after: str = FIRST) -> tuple[list[Lane], str]:
+    """Return receivers that have queued deliveries, at most RECEIVERS_A_TICK, and where the next tick goes on."""
+    found = list(_walk(connection, after))
+    on = found[-1] if len(found) == RECEIVERS_A_TICK else FIRST
+    if not found:
+        return [], on
+    flight = {row[0]: row[1] for row in connection.execute(_FLIGHT, {"ids": found})}
+    rows = connection.execute(_RECEIVERS, {"ids": found}).all()
+    return [Lane(row.id, _free(row, flight.get(row.id, 0))) for row in rows], on
+
+
+def _walk(connection: Connection, after: str) -> Iterator[str]:
+    for _ in range(RECEIVERS_A_TICK):
+        found = connection.execute(_NEXT, {"after": after}).scalar()
+        if found is None:
+            return
+        after = found
+        yield after
+
+
+def _free(receiver: Any, in_flight: int) -> int | None:
+    if receiver.status != "enabled":
+        return None
+    free, tokens = room_of(receiver, in_flight), tokens_of(receiver)
+    return free if tokens is None else min(free, int(tokens))
+
+
+def due(connection: Connection, receiver_id: str, *, limit: int) -> list[Due]:
+    """Return the oldest due deliveries to a receiver."""
+    return [Due(*row) for row in connection.execute(_DUE, {"receiver": receiver_id, "rows": limit})]
+
+
+def next_start_s(connection: Connection) -> float | None:
+    """Return the seconds until the next delivery becomes due, or None when none waits."""
+    return connection.execute(_NEXT_START).scalar()
+
+
+def give_up(connection: Connection) -> int:
+    """Fail queued deliveries that passed their deadline, and let go what waited for them; return how many."""
+    rows = connection.execute(_OVER).all()
+    keys = [(row.id, row.attempt) for row in rows]
+    ended = moves.apply(connection, GIVE_UP_DELIVERY, keys, table=deliveries, changes={"last_error_code": "deadline"})
+    _let_go(connection, [row for row in rows if (row.id, row.attempt) in ended])
+    return len(ended)
+
+
+def settle(connection: Connection, lane: Lane) -> int:
+    """Hold a batch of what waits for a receiver that is disabled, drop it where it was removed; return how many."""
+    status = connection.execute(select(receivers.c.status).where(receivers.c.id == lane.receiver_id)).scalar()
+    if status not in ("disabled", "removed"):
+        return 0
+    move = HOLD_DELIVERY if status == "disabled" else DROP_DELIVERY
+    return _apply(connection, move, _queued(deliveries.c.id, deliveries.c.attempt), lane.receiver_id)
+
+
+def drop_old(connection: Connection) -> int:
+    """Drop what has been on hold for HELD_S; return how many."""
+    held = select(deliveries.c.id, deliveries.c.attempt).where(
+        deliveries.c.status == DeliveryStatus.held, deliveries.c.created_at <= from_now(-HELD_S)
+    )
+    disabled = connection.scalars(select(receivers.c.id).where(receivers.c.status == "disabled")).all()
+    return sum(_apply(connection, DROP_DELIVERY, held, receiver_id) for receiver_id in disabled)
+
+
+def _apply(connection: Connection, move: Move, chosen: Select[Any], receiver_id: str) -> int:
+    mine = chosen.where(deliveries.c.receiver_id == receiver_id).limit(BATCH).with_for_update(skip_locked=True)
+    keys = [(row.id, row.attempt) for row in connection.execute(mine)]
+    return len(moves.apply(connection, move, keys, table=deliveries))
+
+
+def held(connection: Connection, worker_id: str) -> dict[str, int]:
+    """Return the deliveries that are this worker's by the rows, and the attempt number of each."""
+    mine = (deliveries.c.worker_id == worker_id, deliveries.c.status == DeliveryStatus.in_progress)
+    return {row[0]: row[1] for row in connection.execute(select(deliveries.c.id, deliveries.c.attempt).where(*mine))}
+
+
+def take_back(connection: Connection) -> int:
+    """Queue a batch of deliveries again whose worker is gone; return how many.
+
+    The receiver may have had them: the attempt is `unknown` and counts. What has no attempts left fails.
+    """
+    gone = deliveries.c.worker_id.not_in(select(workers.c.id))
+    orphans = _in_progress().where(deliveries.c.worker_id.is_not(None), gone)
+    return _requeue(connection, connection.execute(orphans.limit(BATCH).with_for_update(skip_locked=True)).all())
+
+
+def give_back(connection: Connection, worker_id: str, keys: Collection[moves.Key]) -> int:
+    """Queue deliveries again that a living worker has forgotten."""
+    if not keys:
+        return 0
+    place = tuple_(deliveries.c.id, deliveries.c.attempt)
+    mine = _in_progress().where(deliveries.c.worker_id == worker_id, place.in_(sorted(keys)))
+    return _requeue(connection, connection.execute(mine.with_for_update()).all())
+
+
+def _in_progress() -> Select[Any]:
+    names = ("id", "attempt", "attempts_used", "receiver_id", "ordering_key", "sequence")
+    schedule = select(receivers.c.schedule).where(receivers.c.id == deliveries.c.receiver_id).scalar_subquery()
+    columns = select(*(deliveries.c[name] for name in names), schedule.label("schedule"))
+    return columns.where(deliveries.c.status == literal_column("'in_progress'")).order_by(deliveries.c.id)
+
+
+def _requeue(connection: Connection, rows: Sequence[Any]) -> int:
+    if not rows:
+        return 0
+    close = (
+        update(delivery_attempts)
+        .where(
+            delivery_attempts.c.delivery_id == bindparam("of_delivery"),
+            delivery_attempts.c.attempt == bindparam("of_attempt"),
+            delivery_attempts.c.outcome.is_(None),
+        )
+        .values(outcome=DeliveryOutcome.unknown, finished_at=now(), error_code=Code.worker_lost)
+    )
+    connection.execute(close, [{"of_delivery": row.id, "of_attempt": row.attempt} for row in rows])
+    changes = {"run_at": now(), "waiting_for": "retry", "last_error_code": Code.worker_lost}
+    keys = [(row.id, row.attempt) for row in rows]
+    moved = moves.apply(connection, TAKE_BACK_DELIVERY, keys, table=deliveries, changes=changes)
+    spent = [row for row in rows if (row.id, row.attempt) in moved and row.attempts_used > _steps(row.schedule)]
+    lost = {"last_error_code": Code.worker_lost}
+    ended = [(row.id, row.attempt) for row in spent]
+    moves.apply(connection, GIVE_UP_DELIVERY, ended, table=deliveries, changes=lost)
+    _let_go(connection, spent)
+    return len(moved)
+
+
+def _steps(schedule: str | None) -> int:
+    return len(SCHEDULE_S) if schedule is None else len(json.loads(schedule))
+
+
+def _let_go(connection: Connection, rows: Sequence[Any]) -> None:
+    """Let go what waited for deliveries that were given up."""
+    keyed = [row for row in rows if row.ordering_key is not None]
+    order.lock(connection, [row.receiver_id for row in keyed])
+    ended = [order.Ended(row.receiver_id, row.ordering_key, row.sequence, gap=True) for row in keyed]
+    blocked = order.blocks(connection, ended)
+    order.release(connection, [one for one in ended if one not in blocked])
