@@ -15,7 +15,7 @@ ONLY = {
     **{name: {"app", "celery", "celeryconfig", "channel", "intake", "pool", "cli", "dev"} for name in CELERY},
     "httpx": {"net", "host", "cli", "dev"},
     "aiohttp": {"net", "dev"},
-    "sqlalchemy": {"store", "host", "lease", "dispatcher", "intake", "cli"},
+    "sqlalchemy": {"store", "host", "lease", "dispatcher", "intake", "resealing", "cli"},
     "alembic": {"store"},
     "cryptography": {"vault"},
 }
