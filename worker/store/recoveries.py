@@ -152,9 +152,8 @@ def _stepped_at(row: Row[Any], spent: int, *, whole: bool) -> Any:
     if not whole:
         return now()
     last = func.coalesce(recoveries.c.stepped_at, recoveries.c.created_at)
-    spent_until = shifted(last, spent / row.rate_per_s)
     earliest = from_now(-_longest_s(row.rate_per_s))
-    return case((spent_until < earliest, earliest), else_=spent_until)
+    return shifted(case((last < earliest, earliest), else_=last), spent / row.rate_per_s)
 
 
 def _longest_s(rate_per_s: float) -> float:
