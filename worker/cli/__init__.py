@@ -18,10 +18,11 @@ class Commands(click.Group):
         from worker.dev.stack import DidNotStart
         from worker.store.engine import UnusableDatabase
         from worker.store.listing import CannotRead
+        from worker.vault import BadMasterKeys, CannotOpen
 
         try:
             return super().invoke(context)
-        except (BadSettings, NoRedis, DidNotStart, UnusableDatabase, CannotRead) as error:
+        except (BadSettings, NoRedis, DidNotStart, UnusableDatabase, CannotRead, BadMasterKeys, CannotOpen) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -31,6 +32,6 @@ def main() -> None:
     """Run chat completions in the background: jobs in by queue or SQL, answers and every token out in SQL."""
 
 
-from worker.cli import check, play, work  # noqa: E402  they add their commands to main
+from worker.cli import check, feed, play, secrets, webhook_care, webhook_deliveries, webhooks, work  # noqa: E402  they add their commands to main
 
-__all__ = ["check", "main", "play", "work"]
+__all__ = ["check", "feed", "main", "play", "secrets", "webhook_care", "webhook_deliveries", "webhooks", "work"]

@@ -61,14 +61,14 @@ class Listing:
 
     def state(self) -> tuple[str | None, str]:
         """Return the migration the database is at and the newest one this release has."""
-        with _sentences():
+        with sentences():
             return version.state(self._engine, schema=self._schema)
 
     def upgrade(self) -> None:
         """Bring the database to the newest migration."""
         writer = open_engine(self._url, schema=self._schema)
         try:
-            with _sentences():
+            with sentences():
                 migrate.upgrade(writer, schema=self._schema)
         finally:
             writer.dispose()
@@ -100,12 +100,13 @@ class Listing:
         return found
 
     def _rows(self, statement: Select[Any]) -> Sequence[Any]:
-        with _sentences(), self._engine.connect() as connection:
+        with sentences(), self._engine.connect() as connection:
             return connection.execute(statement).all()
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
+def sentences() -> Iterator[None]:
+    """Make every error of the database a CannotRead."""
     try:
         yield
     except SQLAlchemyError as error:

@@ -61,6 +61,11 @@ _STANDING = receivers.c.status != "removed"
 _SEALED = ("url", "url_sealed", "headers_sealed", "keys_sealed", "public_key")
 
 
+def present(connection: Connection) -> datetime:
+    """Return the present instant by the database."""
+    return connection.execute(select(now())).scalar_one()
+
+
 def add(connection: Connection, receiver_id: str, registration: Registration, sealed: Sealed) -> bool:
     """Register a receiver; False when its tenant has one of that name."""
     values = {"id": receiver_id, "status": "enabled", **_columns(registration), **asdict(sealed)}

@@ -20,7 +20,7 @@ from worker.core.webhook import Profile, Variant
 from worker.store import moves, order
 from worker.store.clock import from_now, now
 from worker.store.events import DEADLINE_S
-from worker.store.receivers import Receiver
+from worker.store.receivers import Receiver, present
 from worker.store.types import Instant
 from worker.store.webhook_tables import deliveries, events, receivers
 
@@ -39,7 +39,7 @@ _HEAD = (
 def new_test(connection: Connection, receiver: Receiver) -> str:
     """Write an event `receiver.test` with one delivery to an enabled receiver; return the delivery's id."""
     event, delivery = uuid.uuid4(), str(uuid.uuid4())
-    at = connection.execute(select(now())).scalar_one()
+    at = present(connection)
     bodies = freeze_test(event_id_of(event), receiver=receiver.name, at=at)
     openai = receiver.registration.subscription.profile is Profile.openai
     shared = {"tenant": receiver.registration.tenant, "created_at": at}
