@@ -3,7 +3,7 @@
 import click
 
 from worker.cli import main, table
-from worker.cli.receiving import plain, receiving
+from worker.cli.receiving import plain_row, receiving
 from worker.cli.work import script
 
 COLUMNS = ["cursor", "id", "tenant", "type", "custom_id", "finished_at", "error_code", "total_tokens"]
@@ -23,7 +23,7 @@ def events(after: int, tenant: str | None, limit: int, as_json: bool) -> None:
 
     with receiving() as place, place.engine.begin() as connection:
         rows = delivery_listing.ended_after(connection, after, limit=limit, tenant=tenant)
-    told = [{name: plain(value) for name, value in row._mapping.items()} for row in rows]
+    told = [plain_row(row) for row in rows]
     told = [{"type": f"job.{one['status']}", **one} for one in told]
     following = told[-1]["cursor"] if told else after
     if as_json:

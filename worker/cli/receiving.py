@@ -1,6 +1,8 @@
 """What the commands on receivers share: finding one or saying that there is none, times as people write them."""
 
+import json
 import re
+from collections.abc import Collection
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,12 +19,13 @@ from worker.settings import Settings, load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Engine, Row
 
     from worker.store.receivers import Receiver
     from worker.vault import Vault
 
 _SPAN = re.compile(r"(\d{1,9})(s|m|h|d)?", re.ASCII)
+_JSON = frozenset({"response_headers", "statuses"})
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 tenant = click.option("--tenant", default="default", show_default=True, help="Whose receiver it is.")
@@ -91,11 +94,9 @@ def span(option: str, text: str) -> timedelta:
 
 def when(option: str, text: str, *, now: datetime) -> datetime:
     """Read an instant, `2026-11-24T03:00:00Z`, or how long ago it was, `6h`."""
-    if _SPAN.fullmatch(text):
-        return now - span(option, text)
     try:
-        return instant(text)
-    except ValueError as error:
+        return now - span(option, text) if _SPAN.fullmatch(text) else instant(text)
+    except (ValueError, OverflowError) as error:
         message = f"{option} is {text!r}; write 2026-11-24T03:00:00Z, or how long ago it was, such as 6h"
         raise click.UsageError(message) from error
 
@@ -110,8 +111,17 @@ def delivery_id(text: str) -> str:
         raise click.UsageError(f"{text!r} is no id; an id is a UUID") from error
 
 
+def plain_row(row: "Row[Any]", *, but: Collection[str] = ()) -> dict[str, Any]:
+    """Return a row by column as JSON has it, without the columns `but`."""
+    return {
+        name: json.loads(value) if name in _JSON and value is not None else plain(value)
+        for name, value in row._mapping.items()
+        if name not in but
+    }
+
+
 def plain(value: Any) -> Any:
-    """Return a value of a row as JSON has it: instants as the views write them, bytes as text."""
+    """Return a value as JSON has it: instants as the views write them, bytes as text."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, bytes | memoryview):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.cli import table
-from worker.cli.receiving import delivery_id, known, plain, receiving, standing, when
+from worker.cli.receiving import delivery_id, known, plain, plain_row, receiving, standing, when
 from worker.cli.receiving import tenant as of_tenant
 from worker.cli.webhooks import webhooks
 from worker.cli.work import script
@@ -66,7 +66,7 @@ def _told(connection: "Connection", *, limit: int, **wanted: str | None) -> list
     told = []
     for row in rows:
         waits = Waiting(row.status, row.waiting_for, row.due_in_s, row.last_http_status, row.last_error_code)
-        values = {name: plain(value) for name, value in row._mapping.items() if name not in _HIDDEN}
+        values = plain_row(row, but=_HIDDEN)
         queued = row.status == DeliveryStatus.queued and row.waiting_for != "order"
         next_at = plain(row.run_at) if queued else None
         told.append(
@@ -87,7 +87,7 @@ def attempts(id: str, as_json: bool) -> None:
         if not found:
             raise click.ClickException(f"no delivery {id} is known; list them with: afterword webhooks deliveries")
         rows = delivery_listing.attempts(connection, found[0]["id"])
-    made = [{name: plain(value) for name, value in row._mapping.items() if name != "receiver_id"} for row in rows]
+    made = [plain_row(row, but={"receiver_id"}) for row in rows]
     if as_json:
         table.as_json(found[0] | {"attempt_rows": made})
         return
@@ -173,7 +173,7 @@ def recoveries_(cancelled: str | None, limit: int, as_json: bool) -> None:
         if cancelled is not None and not recoveries.cancel(connection, delivery_id(cancelled)):
             raise click.ClickException(f"no recovery {cancelled} is running; see: afterword webhooks recoveries")
         rows = recoveries.listed(connection, limit=limit)
-    told = [{name: plain(value) for name, value in row._mapping.items()} for row in rows]
+    told = [plain_row(row) for row in rows]
     if as_json:
         table.as_json(told)
     else:
