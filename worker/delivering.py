@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from worker.core.pace import Pace
 from worker.nudge import nudge, push_nudges, read_window
-from worker.store import leases, webhook_dispatch
+from worker.store import leases, recoveries, webhook_dispatch
 from worker.store.webhook_dispatch import Lane
 
 QUEUE = "webhooks"
@@ -49,14 +49,16 @@ class Delivering:
             self._pace.filled({entry for _, entry in missing})
         return next_s
 
-    def end_expired(self) -> None:
-        """Fail what passed its deadline; now and then, drop what was on hold for too long."""
+    def look_after(self) -> None:
+        """Fail what passed its deadline, take recoveries a step on; now and then, drop what was on hold for too long."""
         ended = webhook_dispatch.BATCH
         while ended >= webhook_dispatch.BATCH:
             with self._engine.begin() as connection:
                 ended = webhook_dispatch.give_up(connection)
             if ended:
                 log.warning("delivery.given_up", reason="deadline", deliveries=ended)
+        with self._engine.begin() as connection:
+            recoveries.step(connection)
         if time.monotonic() - self._old_at > OLD_EVERY_S:
             self._old_at = time.monotonic()
             with self._engine.begin() as connection:

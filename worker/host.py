@@ -25,6 +25,7 @@ from worker.marks import Marks
 from worker.net.client import open_client
 from worker.nudge import REJECTED, connect
 from worker.pool import Pool
+from worker.resealing import unusable_secrets
 from worker.settings import Settings, need
 from worker.store import leases, version
 from worker.store.batcher import Batcher
@@ -101,7 +102,7 @@ class Host:
                 self.intake.drain_inbox,
                 self.intake.return_lists,
                 self._bury_rejected,
-                self.webhooks.end_expired,
+                self.webhooks.look_after,
             ),
             own_chores=(self._release_strays, self.health.exchange),
             webhooks=self.webhooks,
@@ -137,6 +138,9 @@ class Host:
                 f"the database is at migration {current or 'none'}, this release needs {newest}; run: "
                 "afterword db upgrade"
             )
+        with self.engine.begin() as connection:
+            if sentence := unusable_secrets(connection, self.settings.secret_keys):
+                raise NotReady(sentence)
 
     def attach(self, pool: Pool, *, intake: bool) -> None:
         """Begin to take work: the pool runs."""

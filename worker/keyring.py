@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.core.signing import BadKey, Kind, SigningKey, read_key
+from worker.core.signing import Kind, SigningKey, read_key
 from worker.vault import CannotOpen, Fault, Vault, new_key
 
 KEYS = "keys"
@@ -54,7 +54,7 @@ def keys_of(vault: Vault, receiver_id: str, sealed: str | None) -> tuple[Signing
             read_key(one["text"], created_at=_instant(one["created_at"]), expires_at=_expiry(one["expires_at"]))
             for one in json.loads(opened)
         )
-    except (ValueError, KeyError, TypeError, BadKey):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     # Outside the except block: the error of a parser keeps the text it could not read.
     raise _unknown(receiver_id, "keys")

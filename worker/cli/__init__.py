@@ -18,10 +18,11 @@ class Commands(click.Group):
         from worker.dev.stack import DidNotStart
         from worker.store.engine import UnusableDatabase
         from worker.store.listing import CannotRead
+        from worker.vault import BadMasterKeys, CannotOpen
 
         try:
             return super().invoke(context)
-        except (BadSettings, NoRedis, DidNotStart, UnusableDatabase, CannotRead) as error:
+        except (BadSettings, NoRedis, DidNotStart, UnusableDatabase, CannotRead, BadMasterKeys, CannotOpen) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -31,6 +32,21 @@ def main() -> None:
     """Run chat completions in the background: jobs in by queue or SQL, answers and every token out in SQL."""
 
 
-from worker.cli import check, endpoints, letters, orders, play, work  # noqa: E402  they add their commands to main
+from worker.cli import (  # noqa: E402  they add their commands to main
+    check,
+    endpoints,
+    feed,
+    letters,
+    orders,
+    play,
+    secrets,
+    webhook_care,
+    webhook_deliveries,
+    webhooks,
+    work,
+)
 
-__all__ = ["check", "endpoints", "letters", "main", "orders", "play", "work"]
+__all__ = [
+    "check", "endpoints", "feed", "letters", "main", "orders", "play", "secrets", "webhook_care", "webhook_deliveries",
+    "webhooks", "work",
+]  # fmt: skip

@@ -23,15 +23,19 @@ def database(settings: Settings) -> "Listing":
 
 @contextmanager
 def writer(settings: Settings) -> "Iterator[Engine]":
-    """Open the database for reading and writing; its errors become sentences."""
+    """Give an engine for short transactions on a migrated database; every error of it is a CannotRead."""
+    from worker.store import version
     from worker.store.engine import open_engine
-    from worker.store.listing import sentences
+    from worker.store.listing import CannotRead, sentences
 
     need(settings, "database_url")
     assert settings.database_url is not None
     engine = open_engine(settings.database_url, schema=settings.database_schema)
     try:
         with sentences():
+            current, newest = version.state(engine, schema=settings.database_schema)
+            if current is None or (current != newest and current in version.known()):
+                raise CannotRead(f"the database is at migration {current or 'none'}; run: afterword db upgrade")
             yield engine
     finally:
         engine.dispose()

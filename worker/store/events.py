@@ -14,6 +14,7 @@ from sqlalchemy import Connection, and_, bindparam, exists, insert, or_, select
 
 from worker.core.events import Bodies, Finished, Payload, event_id_of, event_type, freeze
 from worker.core.lifecycle import DeliveryStatus, Status
+from worker.core.registration import IN_FLIGHT, TIMEOUT_S
 from worker.core.subscription import EVERY_JOB, wants
 from worker.core.usage import TOKENS
 from worker.core.webhook import Profile, Variant, variant
@@ -25,8 +26,6 @@ from worker.store.webhook_tables import deliveries, events, receivers
 
 # How long a delivery is tried, whatever its schedule says.
 DEADLINE_S = 7 * 86400.0
-TIMEOUT_S = 15.0
-IN_FLIGHT = 10
 NOBODY = "null"
 
 _default = exists().where(receivers.c.tenant == jobs.c.tenant, receivers.c.is_default, receivers.c.status != "removed")

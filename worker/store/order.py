@@ -7,7 +7,7 @@ Redeliveries that a person asked for (`origin` manual) stand outside of the orde
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, true, update
+from sqlalchemy import Connection, bindparam, or_, select, update
 
 from worker.core.lifecycle import DeliveryStatus
 from worker.store.clock import now
@@ -106,7 +106,9 @@ def release(connection: Connection, ended: Sequence[Ended]) -> list[str]:
         next_id = connection.execute(_NEXT, values).scalar()
         if next_id is None:
             continue
-        changes = {"run_at": now(), "waiting_for": None} | ({"after_gap": true()} if one.gap else {})
+        # What was attempted before is sent again as it was.
+        gap = or_(deliveries.c.after_gap, deliveries.c.attempt == 0)
+        changes = {"run_at": now(), "waiting_for": None} | ({"after_gap": gap} if one.gap else {})
         connection.execute(update(deliveries).where(deliveries.c.id == next_id).values(changes))
         released.append(next_id)
     return released

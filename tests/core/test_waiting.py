@@ -1,0 +1,109 @@
+"""Why a delivery waits: a table of what is the case and what is said."""
+
+from typing import Any
+
+import pytest
+
+from worker.core.receiver_health import Health
+from worker.core.waiting import Standing, Waiting, health_lines, why, words
+
+NOW = 1_800_000_000.0
+
+
+def standing(health: Health | None = None, **values: Any) -> Standing:
+    plain: dict[str, Any] = {
+        "name": "billing", "status": "enabled", "disabled_reason": None, "in_flight": 0, "limit": 10,
+        "rate_per_s": None, "tokens": None, "now_s": NOW,
+    }  # fmt: skip
+    return Standing(health=health or Health(), **(plain | values))
+
+
+def queued(waiting_for: str | None = None, due_in_s: float = -1.0, **last: Any) -> Waiting:
+    return Waiting("queued", waiting_for, due_in_s, **last)
+
+
+OPEN = Health(ramp=1, open_until_s=NOW + 90)
+PAUSED = Health(paused_until_s=NOW + 7200)
+DISABLED = {"status": "disabled", "disabled_reason": "failing"}
+CASES = {
+    "nothing": (queued(), standing(), "nothing: a worker takes it when one has a free slot"),
+    "retry": (queued("retry", 300.0, last_http_status=503), standing(), "retry: next attempt in 5 min, after HTTP 503"),
+    "retry-code": (
+        queued("retry", 30.0, last_error_code="dns_failed"),
+        standing(),
+        "retry: next attempt in 30 s, after dns_failed",
+    ),
+    "order": (queued("order", 9.0), standing(), "order: an earlier delivery under its key is not over"),
+    "breaker": (queued(), standing(OPEN), "breaker: open; 1.5 min until one delivery probes billing"),
+    "half-open": (
+        queued(),
+        standing(Health(ramp=2, open_until_s=NOW - 1), in_flight=2),
+        "breaker: half-open; billing is sent 2 at a time until they succeed",
+    ),
+    "retry-after": (queued(), standing(PAUSED), "Retry-After: billing asked to be sent nothing for 2 h more"),
+    "the-longer": (queued("retry", 60.0), standing(OPEN), "breaker: open; 1.5 min until one delivery probes billing"),
+    "the-later": (queued("retry", 600.0), standing(OPEN), "retry: next attempt in 10 min"),
+    "in-flight": (
+        queued(),
+        standing(in_flight=10),
+        "in flight: billing is sent 10 at a time, and as many are on their way",
+    ),
+    "rate": (queued(), standing(rate_per_s=2.0, tokens=0.4), "rate: billing is sent 2 a second"),
+    "rate-left": (
+        queued(),
+        standing(rate_per_s=2.0, tokens=1.4),
+        "nothing: a worker takes it when one has a free slot",
+    ),
+    "disabled": (
+        queued("order"),
+        standing(**DISABLED),
+        "billing is disabled: it failed for five days; it will be put on hold",
+    ),
+    "held": (
+        Waiting("held", None, 0.0),
+        standing(status="disabled", disabled_reason="maintenance"),
+        "hold: billing is disabled: maintenance; enable it to send this",
+    ),
+    "forgotten": (
+        Waiting("held", None, 0.0),
+        standing(),
+        "hold: left on hold although billing is enabled; enable it once more to send it",
+    ),
+    "removed": (Waiting("held", None, 0.0), standing(status="removed"), "hold: billing was removed"),
+    "on-its-way": (Waiting("in_progress", None, 0.0), standing(OPEN), None),
+    "over": (Waiting("delivered", None, 0.0), standing(), None),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_it_is_said_what_a_delivery_waits_for(case: tuple[Waiting, Standing, str | None]) -> None:
+    delivery, receiver, said = case
+    assert why(delivery, receiver) == said
+
+
+@pytest.mark.parametrize(
+    ("receiver", "lines"),
+    [
+        (standing(), ["breaker: closed"]),
+        (standing(**DISABLED), ["billing is disabled: it failed for five days"]),
+        (standing(Health(ramp=4, open_until_s=NOW - 1)), ["breaker: half-open; 4 at a time"]),
+        (
+            standing(Health(failing_since_s=NOW - 86400 * 2, failed_attempts=7, forbidden_in_row=2)),
+            [
+                "breaker: closed",
+                "failing for 2 d: 7 attempts since its last success; disabled after 5 d of it",
+                "address refused 2 times in a row; disabled when that lasts an hour",
+            ],
+        ),
+    ],
+    ids=["well", "disabled", "half-open", "failing"],
+)
+def test_it_is_said_how_a_receiver_is(receiver: Standing, lines: list[str]) -> None:
+    assert list(health_lines(receiver)) == lines
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0 s"), (59, "59 s"), (60, "1 min"), (5400, "1.5 h"), (1e6, "11.6 d")]
+)
+def test_a_span_of_time_is_short(seconds: float, text: str) -> None:
+    assert words(seconds) == text

@@ -1,0 +1,98 @@
+"""Receivers and deliveries made of nothing, and how one of them stands: the tests of webhooks begin with them."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, insert, select
+
+from worker import keyring
+from worker.core.lifecycle import DELIVERY_ENDED, DeliveryStatus
+from worker.core.registration import Registration, read_registration
+from worker.store import receivers
+from worker.store.claim import Wish
+from worker.store.clock import from_now, now
+from worker.store.deliveries import DeliveryClaim, claim
+from worker.store.receivers import Receiver, Sealed
+from worker.store.webhook_tables import deliveries, events
+from worker.vault import Vault, new_master_key
+
+MASTER = new_master_key()
+VAULT = Vault([MASTER])
+URL = "https://hooks.example.com/in?token=geheim"
+
+
+def registration(name: str = "billing", **values: Any) -> Registration:
+    read = read_registration(name, values)
+    assert isinstance(read, Registration), read
+    return read
+
+
+def sealed(receiver_id: str, *, vault: Vault = VAULT, url: str = URL) -> Sealed:
+    keys, _ = keyring.new_keys(datetime.fromisoformat("2026-11-23T03:14:15+00:00"))
+    shown, hidden = keyring.seal_url(vault, receiver_id, url)
+    headers = keyring.seal_headers(vault, receiver_id, {"X-Key": "geheim"})
+    return Sealed(shown, hidden, headers, keyring.seal_keys(vault, receiver_id, keys), keyring.public_text(keys))
+
+
+def receiver(engine: Engine, name: str = "billing", *, vault: Vault = VAULT, **values: Any) -> Receiver:
+    new = str(uuid.uuid4())
+    with engine.begin() as connection:
+        assert receivers.add(connection, new, registration(name, **values), sealed(new, vault=vault))
+    return found(engine, new)
+
+
+def found(engine: Engine, receiver_id: str) -> Receiver:
+    with engine.begin() as connection:
+        known = receivers.by_id(connection, receiver_id)
+    assert known is not None
+    return known
+
+
+def delivery(
+    engine: Engine,
+    to: Receiver,
+    status: DeliveryStatus = DeliveryStatus.queued,
+    *,
+    key: str | None = None,
+    sequence: int = 1,
+    age_s: float = 60.0,
+    **columns: Any,
+) -> str:
+    """Write a delivery of an event of its own; one that has ended has had all its attempts."""
+    new, event = str(uuid.uuid4()), str(uuid.uuid4())
+    over = status in DELIVERY_ENDED
+    values = {
+        "id": new, "event_id": event, "receiver_id": to.id, "tenant": "default", "event_type": "job.completed",
+        "status": status, "created_at": from_now(-age_s), "run_at": now(), "deadline": from_now(3600.0),
+        "variant": "thin", "origin": "event", "ordering_key": key, "sequence": sequence,
+        "attempt": 11 if over else 0, "attempts_used": 11 if over else 0, "finished_at": now() if over else None,
+    }  # fmt: skip
+    body = {"id": event, "tenant": "default", "type": "job.completed", "thin": f'{{"id":"{event}"}}'.encode()}
+    with engine.begin() as connection:
+        connection.execute(insert(events).values(created_at=now(), **body))
+        connection.execute(insert(deliveries).values(**(values | columns)))
+    return new
+
+
+def waiting(engine: Engine, to: Receiver, *, key: str, sequence: int, **columns: Any) -> str:
+    """Write a delivery that waits for its turn."""
+    return delivery(
+        engine, to, key=key, sequence=sequence, run_at=from_now(3600.0), **({"waiting_for": "order"} | columns)
+    )
+
+
+def stands(engine: Engine, delivery_id: str) -> Any:
+    """Return a delivery's row, `due` when its start has come."""
+    due = (deliveries.c.run_at <= now()).label("due")
+    with engine.begin() as connection:
+        return connection.execute(select(deliveries, due).where(deliveries.c.id == delivery_id)).one()
+
+
+def statuses(engine: Engine, *delivery_ids: str) -> list[str]:
+    return [stands(engine, one).status for one in delivery_ids]
+
+
+def claimed(engine: Engine, worker_id: str, delivery_id: str) -> DeliveryClaim | None:
+    with engine.begin() as connection:
+        return claim(connection, [Wish(delivery_id, worker_id)])[0]

@@ -1,0 +1,220 @@
+"""RECOVER: what was lost of a span of time is queued again, in time's order, no faster than was said, and once."""
+
+import threading
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, update
+
+from tests.store.made import worker
+from tests.store.receiving import claimed, delivery, receiver, stands, statuses, waiting
+from worker.core.lifecycle import DeliveryStatus
+from worker.store import receivers, recoveries
+from worker.store.clock import from_now
+from worker.store.receivers import Receiver
+from worker.store.recoveries import Span
+from worker.store.webhook_tables import recoveries as table
+
+FAILED, CANCELLED, HELD = DeliveryStatus.failed, DeliveryStatus.cancelled, DeliveryStatus.held
+
+
+def span(engine: Engine, to: Receiver, statuses: Iterable[DeliveryStatus] = (FAILED,), hours: float = 24.0) -> Span:
+    """Return the span that ends now, by a delivery that is made for it."""
+    present = stands(engine, delivery(engine, to, age_s=0.0)).created_at
+    return Span(to.id, present - timedelta(hours=hours), present, tuple(statuses))
+
+
+def begin(engine: Engine, wanted: Span, *, rate_per_s: float = 1000.0) -> str | None:
+    with engine.begin() as connection:
+        return recoveries.begin(connection, wanted, rate_per_s=rate_per_s)
+
+
+def step(engine: Engine, *, after_s: float = 1.0) -> int:
+    """Take the step of a dispatcher that last took one `after_s` ago."""
+    with engine.begin() as connection:
+        connection.execute(update(table).where(table.c.status == "running").values(stepped_at=from_now(-after_s)))
+        return recoveries.step(connection)
+
+
+def recovery(engine: Engine, recovery_id: str | None) -> Any:
+    with engine.begin() as connection:
+        (row,) = recoveries.listed(connection, recovery_id=recovery_id)
+    return row
+
+
+def test_what_has_failed_is_queued_again_and_nothing_else(engine: Engine) -> None:
+    made, other = receiver(engine), receiver(engine, "other")
+    lost = [delivery(engine, made, FAILED) for _ in range(3)]
+    left = [delivery(engine, made, status) for status in DeliveryStatus if status not in (FAILED, "in_progress")]
+    before = statuses(engine, *left)
+    foreign = delivery(engine, other, FAILED)
+    new = begin(engine, span(engine, made))
+
+    assert step(engine) == 3
+
+    assert set(statuses(engine, *lost)) == {"queued"}
+    assert (statuses(engine, *left), statuses(engine, foreign)) == (before, ["failed"])
+    row, again = recovery(engine, new), stands(engine, lost[0])
+    assert (row.status, row.redelivered, row.receiver) == ("done", 3, "billing")
+    assert row.finished_at is not None
+    assert (again.origin, again.attempts_used, again.due) == ("recover", 0, True)
+
+
+def test_one_chooses_by_status_and_by_time(engine: Engine) -> None:
+    made = receiver(engine)
+    young = [delivery(engine, made, status) for status in (CANCELLED, HELD, FAILED)]
+    old = delivery(engine, made, HELD, age_s=7200.0)
+    wanted = span(engine, made, (CANCELLED, HELD), hours=1.0)
+    with engine.begin() as connection:
+        assert recoveries.counted(connection, wanted) == {"cancelled": 1, "held": 1}
+
+    begin(engine, wanted)
+    step(engine)
+
+    assert statuses(engine, *young, old) == ["queued", "queued", "failed", "held"]
+
+
+def test_a_step_queues_no_more_than_the_rate_allows_and_the_oldest_first(engine: Engine) -> None:
+    made = receiver(engine)
+    lost = [delivery(engine, made, FAILED, age_s=100.0 - number) for number in range(7)]
+    new = begin(engine, span(engine, made), rate_per_s=2.0)
+
+    steps = [step(engine, after_s=1.0), step(engine, after_s=1.2), step(engine, after_s=0.4)]
+
+    assert steps == [2, 2, 0]
+    assert statuses(engine, *lost) == ["queued"] * 4 + ["failed"] * 3
+    assert recovery(engine, new).status == "running"
+    assert [step(engine) for _ in range(3)] == [2, 1, 0]
+    assert recovery(engine, new).redelivered == 7
+
+
+def test_an_hour_without_ticks_is_not_made_up_for_at_once(engine: Engine) -> None:
+    made = receiver(engine)
+    for _ in range(30):
+        delivery(engine, made, FAILED)
+    begin(engine, span(engine, made), rate_per_s=0.02)
+
+    assert step(engine, after_s=3600.0) == 2
+    with engine.begin() as connection:
+        assert recoveries.step(connection) == 0  # nothing of the hour is left; the next is due in 50 s
+
+
+def test_a_slow_rate_has_its_turn_too(engine: Engine) -> None:
+    made = receiver(engine)
+    for _ in range(3):
+        delivery(engine, made, FAILED)
+    begin(engine, span(engine, made), rate_per_s=0.1)
+
+    assert [step(engine, after_s=9.0), step(engine, after_s=11.0)] == [0, 1]
+
+
+def test_a_recovery_goes_on_where_it_stopped_and_passes_over_what_is_queued_by_then(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recoveries, "SCANNED", 2)
+    made, mine = receiver(engine), worker(engine)
+    lost = [delivery(engine, made, FAILED, age_s=100.0) for _ in range(5)]  # of one instant
+    new = begin(engine, span(engine, made))
+    step(engine)
+    queued = [one for one in lost if stands(engine, one).status == "queued"]
+    assert len(queued) == 2
+    for one in queued:
+        assert claimed(engine, mine, one) is not None
+
+    assert [step(engine) for _ in range(3)] == [2, 1, 0]
+
+    assert sorted(statuses(engine, *lost)) == ["in_progress"] * 2 + ["queued"] * 3
+    assert recovery(engine, new).redelivered == 5
+
+
+def test_a_step_that_is_rolled_back_never_was(engine: Engine) -> None:
+    made = receiver(engine)
+    lost = delivery(engine, made, FAILED)
+    new = begin(engine, span(engine, made))
+    with engine.connect() as connection:
+        connection.execute(update(table).values(stepped_at=from_now(-1.0)))
+        assert recoveries.step(connection) == 1
+        connection.rollback()
+
+    assert (recovery(engine, new).redelivered, statuses(engine, lost)) == (0, ["failed"])
+    assert step(engine) == 1
+
+
+def test_a_receiver_has_one_recovery_at_a_time(engine: Engine) -> None:
+    made, other = receiver(engine), receiver(engine, "other")
+    delivery(engine, made, FAILED)
+    new = begin(engine, span(engine, made))
+
+    assert begin(engine, span(engine, made)) is None
+    assert begin(engine, span(engine, other)) is not None
+    step(engine)
+    assert recovery(engine, new).status == "done"
+    assert begin(engine, span(engine, made)) is not None
+
+
+def test_two_who_step_at_once_queue_each_delivery_once(engine: Engine) -> None:
+    made = receiver(engine)
+    for _ in range(20):
+        delivery(engine, made, FAILED)
+    new = begin(engine, span(engine, made))
+    with engine.begin() as connection:
+        connection.execute(update(table).values(stepped_at=from_now(-1.0)))
+    start, moved = threading.Barrier(2), []
+
+    def take() -> None:
+        start.wait()
+        with engine.begin() as connection:
+            moved.append(recoveries.step(connection))
+
+    threads = [threading.Thread(target=take) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(moved) == [0, 20]
+    assert recovery(engine, new).redelivered == 20
+
+
+def test_a_cancelled_recovery_stops_and_what_it_queued_stays(engine: Engine) -> None:
+    made = receiver(engine)
+    lost = [delivery(engine, made, FAILED, age_s=100.0 - number) for number in range(3)]
+    new = begin(engine, span(engine, made), rate_per_s=1.0)
+    step(engine)
+    assert new is not None
+    with engine.begin() as connection:
+        assert recoveries.cancel(connection, new)
+        assert not recoveries.cancel(connection, new)
+
+    assert step(engine) == 0
+    assert statuses(engine, *lost) == ["queued", "failed", "failed"]
+    assert recovery(engine, new).status == "cancelled"
+
+
+def test_a_recovery_waits_for_its_disabled_receiver_and_ends_with_a_removed_one(engine: Engine) -> None:
+    made = receiver(engine)
+    lost = delivery(engine, made, FAILED)
+    new = begin(engine, span(engine, made))
+    with engine.begin() as connection:
+        receivers.disable(connection, made.id)
+    assert step(engine) == 0
+    assert (recovery(engine, new).status, statuses(engine, lost)) == ("running", ["failed"])
+
+    with engine.begin() as connection:
+        receivers.remove(connection, made.id)
+    assert step(engine) == 0
+    assert (recovery(engine, new).status, statuses(engine, lost)) == ("cancelled", ["failed"])
+
+
+def test_what_is_recovered_under_a_key_is_sent_in_its_order(engine: Engine) -> None:
+    made = receiver(engine, ordering="per_key")
+    lost = [delivery(engine, made, FAILED, key="k", sequence=place, age_s=100.0) for place in (1, 2, 3)]
+    later = waiting(engine, made, key="k", sequence=4, age_s=90.0)
+    begin(engine, span(engine, made))
+
+    assert step(engine) == 3
+
+    assert [stands(engine, one).due for one in (*lost, later)] == [True, False, False, False]
+    assert stands(engine, lost[1]).waiting_for == "order"

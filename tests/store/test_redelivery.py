@@ -1,0 +1,98 @@
+"""REDELIVER: one delivery once more, whatever became of it, and a clear refusal where that makes no sense."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.store.made import worker
+from tests.store.receiving import claimed, delivery, receiver, stands, statuses, waiting
+from worker.core.lifecycle import DELIVER, DeliveryOutcome, DeliveryStatus
+from worker.store import receivers, requeue
+from worker.store.delivered import DeliveryClosing, record
+from worker.store.deliveries import DeliveryClaim
+
+
+def redeliver(engine: Engine, delivery_id: str) -> str | None:
+    with engine.begin() as connection:
+        return requeue.redeliver(connection, delivery_id)
+
+
+def delivered(engine: Engine, claim: DeliveryClaim) -> tuple[str, ...]:
+    """Record that the receiver has it; return what may go next."""
+    lane = None if claim.ordering_key is None else (claim.ordering_key, claim.sequence)
+    closing = DeliveryClosing(
+        claim.delivery_id, claim.attempt, claim.worker_id, claim.receiver_id, DELIVER, DeliveryOutcome.delivered,
+        was_sent=True, counts=True, attempt={"is_truncated": False}, variant="thin", lane=lane,
+    )  # fmt: skip
+    with engine.begin() as connection:
+        return record(connection, [closing])[0].next_ids
+
+
+@pytest.mark.parametrize("status", ["delivered", "failed", "cancelled", "held", "queued"])
+def test_a_delivery_is_sent_once_more_with_its_bytes_and_all_its_attempts(engine: Engine, status: str) -> None:
+    made, mine = receiver(engine), worker(engine)
+    old = delivery(engine, made, DeliveryStatus(status))
+    before = stands(engine, old)
+
+    assert redeliver(engine, old) is None
+
+    row = stands(engine, old)
+    assert (row.status, row.origin, row.attempts_used, row.finished_at, row.due) == ("queued", "manual", 0, None, True)
+    assert row.deadline - row.run_at > timedelta(days=6)
+    got = claimed(engine, mine, old)
+    assert got is not None
+    assert (got.attempt, got.attempts_used, got.event_id) == (before.attempt + 1, 1, before.event_id)
+    assert got.body == f'{{"id":"{before.event_id}"}}'.encode()
+
+
+def test_a_delivery_in_flight_is_left_alone(engine: Engine) -> None:
+    made, mine = receiver(engine), worker(engine)
+    flying = delivery(engine, made)
+    claimed(engine, mine, flying)
+
+    assert "is in flight" in (redeliver(engine, flying) or "")
+    assert (stands(engine, flying).origin, statuses(engine, flying)) == ("event", ["in_progress"])
+
+
+def test_a_receiver_that_is_disabled_or_removed_is_sent_nothing(engine: Engine) -> None:
+    made = receiver(engine)
+    old = delivery(engine, made, DeliveryStatus.failed)
+    with engine.begin() as connection:
+        receivers.disable(connection, made.id)
+    assert "afterword webhooks enable billing" in (redeliver(engine, old) or "")
+    with engine.begin() as connection:
+        receivers.remove(connection, made.id)
+    assert "was removed" in (redeliver(engine, old) or "")
+    assert statuses(engine, old) == ["failed"]
+
+
+def test_an_unknown_delivery_is_said_to_be_unknown(engine: Engine) -> None:
+    unknown = "00000000-0000-4000-8000-000000000000"
+    assert (redeliver(engine, unknown) or "").startswith(f"no delivery {unknown} is known")
+
+
+def test_one_that_waits_for_its_turn_goes_out_of_turn_and_the_others_keep_theirs(engine: Engine) -> None:
+    made, mine = receiver(engine, ordering="per_key"), worker(engine)
+    first = delivery(engine, made, key="k", sequence=1)
+    second, third = (waiting(engine, made, key="k", sequence=place) for place in (2, 3))
+
+    assert redeliver(engine, second) is None
+
+    assert (stands(engine, second).due, stands(engine, third).due) == (True, False)
+    out_of_turn, in_turn = claimed(engine, mine, second), claimed(engine, mine, first)
+    assert out_of_turn is not None
+    assert in_turn is not None
+    assert delivered(engine, out_of_turn) == ()
+    assert delivered(engine, in_turn) == (third,)
+
+
+def test_one_that_is_sent_once_more_says_nothing_new_of_a_gap(engine: Engine) -> None:
+    made = receiver(engine, ordering="per_key")
+    delivery(engine, made, DeliveryStatus.failed, key="k", sequence=1)
+    second = delivery(engine, made, DeliveryStatus.held, key="k", sequence=2, attempt=3)
+
+    with engine.begin() as connection:
+        requeue.resume(connection, made.id)
+
+    assert (stands(engine, second).due, stands(engine, second).after_gap) == (True, False)

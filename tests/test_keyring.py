@@ -1,0 +1,102 @@
+"""A receiver's secrets as plain values: sealed and opened again, and never in an error or a repr."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from worker import keyring
+from worker.core.signing import Kind, read_public_key, rotated
+from worker.vault import CannotOpen, Fault, Vault, new_key, new_master_key
+
+NOW = datetime(2026, 11, 23, 3, 14, 15, 123456, tzinfo=UTC)
+RECEIVER = "8d7a4c1e-0000-4000-8000-000000000001"
+
+
+@pytest.fixture(scope="module")
+def vault() -> Vault:
+    return Vault([new_master_key()])
+
+
+def test_new_keys_are_one_of_each_kind_and_show_the_shared_secret_only() -> None:
+    keys, shown = keyring.new_keys(NOW)
+
+    assert [key.kind for key in keys] == [Kind.HMAC, Kind.ED25519]
+    assert shown == (keys[0].text,)
+    assert read_public_key(keyring.public_text(keys) or "") == keys[1].key[32:]
+
+
+def test_keys_are_opened_as_they_were_sealed_with_their_times(vault: Vault) -> None:
+    keys, _ = keyring.new_keys(NOW)
+    keys = rotated(keys, new_key(Kind.HMAC, NOW), now=NOW, overlap=timedelta(hours=1))
+
+    assert keyring.keys_of(vault, RECEIVER, keyring.seal_keys(vault, RECEIVER, keys)) == keys
+    assert sorted(key.expires_at is None for key in keys) == [False, True, True]
+
+
+def test_a_receiver_without_keys_or_headers_yet_has_none(vault: Vault) -> None:
+    assert keyring.keys_of(vault, RECEIVER, None) == ()
+    assert keyring.headers_of(vault, RECEIVER, None) == {}
+    assert keyring.seal_headers(vault, RECEIVER, {}) is None
+    assert keyring.public_text(()) is None
+
+
+def test_headers_are_opened_as_they_were_sealed(vault: Vault) -> None:
+    sealed = keyring.seal_headers(vault, RECEIVER, {"Authorization": "Bearer geheim"})
+
+    assert sealed is not None
+    assert "geheim" not in sealed
+    assert keyring.headers_of(vault, RECEIVER, sealed) == {"Authorization": "Bearer geheim"}
+
+
+def test_a_query_is_hidden_and_a_plain_url_is_not_sealed(vault: Vault) -> None:
+    shown, sealed = keyring.seal_url(vault, RECEIVER, "https://a.example/hook?token=geheim")
+
+    assert shown == "https://a.example/hook"
+    assert keyring.url_of(vault, RECEIVER, shown, sealed) == "https://a.example/hook?token=geheim"
+    assert keyring.seal_url(vault, RECEIVER, "https://a.example/hook") == ("https://a.example/hook", None)
+    assert keyring.url_of(vault, RECEIVER, "https://a.example/hook", None) == "https://a.example/hook"
+
+
+def test_the_public_key_is_that_of_the_key_that_stays(vault: Vault) -> None:
+    keys, _ = keyring.new_keys(NOW)
+    new = new_key(Kind.ED25519, NOW - timedelta(days=1))  # its clock was behind
+
+    assert keyring.public_text(rotated(keys, new, now=NOW)) == new.public_text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "geheim",
+        json.dumps({"text": "geheim"}),
+        json.dumps([{"text": "whsec_geheim!"}]),
+        json.dumps(["geheim"]),
+        json.dumps([{"text": 7}]),
+    ],
+    ids=["no-json", "no-list", "no-key", "no-object", "no-text"],
+)
+def test_an_unknown_form_is_a_sentence_without_the_secret(vault: Vault, content: str) -> None:
+    with pytest.raises(CannotOpen) as caught:
+        keyring.keys_of(vault, RECEIVER, vault.seal(RECEIVER, keyring.KEYS, content))
+
+    assert caught.value.fault is Fault.UNKNOWN_FORM
+    assert caught.value.__context__ is None
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["geheim", '["geheim"]', '{"X": 7}'], ids=["no-json", "no-object", "no-text"])
+def test_headers_of_an_unknown_form_are_a_sentence_too(vault: Vault, content: str) -> None:
+    with pytest.raises(CannotOpen) as caught:
+        keyring.headers_of(vault, RECEIVER, vault.seal(RECEIVER, keyring.HEADERS, content))
+
+    assert (caught.value.fault, caught.value.__context__) == (Fault.UNKNOWN_FORM, None)
+
+
+def test_what_was_sealed_for_another_receiver_or_use_is_not_opened(vault: Vault) -> None:
+    sealed = keyring.seal_headers(vault, RECEIVER, {"X-Key": "geheim"})
+
+    for receiver, opened in ((RECEIVER, keyring.keys_of), ("another", keyring.headers_of)):
+        with pytest.raises(CannotOpen) as caught:
+            opened(vault, receiver, sealed)
+        assert caught.value.fault is Fault.MOVED

@@ -1,0 +1,95 @@
+"""Commands on the master keys: make one, check what needs which, seal everything with the first."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from worker.cli import main, table
+from worker.cli.receiving import Receiving, receiving
+from worker.cli.work import script
+
+if TYPE_CHECKING:
+    from worker.resealing import Secret
+
+
+@main.group()
+def secrets() -> None:
+    """Look after AFTERWORD_SECRET_KEYS, which seal the secrets of receivers."""
+
+
+@secrets.command("new-key")
+def new_key() -> None:
+    """Print a new key for AFTERWORD_SECRET_KEYS; nothing is changed."""
+    from worker.vault import new_master_key
+
+    click.echo(new_master_key())
+    click.echo(
+        "Put it at the end of AFTERWORD_SECRET_KEYS of every worker and restart them; then move it to the front, "
+        "restart again and run: afterword secrets rotate",
+        err=True,
+    )
+
+
+@secrets.command()
+@script
+def check(as_json: bool) -> None:
+    """Open every secret; exit code 1, with names, when one cannot be opened or was moved."""
+    with receiving() as place:
+        found = list(_all(place))
+        configured = place.vault().key_ids
+    needed = Counter(one.key_id for one in found if one.key_id is not None)
+    faults = {f"{one.receiver} ({one.kind})": one.fault for one in found if one.fault is not None}
+    if as_json:
+        keys = {one: needed[one] for one in configured}
+        table.as_json({"secrets": len(found), "keys": keys, "faults": faults})
+    else:
+        click.echo("\n".join(_line(one, needed[one], first=one == configured[0]) for one in configured))
+        for whose, fault in faults.items():
+            click.echo(f"{whose}: {fault}", err=True)
+    if faults:
+        raise SystemExit(1)
+
+
+@secrets.command()
+def rotate() -> None:
+    """Seal every secret with the first key; it can be broken off and run again at any time."""
+    from worker.resealing import reseal
+    from worker.store.sealed import FIRST
+
+    resealed, faults = 0, 0
+    with receiving() as place:
+        vault = place.vault()
+        after: str | None = FIRST
+        while after is not None:
+            with place.engine.begin() as connection:
+                step = reseal(connection, vault, after=after)
+            after, resealed = step.after, resealed + step.resealed
+            faults += len(step.faults)
+            for one in step.faults:
+                click.echo(f"{one.receiver} ({one.kind}): {one.fault}", err=True)
+    click.echo(f"secrets sealed anew with {vault.key_ids[0]}, the first key: {resealed}")
+    if faults:
+        raise SystemExit(1)
+
+
+def _all(place: Receiving) -> "Iterator[Secret]":
+    from worker.resealing import examine
+    from worker.store.sealed import FIRST
+
+    vault, after = place.vault(), FIRST
+    while True:
+        with place.engine.begin() as connection:
+            following, found = examine(connection, vault, after=after)
+        yield from found
+        if following is None:
+            return
+        after = following
+
+
+def _line(key_id: str, needed: int, *, first: bool) -> str:
+    if first:
+        return f"{key_id}  seals; {needed} secrets"
+    remedy = "run: afterword secrets rotate" if needed else "it is needed no more and can be taken out"
+    return f"{key_id}  {needed} secrets; {remedy}"

@@ -1,0 +1,177 @@
+"""Commands on receivers of webhooks: add, change, list, show. A secret is printed once, by what makes it."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from worker.cli import main, table
+from worker.cli.receiving import Receiving, known, plain, receiving, standing
+from worker.cli.receiving import tenant as of_tenant
+from worker.cli.registering import check_url, given_values, header_lines, merged, registration, resealed, values
+from worker.cli.work import script
+from worker.core.waiting import health_lines
+
+if TYPE_CHECKING:
+    from worker.store.receivers import Receiver
+
+COLUMNS = ["tenant", "name", "url", "status", "is_default", "events", "health"]
+
+
+@main.group()
+def webhooks() -> None:
+    """Look after receivers of webhooks and what is sent to them."""
+
+
+@webhooks.command()
+@click.argument("name")
+@click.argument("url")
+@of_tenant
+@click.option("--default", "is_default", is_flag=True, help="It is told of its tenant's jobs that name no receiver.")
+@values
+@script
+def add(name: str, url: str, headers: Sequence[str], as_json: bool, **given: Any) -> None:
+    """Register a receiver, and print its signing secret, which is never shown again."""
+    from worker import keyring
+    from worker.store import receivers
+
+    chosen = registration(name, given_values(given))
+    with receiving() as place:
+        check_url(place, url)
+        new = str(uuid.uuid4())
+        vault = place.vault()
+        with place.engine.begin() as connection:
+            keys, shown = keyring.new_keys(receivers.present(connection))
+            sealed = receivers.Sealed(
+                *keyring.seal_url(vault, new, url),
+                keyring.seal_headers(vault, new, header_lines(headers)),
+                keyring.seal_keys(vault, new, keys),
+                keyring.public_text(keys),
+            )
+            if not receivers.add(connection, new, chosen, sealed):
+                raise click.ClickException(f"{chosen.tenant} has a receiver {name!r} already; change or remove it")
+    told = {"id": new, "tenant": chosen.tenant, "name": name, "url": sealed.url}
+    print_secrets(told, secret=shown[0], public_key=sealed.public_key, as_json=as_json)
+
+
+@webhooks.command()
+@click.argument("name")
+@of_tenant
+@click.option("--url", help="Another address.")
+@click.option("--default/--no-default", "is_default", default=None, help="Whether it is told by default.")
+@click.option("--drop-header", "dropped", multiple=True, metavar="NAME", help="A header that is sent no more.")
+@values
+@script
+def change(
+    name: str,
+    tenant: str,
+    url: str | None,
+    headers: Sequence[str],
+    dropped: Sequence[str],
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Change a receiver. What is not named stays; --event replaces all events, --header one header."""
+    from worker.store import receivers
+
+    wanted = given_values(given)
+    with receiving() as place:
+        if url is not None:
+            check_url(place, url)
+        with place.engine.begin() as connection:
+            old = known(connection, tenant, name, lock=True)
+            chosen = registration(name, merged(old.registration, wanted), old=True)
+            sealed = resealed(place, old, url=url, headers=header_lines(headers), dropped=dropped)
+            receivers.change(connection, old.id, chosen, sealed)
+            told = described(known(connection, tenant, name))
+    table.as_json(told) if as_json else click.echo(table.fields(told))
+
+
+@webhooks.command("list")
+@click.option("--tenant", help="Only receivers of this tenant.")
+@script
+def list_(tenant: str | None, as_json: bool) -> None:
+    """List the receivers."""
+    from worker.store import delivery_listing, receivers
+
+    with receiving() as place, place.engine.begin() as connection:
+        found = receivers.listed(connection, tenant=tenant)
+        flying = delivery_listing.in_flight(connection, [one.id for one in found])
+    told = [described(one) | {"health": next(health_lines(standing(one, flying.get(one.id, 0))))} for one in found]
+    if as_json:
+        table.as_json(told)
+    else:
+        click.echo(table.rows(COLUMNS, told) if told else "no receivers")
+
+
+@webhooks.command()
+@click.argument("name")
+@of_tenant
+@script
+def show(name: str, tenant: str, as_json: bool) -> None:
+    """Show a receiver: what it is sent, how it is, what waits for it, its keys by their fingerprints."""
+    from worker.store import receivers
+
+    with receiving() as place, place.engine.begin() as connection:
+        found = known(connection, tenant, name)
+        counts = receivers.counts(connection, found.id)
+        told = described(found) | {
+            "health": list(health_lines(standing(found, counts.get("in_progress", 0)))),
+            "deliveries": counts,
+            **_secrets(place, found),
+        }
+    if as_json:
+        table.as_json(told)
+        return
+    lines = told | {name: "; ".join(told[name]) for name in ("health", "headers", "keys")}
+    click.echo(table.fields(lines | {"deliveries": ", ".join(f"{n} {word}" for word, n in counts.items()) or "none"}))
+
+
+def described(receiver: "Receiver") -> dict[str, Any]:
+    """Return what may be shown of a receiver, by column."""
+    from worker import keyring
+
+    chosen = receiver.registration
+    values = {name: getattr(chosen, name) for name in ("tenant", "name")}
+    values["url"] = keyring.shown_url(receiver.sealed.url)
+    values |= {"has_hidden_query": receiver.sealed.url_sealed is not None or "?" in receiver.sealed.url}
+    values |= {name: getattr(chosen.subscription, name) for name in ("events", "payload", "profile")}
+    plainly = ("is_default", "timeout_s", "schedule", "rate_per_s", "in_flight", "ordering", "on_exhausted")
+    values |= {name: getattr(chosen, name) for name in plainly}
+    values |= {name: plain(getattr(receiver, name)) for name in ("id", "status", "disabled_reason", "disabled_at")}
+    lists = {name: list(values[name]) for name in ("events", "schedule") if values[name] is not None}
+    return values | lists | {"created_at": plain(receiver.created_at), "public_key": receiver.sealed.public_key}
+
+
+def print_secrets(told: Mapping[str, Any], *, secret: str | None, public_key: str | None, as_json: bool) -> None:
+    """Print the texts a receiver's owner needs, `secret` for the only time."""
+    from worker.vault import fingerprint
+
+    shown = {**told, "secret": secret, "public_key": public_key}
+    if secret is not None:
+        shown["fingerprint"] = fingerprint(secret)
+    if as_json:
+        table.as_json(shown)
+        return
+    click.echo(table.fields(shown))
+    if secret is not None:
+        click.echo("\nThe secret is shown this once: give it to whoever runs the receiver.", err=True)
+
+
+def _secrets(place: Receiving, receiver: "Receiver") -> dict[str, list[str]]:
+    """Return the names of its headers and its keys by fingerprints, or why they cannot be told."""
+    from worker import keyring
+    from worker.vault import BadMasterKeys, CannotOpen, fingerprint
+
+    try:
+        vault = place.vault()
+        headers = keyring.headers_of(vault, receiver.id, receiver.sealed.headers_sealed)
+        keys = keyring.keys_of(vault, receiver.id, receiver.sealed.keys_sealed)
+    except (BadMasterKeys, CannotOpen) as error:
+        return {"headers": [], "keys": [str(error)]}
+    told = [
+        f"{key.kind} {fingerprint(key.text)}" + (f" until {plain(key.expires_at)}" if key.expires_at else "")
+        for key in keys
+    ]
+    return {"headers": list(headers), "keys": told or ["none yet: its first delivery makes them"]}
