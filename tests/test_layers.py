@@ -16,8 +16,8 @@ ONLY = {
     "httpx": {"net", "host", "cli", "dev"},
     "aiohttp": {"net", "dev"},
     "sqlalchemy": {
-        *("store", "host", "lease", "dispatcher", "delivering", "health", "intake", "marks", "probes", "resealing"),
-        *("shares", "webhooks", "cli"),
+        *("store", "host", "lease", "dispatcher", "delivering", "health", "inbox", "intake", "marks", "probes"),
+        *("rejects", "resealing", "shares", "strays", "webhooks", "cli"),
     },
     "alembic": {"store"},
     "cryptography": {"vault"},

@@ -50,7 +50,7 @@ class Delivering:
         return next_s
 
     def look_after(self) -> None:
-        """Fail what passed its deadline, take recoveries a step on; now and then, drop what was on hold for too long."""
+        """Fail what passed its deadline, take recoveries a step on; now and then, drop what was on hold too long."""
         ended = webhook_dispatch.BATCH
         while ended >= webhook_dispatch.BATCH:
             with self._engine.begin() as connection:

@@ -115,7 +115,7 @@ class Dispatcher:
 
     def _guarded(self, step: Callable[[], T]) -> T | None:
         """Do a step; whatever goes wrong in it is one log line and None, and the other steps have their turn."""
-        name = getattr(step, "__name__", "chore").strip("_")
+        name = getattr(getattr(step, "func", step), "__name__", "chore").strip("_")
         try:
             return step()
         except Exception as error:

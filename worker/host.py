@@ -1,15 +1,14 @@
 """What one worker process holds together: its lease, its writer, its dispatcher, its intake, its clients, its calls."""
 
-import base64
 import gc
-import json
 import os
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import httpx
 import structlog
@@ -23,23 +22,21 @@ from worker.intake import Intake
 from worker.lease import Lease, Times
 from worker.marks import Marks
 from worker.net.client import open_client
-from worker.nudge import REJECTED, connect
+from worker.nudge import connect
 from worker.pool import Pool
+from worker.rejects import bury_rejects
 from worker.resealing import unusable_secrets
 from worker.settings import Settings, need
 from worker.store import leases, version
 from worker.store.batcher import Batcher
 from worker.store.cancel import cancel
-from worker.store.doors import Letter, bury
 from worker.store.engine import describe, is_away, open_engine
+from worker.strays import Strays
 from worker.webhooks import Webhooks
 
 WRITE_OUT_S = 10.0
 # How many nudges may stand in Redis, for each slot of this process, before accepting stops adding to them.
 ROOM_A_SLOT = 4
-
-# Unusable entries that are made dead letters in one transaction.
-REJECTED_BATCH = 100
 
 log = structlog.get_logger()
 
@@ -86,10 +83,18 @@ class Host:
             worker_id=lambda: self.worker_id,
             room=room,
             is_open=self.health.is_open,
+            address_fault=self.webhooks.address_fault,
         )
         # Where an ambiguous request is not to be repeated, a lost worker's is not either.
         self._once_only = frozenset(one.name for one in settings.endpoints.values() if not one.retry_ambiguous)
-        self.dispatcher = Dispatcher(
+        self.dispatcher = self._make_dispatcher()
+        self._strays = Strays(
+            self.engine, "job", held=leases.held, give_back=partial(leases.give_back, once_only=self._once_only)
+        )
+
+    def _make_dispatcher(self) -> Dispatcher:
+        settings = self.settings
+        return Dispatcher(
             self.engine,
             self.redis,
             self.lease,
@@ -101,13 +106,12 @@ class Host:
                 Marks(self.engine, keep_s=settings.job_ttl_s).settle,
                 self.intake.drain_inbox,
                 self.intake.return_lists,
-                self._bury_rejected,
+                partial(bury_rejects, self.engine, self.redis),
                 self.webhooks.look_after,
             ),
             own_chores=(self._release_strays, self.health.exchange),
             webhooks=self.webhooks,
         )
-        self._suspects: dict[str, int] = {}
 
     @property
     def worker_id(self) -> str:
@@ -202,34 +206,12 @@ class Host:
         self.batcher.put(cancel, job_id).add_done_callback(_tell)
 
     def _release_strays(self) -> None:
-        """Give back jobs that are ours by the rows and that nobody here works on.
-
-        A commit whose answer was lost with the connection leaves one behind. A job counts as forgotten when two looks
-        in a row, a tick apart, found it so while the event loop turned.
-        """
+        """Give back what is ours by the rows and forgotten here; while the loop turns, for it knows what runs."""
         ticked_at = self._ticked_at()
         if ticked_at is None or time.monotonic() - ticked_at > self.settings.tick_s:
             return
-        with self.engine.begin() as connection:
-            held = leases.held(connection, self.worker_id)
-            idle = {job_id: number for job_id, number in held.items() if job_id not in self.calls}
-            strays = [(job_id, number) for job_id, number in idle.items() if self._suspects.get(job_id) == number]
-            leases.give_back(connection, self.worker_id, strays, once_only=self._once_only)
-        self._suspects = idle
-        if strays:
-            log.warning("job.forgotten", jobs=len(strays))
-        self.webhooks.release_strays(self.worker_id, self.calls)
-
-    def _bury_rejected(self) -> None:
-        """Keep what stood in the lists of nudges and nobody could use, as dead letters."""
-        entries = cast("list[bytes]", self.redis.lrange(REJECTED, -REJECTED_BATCH, -1))
-        if not entries:
-            return
-        with self.engine.begin() as connection:
-            bury(connection, [_letter(entry) for entry in entries])
-        # By value: another leader by accident would trim what it has not read.
-        for entry in entries:
-            self.redis.lrem(REJECTED, -1, cast("str", entry))
+        for strays in (self._strays, self.webhooks.strays):
+            strays.release(self.worker_id, self.calls)
 
     def _abort(self) -> None:
         if self._pool is not None:
@@ -247,14 +229,6 @@ class Host:
         await self.webhooks.close_client()
         for client in self.clients.values():
             await client.aclose()
-
-
-def _letter(entry: bytes) -> Letter:
-    try:
-        told = json.loads(entry)
-        return Letter(str(told["queue"]), str(told["reason"]), str(told["message"]), base64.b64decode(told["entry"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return Letter(REJECTED, "unreadable", "The entry of the list of rejected nudges is none of ours.", entry)
 
 
 def _tell(written: "Future[Any]") -> None:

@@ -5,11 +5,9 @@ letters in one transaction, and only then deleted. Nothing goes through Celery's
 No entry can stop it: what cannot be accepted in a batch is tried alone, and alone becomes a dead letter.
 """
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -18,6 +16,7 @@ from sqlalchemy import Engine
 
 from worker.core.envelope import decode
 from worker.core.message import DeadLetter, read_job
+from worker.inbox import InboxWatch
 from worker.nudge import nudge, push_nudges
 from worker.settings import Settings
 from worker.store import leases
@@ -31,8 +30,6 @@ INBOX = "submit_v1"
 RUN_QUEUE = "chat.run"
 PAUSE_S = (0.05, 2.0)
 INBOX_BATCH = 500
-# How often a SQLite inbox is looked at; a look costs microseconds.
-WATCH_S = 0.02
 
 log = structlog.get_logger()
 
@@ -49,7 +46,7 @@ class Intake:
     """The reader of one worker process.
 
     `room` is how many nudges may stand in Redis before it stops adding to them; `is_open` says whether the jobs of an
-    endpoint may start at once.
+    endpoint may start at once, `address_fault` what is wrong with a webhook's address that a job brings.
     """
 
     def __init__(
@@ -61,15 +58,17 @@ class Intake:
         worker_id: Callable[[], str],
         room: int,
         is_open: Callable[[str], bool] = lambda endpoint: True,
+        address_fault: Callable[[str], str | None] = lambda url: None,
     ) -> None:
         self._engine, self._redis, self._settings, self.room = engine, redis, settings, room
-        self._is_open = is_open
+        self._is_open, self._address_fault = is_open, address_fault
         self._taking = Taking(redis, worker_id, batch=settings.intake_batch)
         self._worker_id = worker_id
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run, name="afterword-intake", daemon=True)]
         if engine.dialect.name == "sqlite":
-            self._threads.append(threading.Thread(target=self._watch, name="afterword-inbox", daemon=True))
+            watch = InboxWatch(engine, self.drain_inbox, self._stopping)
+            self._threads.append(threading.Thread(target=watch.run, name="afterword-inbox", daemon=True))
 
     def start(self) -> None:
         for thread in self._threads:
@@ -188,6 +187,7 @@ class Intake:
             endpoints=self._settings.endpoints,
             max_request_bytes=self._settings.max_request_bytes,
             ignored=ignored,
+            address_fault=self._address_fault,
         )
         return Entry(queue, raw, read, alias=_uuid(given_id))
 
@@ -216,27 +216,6 @@ class Intake:
         except RedisError as error:
             # The rows are there: the dispatcher finds them.
             log.warning("nudge.postponed", error=type(error).__name__, jobs=len(nudges))
-
-    def _watch(self) -> None:
-        """Notice rows that other processes put into a SQLite inbox: its version changes with each of their commits."""
-        while not self._stopping.is_set():
-            try:
-                with contextlib.closing(self._engine.raw_connection()) as connection:
-                    self._watch_with(connection)
-            except Exception as error:
-                log.warning("inbox.not_watched", **describe(error))
-                self._stopping.wait(PAUSE_S[1])
-
-    def _watch_with(self, connection: Any) -> None:
-        seen: Any = None
-        while not self._stopping.wait(WATCH_S):
-            version = connection.execute("PRAGMA data_version").fetchone()
-            if version == seen:
-                continue
-            seen = version
-            # A look without a lock; taking the rows needs one.
-            if connection.execute("SELECT 1 FROM afterword_inbox LIMIT 1").fetchone():
-                self.drain_inbox()
 
 
 def _unless_refused(error: Exception) -> None:

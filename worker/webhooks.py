@@ -13,11 +13,13 @@ from sqlalchemy import Engine
 from worker.announce import Announcer
 from worker.delivering import PRIORITY, QUEUE, Delivering
 from worker.net.addresses import Policy, policy
+from worker.net.target import target_fault
 from worker.net.webhook import WebhookClient
 from worker.nudge import nudge
 from worker.settings import Settings
 from worker.store import webhook_dispatch
 from worker.store.batcher import Batcher
+from worker.strays import Strays
 from worker.vault import Vault
 
 # How many nudges may stand in Redis, for each slot of this process, before announcing stops.
@@ -45,7 +47,7 @@ class Webhooks:
         self._dispatch = Delivering(engine, redis, window_s=settings.window_s, slots=settings.webhook_slots)
         self._announcer = Announcer(redis, QUEUE, room=ROOM_A_SLOT * settings.webhook_slots)
         self._client: WebhookClient | None = None
-        self._suspects: dict[str, int] = {}
+        self.strays = Strays(engine, "delivery", held=webhook_dispatch.held, give_back=webhook_dispatch.give_back)
 
     @property
     def vault(self) -> Vault:
@@ -77,6 +79,13 @@ class Webhooks:
         if self._client is not None:
             await self._client.aclose()
 
+    def address_fault(self, url: str) -> str | None:
+        """Say why no job may bring this address, as the end of a sentence, or None."""
+        if not self._settings.webhook_allow_urls:
+            return 'is not taken: name a receiver with {"to": …}, or allow addresses with AFTERWORD_WEBHOOK_ALLOW_URLS'
+        fault = target_fault(url, policy_of(self._settings))
+        return None if fault is None else f"is no address for webhooks. {fault}"
+
     def announce(self, delivery_ids: Iterable[str]) -> None:
         """Nudge deliveries that may go at once; from any thread."""
         self._announcer.put((PRIORITY, nudge(one, 1)) for one in delivery_ids)
@@ -93,15 +102,3 @@ class Webhooks:
         """Queue a batch of deliveries again whose worker is gone; return how many."""
         with self._engine.begin() as connection:
             return webhook_dispatch.take_back(connection)
-
-    def release_strays(self, worker_id: str, known: "Iterable[str]") -> None:
-        """Give back deliveries that are ours by the rows and that nobody here works on, at the second look."""
-        here = set(known)
-        with self._engine.begin() as connection:
-            held = webhook_dispatch.held(connection, worker_id)
-            idle = {one: number for one, number in held.items() if one not in here}
-            strays = [(one, number) for one, number in idle.items() if self._suspects.get(one) == number]
-            webhook_dispatch.give_back(connection, worker_id, strays)
-        self._suspects = idle
-        if strays:
-            log.warning("delivery.forgotten", deliveries=len(strays))

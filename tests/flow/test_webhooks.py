@@ -183,6 +183,19 @@ def test_a_full_body_that_is_too_large_for_a_receiver_is_followed_by_a_thin_one(
     assert row.attempts == 2
 
 
+def test_an_address_in_a_job_is_refused_where_the_operator_did_not_allow_it(
+    postgres_system: System, receiver: WebhookReceiver
+) -> None:
+    system = postgres_system
+    system.start(**{**ALLOWED, "webhook_allow_urls": "false"})
+
+    row = system.await_status(system.send(webhook={"url": receiver.url}))
+
+    assert (row.status, row.error_code) == ("failed", "invalid_request")
+    assert "webhook.url is not taken" in row.error_message
+    assert system.rows(DELIVERIES) == []
+
+
 def test_a_forbidden_address_is_never_connected_to(postgres_system: System, receiver: WebhookReceiver) -> None:
     system = postgres_system
     register(system.engine, receiver.url, schedule="[1]")

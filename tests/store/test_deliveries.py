@@ -110,7 +110,7 @@ def test_the_end_of_a_job_writes_its_event_and_deliveries_in_one_transaction(eng
         ({}, None, []),
         ({"is_default": False}, ..., []),
         ({"is_default": False}, {"to": "mine"}, ["mine"]),
-        ({}, {"to": "other"}, []),
+        ({}, {"to": "other"}, ["other"]),
         ({"tenant": "another"}, ..., []),
         ({"events": json.dumps(["job.completed"])}, ..., []),
         ({"events": json.dumps(["job.cancelled"])}, ..., ["mine"]),
@@ -135,6 +135,15 @@ def test_an_address_that_jobs_bring_is_one_receiver(engine: Engine) -> None:
     assert [row.url for row in found] == ["https://example.com/one", "https://example.com/two"]
     assert all(row.name.startswith("url-") and row.keys_sealed is None for row in found)
     assert len(told(engine)) == 3
+
+
+def test_what_names_a_receiver_nobody_has_registered_is_held_for_it(engine: Engine) -> None:
+    ended(engine, webhook={"to": "later"})
+    ended(engine, webhook={"to": "later"})
+
+    row = one(engine, "SELECT status, disabled_reason, url FROM afterword_receivers")
+    assert tuple(row) == ("disabled", "not_registered", "")
+    assert [row.status for row in rows(engine, DELIVERIES)] == ["held", "held"]
 
 
 def test_a_delivery_is_claimed_once_with_an_attempt_row_before_the_wire(engine: Engine) -> None:

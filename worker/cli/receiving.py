@@ -17,7 +17,7 @@ from worker.core.waiting import Standing
 from worker.settings import Settings, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine, Row
 
@@ -127,3 +127,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, bytes | memoryview):
         return bytes(value).decode("utf-8", "replace")
     return value
+
+
+def batches(place: Receiving, step: "Callable[[Connection], int]") -> int:
+    """Take a step, a transaction each, until one does nothing; return the sum of what they did."""
+    total = 0
+    while True:
+        with place.engine.begin() as connection:
+            done = step(connection)
+        total += done
+        if not done:
+            return total

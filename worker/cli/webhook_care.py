@@ -1,7 +1,6 @@
 """Commands that operate receivers: test, rotate, disable, enable, remove."""
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.cli import table
-from worker.cli.receiving import Receiving, known, receiving, span, when
+from worker.cli.receiving import Receiving, batches, known, receiving, span, when
 from worker.cli.receiving import tenant as of_tenant
 from worker.cli.webhooks import print_secrets, webhooks
 from worker.cli.work import NOT_YET, script
@@ -17,8 +16,6 @@ from worker.core.lifecycle import DeliveryStatus
 from worker.core.signing import Kind, rotated
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from worker.core.signing import SigningKey
     from worker.store.receivers import Receiver
     from worker.vault import Vault
@@ -149,8 +146,8 @@ def enable(name: str, tenant: str, resume: str) -> None:
             receivers.enable(connection, found.id)
         # In transactions of their own: there may be a million, and workers write meanwhile.
         held = [DeliveryStatus.held]
-        dropped = _batches(place, lambda one: requeue.drop(one, found.id, statuses=held, before=since)) if since else 0
-        resumed = _batches(place, lambda one: requeue.resume(one, found.id, since=since))
+        dropped = batches(place, lambda one: requeue.drop(one, found.id, statuses=held, before=since)) if since else 0
+        resumed = batches(place, lambda one: requeue.resume(one, found.id, since=since))
         _advance(place, found.id)
     click.echo(f"{name} is enabled; queued again: {resumed}, cancelled: {dropped}")
 
@@ -160,16 +157,6 @@ def _since(resume: str, *, now: datetime) -> datetime | None:
     if resume == "all":
         return None
     return now if resume == "none" else when("--resume", resume, now=now)
-
-
-def _batches(place: Receiving, step: "Callable[[Connection], int]") -> int:
-    total = 0
-    while True:
-        with place.engine.begin() as connection:
-            done = step(connection)
-        total += done
-        if not done:
-            return total
 
 
 def _advance(place: Receiving, receiver_id: str) -> None:
@@ -196,5 +183,5 @@ def remove(name: str, tenant: str, yes: bool) -> None:
             click.confirm(f"Remove {name} and cancel what waits for it?", abort=True, err=True)
         with place.engine.begin() as connection:
             receivers.remove(connection, found.id)
-        dropped = _batches(place, lambda one: requeue.drop(one, found.id))
+        dropped = batches(place, lambda one: requeue.drop(one, found.id))
     click.echo(f"{name} is removed; deliveries cancelled: {dropped}")

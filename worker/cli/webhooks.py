@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.cli import main, table
-from worker.cli.receiving import Receiving, known, plain, receiving, standing
+from worker.cli.receiving import Receiving, batches, known, plain, receiving, standing
 from worker.cli.receiving import tenant as of_tenant
 from worker.cli.registering import check_url, given_values, header_lines, merged, registration, resealed, values
 from worker.cli.work import script
@@ -34,14 +34,16 @@ def webhooks() -> None:
 def add(name: str, url: str, headers: Sequence[str], as_json: bool, **given: Any) -> None:
     """Register a receiver, and print its signing secret, which is never shown again."""
     from worker import keyring
-    from worker.store import receivers
+    from worker.store import receivers, requeue
 
     chosen = registration(name, given_values(given))
     with receiving() as place:
         check_url(place, url)
-        new = str(uuid.uuid4())
         vault = place.vault()
         with place.engine.begin() as connection:
+            # Jobs may have named it before: then its events wait, and its row stands.
+            awaited = receivers.awaited(connection, chosen.tenant, chosen.name)
+            new = awaited or str(uuid.uuid4())
             keys, shown = keyring.new_keys(receivers.present(connection))
             sealed = receivers.Sealed(
                 *keyring.seal_url(vault, new, url),
@@ -49,8 +51,13 @@ def add(name: str, url: str, headers: Sequence[str], as_json: bool, **given: Any
                 keyring.seal_keys(vault, new, keys),
                 keyring.public_text(keys),
             )
-            if not receivers.add(connection, new, chosen, sealed):
+            if awaited:
+                receivers.change(connection, new, chosen, sealed)
+                receivers.enable(connection, new)
+            elif not receivers.add(connection, new, chosen, sealed):
                 raise click.ClickException(f"{chosen.tenant} has a receiver {name!r} already; change or remove it")
+        if awaited:
+            batches(place, lambda one: requeue.resume(one, new))
     told = {"id": new, "tenant": chosen.tenant, "name": name, "url": sealed.url}
     print_secrets(told, secret=shown[0], public_key=sealed.public_key, as_json=as_json)
 

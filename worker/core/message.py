@@ -1,7 +1,7 @@
 """Reads a job's text, from the queue or the SQL inbox alike, into a job, a visible refusal or a dead letter."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -82,12 +82,14 @@ def read_job(
     endpoints: Mapping[str, Endpoint],
     max_request_bytes: int,
     ignored: tuple[str, ...] = (),
+    address_fault: Callable[[str], str | None] = lambda _: None,
 ) -> Job | Refusal | DeadLetter:
     """Read the text of a job message, version 1.
 
     `default_id` is the id of the message it came in (the job's own `id` wins), `ignored` what the envelope had in
-    excess. Never raises, whatever the text. Dead letters: `too_large, not_json, too_deep, not_an_object, no_id,
-    id_not_uuid`; everything else that is wrong is a Refusal with all its faults.
+    excess. `address_fault(url)` says what is wrong with an address for webhooks that the job brings. Never raises,
+    whatever the text. Dead letters: `too_large, not_json, too_deep, not_an_object, no_id, id_not_uuid`; everything else
+    that is wrong is a Refusal with all its faults.
     """
     if len(text) > _HOPELESS * max_request_bytes:
         size = f"The message has {len(text)} characters where a request may have {max_request_bytes} bytes"
@@ -106,7 +108,11 @@ def read_job(
     endpoint = endpoint or Endpoint(_endpoint_name(good), url="", validation="shape")
     request, more = read_request(text, found.get("request"), endpoint.validation, max_bytes=max_request_bytes)
     faults += more
-    if "webhook" in good:
+    if (fault := _address(good, address_fault)) is not None:
+        faults.append(fault)
+        # Nothing goes there, not even the news of the refusal.
+        good["webhook"] = "null"
+    elif "webhook" in good:
         good["webhook"] = text[found["webhook"].start : found["webhook"].end]
     elif "tenant" not in good and "tenant" in found and found["tenant"].value is not None:
         # The owner could not be read, so nobody's receivers may hear of it.
@@ -157,6 +163,14 @@ def _whole_job(good: Mapping[str, Any], endpoints: Mapping[str, Endpoint]) -> It
         yield Fault(
             "not_before", f"is {good['not_before']}, not before the deadline {good['deadline']}; move one of them"
         )
+
+
+def _address(good: Mapping[str, Any], address_fault: Callable[[str], str | None]) -> Fault | None:
+    """Find what is wrong with the address of a job's own that its webhook shall go to."""
+    match good.get("webhook"):
+        case {"url": str(url)} if (told := address_fault(url)) is not None:
+            return Fault("webhook.url", told)
+    return None
 
 
 def _job(

@@ -1,12 +1,13 @@
 """TELL: who hears of the jobs that have just ended. Events and deliveries, written in the transaction of the end.
 
 A job whose `webhook` is absent goes to its tenant's default receivers, `{"to": name}` to one, `{"url": …}` to a
-receiver made for the address, null to nobody. Bodies are frozen here; dispatch and `deliver` do the rest.
+receiver made for the address, null to nobody. What names a receiver that nobody has registered is held for whoever
+will register it. Bodies are frozen here; dispatch and `deliver` do the rest.
 """
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ from worker.store.webhook_tables import deliveries, events, receivers
 # How long a delivery is tried, whatever its schedule says.
 DEADLINE_S = 7 * 86400.0
 NOBODY = "null"
+# Why a receiver is disabled that jobs have named and nobody has registered.
+NOT_REGISTERED = "not_registered"
 
 _default = exists().where(receivers.c.tenant == jobs.c.tenant, receivers.c.is_default, receivers.c.status != "removed")
 # Nearly always empty where nobody has a receiver, so that telling costs a finished batch one short statement.
@@ -101,19 +104,25 @@ def url_receiver(url: str) -> str:
 
 
 def _audience(connection: Connection, rows: Sequence[Any]) -> dict[str, list[Listener]]:
-    """Return the receivers of each job by its id."""
+    """Return the receivers of each job by its id; those that are named or brought and not there yet are made."""
     targets: dict[str, Mapping[str, str]] = {
         row.id: {} if row.webhook is None else json.loads(row.webhook) for row in rows
     }
-    addresses = {(row.tenant, targets[row.id]["url"]) for row in rows if "url" in targets[row.id]}
-    if addresses:
-        _make_for_addresses(connection, sorted(addresses))
-    names = {_name(target) for target in targets.values()} - {None}
-    values = {"tenants": sorted({row.tenant for row in rows}), "names": sorted(filter(None, names))}
+    wanted = {row.id: _name(targets[row.id]) for row in rows}
+    values = {"tenants": sorted({row.tenant for row in rows}), "names": sorted(filter(None, wanted.values()))}
     known = [Listener._make(row) for row in connection.execute(_LISTENERS, values)]
+    there = {(one.tenant, one.name) for one in known}
+    missing = {
+        (row.tenant, name): targets[row.id].get("url")
+        for row in rows
+        if (name := wanted[row.id]) is not None and (row.tenant, name) not in there
+    }
+    if missing:
+        _make(connection, missing)
+        known = [Listener._make(row) for row in connection.execute(_LISTENERS, values)]
     found: dict[str, list[Listener]] = {}
     for row in rows:
-        name = _name(targets[row.id])
+        name = wanted[row.id]
         mine = [one for one in known if one.tenant == row.tenant]
         found[row.id] = [one for one in mine if (one.is_default if name is None else one.name == name)]
     return found
@@ -123,14 +132,14 @@ def _name(target: Mapping[str, str]) -> str | None:
     return url_receiver(target["url"]) if "url" in target else target.get("to")
 
 
-def _make_for_addresses(connection: Connection, addresses: Iterable[tuple[str, str]]) -> None:
-    """Make the receivers of addresses that no job carried before; their keys are made by the first delivery."""
+def _make(connection: Connection, missing: Mapping[tuple[str, str], str | None]) -> None:
+    """Make receivers by tenant and name: of an address, whose keys its first delivery makes, or of a name alone."""
     rows = [
         {
             "id": str(uuid.uuid4()),
             "tenant": tenant,
-            "name": url_receiver(url),
-            "url": url,
+            "name": name,
+            "url": url or "",
             "is_default": False,
             "events": json.dumps([EVERY_JOB]),
             "payload": Payload.auto,
@@ -139,9 +148,10 @@ def _make_for_addresses(connection: Connection, addresses: Iterable[tuple[str, s
             "in_flight": IN_FLIGHT,
             "ordering": "none",
             "on_exhausted": "skip",
-            "status": "enabled",
+            "status": "enabled" if url else "disabled",
+            "disabled_reason": None if url else NOT_REGISTERED,
         }
-        for tenant, url in addresses
+        for (tenant, name), url in sorted(missing.items())
     ]
     statement = upsert(connection.dialect.name, receivers).on_conflict_do_nothing().values(created_at=now())
     connection.execute(statement, rows)

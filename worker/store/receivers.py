@@ -16,6 +16,7 @@ from worker.core.webhook import Profile
 from worker.store import order
 from worker.store.clock import now, seconds_until
 from worker.store.deliveries import UNIX_S
+from worker.store.events import NOT_REGISTERED
 from worker.store.health import health_of
 from worker.store.upsert import upsert
 from worker.store.webhook_tables import deliveries, receivers
@@ -83,6 +84,17 @@ def find(connection: Connection, tenant: str, name: str, *, lock: bool = False) 
     """Return the receiver of a name. `lock`: nobody else begins, ends or changes anything of it before our commit."""
     statement = _ROWS.where(_STANDING, receivers.c.tenant == tenant, receivers.c.name == name)
     return next(iter(_read(connection, statement.with_for_update() if lock else statement)), None)
+
+
+def awaited(connection: Connection, tenant: str, name: str) -> str | None:
+    """Return the id of a receiver that jobs have named and nobody has registered yet; lock it until our commit."""
+    wanted = select(receivers.c.id).where(
+        receivers.c.tenant == tenant,
+        receivers.c.name == name,
+        receivers.c.status == "disabled",
+        receivers.c.disabled_reason == NOT_REGISTERED,
+    )
+    return connection.execute(wanted.with_for_update()).scalar()
 
 
 def by_id(connection: Connection, receiver_id: str) -> Receiver | None:
