@@ -31,6 +31,6 @@ def main() -> None:
     """Run chat completions in the background: jobs in by queue or SQL, answers and every token out in SQL."""
 
 
-from worker.cli import check, play, work  # noqa: E402  they add their commands to main
+from worker.cli import check, play, proof, work  # noqa: E402  they add their commands to main
 
-__all__ = ["check", "main", "play", "work"]
+__all__ = ["check", "main", "play", "proof", "work"]
