@@ -37,6 +37,8 @@ class Endpoint:
     idempotency: Literal["ignored", "honoured"] = "ignored"
     ledger: Ledger = field(default_factory=Ledger)
     saved: dict[str, Plan] = field(default_factory=dict)
+    # A script that wins over every request's own, for as long as it stands: an endpoint's bad hour.
+    weather: dict[str, Any] = field(default_factory=dict)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -89,7 +91,8 @@ class Endpoint:
         if fault is not None or asked is None:
             return fault or refusal(400, "The body is not a JSON object.", code="bad_json"), Script()
         try:
-            script = choose(controls(asked, request.headers.get(HEADER)), turn=row.requests)
+            given = controls(asked, request.headers.get(HEADER))
+            script = choose(given, turn=row.requests, weather=self.weather)
             if isinstance(script.usage, str) and script.usage not in (*SHAPES, "none"):
                 raise BadScript(f"usage is {script.usage!r}; known shapes are none, {', '.join(SHAPES)}")
         except BadScript as error:
