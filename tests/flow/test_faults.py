@@ -142,6 +142,7 @@ def test_heartbeats_over_a_database_that_stood_still_are_no_evidence(postgresql_
     lease.start()
     until(lambda: lease.unbroken_s() > 0.5, what="some beats")
     with engine.connect() as stall:
+        stall.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         stall.execute(text("LOCK TABLE afterword_workers IN ACCESS EXCLUSIVE MODE"))
         until(lambda: lease.unbroken_s() == 0.0, what="the stall is noticed")
         stall.rollback()
