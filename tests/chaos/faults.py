@@ -14,6 +14,7 @@ from sqlalchemy import text
 from tests.chaos.parts import Parts
 from tests.chaos.schedule import Fault
 from tests.pool.workers import Child
+from worker.store.engine import open_engine
 
 WEATHER = {
     "endpoint slow": {"latency_s": 2.5},
@@ -22,7 +23,8 @@ WEATHER = {
     "endpoint resets after reading": {"no_answer": True, "reset": True},
     "endpoint cuts its answers": {"cut_at": 60, "reset": True},
 }
-TERM_S = 30.0
+TERM_S = 60.0
+READY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Faults:
         place = int(fault.chance * len(self._parts.fleet))
         part = f"worker {place}" if fault.kind.part == "worker" else fault.kind.part
         with self._held(part):
+            # A machine that has too little time for all of it does some of it.
             if self._stopping.is_set():
                 return
             began = time.time()
@@ -81,6 +84,15 @@ class Faults:
             except Exception as error:
                 self.failed.append(f"{fault.kind.name}: {type(error).__name__}: {error}")
             self.done.append(Done(fault.kind.name, began, time.time()))
+            if fault.kind.part in ("worker", "fleet"):
+                # What is killed again before it has come up is no worker that ran into anything.
+                self._await_fleet()
+
+    def _await_fleet(self) -> None:
+        give_up = time.monotonic() + READY_S
+        while time.monotonic() < give_up and not self._stopping.wait(0.1):
+            if all(" ready." in child.text() or child.ended() for child in self._parts.fleet):
+                return
 
     def _held(self, part: str) -> "threading.Lock | _All":
         if part == "fleet":
@@ -171,18 +183,21 @@ class Faults:
         self._parts.database.start()
 
     def _kill_backends(self) -> None:
-        self._parts.rows(
+        end_all = (
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
+        self._parts.patiently(lambda: self._parts.rows(end_all))
 
     def _lock(self, fault: Fault) -> None:
         """Hold the workers' rows, as a person in a console may: no lease can be renewed, nobody can claim."""
-        with self._parts.engine.connect() as connection:
-            connection.execute(text("SET lock_timeout = '30s'"))
-            connection.execute(text("LOCK TABLE afterword_workers IN ACCESS EXCLUSIVE MODE"))
-            self._last(fault)
-            connection.rollback()
+        console = open_engine(self._parts.database.url, reading=True)
+        try:
+            with self._parts.patiently(console.connect) as connection:
+                connection.execute(text("LOCK TABLE afterword_workers IN ACCESS EXCLUSIVE MODE"))
+                self._last(fault)
+        finally:
+            console.dispose()
 
     def _refuse(self, fault: Fault) -> None:
         self._parts.fake.stop()

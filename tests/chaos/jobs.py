@@ -59,7 +59,7 @@ def _refused(chance: random.Random, words: str) -> Drawn:
 
 
 def _cancelled(chance: random.Random, words: str) -> Drawn:
-    job = {"request": body(words, stream=True, fake={"chunk_s": 0.2, "size": 200}), "max_attempts": MANY}
+    job = {"request": body(words, stream=True, fake={"chunk_s": 0.1, "size": 200, "chunks": 30}), "max_attempts": MANY}
     return job, COMPLETED | {"cancelled"}, chance.uniform(0.0, 1.5)
 
 

@@ -1,4 +1,4 @@
-"""A reader that follows the feed of finished jobs all the time, as a billing system would: `cursor > N`, no row twice."""
+"""A reader that follows the feed of finished jobs all the time, as a billing system would: `cursor > N`."""
 
 import threading
 from typing import Any

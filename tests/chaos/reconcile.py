@@ -84,10 +84,11 @@ def _producers(book: Book, rows: dict[str, Any], found: Outcome) -> None:
     ours: set[str] = set()
     for one in book.all():
         row = rows.get(one.id)
+        if row is not None:
+            ours.add(str(row.job_id))
         if row is None or row.status not in FINAL:
             found.lost.append(f"{one.id} by {one.door}, {one.sends} times: {row and row.status}")
             continue
-        ours.add(str(row.job_id))
         if row.status not in one.expects:
             found.wrong.append(f"{one.id} by {one.door} is {row.status} ({row.error_code}), not {sorted(one.expects)}")
         twin = rows.get(one.twin_of or one.id)

@@ -10,7 +10,7 @@ LEASE_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A way to break a part: how long it lasts (seconds, least and most), and how often it is drawn beside the others."""
+    """A way to break a part: how many seconds it lasts, least and most, and how often it is drawn beside others."""
 
     name: str
     part: str
