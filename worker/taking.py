@@ -81,7 +81,9 @@ class Taking:
             taken = self._moved(worker_id)
             if taken.entries:
                 return taken
-            if self._redis.blmove(self._doorbell, own_list(worker_id), DOORBELL_S, "RIGHT", "LEFT") is None:
+            # The oldest entry is moved to where it stands: a doorbell. Redis would move it into our list also while we
+            # are frozen, and after a flush nobody knows whose list that is.
+            if self._redis.blmove(self._doorbell, self._doorbell, DOORBELL_S, "RIGHT", "RIGHT") is None:
                 self._watch_another()
             return self._moved(worker_id)
         except ResponseError as error:
