@@ -10,8 +10,8 @@ from typing import Any
 class Submission:
     """One job of a producer's, known by its id; `twin_of` is the id of the job it must turn out to be.
 
-    `door` is the one it first went by. `confirmed`: some door took it for good, as far as a producer can know.
-    `sent_at` is time.time() before it was last sent by a door that Redis may lose it behind.
+    `door` is the one it first went by. `committed`: a SQL door took it, for good. `queued_at`: time.time() before a
+    queue door last confirmed it, behind which Redis may lose it.
     """
 
     id: str
@@ -20,10 +20,10 @@ class Submission:
     expects: frozenset[str]
     twin_of: str | None = None
     cancel_after_s: float | None = None
-    confirmed: bool = False
+    committed: bool = False
+    queued_at: float | None = None
     seen: bool = False
     sends: int = 0
-    sent_at: float = 0.0
 
 
 @dataclass(slots=True)

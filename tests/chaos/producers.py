@@ -107,15 +107,14 @@ class Producers:
 
     def _send(self, door: str, wanted: list[Submission]) -> None:
         """Send by a door; whatever it says, the book knows."""
-        for one in wanted:
-            one.sends += 1
-            if door in QUEUE_DOORS:
-                one.sent_at = time.time()
         try:
             for group in [wanted] if door == "enqueue_many" else [[one] for one in wanted]:
+                began = time.time()
                 self._door(door)(group)
                 for one in group:
-                    one.confirmed = True
+                    one.sends += 1
+                    one.committed = one.committed or door not in QUEUE_DOORS
+                    one.queued_at = began if door in QUEUE_DOORS else one.queued_at
         except Exception as error:
             self._book.note(door, error)
 
@@ -163,7 +162,7 @@ class Producers:
         """Note what is accepted; send again what was not confirmed, or what Redis lost."""
         self._note_seen()
         for one in self._book.open():
-            if not one.confirmed or (one.door in QUEUE_DOORS and self._may_be_lost(one.sent_at)):
+            if not one.committed and (one.queued_at is None or self._may_be_lost(one.queued_at)):
                 self._send(one.door, [one])
         for junk in self._book.open_junk():
             if not junk.confirmed or self._may_be_lost(junk.sent_at):
