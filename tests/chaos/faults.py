@@ -24,7 +24,7 @@ WEATHER = {
     "endpoint cuts its answers": {"cut_at": 60, "reset": True},
 }
 TERM_S = 60.0
-READY_S = 60.0
+READY_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)

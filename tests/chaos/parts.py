@@ -22,10 +22,13 @@ from tests.pool.workers import Child, until
 from worker.dev.fake.ledger import Ledger
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.dev.redis import RedisServer
+from worker.loop import BLOCKED_EXIT_CODE
 from worker.store import migrate
 from worker.store.engine import open_engine
 
 KEY = "sk-chaos"
+# A worker takes two seconds of a core to start; of a busy one, many.
+START_S = 240.0
 ATTEMPT_HEADER = "x-oneapi-request-id"
 
 
@@ -87,6 +90,8 @@ class Parts:
     # Seconds of time.time() at which Redis lost what it held, from and until.
     losses: list[tuple[float, float]] = field(default_factory=list)
     died: list[str] = field(default_factory=list)
+    # Ended by their watchdog: a loop that got no time for half a lease, which here is a machine with too little of it.
+    starved: int = 0
     _started: int = 0
 
     def start(self) -> "Parts":
@@ -99,7 +104,8 @@ class Parts:
         self.ledger = Counted()
         self.fake.endpoint.ledger = self.ledger
         self.fleet = [self.start_worker() for _ in range(self.workers)]
-        until(lambda: self.rows("SELECT count(*) AS n FROM afterword_workers")[0].n >= self.workers, what="the leases")
+        leases = "SELECT count(*) AS n FROM afterword_workers"
+        until(lambda: self.rows(leases)[0].n >= self.workers, what="the leases", seconds=START_S)
         return self
 
     def start_worker(self) -> Child:
@@ -122,9 +128,13 @@ class Parts:
     def note_deaths(self) -> None:
         """Start again, and remember, what ended without being told to."""
         for place, child in enumerate(self.fleet):
-            if child.ended():
+            if not child.ended():
+                continue
+            if child.process.returncode == BLOCKED_EXIT_CODE:
+                self.starved += 1
+            else:
                 self.died.append(f"{child.log.name}: exit {child.process.returncode}: {child.text()[-2000:]}")
-                self.fleet[place] = self.start_worker()
+            self.fleet[place] = self.start_worker()
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
         with self.engine.connect() as connection:

@@ -38,6 +38,7 @@ class Outcome:
     explained: int = 0
     unseen_attempts: int = 0
     answered_twice: int = 0
+    starved: int = 0
     dead_letters: Counter[str] = field(default_factory=Counter)
     log_lines: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -72,6 +73,7 @@ def reconcile(parts: Parts, book: Book, reader: Reader) -> Outcome:
             found.wrong.append(f"verify: {finding.name}: {finding.broken}: {finding.first[:3]}")
     finally:
         engine.dispose()
+    found.starved = parts.starved
     found.wrong += [f"ended by itself: {text}" for text in parts.died]
     for line in _log(parts):
         found.log_lines[f"{line.get('level')} {line.get('event')}"] += 1

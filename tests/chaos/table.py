@@ -1,5 +1,6 @@
 """What a run found, for people: the books, the faults by kind, and how long each took to get over."""
 
+import os
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ def told(
     yield f"| ids sent by producers | {o.sent} |"
     yield f"| jobs | {o.jobs}: {_counted(o.statuses)} |"
     yield f"| faults | {len(faults)} |"
+    yield f"| load of the machine at the end | {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores |"
     yield f"| **lost** | **{len(o.lost)}** |"
     yield f"| **doubled** | **{len(o.doubled)}** |"
     extra = o.requests - o.asked_jobs
@@ -33,6 +35,7 @@ def told(
     yield f"| attempts sent that the endpoint did not see | {o.unseen_attempts} |"
     yield f"| attempts by outcome | {_counted(o.outcomes)} |"
     yield f"| jobs answered twice (a worker lost its lease with the answer on its way) | {o.answered_twice} |"
+    yield f"| workers ended by their watchdog (no time for half a lease) | {o.starved} |"
     yield f"| dead letters | {_counted(o.dead_letters)} |"
     yield f"| errors that producers met | {_counted(errors)} |"
     yield f"| quiet until all was final | {settled_s:.1f} s |"
