@@ -81,11 +81,10 @@ class Taking:
             taken = self._moved(worker_id)
             if taken.entries:
                 return taken
-            entry = self._redis.blmove(self._doorbell, own_list(worker_id), DOORBELL_S, "RIGHT", "LEFT")
-            if entry is not None:
-                # Alone in our list, which was empty; what came behind it is the next batch.
-                return Taken(own_list(worker_id), [cast("bytes", entry)], [])
-            self._watch_another()
+            # The oldest entry is moved to where it stands: a doorbell. Redis would move it into our list also while we
+            # are frozen, and after a flush nobody knows whose list that is.
+            if self._redis.blmove(self._doorbell, self._doorbell, DOORBELL_S, "RIGHT", "RIGHT") is None:
+                self._watch_another()
             return self._moved(worker_id)
         except ResponseError as error:
             if "OOM" not in str(error):

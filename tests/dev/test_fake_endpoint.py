@@ -399,3 +399,12 @@ def test_a_connection_that_comes_as_it_stops_is_closed() -> None:
         with FakeEndpoint() as fake:
             socket.create_connection(("127.0.0.1", fake.port)).close()
         gc.collect()
+
+
+def test_weather_wins_over_a_requests_own_script_while_it_stands(ask: Asker, fake: FakeEndpoint) -> None:
+    scripted = body(fake={"attempts": [{"status": 429}, {}]})
+    fake.endpoint.weather = {"status": 503}
+    assert [ask(scripted, key="k").status_code for _ in range(2)] == [503, 503]
+
+    fake.endpoint.weather = {}
+    assert ask(scripted, key="k").status_code == 200

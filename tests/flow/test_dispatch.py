@@ -321,6 +321,7 @@ def test_a_stall_of_the_database_ends_no_lease(postgresql_url: str, redis_url: s
 
     # A lock that all statements on the table wait for: a stall that raises nothing.
     with engine.begin() as stalled:
+        stalled.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         stalled.execute(text("LOCK TABLE afterword_workers IN ACCESS EXCLUSIVE MODE"))
         until(lambda: lease.unbroken_s() == 0.0, what="the lease knows of the gap")
     seen = len(ticks)

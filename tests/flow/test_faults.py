@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -14,7 +15,7 @@ from sqlalchemy import Engine, text
 
 from afterword import Afterword
 from tests.flow.system import System, request
-from tests.pool.workers import Child, until
+from tests.pool.workers import ROOT, Child, until
 from tests.store.made import accept_all, entry, job, one, rows
 from worker import settings
 from worker.dev.redis import RedisServer
@@ -55,6 +56,31 @@ def test_what_a_dying_worker_took_is_known_before_it_is_moved(redis_url: str) ->
     assert redis.smembers(OWNERS) == {gone.encode()}
     assert Taking(redis, lambda: "another", batch=64).give_back(gone) == 64
     assert redis.llen("chat.intake") == 100
+
+
+def test_a_message_that_comes_after_a_flush_while_a_dying_worker_waits_for_one_is_not_lost(redis_url: str) -> None:
+    gone = str(uuid.uuid4())
+    waits = f"""
+from worker.nudge import connect
+from worker.taking import Taking
+Taking(connect({redis_url!r}), lambda: {gone!r}, batch=64).take()
+"""
+    redis = connect(redis_url)
+
+    def frozen() -> "subprocess.Popen[bytes]":
+        """Start a worker's reader, and stop it where it waits for a message."""
+        reader = subprocess.Popen([sys.executable, "-c", waits], cwd=ROOT)
+        until(lambda: b"cmd=blmove" in redis.execute_command("CLIENT", "LIST"), what="it waits")
+        reader.send_signal(signal.SIGSTOP)
+        return reader
+
+    reader = frozen()
+    redis.flushall()  # and with it goes who has a list
+    fill(redis_url, 1)
+    reader.kill()
+    reader.wait()
+
+    assert redis.llen("chat.intake") == 1 or gone.encode() in redis.smembers(OWNERS)
 
 
 def test_a_worker_whose_lease_changed_gives_its_old_list_back(redis_url: str) -> None:
@@ -142,6 +168,7 @@ def test_heartbeats_over_a_database_that_stood_still_are_no_evidence(postgresql_
     lease.start()
     until(lambda: lease.unbroken_s() > 0.5, what="some beats")
     with engine.connect() as stall:
+        stall.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         stall.execute(text("LOCK TABLE afterword_workers IN ACCESS EXCLUSIVE MODE"))
         until(lambda: lease.unbroken_s() == 0.0, what="the stall is noticed")
         stall.rollback()

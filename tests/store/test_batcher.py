@@ -144,6 +144,7 @@ def test_a_row_somebody_left_locked_holds_up_its_own_write_only(postgresql_url: 
     locked, free = started(engine, mine), started(engine, mine)
     batcher = Batcher(engine)
     with engine.connect() as console:
+        console.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         console.execute(text("SELECT 1 FROM afterword_jobs WHERE id = :id FOR UPDATE"), {"id": locked.job_id})
         batcher.start()
         waits = batcher.put(record, completed(locked))

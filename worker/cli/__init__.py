@@ -39,6 +39,7 @@ from worker.cli import (  # noqa: E402  they add their commands to main
     letters,
     orders,
     play,
+    proof,
     secrets,
     webhook_care,
     webhook_deliveries,
@@ -47,6 +48,6 @@ from worker.cli import (  # noqa: E402  they add their commands to main
 )
 
 __all__ = [
-    "check", "endpoints", "feed", "letters", "main", "orders", "play", "secrets", "webhook_care", "webhook_deliveries",
+    "check", "endpoints", "feed", "letters", "main", "orders", "play", "proof", "secrets", "webhook_care", "webhook_deliveries",
     "webhooks", "work",
 ]  # fmt: skip

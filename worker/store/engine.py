@@ -11,13 +11,16 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 
 SQLITE_MINIMUM = (3, 38, 0)
 # PostgreSQL's "not now": connection (08), resources (53), shutting down (57P), who we are (28), gone (3D000), read-only
-# after a failover (25006), a permission somebody is changing (42501).
-_POSTGRESQL_AWAY = ("08", "53", "57P", "28", "3D000", "25006", "42501")
+# after a failover (25006), a session it ended because we rested in a transaction (25P03), a permission somebody is
+# changing (42501).
+_POSTGRESQL_AWAY = ("08", "53", "57P", "28", "3D000", "25006", "25P03", "42501")
 # Serialisation failure, deadlock, lock timeout, statement timeout: another transaction was in the way.
 _POSTGRESQL_BUSY = ("40001", "40P01", "55P03", "57014")
 _SQLITE_AWAY = ("unable to open", "disk I/O error", "disk is full", "readonly database")
-# A row that a person left locked in a console must not hold up all the others.
-_LOCK_WAIT = "SET LOCAL lock_timeout = '2s'"
+# A row that a person left locked in a console must not hold up all the others; nor must a machine of ours that froze in
+# the middle of a transaction: the feed's counter is locked by every end of a job, and a dead connection is noticed by
+# PostgreSQL after two hours (tcp_keepalives_idle). No transaction of ours rests between two statements.
+_BOUNDS = "SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '5s'"
 
 
 class UnusableDatabase(RuntimeError):
@@ -94,7 +97,7 @@ def _open_postgresql(address: URL, *, reading: bool) -> Engine:
         @event.listens_for(engine, "begin")
         def _bound_locks(connection: Connection) -> None:
             if not connection.connection.dbapi_connection.autocommit:  # type: ignore[union-attr]
-                connection.exec_driver_sql(_LOCK_WAIT)
+                connection.exec_driver_sql(_BOUNDS)
 
     return engine
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, or_, select, tuple_, update
 
 from worker.core.failure import Code
 from worker.core.lifecycle import EXHAUST, TAKE_BACK, Outcome, Status
@@ -13,12 +13,17 @@ from worker.store.cancel import settle
 from worker.store.clock import from_now, now
 from worker.store.endings import ending
 from worker.store.tables import attempts, jobs, leaders, workers
+from worker.store.upsert import upsert
 
 
 def register(connection: Connection, worker_id: str, *, name: str, slots: int, lease_s: float) -> None:
-    """Enter a worker process, which has `slots` calls in flight at most; its lease begins now."""
+    """Enter a worker process, which has `slots` calls in flight at most; its lease begins now.
+
+    Once: a commit whose answer was lost with the connection is made again.
+    """
     row = {"id": worker_id, "name": name, "slots": slots}
-    connection.execute(insert(workers).values(**row, started_at=now(), lease_until=from_now(lease_s)))
+    entered = upsert(connection.dialect.name, workers).on_conflict_do_nothing()
+    connection.execute(entered.values(**row, started_at=now(), lease_until=from_now(lease_s)))
 
 
 def renew(connection: Connection, worker_id: str, *, slots: int, lease_s: float) -> bool:

@@ -94,16 +94,16 @@ def _parse(text: str | None) -> dict[str, Any]:
     return value
 
 
-def choose(given: Mapping[str, Any], *, turn: int) -> Script:
+def choose(given: Mapping[str, Any], *, turn: int, weather: Mapping[str, Any] | None = None) -> Script:
     """Return the script of the `turn`-th request (from 1) of a job; `attempts` holds one for each, the last repeats.
 
-    Raises BadScript.
+    `weather` is what the endpoint itself goes through just now; its fields win. Raises BadScript.
     """
     attempts = given.get("attempts", [{}])
     if not isinstance(attempts, list) or not attempts or not all(isinstance(one, dict) for one in attempts):
         raise BadScript(f"attempts is {attempts!r}; it must be a list of scripts, one for each request")
     merged = {name: value for name, value in given.items() if name != "attempts"}
-    return _make(merged | attempts[min(turn, len(attempts)) - 1])
+    return _make(merged | attempts[min(turn, len(attempts)) - 1] | dict(weather or {}))
 
 
 def _make(given: Mapping[str, Any]) -> Script:

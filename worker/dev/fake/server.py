@@ -38,6 +38,8 @@ class Endpoint:
     outage: Script | None = None  # what every request gets while it is set, whatever it asks for
     ledger: Ledger = field(default_factory=Ledger)
     saved: dict[str, Plan] = field(default_factory=dict)
+    # A script that wins over every request's own, for as long as it stands: an endpoint's bad hour.
+    weather: dict[str, Any] = field(default_factory=dict)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -92,7 +94,8 @@ class Endpoint:
         if self.outage is not None:
             return plan(asked, self.outage, job=job), self.outage
         try:
-            script = choose(controls(asked, request.headers.get(HEADER)), turn=row.requests)
+            given = controls(asked, request.headers.get(HEADER))
+            script = choose(given, turn=row.requests, weather=self.weather)
             if isinstance(script.usage, str) and script.usage not in (*SHAPES, "none"):
                 raise BadScript(f"usage is {script.usage!r}; known shapes are none, {', '.join(SHAPES)}")
         except BadScript as error:

@@ -1,0 +1,58 @@
+"""verify: what an operator is told of a sound database and of a broken one."""
+
+import json
+
+from sqlalchemy import Engine, delete
+
+from tests.cli.conftest import Command
+from tests.store.made import accept_all, entry, worker
+from tests.store.test_attempts import started
+from worker.store.tables import requests, workers
+
+
+def test_a_sound_database_is_called_sound(afterword: Command, database_url: str, engine: Engine) -> None:
+    accept_all(engine, entry(), entry())
+
+    result = afterword("verify", settings={"AFTERWORD_DATABASE_URL": database_url})
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("2 jobs; all ")
+
+
+def test_what_is_broken_is_named_with_the_jobs(afterword: Command, database_url: str, engine: Engine) -> None:
+    kept, lost = entry(), entry()
+    accept_all(engine, kept, lost)
+    with engine.begin() as connection:
+        connection.execute(delete(requests).where(requests.c.job_id == lost.job.id))
+
+    told = afterword("verify", settings={"AFTERWORD_DATABASE_URL": database_url})
+    script = afterword("verify", "--json")
+
+    assert (told.exit_code, script.exit_code) == (1, 1)
+    assert f"request_is_kept: 1. Every job has its request.\n  {lost.job.id}  status is queued\n" in told.stdout
+    report = json.loads(script.stdout)
+    assert (report["ok"], report["jobs"]) == (False, 2)
+    (found,) = [one for one in report["checks"] if one["broken"]]
+    assert (found["name"], found["first"]) == ("request_is_kept", [[lost.job.id, "status is queued"]])
+
+
+def test_a_job_whose_worker_is_gone_is_named_after_the_grace(
+    afterword: Command, database_url: str, engine: Engine
+) -> None:
+    claimed = started(engine, worker(engine))
+    with engine.begin() as connection:
+        connection.execute(delete(workers))
+
+    result = afterword("verify", "--grace", "0", settings={"AFTERWORD_DATABASE_URL": database_url})
+
+    assert result.exit_code == 1
+    assert f"holder_lives: 1. A job in progress is held by a worker whose lease stands.\n  {claimed.job_id}" in (
+        result.stdout
+    )
+
+
+def test_a_database_without_our_tables_is_a_sentence(afterword: Command, tmp_path: object) -> None:
+    result = afterword("verify", settings={"AFTERWORD_DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"})
+
+    assert result.exit_code == 1
+    assert result.stderr == "Error: no such table: afterword_jobs\n"

@@ -1,0 +1,51 @@
+"""A worker that stands still in the middle of a transaction (a frozen machine) keeps nobody waiting for long."""
+
+import uuid
+
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import DBAPIError
+
+from tests.pool.workers import until
+from tests.store.made import worker
+from worker.store import finish, leases
+from worker.store.engine import is_away, is_busy, open_engine
+from worker.store.tables import counters
+
+
+def numbered(engine: Engine) -> bool:
+    """Give a job its number in the feed, which needs the row that every end of a job locks."""
+    try:
+        with engine.begin() as connection:
+            finish.number(connection, [str(uuid.uuid4())])
+    except DBAPIError as error:
+        assert is_busy(error)
+        return False
+    return True
+
+
+def test_jobs_end_although_a_worker_froze_while_it_held_the_feeds_lock(postgresql_url: str) -> None:
+    frozen, living = open_engine(postgresql_url), open_engine(postgresql_url)
+    with frozen.connect() as connection:
+        finish.number(connection, [str(uuid.uuid4())])  # and is not heard of again
+
+        until(lambda: numbered(living), what="the other worker's job ends", seconds=30)
+
+        # When it wakes it learns that its transaction is gone, and does it again.
+        with pytest.raises(DBAPIError) as caught:
+            connection.execute(select(counters))
+    assert is_away(caught.value)
+    assert numbered(frozen)
+    frozen.dispose()
+    living.dispose()
+
+
+def test_entering_twice_is_entering_once(engine: Engine) -> None:
+    mine = worker(engine)
+
+    # The commit was made and its answer lost: a starting worker cannot tell, and enters again.
+    with engine.begin() as connection:
+        leases.register(connection, mine, name="test", slots=10, lease_s=30.0)
+
+    with engine.begin() as connection:
+        assert leases.living(connection) == {mine: 10}
