@@ -1,0 +1,140 @@
+"""What a worker process knows of its endpoints, on a real database and its own writer."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, insert
+
+from tests.flow.test_faults import conf, fill
+from tests.pool.workers import until
+from tests.store.made import accept_all, claim_one, entry, one, rows, worker
+from worker.core.endpoint import Endpoint
+from worker.core.failure import Code, failure
+from worker.core.health import Blame, Cause, State
+from worker.health import Health
+from worker.intake import Intake
+from worker.net.progress import Reply
+from worker.nudge import read_window
+from worker.store.batcher import Batcher
+from worker.store.claim import Claim
+from worker.store.clock import from_now
+from worker.store.tables import endpoints
+
+ENDPOINT = Endpoint("default", "http://127.0.0.1:9/v1/chat/completions")
+
+
+@pytest.fixture
+def batcher(engine: Engine) -> Iterator[Batcher]:
+    made = Batcher(engine, max_items=100)
+    made.start()
+    yield made
+    made.close(timeout_s=10.0)
+
+
+@pytest.fixture
+def health(engine: Engine, batcher: Batcher) -> Health:
+    return Health(engine, batcher, ["default"], wake=lambda delay_s: None)
+
+
+def claimed(engine: Engine) -> Claim:
+    (accepted,) = accept_all(engine, entry())
+    found = claim_one(engine, worker(engine), str(accepted.job_id))
+    assert found is not None
+    return found
+
+
+def reply(code: Code | None, *, elapsed_s: float = 0.01) -> Reply:
+    found = None if code is None else failure(code)
+    return Reply(found, None, True, None, None, None, None, elapsed_s, b"", "identity", {})
+
+
+def blame(health: Health, got: Claim, came: Reply) -> Blame:
+    return asyncio.run(health.blame(got, ENDPOINT, came))
+
+
+def state(engine: Engine) -> str:
+    return str(one(engine, "SELECT state FROM afterword_endpoints").state)
+
+
+def put(engine: Engine, state: State, *, since_s: float, cause: Cause | None = None) -> None:
+    with engine.begin() as connection:
+        row = {"name": "default", "state": state, "cause": cause, "since": from_now(-since_s)}
+        connection.execute(insert(endpoints).values(row))
+
+
+def test_two_jobs_in_trouble_are_known_to_all_workers(engine: Engine, batcher: Batcher, health: Health) -> None:
+    other = Health(engine, batcher, ["default"], wake=lambda delay_s: None)
+
+    blamed = [blame(health, claimed(engine), reply(Code.unauthorized)) for _ in range(2)]
+
+    assert blamed == [Blame.endpoint] * 2
+    assert other.is_open("default")
+    other.exchange()
+    assert not other.is_open("default")
+
+
+def test_an_answer_is_told_to_the_others_by_when_its_call_began(engine: Engine, batcher: Batcher) -> None:
+    one_of_us, other = (Health(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(2))
+    blame(one_of_us, claimed(engine), reply(None, elapsed_s=100.0))
+    one_of_us.exchange()
+
+    assert blame(other, claimed(engine), reply(Code.unauthorized, elapsed_s=50.0)) is Blame.endpoint
+    blame(one_of_us, claimed(engine), reply(None, elapsed_s=20.0))
+    one_of_us.exchange()
+    assert blame(other, claimed(engine), reply(Code.unauthorized, elapsed_s=40.0)) is Blame.job
+
+
+def test_a_probe_that_is_refused_for_its_own_fault_brings_the_endpoint_back(engine: Engine, health: Health) -> None:
+    got = claimed(engine)._replace(probe=True)
+    put(engine, State.paused, since_s=60.0, cause=Cause.trouble)
+
+    assert blame(health, got, reply(Code.bad_request)) is Blame.job
+    assert state(engine) == "slow"
+
+
+@pytest.mark.parametrize(("barred", "blamed"), [(False, Blame.endpoint), (True, Blame.job)])
+def test_a_sick_probe_is_held_unless_it_must_not_be_repeated(
+    engine: Engine, health: Health, barred: bool, blamed: Blame
+) -> None:
+    got, came = claimed(engine)._replace(probe=True), reply(Code.connection_lost)
+    put(engine, State.paused, since_s=60.0, cause=Cause.breaker)
+    assert came.failure is not None
+    came = replace(came, failure=replace(came.failure, retryable=not barred))
+
+    assert blame(health, got, came) is blamed
+    assert state(engine) == "paused"
+
+
+@pytest.mark.parametrize(("elapsed_s", "opened"), [(0.01, True), (30.0, False)], ids=["new calls", "calls from before"])
+def test_what_was_in_flight_through_a_rest_opens_no_breaker(
+    engine: Engine, health: Health, elapsed_s: float, opened: bool
+) -> None:
+    put(engine, State.slow, since_s=10.0)
+    health.exchange()
+    got = claimed(engine)
+
+    for number in range(20):
+        job = got._replace(job_id=f"00000000-0000-4000-8000-{number:012}")
+        assert blame(health, job, reply(Code.server_error, elapsed_s=elapsed_s)) is Blame.job
+
+    assert state(engine) == ("paused" if opened else "slow")
+
+
+@pytest.mark.parametrize(("is_open", "nudges"), [(True, 3), (False, 0)])
+def test_accepting_leaves_the_jobs_of_an_endpoint_that_rests_to_the_dispatcher(
+    engine: Engine, database_url: str, redis_url: str, is_open: bool, nudges: int
+) -> None:
+    fill(redis_url, 3)
+    redis = Redis.from_url(redis_url)
+    settings = conf(database_url, redis_url)
+    intake = Intake(engine, redis, settings, worker_id=lambda: "w", room=10, is_open=lambda endpoint: is_open)
+    intake.start()
+    try:
+        until(lambda: len(rows(engine, "SELECT 1 FROM jobs_v1")) == 3, what="three rows")
+    finally:
+        intake.stop()
+    assert len(read_window(redis, "chat.run")) == nudges
+    redis.close()
