@@ -1,0 +1,147 @@
+"""Poison, pushed straight into the lists of a real worker: each a dead letter with its reason, and all good jobs run.
+
+What stock Celery does with the same entries: exits, reconnects for ever, or drops them in silence.
+"""
+
+import json
+import uuid
+from collections import Counter
+from typing import Any
+
+from tests.channel.entries import BAD, encoded, envelope, without
+from tests.flow.system import System, request
+from tests.pool.workers import until
+from worker.nudge import Rejected, read
+
+JOB = {"request": request()}
+LIMIT = 64 * 1024
+
+
+def submitted(job: Any = JOB, **changes: Any) -> Any:
+    return envelope(**{"task": "chat.submit", "queue": "chat.intake", "body": [[job], {}, {}], **changes})
+
+
+# Of `chat.intake`: name, entry, reason.
+POISON: list[tuple[str, bytes, str]] = [
+    (name, encoded(entry), reason)
+    for name, entry, reason in [
+        ("empty", b"", "not_json"),
+        ("binary", b"\x80\x04\x95\xff\xfe", "not_json"),
+        ("not JSON", b"hello", "not_json"),
+        ("JSON, but a list", [1, 2], "not_an_object"),
+        ("null", b"null", "not_an_object"),
+        ("deep", b"[" * 30_000 + b"]" * 30_000, "too_deep"),
+        ("huge", b'{"body": "' + b"x" * (5 * LIMIT) + b'"}', "too_large"),
+        ("body is not base64", {**submitted(), "body": "%%%"}, "not_json"),
+        ("body is not JSON", {**submitted(), "body": "aGVsbG8="}, "not_json"),
+        ("body is no list of three", submitted(body={"a": 1}), "not_an_array"),
+        ("body is a list of one", submitted(body=[[JOB]]), "bad_arguments"),
+        ("body is null", {**submitted(), "body": None}, "no_body"),
+        ("body is an object", {**submitted(), "body": {}}, "no_body"),
+        ("no body", without(submitted(), "body"), "no_body"),
+        ("no headers", without(submitted(), "headers"), "not_an_object"),
+        ("no headers.id", without(submitted(), "headers", "id"), "no_id"),
+        ("id a number", submitted(id=5), "no_id"),
+        ("id an object", submitted(id={"a": 1}), "no_id"),
+        ("id no UUID", submitted(id="order-7"), "id_not_uuid"),
+        ("id in the job a number", submitted({**JOB, "id": 5}), "id_not_uuid"),
+        ("task a list", submitted(task=["chat.submit"]), "no_task"),
+        ("task a number", submitted(task=5), "no_task"),
+        ("task unknown", submitted(task="celery.backend_cleanup"), "unknown_task"),
+        ("task of another queue", submitted(task="chat.run"), "unknown_task"),
+        ("job a list", submitted([1]), "not_an_object"),
+        ("job a text", submitted("x"), "not_an_object"),
+        ("two jobs", submitted(body=[[JOB, JOB], {}, {}]), "bad_arguments"),
+        (
+            "pickle",
+            {**submitted(), "content-type": "application/x-python-serialize", "body": "gASVBQ=="},
+            "not_json",
+        ),
+        ("a nudge", f"{uuid.UUID(int=7)}.1".encode(), "not_json"),
+    ]
+]
+
+# Odd where nobody looks, and good all the same.
+ODD: list[tuple[str, Any]] = [
+    ("timelimit a number", submitted(timelimit=5)),
+    ("timelimit an object", submitted(timelimit={"a": []})),
+    ("stamped_headers a number", submitted(stamped_headers=5, stamps=[])),
+    ("bad eta", submitted(eta="yesterday")),
+    ("eta a list", submitted(eta=[1])),
+    ("expired", submitted(expires="2001-01-01T00:00:00+00:00")),
+    ("retries a text", submitted(retries="many")),
+    ("no delivery tag", without(submitted(), "properties", "delivery_tag")),
+    ("delivery tag an object", {**submitted(), "properties": {"delivery_tag": {}, "body_encoding": "base64"}}),
+    ("delivery info a list", {**submitted(), "properties": {"delivery_info": [], "body_encoding": "base64"}}),
+    ("no properties", without(submitted(), "properties")),
+    ("properties a text", {**submitted(), "properties": "x"}),
+    ("pickle, they say", {**submitted(), "content-type": "application/x-python-serialize"}),
+    ("compression they have not", {**submitted(), "content-encoding": "binary"}),
+]
+
+
+def letters(system: System) -> Counter[tuple[str, str]]:
+    return Counter((row.queue, row.reason) for row in system.rows("SELECT queue, reason FROM afterword_dead_letters"))
+
+
+def assert_untroubled(system: System) -> None:
+    for worker in system.workers:
+        assert not worker.ended()
+        said = worker.text()
+        assert "Traceback" not in said
+        assert "Connection to broker lost" not in said
+        assert said.count(" ready.") == 1
+
+
+def test_no_entry_of_the_intake_stops_a_worker_and_each_has_its_reason(system: System) -> None:
+    system.start(max_request_bytes=LIMIT, tick_s=0.2)
+    good = []
+    for _, entry, _ in POISON:
+        good.append(system.send())
+        system.redis.lpush("chat.intake", entry)
+    good += [entry["headers"]["id"] for _, entry in ODD]
+    system.redis.lpush("chat.intake", *(encoded(entry) for _, entry in ODD))
+    good.append(system.send())
+
+    rows = system.await_all(good)
+
+    assert {row.status for row in rows.values()} == {"completed"}
+    wanted = Counter(("chat.intake", reason) for _, _, reason in POISON)
+    until(lambda: letters(system).total() == wanted.total(), what="every dead letter")
+    assert letters(system) == wanted
+    stored = {bytes(row.entry) for row in system.rows("SELECT entry FROM afterword_dead_letters")}
+    assert stored == {entry for _, entry, _ in POISON}
+    assert_untroubled(system)
+
+
+def test_no_entry_among_the_nudges_stops_a_worker_and_each_becomes_a_dead_letter(system: System) -> None:
+    system.start(tick_s=0.2)
+    bad = [(entry, found.reason) for _, entry, _ in BAD if isinstance(found := read("chat.run", entry), Rejected)]
+    good = []
+    for entry, _ in bad:
+        good.append(system.send())
+        system.redis.lpush("chat.run", entry)
+    good.append(system.send())
+
+    rows = system.await_all(good)
+
+    assert {row.status for row in rows.values()} == {"completed"}
+    wanted = Counter(("chat.run", reason) for _, reason in bad)
+    until(lambda: letters(system).total() == wanted.total(), what="every dead letter")
+    assert letters(system) == wanted
+    assert_untroubled(system)
+
+
+def test_a_huge_job_is_a_failed_one_and_its_neighbours_run(system: System) -> None:
+    system.start(max_request_bytes=LIMIT)
+    huge = str(uuid.uuid4())
+    text = json.dumps(submitted({"request": request("x" * (LIMIT + 1))}, id=huge))
+    first = system.send()
+    system.redis.lpush("chat.intake", text)
+    last = system.send()
+
+    rows = system.await_all([first, huge, last])
+
+    assert [rows[job_id].status for job_id in (first, huge, last)] == ["completed", "failed", "completed"]
+    assert rows[huge].error_code == "invalid_request"
+    assert_untroubled(system)
