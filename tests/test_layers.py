@@ -15,7 +15,7 @@ ONLY = {
     **{name: {"app", "celery", "celeryconfig", "channel", "intake", "pool", "cli", "dev"} for name in CELERY},
     "httpx": {"net", "host", "cli", "dev"},
     "aiohttp": {"net", "dev"},
-    "sqlalchemy": {"store", "host", "lease", "dispatcher", "intake", "resealing", "cli"},
+    "sqlalchemy": {"store", "host", "lease", "dispatcher", "health", "intake", "probes", "resealing", "shares", "cli"},
     "alembic": {"store"},
     "cryptography": {"vault"},
 }

@@ -9,9 +9,9 @@ from typing import Any
 import structlog
 from celery import Celery, bootsteps, signals
 
+from worker import deliver, run, settings
 from worker import log as logging
-from worker import run, settings
-from worker.celeryconfig import configure
+from worker.celeryconfig import QUEUES, configure
 from worker.host import Host, NotReady
 from worker.nudge import job_of
 from worker.pool import async_task
@@ -26,7 +26,7 @@ except settings.BadSettings as error:
     raise SystemExit(f"afterword: bad settings\n{error}") from None
 
 app = Celery("afterword")
-configure(app, chosen, queues=(INTAKE_QUEUE, "chat.run"))
+configure(app, chosen, queues=QUEUES)
 
 _hosts: list[Host] = []  # the one of this process, from worker_init to worker_shutdown
 
@@ -35,6 +35,12 @@ _hosts: list[Host] = []  # the one of this process, from worker_init to worker_s
 async def run_job(job_id: str) -> None:
     """Make one attempt at a job."""
     await run.attempt(_hosts[0], job_id)
+
+
+@async_task(app, name="webhook.deliver")
+async def deliver_event(delivery_id: str) -> None:
+    """Make one attempt at a delivery."""
+    await deliver.attempt(_hosts[0], delivery_id)
 
 
 class Work(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types
@@ -83,5 +89,8 @@ def _close_host(**_: Any) -> None:
 @signals.task_revoked.connect
 def _cancel_revoked(request: Any = None, **_: Any) -> None:
     """A nudge that was revoked before it ran would be pushed, and dropped, for ever: revoking it cancels the job."""
-    if _hosts and request is not None and (job_id := job_of(request.id) or next(iter(request.args), None)):
+    # A revoked delivery is only nudged again: nobody means to cancel what a finished job has to say.
+    if not _hosts or request is None or request.name != run_job.name:
+        return
+    if job_id := job_of(request.id) or next(iter(request.args), None):
         _hosts[0].cancel_queued(job_id)

@@ -61,6 +61,13 @@ def reason() -> Reason | None:
     return None if call is None else call.reason
 
 
+def absorb_cancellation() -> None:
+    """End the cancellation here: what follows is the ordinary work of putting the job away."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
 def identity() -> object:
     """Return the key of Celery's context-local stacks: the call, in all of its asyncio tasks; else the greenlet."""
     call = _current.get()

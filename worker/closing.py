@@ -7,6 +7,7 @@ from typing import Any
 from worker.core.answer import columns, has_output
 from worker.core.clean import clean_json, clean_text
 from worker.core.failure import Code, Failure, failure
+from worker.core.health import Blame
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
 from worker.core.retry import Give_up, Hold, Retry, decide
 from worker.core.usage import Usage, normalise
@@ -40,15 +41,24 @@ def released(got: Claim, reply: Reply) -> End:
     return End(FAIL if barred or got.attempts_used >= got.max_attempts else RELEASE, Outcome.unknown)
 
 
-def follows(got: Claim, found: Failure, reply: Reply, *, jitter: float) -> End:
-    """Return what follows a failed attempt: another, a pause of the endpoint, or the end."""
+def follows(got: Claim, found: Failure, reply: Reply, *, blame: Blame, jitter: float) -> End:
+    """Return what follows a failed attempt: another, a wait for the endpoint, or the end."""
     left_s = got.left_s - reply.elapsed_s
-    step = decide(found, used=got.attempts_used, max_attempts=got.max_attempts, left_s=left_s, jitter=jitter)
+    step = decide(
+        found,
+        blame=blame,
+        sent=reply.sent,
+        held=got.attempt - got.attempts_used,
+        used=got.attempts_used,
+        max_attempts=got.max_attempts,
+        left_s=left_s,
+        jitter=jitter,
+    )
     match step:
         case Retry(delay_s):
             return End(RETRY, Outcome.failed, reply.sent, delay_s, "retry")
-        case Hold(pause_s):
-            return End(HOLD, Outcome.failed, False, pause_s, "endpoint_paused")
+        case Hold(delay_s, alone):
+            return End(HOLD, Outcome.failed, False, delay_s, "retry" if alone else "endpoint_paused")
         case Give_up():
             return End(FAIL, Outcome.failed) if left_s > 0 else End(EXPIRE, Outcome.expired)
 
@@ -84,7 +94,7 @@ def close_broken(got: Claim, reply: Reply | None, *, jitter: float) -> Closing:
     nothing = (None, None, None, None, 0.0, b"", "identity", dict[str, str]())
     bare = Reply(broken, None, sent, *nothing)
     whole = reply is not None and reply.failure is None
-    end = End(FAIL, Outcome.failed) if whole else follows(got, broken, bare, jitter=jitter)
+    end = End(FAIL, Outcome.failed) if whole else follows(got, broken, bare, blame=Blame.job, jitter=jitter)
     closing = close(got, bare, end, usage_requested=False)
     if reply is None or not reply.raw:
         return closing

@@ -8,29 +8,28 @@ it alone (ended leases, deadlines) comes first, and no step's failure keeps anot
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
 from redis import Redis, RedisError
 from sqlalchemy import Engine
 
+from worker.core.health import State
 from worker.core.pace import Pace
 from worker.lease import Lease
-from worker.nudge import nudge, push_nudges, read_window
-from worker.store import dispatch, leases
-from worker.store.dispatch import Due, Lane
+from worker.nudge import push_nudges, read_window
+from worker.probes import Probes
+from worker.shares import Shares
+from worker.store import dispatch, endpoints, leases
 from worker.store.engine import describe, is_away, is_busy
+from worker.webhooks import Webhooks
 
 LEADER = "dispatch"
 LEADER_LEASE_S = 5.0
 # Renewed during a long tick too, and not by a commit at each of many short ones.
 LEADER_BEAT_S = LEADER_LEASE_S / 3
 QUEUE = "chat.run"
-# On SQLite a transaction holds the one write lock: a few milliseconds at a time.
-LANES_A_TRANSACTION = 20
-# Shares that shallow lanes leave are handed to the deep ones this often; the next tick goes on.
-PASSES = 3
 TAKE_BACK_BATCH = 500
 
 # However many rows become due one after another, and however often somebody wakes us.
@@ -59,14 +58,18 @@ class Dispatcher:
         once_only: frozenset[str] = frozenset(),
         chores: tuple[Callable[[], None], ...] = (),
         own_chores: tuple[Callable[[], None], ...] = (),
+        webhooks: Webhooks | None = None,
     ) -> None:
         self._engine, self._redis, self._lease = engine, redis, lease
         self._tick_s, self._lease_s, self._once_only = tick_s, lease_s, once_only
         self._chores, self._own_chores = chores, own_chores
+        self._webhooks = webhooks
         self._own_chores_at = 0.0
         self._led_at = -math.inf
         self._after = dispatch.FIRST
         self._pace = Pace(window_s)
+        self._probes = Probes(engine, redis, QUEUE)
+        self._shares = Shares(engine, leads=self._leads)
         self._asked_at = math.inf
         self._changed = threading.Condition()
         self._stopping = False
@@ -128,12 +131,13 @@ class Dispatcher:
             self._own_chores_at = time.monotonic() + self._tick_s
             for chore in self._own_chores:
                 self._guarded(chore)
-        for step in (self._end_leases, self._expire, *self._chores):
+        for step in (self._end_leases, self._expire, *self._chores, self._probe):
             if not self._leads():
                 return self._tick_s
             self._guarded(step)
-        next_s = self._guarded(self._fill) if self._leads() else None
-        return self._tick_s if next_s is None else min(next_s, self._tick_s)
+        fills = (self._fill, self._webhooks.fill) if self._webhooks is not None else (self._fill,)
+        starts = [self._guarded(fill) for fill in fills if self._leads()]
+        return min([self._tick_s, *(next_s for next_s in starts if next_s is not None)])
 
     def _leads(self) -> bool:
         """Say whether this worker dispatches; asks the database when a good part of the lease has passed."""
@@ -181,10 +185,18 @@ class Dispatcher:
                 connection.rollback()
                 return 0
             connection.commit()
+        deliveries = self._webhooks.take_back() if self._webhooks is not None else 0
+        if deliveries:
+            log.warning("delivery.taken_back", deliveries=deliveries)
         queued, failed, cancelled = len(back.queued), len(back.failed), len(back.cancelled)
         if back.workers or queued or failed or cancelled:
             log.warning("lease.taken_back", workers=back.workers, queued=queued, failed=failed, cancelled=cancelled)
-        return queued + failed + cancelled
+        return max(queued + failed + cancelled, deliveries)
+
+    def _probe(self) -> None:
+        next_s = self._probes.send()
+        if next_s is not None:
+            self.wake(next_s)
 
     def _fill(self) -> float | None:
         """Top the window up; return the seconds until the next row becomes due, None when none waits."""
@@ -192,39 +204,19 @@ class Dispatcher:
         with self._engine.begin() as connection:
             # Before the due rows: what becomes due in between is among those.
             next_s = dispatch.next_start_s(connection)
-            lanes, self._after = dispatch.lanes(connection, after=self._after, limit=dispatch.RANGES_A_TICK)
+            seen = endpoints.look(connection).values()
+            paused = {one.name for one in seen if one.state is State.paused}
+            lanes, self._after = dispatch.lanes(
+                connection, after=self._after, limit=dispatch.RANGES_A_TICK, skipped=paused
+            )
             slots = sum(leases.living(connection).values())
         room = self._pace.room(standing, slots=slots, at=time.monotonic())
         free = room - len(standing)
         if free <= 0:
             return next_s
-        # Of `room` rows at most those that stand are known: the others are enough to fill it.
-        entries = [(row.priority, nudge(row.job_id, row.attempt)) for row in self._best(lanes, room)]
-        missing = [entry for entry in entries if entry[1] not in standing][:free]
+        slow = {one.name: one.since_s for one in seen if one.state is State.slow}
+        missing = self._shares.missing(lanes, slow, room, standing)[:free]
         if missing and self._leads():
             push_nudges(self._redis, QUEUE, missing, room=room)
             self._pace.filled({entry for _, entry in missing})
         return next_s
-
-    def _best(self, lanes: Sequence[Lane], wanted: int) -> list[Due]:
-        """Return about `wanted` due rows, best first: a like share of each lane, and what some leave to the others."""
-        rows: dict[Lane, list[Due]] = {}
-        deep, share = list(lanes), 0
-        for _ in range(PASSES):
-            left = wanted - sum(map(len, rows.values()))
-            if left <= 0 or not deep:
-                break
-            share += math.ceil(left / len(deep))
-            rows.update(self._read(deep, share))
-            deep = [lane for lane in deep if len(rows.get(lane, ())) == share]
-        return sorted((row for some in rows.values() for row in some), key=lambda row: (row.priority, -row.age_s))
-
-    def _read(self, lanes: Sequence[Lane], limit: int) -> Iterator[tuple[Lane, list[Due]]]:
-        for first in range(0, len(lanes), LANES_A_TRANSACTION):
-            if not self._leads():
-                return
-            with self._engine.begin() as connection:
-                some = [
-                    (lane, dispatch.due(connection, lane, limit=limit)) for lane in lanes[first:][:LANES_A_TRANSACTION]
-                ]
-            yield from some

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import call
 from worker.call import Call, Reason
 from worker.dispatcher import Dispatcher
+from worker.health import Health
 from worker.intake import Intake
 from worker.lease import Lease, Times
 from worker.net.client import open_client
@@ -29,6 +30,7 @@ from worker.store.batcher import Batcher
 from worker.store.cancel import cancel
 from worker.store.doors import Letter, bury
 from worker.store.engine import describe, is_away, open_engine
+from worker.webhooks import Webhooks
 
 WRITE_OUT_S = 10.0
 # How many nudges may stand in Redis, for each slot of this process, before accepting stops adding to them.
@@ -58,6 +60,7 @@ class Host:
         self.engine = open_engine(settings.database_url, schema=settings.database_schema)
         self.redis = connect(settings.redis_url)
         self.batcher = Batcher(self.engine, max_items=settings.writer_batch)
+        self.webhooks = Webhooks(self.engine, self.redis, settings)
         self.clients: dict[str, httpx.AsyncClient] = {}
         self.calls: dict[str, list[Call]] = {}
         self._pool: Pool | None = None
@@ -70,8 +73,18 @@ class Host:
             on_cancel=self.cancel,
             ticked_at=self._ticked_at,
         )
+        self.health = Health(
+            self.engine, self.batcher, settings.endpoints, wake=lambda in_s: self.dispatcher.wake(in_s)
+        )
         room = ROOM_A_SLOT * settings.concurrency
-        self.intake = Intake(self.engine, self.redis, settings, worker_id=lambda: self.worker_id, room=room)
+        self.intake = Intake(
+            self.engine,
+            self.redis,
+            settings,
+            worker_id=lambda: self.worker_id,
+            room=room,
+            is_open=self.health.is_open,
+        )
         # Where an ambiguous request is not to be repeated, a lost worker's is not either.
         self._once_only = frozenset(one.name for one in settings.endpoints.values() if not one.retry_ambiguous)
         self.dispatcher = Dispatcher(
@@ -82,8 +95,9 @@ class Host:
             lease_s=settings.lease_s,
             window_s=settings.window_s,
             once_only=self._once_only,
-            chores=(self.intake.drain_inbox, self.intake.return_lists, self._bury_rejected),
-            own_chores=(self._release_strays,),
+            chores=(self.intake.drain_inbox, self.intake.return_lists, self._bury_rejected, self.webhooks.end_expired),
+            own_chores=(self._release_strays, self.health.exchange),
+            webhooks=self.webhooks,
         )
         self._suspects: dict[str, int] = {}
 
@@ -107,6 +121,7 @@ class Host:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 5.0)
         self.batcher.start()
+        self.webhooks.start()
 
     def _check(self) -> None:
         current, newest = version.state(self.engine, schema=self.settings.database_schema)
@@ -141,7 +156,8 @@ class Host:
 
     def close(self) -> None:
         """Write out what waits, end the lease."""
-        if not self.batcher.close(timeout_s=WRITE_OUT_S):
+        written = self.batcher.close(timeout_s=WRITE_OUT_S)
+        if not self.webhooks.close(timeout_s=WRITE_OUT_S) or not written:
             log.error("worker.unwritten", reason="the database is away; its calls are taken back when it returns")
         self.lease.stop()
         self.redis.close()
@@ -191,6 +207,7 @@ class Host:
         self._suspects = idle
         if strays:
             log.warning("job.forgotten", jobs=len(strays))
+        self.webhooks.release_strays(self.worker_id, self.calls)
 
     def _bury_rejected(self) -> None:
         """Keep what stood in the lists of nudges and nobody could use, as dead letters."""
@@ -213,8 +230,10 @@ class Host:
     async def _open_clients(self) -> None:
         for name, endpoint in self.settings.endpoints.items():
             self.clients[name] = open_client(endpoint, kind=self.settings.http_transport)
+        await self.webhooks.open_client()
 
     async def _close_clients(self) -> None:
+        await self.webhooks.close_client()
         for client in self.clients.values():
             await client.aclose()
 

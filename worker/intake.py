@@ -6,6 +6,7 @@ No entry can stop it: what cannot be accepted in a batch is tried alone, and alo
 """
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -45,12 +46,24 @@ def _uuid(text: str | None) -> str | None:
 
 
 class Intake:
-    """The reader of one worker process. `room` is how many nudges may stand in Redis before it stops adding to them."""
+    """The reader of one worker process.
+
+    `room` is how many nudges may stand in Redis before it stops adding to them; `is_open` says whether the jobs of an
+    endpoint may start at once.
+    """
 
     def __init__(
-        self, engine: Engine, redis: Redis, settings: Settings, *, worker_id: Callable[[], str], room: int
+        self,
+        engine: Engine,
+        redis: Redis,
+        settings: Settings,
+        *,
+        worker_id: Callable[[], str],
+        room: int,
+        is_open: Callable[[str], bool] = lambda endpoint: True,
     ) -> None:
         self._engine, self._redis, self._settings, self.room = engine, redis, settings, room
+        self._is_open = is_open
         self._taking = Taking(redis, worker_id, batch=settings.intake_batch)
         self._worker_id = worker_id
         self._stopping = threading.Event()
@@ -120,8 +133,9 @@ class Intake:
         except Exception as error:
             _unless_refused(error)
             accepted = [one for entry in entries for one in self._accept_alone(entry)]
-        self._taking.done(taken)
+        # First what others wait for: should the list outlive this process, its entries are duplicates.
         self._announce(entries, accepted)
+        self._taking.done(taken)
 
     def _accept_alone(self, entry: Entry) -> list[Accepted]:
         try:
@@ -178,25 +192,30 @@ class Intake:
         return Entry(queue, raw, read, alias=_uuid(given_id))
 
     def _announce(self, entries: list[Entry], accepted: list[Accepted]) -> None:
-        due = [
-            (one.priority, nudge(one.job_id, 1))
-            for one in accepted
-            if one.job_id and one.due and one.outcome == "queued"
-        ]
+        # Jobs of an endpoint that rests, or has just come back, start by the dispatcher's measure.
+        jobs = (entry.job for entry in entries if not isinstance(entry.read, DeadLetter))
+        waiting = {job.id for job in jobs if not self._is_open(job.endpoint)}
+        self._nudge([one for one in accepted if one.due and one.outcome == "queued" and one.job_id not in waiting])
+        if logging.getLogger().isEnabledFor(logging.DEBUG):  # a line that nobody reads costs as much as the decoding
+            for one in accepted:
+                log.debug("job.accepted", job_id=one.job_id, outcome=one.outcome)
         for one in accepted:
             if one.outcome == "dead":
                 log.warning("message.buried", job_id=one.job_id)
-            else:
-                log.debug("job.accepted", job_id=one.job_id, outcome=one.outcome)
         for entry in entries:
             if not isinstance(entry.read, DeadLetter) and entry.job.ignored:
                 log.info("job.options_ignored", job_id=entry.job.id, ignored=list(entry.job.ignored))
-        if due:
-            try:
-                push_nudges(self._redis, RUN_QUEUE, due, room=self.room)
-            except RedisError as error:
-                # The rows are there: the dispatcher finds them.
-                log.warning("nudge.postponed", error=type(error).__name__, jobs=len(due))
+
+    def _nudge(self, due: list[Accepted]) -> None:
+        """Let the first of these start at once, as far as there is room."""
+        nudges = [(one.priority, nudge(one.job_id, 1)) for one in due[: self.room] if one.job_id]
+        if not nudges:
+            return
+        try:
+            push_nudges(self._redis, RUN_QUEUE, nudges, room=self.room)
+        except RedisError as error:
+            # The rows are there: the dispatcher finds them.
+            log.warning("nudge.postponed", error=type(error).__name__, jobs=len(nudges))
 
     def _watch(self) -> None:
         """Notice rows that other processes put into a SQLite inbox: its version changes with each of their commits."""

@@ -131,6 +131,11 @@ def push_nudges(redis: "Redis", queue: str, nudges: Iterable[tuple[int, bytes]],
     return int(redis.register_script(_PUSH)(keys=priority_lists(queue), args=[room, *pairs])) if pairs else 0
 
 
+def push_first(redis: "Redis", queue: str, entry: bytes) -> None:
+    """Push one entry where it is popped next, whatever else stands there. Raises RedisError."""
+    redis.rpush(priority_list(queue, PRIORITIES[0]), entry)
+
+
 def read_window(redis: "Redis", queue: str) -> set[bytes]:
     """Return all entries that stand in the queue's lists, foreign ones too. Raises RedisError."""
     pipeline = redis.pipeline(transaction=False)

@@ -7,11 +7,12 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from worker import call
-from worker.call import Reason
+from worker.call import Reason, absorb_cancellation
 from worker.closing import CANCELLED, COMPLETED, LOST, End, close, close_broken, follows, released
 from worker.core.chat import wire_body
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
+from worker.core.health import Blame
 from worker.core.lifecycle import HOLD, Outcome
 from worker.host import Host
 from worker.net import endpoint as wire
@@ -20,7 +21,7 @@ from worker.net.progress import Progress, Reply
 from worker.store.batcher import undisturbed
 from worker.store.claim import Claim, Wish, claim
 from worker.store.engine import describe
-from worker.store.record import Closing, record
+from worker.store.record import Closing, Recorded, record
 
 # Longer answers are made into columns in a thread: the loop does the network and nothing else.
 LARGE_BYTES = 256 * 1024
@@ -50,13 +51,14 @@ async def attempt(host: Host, job_id: str) -> None:
             log.debug("claim.lost", job_id=job_id)
             return
         with bound_contextvars(job_id=got.job_id, attempt=got.attempt):
-            closing, moved = await _bought(host, got)
-            _report(got, closing, moved=moved)
-    if moved and closing.move is not None and not closing.move.final:
+            closing, recorded = await _bought(host, got)
+            _report(got, closing, moved=recorded.moved)
+    host.webhooks.announce(recorded.deliveries)
+    if recorded.moved and closing.move is not None and not closing.move.final:
         host.dispatcher.wake(closing.delay_s)
 
 
-async def _bought(host: Host, got: Claim) -> tuple[Closing, bool]:
+async def _bought(host: Host, got: Claim) -> tuple[Closing, Recorded]:
     """Make the request and record what came of it, whatever breaks; say whether the job moved."""
     reply = None
     try:
@@ -100,6 +102,14 @@ async def _put_into_columns(got: Claim, reply: Reply, end: End, *, usage_request
 
 async def _call(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest) -> tuple[Reply, End]:
     """Call, and say what the job does next; a call that is cut short keeps what had come."""
+    reply, end = await _reply(host, got, endpoint, request)
+    if end is not None:
+        return reply, end
+    return reply, follows_of(got, reply, await host.health.blame(got, endpoint, reply))
+
+
+async def _reply(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest) -> tuple[Reply, End | None]:
+    """Make the call; the end of it where it was cut short and the cut says what follows."""
     progress = Progress()
     try:
         reply = await wire.call(host.clients[got.endpoint], endpoint, request, progress)
@@ -107,17 +117,17 @@ async def _call(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest
         reason = call.reason()
         if reason is None:
             raise
-        _absorb_cancellation()
+        absorb_cancellation()
         reply, end = _interrupted(got, progress, reason)
-        return reply, COMPLETED if reply.failure is None else end or follows_of(got, reply)
-    return reply, follows_of(got, reply)
+        return reply, COMPLETED if reply.failure is None else end
+    return reply, None
 
 
-def follows_of(got: Claim, reply: Reply) -> End:
+def follows_of(got: Claim, reply: Reply, blame: Blame) -> End:
     """Return what follows a reply, with a chance of its own."""
     if reply.failure is None:
         return COMPLETED
-    return follows(got, reply.failure, reply, jitter=_chance())
+    return follows(got, reply.failure, reply, blame=blame, jitter=_chance())
 
 
 def _chance() -> float:
@@ -132,13 +142,6 @@ def _interrupted(got: Claim, progress: Progress, reason: Reason) -> tuple[Reply,
         return progress.cut(Code.cancelled), CANCELLED
     reply = progress.cut(Code.worker_lost)
     return reply, LOST if reason is Reason.lease_lost else released(got, reply)
-
-
-def _absorb_cancellation() -> None:
-    """End the cancellation here: what follows is the ordinary work of putting the job away."""
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()
 
 
 def idempotency_key(job_id: str, generation: int) -> str:

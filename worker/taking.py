@@ -81,8 +81,11 @@ class Taking:
             taken = self._moved(worker_id)
             if taken.entries:
                 return taken
-            if self._redis.blmove(self._doorbell, own_list(worker_id), DOORBELL_S, "RIGHT", "LEFT") is None:
-                self._watch_another()
+            entry = self._redis.blmove(self._doorbell, own_list(worker_id), DOORBELL_S, "RIGHT", "LEFT")
+            if entry is not None:
+                # Alone in our list, which was empty; what came behind it is the next batch.
+                return Taken(own_list(worker_id), [cast("bytes", entry)], [])
+            self._watch_another()
             return self._moved(worker_id)
         except ResponseError as error:
             if "OOM" not in str(error):

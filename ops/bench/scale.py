@@ -1,8 +1,8 @@
 """What a claim and a dispatch tick cost with a million rows in the table, divided by what they cost with a thousand.
 
 PostgreSQL answers in a process of its own, so the figure is elapsed time, the best of many rounds; every round is
-rolled back. A tick here is what the dispatcher asks of SQL: the lanes, the best due rows of each, the next start, what
-has expired.
+rolled back. A tick here is what the dispatcher asks of SQL: which endpoints rest, the lanes of the others, the best due
+rows of each, the next start, what has expired; and a probe for each endpoint that rests.
 """
 
 import random
@@ -13,10 +13,14 @@ from dataclasses import dataclass
 
 from parts import Parts, load
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy import insert as insert_into
 
-from worker.store import dispatch, leases
+from worker.core.health import Cause, State
+from worker.store import dispatch, endpoints, leases
 from worker.store.claim import Wish, claim
+from worker.store.clock import from_now
 from worker.store.engine import open_engine
+from worker.store.tables import endpoints as endpoints_table
 
 WORKER = "00000000-0000-4000-8000-000000000001"
 FEW, MANY = 1_000, 1_000_000
@@ -25,7 +29,7 @@ CLAIMED, WINDOW, ROUNDS = 100, 400, 40
 INSERT = """
 INSERT INTO afterword_jobs (id, tenant, status, endpoint, priority, run_at, deadline, created_at, max_attempts,
                             timeout_s, streamed, fingerprint)
-SELECT gen_random_uuid(), :tenant, 'queued', 'default', 5,
+SELECT gen_random_uuid(), :tenant, 'queued', :endpoint, 5,
        now() + make_interval(secs => :from_now_s) + n * interval '1 ms',
        now() + interval '10 days', now(), 5, 600, false, md5(n::text)
 FROM generate_series(1, :rows) AS n
@@ -34,18 +38,25 @@ BODIES = """
 INSERT INTO afterword_requests (job_id, body)
 SELECT id, '{"model":"m","messages":[{"role":"user","content":"hello"}]}' FROM afterword_jobs WHERE tenant = 'default'
 """
+PAUSED = "a paused one"  # before `default`, so that every walk meets it
 LONG_AGO_S, LATER_S = -86_400.0, 86_400.0
+
+
+PAUSE = insert_into(endpoints_table).values(
+    name=PAUSED, state=State.paused, cause=Cause.trouble, since=from_now(-60.0), probe_at=from_now(86_400.0)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """Rows of lane `default` that are due, and those that stand beside them: how many, when, of which tenant."""
+    """Rows of lane `default` that are due, and those that stand beside them: how many, when, of which lane."""
 
     name: str
     due: int
     beside: int = 0
     beside_from_now_s: float = LONG_AGO_S
     beside_tenant: str = "default"
+    beside_endpoint: str = "default"
 
 
 FILLINGS = (
@@ -53,6 +64,7 @@ FILLINGS = (
     Filling("1,000,000 due", MANY),
     Filling("1,000 due, 1,000,000 not yet due", FEW, MANY, LATER_S),
     Filling("1,000 due, 1,000,000 due in another lane", FEW, MANY, LONG_AGO_S, "other"),
+    Filling("1,000 due, 1,000,000 of a paused endpoint", FEW, MANY, LONG_AGO_S, "other", PAUSED),
 )
 
 
@@ -83,7 +95,11 @@ def measure(parts: Parts, filling: Filling) -> Costs:
 
 def _tick(connection: Connection) -> None:
     dispatch.expire(connection)
-    lanes, _ = dispatch.lanes(connection)
+    seen = endpoints.look(connection).values()
+    paused = {one.name for one in seen if one.state is State.paused}
+    for name in paused:
+        assert dispatch.probe(connection, name, after=dispatch.FIRST, last=None)[0]
+    lanes, _ = dispatch.lanes(connection, skipped=paused)
     for lane in lanes:
         assert dispatch.due(connection, lane, limit=WINDOW)
     dispatch.next_start_s(connection)
@@ -96,9 +112,11 @@ def _filled(parts: Parts, filling: Filling) -> Iterator[Engine]:
         with engine.begin() as connection:
             leases.register(connection, WORKER, name="bench", slots=200, lease_s=86_400.0)
             insert = text(INSERT)
-            connection.execute(insert, {"tenant": "default", "rows": filling.due, "from_now_s": LONG_AGO_S})
-            beside = {"tenant": filling.beside_tenant, "rows": filling.beside, "from_now_s": filling.beside_from_now_s}
-            connection.execute(insert, beside)
+            due = {"tenant": "default", "endpoint": "default", "rows": filling.due, "from_now_s": LONG_AGO_S}
+            connection.execute(insert, due)
+            beside = {"tenant": filling.beside_tenant, "endpoint": filling.beside_endpoint, "rows": filling.beside}
+            connection.execute(insert, beside | {"from_now_s": filling.beside_from_now_s})
+            connection.execute(PAUSE)
             connection.execute(text(BODIES))
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             # What autovacuum does within minutes.

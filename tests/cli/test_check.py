@@ -38,7 +38,9 @@ def test_bad_settings_are_sentences_and_no_traceback(afterword: Command) -> None
     assert result.stderr.startswith("Error: AFTERWORD_CONCURRENCY is 'many'; it must be a whole number")
 
 
-@pytest.mark.parametrize("command", [["db", "upgrade"], ["jobs"], ["status", "x"], ["wait", "x"], ["submit", "{}"]])
+@pytest.mark.parametrize(
+    "command", [["db", "upgrade"], ["endpoints", "list"], ["jobs"], ["status", "x"], ["wait", "x"], ["submit", "{}"]]
+)
 def test_a_missing_url_is_named(afterword: Command, command: list[str]) -> None:
     result = afterword(*command)
     assert result.exit_code == 1

@@ -1,20 +1,23 @@
-"""What follows a failure: a retry with full jitter, a pause of the endpoint, or the end with its reason."""
+"""What follows a failure: a retry with full jitter, a wait for the endpoint, or the end with its reason."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from worker.core.failure import Code, Failure, failure
+from worker.core.health import Blame
 from worker.core.retry import Give_up, Hold, Retry, backoff_s, decide
 
 BUSY = failure(Code.overloaded)
 DOWN = failure(Code.connect_failed)
 
 
-def after(
-    found: Failure, *, used: int = 1, max_attempts: int = 5, left_s: float = 1000.0, jitter: float = 0.5
-) -> Retry | Hold | Give_up:
-    return decide(found, used=used, max_attempts=max_attempts, left_s=left_s, jitter=jitter)
+def after(found: Failure, **changes: Any) -> Retry | Hold | Give_up:
+    plain = {
+        "blame": Blame.job, "sent": True, "held": 0, "used": 1, "max_attempts": 5, "left_s": 1000.0, "jitter": 0.5,
+    }  # fmt: skip
+    return decide(found, **plain | changes)
 
 
 @pytest.mark.parametrize(("used", "longest_s"), [(0, 0.5), (1, 0.5), (2, 1.0), (3, 2.0), (8, 60.0), (10_000, 60.0)])
@@ -54,21 +57,22 @@ def test_a_wait_beyond_the_deadline_is_given_up() -> None:
     assert after(BUSY, left_s=0.0) == Give_up("deadline")
 
 
-@pytest.mark.parametrize("code", [Code.connect_failed, Code.dns_failed, Code.unauthorized, Code.quota_exhausted])
-def test_the_endpoints_trouble_holds_whatever_is_used(code: Code) -> None:
-    assert isinstance(after(failure(code), used=100, max_attempts=5, left_s=0.1), Hold)
+@pytest.mark.parametrize("code", [Code.connect_failed, Code.unauthorized, Code.quota_exhausted, Code.server_error])
+def test_what_the_endpoint_is_to_blame_for_holds_whatever_is_used(code: Code) -> None:
+    held = after(failure(code), blame=Blame.endpoint, used=100, left_s=0.1, jitter=0.0)
+
+    assert held == Hold(5.0)
+    assert after(failure(code), blame=Blame.endpoint, jitter=1.0) == Hold(6.25)
 
 
-@pytest.mark.parametrize(
-    ("found", "jitter", "pause_s"),
-    [
-        (DOWN, 0.0, 2.0),
-        (DOWN, 1.0, 2.5),
-        (failure(Code.unauthorized), 0.0, 30.0),
-        (replace(DOWN, retry_after_s=100.0), 0.0, 100.0),
-        (replace(DOWN, retry_after_s=0.0), 0.0, 2.0),
-        (replace(DOWN, retry_after_s=1e9), 0.0, 3600.0),
-    ],
-)
-def test_a_pause_has_bounds(found: Failure, jitter: float, pause_s: float) -> None:
-    assert after(found, jitter=jitter) == Hold(pause_s)
+@pytest.mark.parametrize("code", [Code.unauthorized, Code.quota_exhausted])
+def test_a_job_that_alone_is_refused_spends_its_budget_and_fails(code: Code) -> None:
+    assert after(failure(code), used=4, jitter=0.5) == Retry(2.0)
+    assert after(failure(code), used=5) == Give_up("attempts")
+
+
+def test_a_job_that_alone_makes_no_connection_waits_ever_longer_and_spends_nothing() -> None:
+    def held(times: int) -> Retry | Hold | Give_up:
+        return after(DOWN, sent=False, held=times, used=5, jitter=1.0)
+
+    assert [held(times) for times in (0, 1, 4, 1000)] == [Hold(wait_s, alone=True) for wait_s in (0.5, 0.5, 4.0, 60.0)]

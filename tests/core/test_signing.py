@@ -70,6 +70,7 @@ def test_a_key_reads_its_own_text(vector: dict[str, Any]) -> None:
         ("whsec_geheim!", "what follows whsec_ is not base64"),
         ("whsec_gehéim==", "what follows whsec_ is not base64"),
         ("whsec_\udc80", "what follows whsec_ is not base64"),
+        ("whsec_!" + "Z2Vo" * 10, "what follows whsec_ is not base64"),
         ("whsec_Z2VoZWlt", "has 6 bytes; it must have 24 to 64"),
         ("whsec_" + "Z2Vo" * 22, "has 66 bytes; it must have 24 to 64"),
         ("whsk_" + "Z2Vo" * 11, "has 33 bytes; it must have 64 (seed and public key)"),

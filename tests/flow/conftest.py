@@ -24,6 +24,16 @@ def system(redis_url: str, database_url: str, engine: Engine, fake: FakeEndpoint
 
 
 @pytest.fixture
+def sqlite_system(redis_url: str, sqlite_url: str, fake: FakeEndpoint, tmp_path: Path) -> Iterator[System]:
+    """Everything but a worker, on SQLite."""
+    engine = open_engine(sqlite_url)
+    made = System(redis_url, sqlite_url, engine, fake, tmp_path)
+    yield made
+    made.close()
+    engine.dispose()
+
+
+@pytest.fixture
 def postgres_system(redis_url: str, postgresql_url: str, fake: FakeEndpoint, tmp_path: Path) -> Iterator[System]:
     """Everything but a worker, on PostgreSQL: for what does not depend on the database."""
     engine = open_engine(postgresql_url)

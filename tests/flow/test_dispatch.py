@@ -6,19 +6,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text, update
+from sqlalchemy import Engine, insert, text, update
 
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, job, one, rows, worker
 from worker import dispatcher
+from worker.core.health import Cause, State
 from worker.dispatcher import Dispatcher
 from worker.lease import Lease, Times
-from worker.nudge import connect, read_window
+from worker.nudge import POP, connect, read_window
 from worker.store import leases
 from worker.store.claim import Wish, claim
 from worker.store.clock import from_now, now
+from worker.store.endpoints import look
 from worker.store.engine import open_engine
-from worker.store.tables import jobs, workers
+from worker.store.tables import endpoints, jobs, workers
 
 SLOTS = 5
 AWAY = "redis://127.0.0.1:1/0"
@@ -155,6 +157,108 @@ def test_a_job_that_becomes_due_is_found_by_its_start_and_not_by_the_tick(
     make(tick_s=600.0)
 
     until(lambda: standing(redis_url) == [waiting.job.id], what="the nudge")
+
+
+def put(engine: Engine, state: State, *, since_s: float = 60.0, name: str = "default", **values: Any) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            insert(endpoints).values(name=name, state=state, since=from_now(-since_s), **values),
+        )
+
+
+def elsewhere(engine: Engine, number: int) -> set[str]:
+    """Return the ids of new jobs of another endpoint."""
+    made = [str(each.job_id) for each in accept_all(engine, *(entry() for _ in range(number)))]
+    with engine.begin() as connection:
+        connection.execute(update(jobs).where(jobs.c.id.in_(made)).values(endpoint="another"))
+    return set(made)
+
+
+def test_of_a_resting_endpoint_one_probe_is_nudged_before_all_others(
+    engine: Engine, redis_url: str, make: Make
+) -> None:
+    others, (held, _) = elsewhere(engine, 50), accept_all(engine, entry(), entry())
+    with engine.begin() as connection:
+        connection.execute(update(jobs).where(jobs.c.id == held.job_id).values(run_at=from_now(-60.0)))
+    put(engine, State.paused, cause=Cause.trouble, probe_at=from_now(-1.0))
+
+    make(tick_s=600.0)
+
+    until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
+    assert set(standing(redis_url)) - others == {held.job_id}
+    redis = connect(redis_url)
+    assert redis.eval(POP, 1, "chat.run", 1, 1000)[0].decode().startswith(str(held.job_id))
+    redis.close()
+
+
+def test_a_probe_that_waits_for_a_slot_is_followed_by_no_other(engine: Engine, redis_url: str, make: Make) -> None:
+    accept_all(engine, entry(), entry(), entry())
+    put(engine, State.paused, cause=Cause.breaker, probe_at=from_now(-1.0))
+    make()
+    until(lambda: len(standing(redis_url)) == 1, what="the probe")
+
+    def overdue() -> None:
+        with engine.begin() as connection:
+            connection.execute(update(endpoints).values(probe_at=from_now(-1.0)))
+
+    def is_postponed() -> bool:
+        with engine.begin() as connection:
+            return not look(connection)["default"].is_overdue
+
+    (first,) = standing(redis_url)
+    for _ in range(3):
+        overdue()
+        until(is_postponed, what="the dispatcher has looked")
+    assert standing(redis_url) == [first]
+
+
+def test_a_lost_probe_is_followed_by_another_job(engine: Engine, redis_url: str, make: Make) -> None:
+    accept_all(engine, entry(), entry())
+    put(engine, State.paused, cause=Cause.trouble, probe_at=from_now(-1.0))
+    make()
+    (first,) = until(lambda: standing(redis_url), what="the probe")
+
+    with connect(redis_url) as redis:
+        redis.flushdb()
+    with engine.begin() as connection:
+        connection.execute(update(endpoints).values(probe_at=from_now(-1.0)))
+
+    (second,) = until(lambda: standing(redis_url), what="another probe")
+    assert second != first
+
+
+def test_an_endpoint_that_is_back_starts_eight_jobs_in_its_first_second(
+    engine: Engine, redis_url: str, make: Make
+) -> None:
+    accept_all(engine, *(entry() for _ in range(50)))
+    put(engine, State.slow, since_s=-600.0)  # its first second lasts
+
+    ticks: list[None] = []
+    make(own_chores=(lambda: ticks.append(None),))
+    until(lambda: len(standing(redis_url)) == 8, what="eight nudges")
+    seen = len(ticks)
+    until(lambda: len(ticks) > seen + 2, what="three more ticks")
+
+    assert len(standing(redis_url)) == 8
+
+
+def test_a_slow_endpoint_takes_nothing_from_the_others(engine: Engine, redis_url: str, make: Make) -> None:
+    accept_all(engine, *(entry(job(tenant=f"t{number}")) for number in range(20)))
+    others = elsewhere(engine, 50)
+    put(engine, State.slow, since_s=-600.0)
+
+    make(tick_s=600.0)
+
+    until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
+    assert len(set(standing(redis_url)) & others) >= 2
+
+
+def test_what_was_slow_for_ten_seconds_is_open(engine: Engine, make: Make) -> None:
+    put(engine, State.slow, since_s=11.0)
+
+    make()
+
+    until(lambda: one(engine, "SELECT state FROM afterword_endpoints").state == "open", what="it opens")
 
 
 def test_waking_without_end_leaves_pauses(make: Make) -> None:

@@ -71,7 +71,7 @@ def complete(engine: Engine, job_id: str, response: dict[str, Any] | None = None
         },
     )  # fmt: skip
     with engine.begin() as connection:
-        assert record(connection, [closing]) == [True]
+        assert [one.moved for one in record(connection, [closing])] == [True]
 
 
 def inbox(engine: Engine) -> list[Any]:

@@ -17,6 +17,7 @@ import redis
 
 from afterword import SubmitError
 from tests.producers.made import CLIENT, ROOT, queued
+from tests.producers.signed import VECTORS
 
 SMOKE = """
 import json, sys, worker
@@ -28,6 +29,18 @@ with Afterword() as client:
     found = client.get(submitted)
 loaded = [name for name in sys.modules if name.partition(".")[0] in ("celery", "kombu", "sqlalchemy", "worker")]
 print(json.dumps([submitted, found is None, loaded]))
+"""
+VERIFY = """
+import json, os
+from afterword import WebhookVerificationError, verify_webhook
+
+vector = json.loads(os.environ["VECTOR"])
+headers = {"webhook-id": vector["id"], "webhook-timestamp": str(vector["timestamp"]), "webhook-signature": vector["v1"]}
+event = verify_webhook(vector["body"], headers, vector["secret"], now=vector["timestamp"])
+try:
+    verify_webhook(vector["body"], headers, vector["public_key"], now=vector["timestamp"])
+except WebhookVerificationError as error:
+    print(json.dumps([event, str(error)]))
 """
 NEIGHBOUR = """
 import logging
@@ -96,6 +109,15 @@ def test_the_wheel_works_alone_in_a_folder_with_a_foreign_worker_module(
     assert loaded == ["worker"]
 
 
+def test_the_wheel_alone_verifies_a_webhook_and_asks_for_what_a_public_key_needs(python: Path, tmp_path: Path) -> None:
+    vector = VECTORS[0]
+
+    event, sentence = json.loads(run(python, VERIFY, tmp_path, VECTOR=json.dumps(vector)))
+
+    assert event == json.loads(vector["body"])
+    assert "pip install cryptography" in sentence
+
+
 def test_the_import_alone_loads_nothing_but_the_standard_library(tmp_path: Path) -> None:
     code = "import sys, json; before = set(sys.modules); import afterword; print(json.dumps(list(sys.modules)))"
 
@@ -103,7 +125,7 @@ def test_the_import_alone_loads_nothing_but_the_standard_library(tmp_path: Path)
 
     roots = {name.partition(".")[0] for name in loaded}
     assert "afterword" in roots
-    assert not roots & {"redis", "celery", "kombu", "sqlalchemy", "psycopg", "worker"}
+    assert not roots & {"redis", "celery", "kombu", "sqlalchemy", "psycopg", "cryptography", "worker"}
 
 
 def test_the_callers_celery_application_and_logging_stay_as_they_are(redis_url: str, tmp_path: Path) -> None:

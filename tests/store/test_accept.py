@@ -1,15 +1,17 @@
 """ACCEPT: one message, one row; the same id or key is the same job; nothing is dropped."""
 
+import json
 import threading
 import uuid
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from tests.store.made import REQUEST, accept_all, entry, job, one, rows
-from worker.store.accept import Accepted
+from worker.store.accept import Accepted, Entry
 from worker.store.doors import take_inbox
 from worker.store.engine import open_engine
+from worker.store.tables import jobs
 
 OTHER = {**REQUEST, "model": "other"}
 
@@ -244,3 +246,66 @@ def test_a_start_in_the_past_is_now_and_one_in_the_future_moves_the_deadline(eng
     ages = {row.start[:4]: row for row in rows(engine, statement)}
     assert ages["0001"].waiting_for == "slot"
     assert ages["2999"].over.startswith("2999-01-01")
+
+
+def test_what_the_views_cannot_show_is_kept_in_the_bytes(engine: Engine) -> None:
+    odd = {**REQUEST, "messages": [{"role": "user", "content": 'a\0 "\\u0000" \\ é 😀'}]}
+    read = entry(job(request=odd), id=str(uuid.uuid4()))
+
+    accept_all(engine, read)
+
+    kept = one(engine, "SELECT body, CAST(request AS TEXT) AS shown FROM afterword_requests")
+    assert bytes(kept.body).decode() == read.job.request
+    assert "\\u0000" in read.job.request
+    assert json.loads(kept.shown)["messages"][0]["content"] == 'a\ufffd "\\u0000" \\ é 😀'
+
+
+def test_a_mixed_batch_keeps_every_field_of_every_job(engine: Engine) -> None:
+    said = {
+        "tenant": "acme \"'\\", "priority": 0, "not_before": "2998-12-31T23:59:59.123456+01:00",
+        "deadline": "2999-01-01T00:00:00.654321Z", "timeout_s": 0.1, "max_attempts": 9, "webhook": {"to": "r"},
+        "ordering_key": "o", "batch": "b", "custom_id": "é", "idempotency_key": "k", "metadata": {"a": "\\u00e9"},
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    }  # fmt: skip
+    full, bare, refused = entry(job(**said)), entry(), entry(job(request={}, idempotency_key="k2"))
+
+    accepted = accept_all(engine, full, refused, bare)
+
+    assert {a.job_id: a.outcome for a in accepted} == {
+        full.job.id: "queued", refused.job.id: "refused", bare.job.id: "queued"
+    }  # fmt: skip
+    assert _row(engine, full) == _said(full, status="queued", owns_key=True)
+    assert _row(engine, bare) == _said(bare, status="queued", owns_key=False)
+    assert _row(engine, refused) == _said(refused, status="failed", owns_key=False)
+
+
+def _row(engine: Engine, wanted: Entry) -> dict[str, object]:
+    names = [name for name in _said(wanted, status="", owns_key=False) if name != "metadata"]
+    with engine.begin() as connection:
+        row = connection.execute(select(jobs).where(jobs.c.id == wanted.job.id)).one()._mapping
+    told = row["metadata"] and json.loads(row["metadata"])
+    return {name: row[name] for name in names} | {"metadata": told}
+
+
+def _said(wanted: Entry, *, status: str, owns_key: bool) -> dict[str, object]:
+    read = wanted.job
+    same = (
+        "tenant", "priority", "not_before", "timeout_s", "max_attempts", "webhook", "ordering_key", "batch",
+        "custom_id", "idempotency_key", "metadata", "traceparent", "fingerprint", "endpoint", "model", "streamed",
+        "token_limit",
+    )  # fmt: skip
+    ours = {"status": status, "owns_key": owns_key, "choices": read.n}
+    given = {"deadline": read.deadline} if read.deadline else {}
+    return {name: getattr(read, name) for name in same} | ours | given
+
+
+def test_hundreds_of_messages_and_their_copies_are_accepted_at_once(engine: Engine) -> None:
+    first = [entry(job(idempotency_key=f"k{number}")) for number in range(300)]
+    same_key = [entry(job(idempotency_key=f"k{number}")) for number in range(300)]
+
+    accept_all(engine, *first)
+    again = accept_all(engine, *first, *same_key)
+
+    assert [a.outcome for a in again] == ["duplicate"] * 600
+    assert len(rows(engine, "SELECT 1 FROM jobs_v1")) == 300
+    assert len(rows(engine, "SELECT 1 FROM job_ids_v1")) == 600

@@ -37,7 +37,7 @@ def closing(claimed: Claim, move: Move | None, outcome: Outcome, **changes: Any)
 
 def write(engine: Engine, *closings: Closing) -> list[bool]:
     with engine.begin() as connection:
-        return record(connection, closings)
+        return [one.moved for one in record(connection, closings)]
 
 
 def completed(claimed: Claim) -> Closing:

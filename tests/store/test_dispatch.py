@@ -143,7 +143,9 @@ READS: list[tuple[Callable[[Connection], Any], str]] = [
     (dispatch.next_start_s, "run_at"),
     (dispatch.expire, "deadline"),
     (lambda connection: dispatch.lanes(connection, after=("default", "a", 0)), "endpoint"),
+    (lambda connection: connection.execute(dispatch._NEXT_ENDPOINT, {"endpoint": "a"}), "endpoint"),
 ]
+NAMES = ["due", "next_start", "expire", "lanes", "behind_an_endpoint"]
 
 
 def filled(engine: Engine) -> None:
@@ -173,7 +175,7 @@ def plan(engine: Engine, read: Callable[[Connection], Any]) -> str:
     return "\n".join(str(line[-1]) for line in lines)
 
 
-@pytest.mark.parametrize(("read", "column"), READS, ids=["due", "next_start", "expire", "lanes"])
+@pytest.mark.parametrize(("read", "column"), READS, ids=NAMES)
 def test_an_index_range_ends_at_the_present_on_postgresql(
     postgresql_url: str, read: Callable[[Connection], Any], column: str
 ) -> None:
@@ -188,7 +190,7 @@ def test_an_index_range_ends_at_the_present_on_postgresql(
     engine.dispose()
 
 
-@pytest.mark.parametrize(("read", "column"), READS, ids=["due", "next_start", "expire", "lanes"])
+@pytest.mark.parametrize(("read", "column"), READS, ids=NAMES)
 def test_an_index_range_ends_at_the_present_on_sqlite(
     sqlite_url: str, read: Callable[[Connection], Any], column: str
 ) -> None:

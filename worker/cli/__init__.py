@@ -32,6 +32,27 @@ def main() -> None:
     """Run chat completions in the background: jobs in by queue or SQL, answers and every token out in SQL."""
 
 
-from worker.cli import check, feed, play, secrets, webhook_care, webhook_deliveries, webhooks, work  # noqa: E402  they add their commands to main
+from worker.cli import (  # noqa: E402  they add their commands to main
+    check,
+    endpoints,
+    feed,
+    play,
+    secrets,
+    webhook_care,
+    webhook_deliveries,
+    webhooks,
+    work,
+)
 
-__all__ = ["check", "feed", "main", "play", "secrets", "webhook_care", "webhook_deliveries", "webhooks", "work"]
+__all__ = [
+    "check",
+    "endpoints",
+    "feed",
+    "main",
+    "play",
+    "secrets",
+    "webhook_care",
+    "webhook_deliveries",
+    "webhooks",
+    "work",
+]

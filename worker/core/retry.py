@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from worker.core.failure import Code, Failure
+from worker.core.failure import Failure
+from worker.core.health import HOLD_S, Blame
 
 FIRST_BACKOFF_S: Final = 0.5
 LONGEST_BACKOFF_S: Final = 60.0
-# A key or a quota is renewed by people; an endpoint that is down comes back by itself.
-PAUSE_S: Final = {Code.unauthorized: 30.0, Code.quota_exhausted: 30.0, Code.misconfigured: 30.0}
-SHORTEST_PAUSE_S: Final = 2.0
-LONGEST_PAUSE_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +19,13 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Queue the job again without spending its budget, and rest the endpoint for `pause_s`."""
+    """Queue the job again without spending its budget, to start after `delay_s` at the earliest.
 
-    pause_s: float
+    `alone`: others are served meanwhile, so that it is not the endpoint that it waits for.
+    """
+
+    delay_s: float
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,23 @@ class Give_up:
     reason: Literal["permanent", "attempts", "deadline"]
 
 
-def decide(failure: Failure, *, used: int, max_attempts: int, left_s: float, jitter: float) -> Retry | Hold | Give_up:
+def decide(
+    failure: Failure, *, blame: Blame, sent: bool, held: int, used: int, max_attempts: int, left_s: float, jitter: float
+) -> Retry | Hold | Give_up:
     """Say what to do after `failure`.
 
-    `used`: requests spent so far, this one included. `left_s`: seconds to the job's deadline. `jitter`: chance in
-    [0, 1). The endpoint's trouble is never the job's: it holds, whatever is used.
+    `blame`: whose it is, by `core.health`. `sent`: the endpoint may have seen the request. `held`: attempts so far that
+    spent nothing. `used`: requests spent so far, this one included. `left_s`: seconds to the job's deadline. `jitter`:
+    chance in [0, 1). What is the endpoint's holds the job, whatever is used; so does trouble of one job alone that
+    nobody can have billed, ever longer. Trouble of one job alone that was sent is tried again within its budget.
     """
-    if failure.trouble == "endpoint":
-        return Hold(_pause_s(failure, jitter))
-    if not failure.retryable:
+    if blame is Blame.endpoint:
+        # Up to a quarter more, so that they do not all come back in the same moment.
+        return Hold(HOLD_S * (1 + jitter / 4))
+    troubled = failure.trouble == "endpoint"
+    if troubled and not sent:
+        return Hold((0.5 + jitter / 2) * backoff_s(held), alone=True)
+    if not (failure.retryable or troubled):
         return Give_up("permanent")
     if used >= min(max_attempts, failure.tries or max_attempts):
         return Give_up("attempts")
@@ -53,10 +62,3 @@ def decide(failure: Failure, *, used: int, max_attempts: int, left_s: float, jit
 def backoff_s(used: int) -> float:
     """Return the longest wait after `used` requests: 0.5 s doubling up to 60 s. Full jitter draws below it."""
     return min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(max(used - 1, 0), 32))
-
-
-def _pause_s(failure: Failure, jitter: float) -> float:
-    asked = failure.retry_after_s
-    pause_s = PAUSE_S.get(failure.code, SHORTEST_PAUSE_S) if asked is None else asked
-    # Up to a quarter more, so that many workers do not all come back in the same moment.
-    return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, pause_s) * (1 + jitter / 4))

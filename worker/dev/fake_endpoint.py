@@ -70,6 +70,11 @@ class FakeEndpoint:
         self._thread.join(timeout=READY_S)
         self._loop = None
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its port is closed."""
+        return self._loop is None
+
     def stats(self) -> dict[str, Any]:
         """Return the counters of `GET /__stats`."""
         return self._ask(self.endpoint.ledger.stats)

@@ -96,8 +96,8 @@ class Policy:
 def policy(
     *,
     allow_http: bool = False,
-    allow_cidrs: Iterable[str] = (),
-    deny_cidrs: Iterable[str] = (),
+    allow_cidrs: Iterable[Network | str] = (),
+    deny_cidrs: Iterable[Network | str] = (),
     ports: Iterable[int] = (),
     nat64: bool = False,
 ) -> Policy:
@@ -119,7 +119,7 @@ def policy(
     )
 
 
-def _network(text: str) -> Network:
+def _network(text: Network | str) -> Network:
     try:
         return ip_network(text)
     except ValueError as error:

@@ -69,7 +69,10 @@ class Names:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
                 loop.call_soon_threadsafe(end, found, error)
 
-        threading.Thread(target=run, name="webhook-names", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="webhook-names", daemon=True).start()
+        except RuntimeError:  # the system gives no more threads
+            end([], socket.gaierror(socket.EAI_AGAIN, "no thread for a lookup"))
         return await answer
 
 

@@ -53,7 +53,7 @@ class Settings:
         86400.0, values.seconds(1, 10 * 365 * 86400), "The deadline of a job that names none, from its acceptance."
     )
     max_request_bytes: int = _setting(16 * 2**20, values.whole(1024, 2**30), "The largest request that is accepted.")
-    intake_batch: int = _setting(64, values.whole(1, 1000), "Messages accepted in one transaction.")
+    intake_batch: int = _setting(256, values.whole(1, 1000), "Messages accepted in one transaction.")
     writer_batch: int = _setting(100, values.whole(1, 1000), "Writes of running jobs committed in one transaction.")
     http_transport: Literal["aiohttp", "httpx"] = _setting(
         "aiohttp", values.choice("aiohttp", "httpx"), "What carries the calls; `httpx` is the slower, plainer one."
@@ -78,6 +78,15 @@ class Settings:
     )
     webhook_allow_cidrs: tuple[values.Network, ...] = _setting(
         (), values.NETWORKS, "Private networks that webhooks may be sent to all the same; not set: none."
+    )
+    webhook_deny_cidrs: tuple[values.Network, ...] = _setting(
+        (), values.NETWORKS, "Networks that webhooks are never sent to, such as your own public ones; not set: none."
+    )
+    webhook_nat64: bool = _setting(
+        False, values.FLAG, "Whether this host reaches IPv4 through NAT64: 64:ff9b::/96 is judged as what it carries."
+    )
+    webhook_ca_file: str | None = _setting(
+        None, values.FILE, "The only certificates that webhooks trust, PEM; not set: the system's."
     )
     webhook_allow_http: bool = _setting(False, values.FLAG, "Whether a webhook may be sent without TLS.")
     webhook_allow_urls: bool = _setting(

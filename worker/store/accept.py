@@ -2,20 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Executable, Float, bindparam, cast, func, insert, select, tuple_
+from sqlalchemy import Connection, select, tuple_
 
-from worker.core.clean import clean_json, clean_text
-from worker.core.lifecycle import Status
 from worker.core.message import DeadLetter, Job, Refusal, conflict
 from worker.store import finish
-from worker.store.clock import now, seconds_until, shifted
+from worker.store.accept_rows import used_ids, write_aliases, write_jobs, write_requests
 from worker.store.doors import Letter, bury
-from worker.store.tables import aliases, jobs, requests
-from worker.store.types import Instant
-from worker.store.upsert import upsert
+from worker.store.tables import aliases, jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +23,14 @@ class Entry:
     alias: str | None = None
 
     @property
-    def job(self) -> Job:
+    def acceptable(self) -> Job | Refusal:
         assert not isinstance(self.read, DeadLetter)
-        return self.read.job if isinstance(self.read, Refusal) else self.read
+        return self.read
+
+    @property
+    def job(self) -> Job:
+        read = self.acceptable
+        return read.job if isinstance(read, Refusal) else read
 
 
 class Accepted(NamedTuple):
@@ -48,7 +48,7 @@ class _Batch:
 
     accepted: list[Accepted] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
-    aliases: list[dict[str, Any]] = field(default_factory=list)
+    aliases: list[dict[str, str]] = field(default_factory=list)
 
     def bury(self, entry: Entry, letter: DeadLetter) -> None:
         self.letters.append(Letter(entry.queue, letter.reason, letter.message, entry.raw, letter.id))
@@ -83,8 +83,7 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
         losers += [entry for entry in first if entry.job.id not in written]
         pending = _resolve(connection, losers, batch) if losers else []
     if batch.aliases:
-        statement = upsert(connection.dialect.name, aliases).on_conflict_do_nothing().values(created_at=now())
-        connection.execute(statement, batch.aliases)
+        write_aliases(connection, batch.aliases)
     bury(connection, batch.letters)
     finish.number(connection, {a.job_id for a in batch.accepted if a.job_id and a.outcome in ("refused", "conflict")})
     assert len(batch.accepted) == len(entries), "an entry was neither written nor resolved"
@@ -93,7 +92,7 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
 
 def _first_of_each(connection: Connection, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     """Part the entries that may become rows from those whose id or key came before, here or as an alias."""
-    aliased = set(connection.scalars(select(aliases.c.id).where(aliases.c.id.in_([entry.job.id for entry in entries]))))
+    aliased = used_ids(connection, [entry.job.id for entry in entries])
     ids: set[str] = set()
     keys: set[tuple[str, str]] = set()
     first: list[Entry] = []
@@ -113,19 +112,10 @@ def _first_of_each(connection: Connection, entries: list[Entry]) -> tuple[list[E
 
 def _insert(connection: Connection, entries: list[Entry], batch: _Batch, *, job_ttl_s: float) -> set[str]:
     """Insert what no row stands in the way of; return the ids that were inserted."""
-    # In the order of the ids, so that two processes with the same entries do not lock each other out.
-    entries = sorted(entries, key=lambda entry: entry.job.id)
-    waiting = [entry for entry in entries if isinstance(entry.read, Job)]
-    refused = [entry for entry in entries if isinstance(entry.read, Refusal)]
-    due: dict[str, bool] = {}
-    for group, failed in ((waiting, False), (refused, True)):
-        if group:
-            statement = _statement(connection.dialect.name, failed=failed)
-            rows = connection.execute(statement, [_row(entry) | {"ttl_s": job_ttl_s} for entry in group])
-            due |= {job_id: wait_s <= 0 for job_id, wait_s in rows}
+    due = write_jobs(connection, [entry.acceptable for entry in entries], job_ttl_s=job_ttl_s)
     written = [entry for entry in entries if entry.job.id in due]
     if written:
-        connection.execute(insert(requests), [_body(entry.job) for entry in written])
+        write_requests(connection, [entry.job for entry in written])
     for entry in written:
         batch.alias(entry.alias, entry.job.id, "accepted")
         batch.accepted.append(Accepted(entry.job.id, _outcome(entry), entry.job.priority, due[entry.job.id]))
@@ -136,70 +126,6 @@ def _outcome(entry: Entry) -> str:
     if not isinstance(entry.read, Refusal):
         return "queued"
     return "conflict" if entry.read.code == "idempotency_conflict" else "refused"
-
-
-@cache
-def _statement(dialect: str, *, failed: bool) -> Executable:
-    """Return the INSERT of waiting or of failed jobs; built once, because building costs more than running it."""
-    later = func.greatest if dialect == "postgresql" else func.max
-    # A start in the past is now: it must not overtake those who waited.
-    start = later(func.coalesce(bindparam("given_start", type_=Instant()), now()), now(), type_=Instant())
-    ends = {"status": Status.failed, "finished_at": now()} if failed else {"status": Status.queued}
-    statement = upsert(dialect, jobs).values(
-        run_at=start,
-        deadline=func.coalesce(
-            bindparam("given_deadline", type_=Instant()), shifted(start, cast(bindparam("ttl_s"), Float))
-        ),
-        created_at=now(),
-        **ends,
-    )
-    returning = statement.on_conflict_do_nothing().returning(jobs.c.id, seconds_until(jobs.c.run_at))
-    assert isinstance(returning, Executable)
-    return returning
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    job = entry.job
-    row = {
-        "id": job.id,
-        "tenant": job.tenant,
-        "endpoint": job.endpoint,
-        "model": job.model,
-        "priority": job.priority,
-        "not_before": job.not_before,
-        "given_start": job.not_before,
-        "given_deadline": job.deadline,
-        "max_attempts": job.max_attempts,
-        "timeout_s": job.timeout_s,
-        "streamed": job.streamed,
-        "choices": job.n,
-        "token_limit": job.token_limit,
-        "batch": job.batch,
-        "custom_id": job.custom_id,
-        "idempotency_key": job.idempotency_key,
-        "owns_key": job.idempotency_key is not None and not isinstance(entry.read, Refusal),
-        "fingerprint": job.fingerprint,
-        "ordering_key": job.ordering_key,
-        "traceparent": job.traceparent,
-        "webhook": job.webhook,
-        "metadata": None if job.metadata is None else clean_json(job.metadata),
-    }
-    if isinstance(entry.read, Refusal):
-        faults = [{"path": fault.path, "message": fault.message} for fault in entry.read.faults]
-        row |= {
-            "error_code": entry.read.code,
-            "error_message": clean_text(entry.read.message),
-            "error": clean_json({"code": entry.read.code, "message": entry.read.message, "faults": faults}),
-        }
-    return row
-
-
-def _body(job: Job) -> dict[str, Any]:
-    return {
-        "job_id": job.id,
-        "body": job.request.encode("utf-8", "surrogatepass"),
-        "request": clean_json(job.request) if job.request else None,
-    }
 
 
 def _resolve(connection: Connection, losers: list[Entry], batch: _Batch) -> list[Entry]:

@@ -1,13 +1,16 @@
 """CLAIM: queued rows become this worker's, each with an attempt row that exists before the wire is touched."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Executable, bindparam, exists, func, insert, or_, select, update
 
+from worker.core.health import State
 from worker.core.lifecycle import CLAIM, Status
 from worker.store.clock import now, seconds_until
-from worker.store.tables import attempts, jobs, requests, workers
+from worker.store.packed import among
+from worker.store.tables import attempts, endpoints, jobs, requests, workers
 from worker.store.types import Id
 
 
@@ -19,7 +22,10 @@ class Wish(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A job that is ours, and what its one request needs. `left_s`: seconds to its deadline."""
+    """A job that is ours, and what its one request needs. `left_s`: seconds to its deadline.
+
+    `probe`: its endpoint rests, and this request finds out whether it is back.
+    """
 
     job_id: str
     attempt: int
@@ -39,31 +45,42 @@ class Claim(NamedTuple):
     traceparent: str | None
     batch: str | None
     body: str
+    probe: bool = False
 
 
 # Built once: building a statement costs more than running it.
-# KEY SHARE: the row cannot be deleted, and our jobs taken back, between this look and our commit.
-ALIVE = (
-    select(workers.c.id)
-    .where(workers.c.id == bindparam("worker_id"), workers.c.lease_until > now())
-    .with_for_update(read=True, key_share=True)
-)
-_DUE = (
-    select(jobs.c.id)
-    .where(
-        jobs.c.id.in_(bindparam("ids", expanding=True)),
-        jobs.c.status == Status.queued,
-        jobs.c.run_at <= now(),
-        jobs.c.deadline > now(),
-        jobs.c.cancel_requested_at.is_(None),
+# Small and uncorrelated: read once a statement, whatever the number of jobs.
+_PAUSED = select(endpoints.c.name).where(endpoints.c.state == State.paused)
+_PROBES = select(endpoints.c.probe_job).where(endpoints.c.state == State.paused, endpoints.c.probe_job.is_not(None))
+_OPEN = insert(attempts).values(sent_at=now(), billed="unknown")
+
+
+@cache
+def _move(dialect: str) -> Executable:
+    """Return the UPDATE that makes jobs ours: one statement, because each is a round trip that somebody waits for."""
+    # KEY SHARE: the row cannot be deleted, and our jobs taken back, between this look and our commit.
+    alive = (
+        select(workers.c.id)
+        .where(workers.c.id == bindparam("holder", type_=Id), workers.c.lease_until > now())
+        .with_for_update(read=True, key_share=True)
+        .cte("alive")
     )
-    .order_by(jobs.c.id)
-    .with_for_update(skip_locked=True)
-)
-_MOVE = (
-    update(jobs)
-    .where(jobs.c.id.in_(_DUE))
-    .values(
+    due = (
+        select(jobs.c.id)
+        .where(
+            among(dialect, jobs.c.id, "ids"),
+            jobs.c.status == Status.queued,
+            jobs.c.run_at <= now(),
+            jobs.c.deadline > now(),
+            jobs.c.cancel_requested_at.is_(None),
+            or_(jobs.c.endpoint.not_in(_PAUSED), jobs.c.id.in_(_PROBES)),
+            exists().select_from(alive),
+        )
+        .order_by(jobs.c.id)
+        .with_for_update(skip_locked=True)
+    )
+    moved = update(jobs).where(jobs.c.id.in_(due))
+    changed = moved.values(
         status=CLAIM.target,
         worker_id=bindparam("holder", type_=Id),
         attempt=jobs.c.attempt + 1,
@@ -71,37 +88,36 @@ _MOVE = (
         started_at=func.coalesce(jobs.c.started_at, now()),
         waiting_for=None,
     )
-    .returning(
+    # As Claim has them.
+    return changed.returning(
         jobs.c.id, jobs.c.attempt, jobs.c.worker_id, jobs.c.tenant, jobs.c.endpoint, jobs.c.model, jobs.c.streamed,
         jobs.c.choices, jobs.c.token_limit, jobs.c.generation, jobs.c.attempts_used, jobs.c.max_attempts,
         jobs.c.timeout_s, seconds_until(jobs.c.deadline), -seconds_until(jobs.c.run_at), jobs.c.traceparent,
-        jobs.c.batch,
-    )
-)  # fmt: skip
-_OPEN = insert(attempts).values(sent_at=now(), billed="unknown")
-_BODIES = select(requests.c.job_id, requests.c.body).where(requests.c.job_id.in_(bindparam("ids", expanding=True)))
+        jobs.c.batch, select(requests.c.body).where(requests.c.job_id == jobs.c.id).scalar_subquery(),
+        jobs.c.id.in_(_PROBES),
+    )  # fmt: skip
 
 
 def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
     """Claim each wished job that is queued, due and not past its deadline; None where another was first.
 
-    All wishes of one call are one worker's. A worker whose lease has ended claims nothing.
+    Of a paused endpoint only the probe is claimed. All wishes of one call are one worker's. A worker whose lease has
+    ended claims nothing.
     """
     worker_id = wishes[0].worker_id
-    ids = sorted({wish.job_id for wish in wishes})
-    if connection.execute(ALIVE, {"worker_id": worker_id}).first() is None:
-        return [None] * len(wishes)
-    rows = {row.id: row for row in connection.execute(_MOVE, {"ids": ids, "holder": worker_id})}
+    wanted = {"ids": sorted({wish.job_id for wish in wishes}), "holder": worker_id}
+    rows = connection.execute(_move(connection.dialect.name), wanted).all()
     if not rows:
         return [None] * len(wishes)
     opened = [
-        {"job_id": job_id, "attempt": row.attempt, "endpoint": row.endpoint, "worker_id": worker_id}
-        for job_id, row in rows.items()
+        {"job_id": row.id, "attempt": row.attempt, "endpoint": row.endpoint, "worker_id": worker_id} for row in rows
     ]
     connection.execute(_OPEN, opened)
-    claims = {
-        job_id: Claim._make([*rows[job_id], bytes(body).decode("utf-8", "surrogatepass")])
-        for job_id, body in connection.execute(_BODIES, {"ids": sorted(rows)})
-    }
+    claims = {row.id: _claim(row) for row in rows}
     # A job wished for twice in one batch is given once.
     return [claims.pop(wish.job_id, None) for wish in wishes]
+
+
+def _claim(row: Any) -> Claim:
+    *columns, body, probe = row
+    return Claim._make([*columns, bytes(body).decode("utf-8", "surrogatepass"), bool(probe)])

@@ -13,9 +13,10 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, literal, select
 
 from worker.core.lifecycle import CLAIM_DELIVERY, DeliveryStatus
 from worker.core.receiver_health import room
-from worker.store.claim import ALIVE, Wish
+from worker.store.claim import Wish
 from worker.store.clock import now, seconds_until
 from worker.store.health import health_of
+from worker.store.tables import workers
 from worker.store.types import Id, Instant
 from worker.store.webhook_tables import deliveries, delivery_attempts, events, receivers
 
@@ -60,6 +61,12 @@ class DeliveryClaim(NamedTuple):
     now_s: float
 
 
+# KEY SHARE: the row cannot be deleted, and our deliveries taken back, between this look and our commit.
+_ALIVE = (
+    select(workers.c.id)
+    .where(workers.c.id == bindparam("worker_id"), workers.c.lease_until > now())
+    .with_for_update(read=True, key_share=True)
+)
 _DUE = (
     select(deliveries.c.id, deliveries.c.receiver_id)
     .where(
@@ -120,7 +127,7 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim 
     """
     worker_id = wishes[0].worker_id
     ids = sorted({wish.job_id for wish in wishes})
-    if connection.execute(ALIVE, {"worker_id": worker_id}).first() is None:
+    if connection.execute(_ALIVE, {"worker_id": worker_id}).first() is None:
         return [None] * len(wishes)
     due = connection.execute(_DUE, {"ids": ids}).all()
     chosen, known = _with_room(connection, due)

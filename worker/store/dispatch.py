@@ -3,13 +3,14 @@
 Statements are built once and are short: composing and planning them is most of what a lane costs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import takewhile
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
     Integer,
+    Row,
     Select,
     String,
     bindparam,
@@ -30,6 +31,8 @@ from worker.store.tables import jobs, leaders
 EXPIRY_BATCH = 500
 # Of one lane and priority each: two short statements, half a millisecond apiece.
 RANGES_A_TICK = 500
+# That a probe is looked for in, before the next tick looks on.
+RANGES_A_PROBE = 20
 
 
 class Lane(NamedTuple):
@@ -65,6 +68,7 @@ _ENDPOINT, _TENANT = bindparam("endpoint", type_=String), bindparam("tenant", ty
 _PRIORITY, _ROWS = bindparam("priority", type_=Integer), bindparam("rows", type_=Integer)
 _PLACE = (jobs.c.endpoint, jobs.c.tenant, jobs.c.priority)
 _NEXT_PLACE = _queued(*_PLACE).where(tuple_(*_PLACE) > tuple_(_ENDPOINT, _TENANT, _PRIORITY)).order_by(*_PLACE).limit(1)
+_NEXT_ENDPOINT = _queued(*_PLACE).where(jobs.c.endpoint > _ENDPOINT).order_by(*_PLACE).limit(1)
 _DUE = (
     _queued(jobs.c.id, jobs.c.attempt + 1, jobs.c.priority, -seconds_until(jobs.c.run_at))
     .where(
@@ -87,17 +91,21 @@ _OVER = (
 )
 
 
-def lanes(connection: Connection, *, after: Place = FIRST, limit: int = RANGES_A_TICK) -> tuple[list[Lane], Place]:
+def lanes(
+    connection: Connection, *, after: Place = FIRST, limit: int = RANGES_A_TICK, skipped: Collection[str] = ()
+) -> tuple[list[Lane], Place]:
     """Return the lanes that have queued rows, from `after` round to it again, and where the next round goes on.
 
-    At most `limit` priorities of lanes. A walk from one to the next over the index, one step each, however many rows
-    each holds: neither database skips duplicates by itself on every version we support (PostgreSQL from 18 on).
+    At most `limit` priorities of lanes, none of the endpoints `skipped`. A walk from one to the next over the index,
+    one step each, however many rows each holds: neither database skips duplicates by itself on every version we support
+    (PostgreSQL from 18 on).
     """
-    places = list(_walk(connection, after, limit))
+    places = list(_walk(connection, after, limit, skipped))
     if after != FIRST and len(places) < limit:
         # Up to a place that was seen: the order is the database's, which is not Python's.
         known = set(places)
-        places += takewhile(lambda place: place not in known, _walk(connection, FIRST, limit - len(places)))
+        again = _walk(connection, FIRST, limit - len(places), skipped)
+        places += takewhile(lambda place: place not in known, again)
     found: dict[tuple[str, str], list[int]] = {}
     for endpoint, tenant, priority in places:
         found.setdefault((endpoint, tenant), []).append(priority)
@@ -105,13 +113,49 @@ def lanes(connection: Connection, *, after: Place = FIRST, limit: int = RANGES_A
     return [Lane(*pair, tuple(sorted(priorities))) for pair, priorities in found.items()], on
 
 
-def _walk(connection: Connection, place: Place, limit: int) -> Iterator[Place]:
-    for _ in range(limit):
-        row = connection.execute(_NEXT_PLACE, dict(zip(("endpoint", "tenant", "priority"), place, strict=True))).first()
-        if row is None:
-            return
-        place = (row.endpoint, row.tenant, row.priority)
-        yield place
+def _walk(connection: Connection, place: Place, limit: int, skipped: Collection[str]) -> Iterator[Place]:
+    found = _next_place(connection, place)
+    while found is not None and limit:
+        if found[0] in skipped:
+            # Behind all its lanes in one step.
+            found = _place(connection.execute(_NEXT_ENDPOINT, {"endpoint": found[0]}).first())
+            continue
+        yield found
+        limit -= 1
+        found = _next_place(connection, found) if limit else None
+
+
+def _next_place(connection: Connection, place: Place) -> Place | None:
+    return _place(
+        connection.execute(_NEXT_PLACE, dict(zip(("endpoint", "tenant", "priority"), place, strict=True))).first()
+    )
+
+
+def _place(row: Row[Any] | None) -> Place | None:
+    return None if row is None else (row.endpoint, row.tenant, row.priority)
+
+
+def probe(connection: Connection, endpoint: str, *, after: Place, last: str | None) -> tuple[Due | None, Place]:
+    """Return a due row of an endpoint, and its place: of the lanes behind `after` in turn, in each the oldest.
+
+    Rather any other than the job `last`: one that alone provokes what it meets must not hold the others for ever.
+    """
+    seen: list[Place] = []
+    same: Due | None = None
+    place = after if after[0] == endpoint else (endpoint, "", -1)
+    for _ in range(RANGES_A_PROBE):
+        found = _next_place(connection, place)
+        if found is None or found[0] != endpoint:
+            found = _next_place(connection, (endpoint, "", -1))
+        if found is None or found[0] != endpoint or found in seen:
+            return same, place
+        seen.append(place := found)
+        values = dict(zip(("endpoint", "tenant", "priority"), place, strict=True)) | {"rows": 2}
+        for row in (Due(*row) for row in connection.execute(_DUE, values)):
+            if row.job_id != last:
+                return row, place
+            same = row
+    return None, place
 
 
 def due(connection: Connection, lane: Lane, *, limit: int) -> list[Due]:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, LargeBinary, cast, delete, func, insert, sele
 
 from worker.core.clean import clean_text
 from worker.store.clock import now
+from worker.store.packed import among
 from worker.store.tables import dead_letters, inbox
 
 
@@ -32,8 +33,9 @@ def take_inbox(connection: Connection, *, limit: int, max_bytes: int) -> list[Su
             break
         chosen.append(seq)
         max_bytes -= length
-    statement = delete(inbox).where(inbox.c.seq.in_(chosen)).returning(inbox.c.seq, inbox.c.id, job.label("job"))
-    rows = sorted(connection.execute(statement), key=lambda row: row.seq) if chosen else []
+    these = among(connection.dialect.name, inbox.c.seq, "chosen")
+    statement = delete(inbox).where(these).returning(inbox.c.seq, inbox.c.id, job.label("job"))
+    rows = sorted(connection.execute(statement, {"chosen": chosen}), key=lambda row: row.seq) if chosen else []
     return [Submitted(row.id, row.job.encode() if isinstance(row.job, str) else bytes(row.job)) for row in rows]
 
 

@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Self
 
-from sqlalchemy import Column, MetaData, Row, Select, Table, func, select
+from sqlalchemy import Column, Engine, MetaData, Row, Select, Table, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.store import migrate, version
+from worker.core.health import State
+from worker.core.lifecycle import Status
+from worker.store import endpoints, migrate, version
 from worker.store.clock import seconds_until
 from worker.store.engine import open_engine
 from worker.store.tables import dead_letters, inbox, jobs, workers
+from worker.store.tables import endpoints as resting
 from worker.store.types import Id, JsonText
 
 # The views, as a reader sees them: other columns are there, these are shown.
@@ -66,12 +69,8 @@ class Listing:
 
     def upgrade(self) -> None:
         """Bring the database to the newest migration."""
-        writer = open_engine(self._url, schema=self._schema)
-        try:
-            with sentences():
-                migrate.upgrade(writer, schema=self._schema)
-        finally:
-            writer.dispose()
+        with self._writer() as engine:
+            migrate.upgrade(engine, schema=self._schema)
 
     def newest(self, *, limit: int, **wanted: str | None) -> list[dict[str, Any]]:
         """Return the newest jobs with these values of `status`, `batch` or `tenant`, as plain JSON values by column."""
@@ -98,6 +97,41 @@ class Listing:
         for name, table in (("inbox", inbox), ("dead_letters", dead_letters)):
             found[name] = self._rows(select(func.count()).select_from(table))[0][0]
         return found
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Return the endpoints that have a row or jobs to do, by name, as plain JSON values by column.
+
+        `since` is told of those that are not open: of the others it says nothing to a reader.
+        """
+        unfinished = select(jobs.c.endpoint, jobs.c.status, func.count()).where(
+            jobs.c.status.in_([Status.queued, Status.in_progress])
+        )
+        since = case((resting.c.state != State.open, resting.c.since)).label("since")
+        shown = (resting.c[name] for name in ("name", "state", "cause", "reason"))
+        rows = self._rows(select(*shown, since, resting.c.probe_at.label("next_probe")))
+        found = {row.name: _plain(row) | {"queued": 0, "in_progress": 0} for row in rows}
+        for name, status, number in self._rows(unfinished.group_by(jobs.c.endpoint, jobs.c.status)):
+            found.setdefault(name, {"name": name, "state": "open", "queued": 0, "in_progress": 0})[status] = number
+        return [found[name] for name in sorted(found)]
+
+    def pause(self, endpoint: str) -> None:
+        """Pause an endpoint until an operator resumes it."""
+        with self._writer() as engine, engine.begin() as connection:
+            endpoints.pause(connection, endpoint)
+
+    def resume(self, endpoint: str) -> bool:
+        """Open an endpoint at once; False where it was open."""
+        with self._writer() as engine, engine.begin() as connection:
+            return endpoints.resume(connection, endpoint)
+
+    @contextmanager
+    def _writer(self) -> Iterator[Engine]:
+        engine = open_engine(self._url, schema=self._schema)
+        try:
+            with sentences():
+                yield engine
+        finally:
+            engine.dispose()
 
     def _rows(self, statement: Select[Any]) -> Sequence[Any]:
         with sentences(), self._engine.connect() as connection:

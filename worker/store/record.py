@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Boolean, Connection, Executable, Float, bindparam, case, cast, null, or_, update
 
@@ -50,8 +50,15 @@ class Closing:
     first_token_ago_s: float | None = None
 
 
-def record(connection: Connection, closings: Sequence[Closing]) -> list[bool]:
-    """Write each end; True where the job moved, False where another worker has it by now.
+class Recorded(NamedTuple):
+    """What came of one closing: whether the job moved, or another worker has it; the deliveries that tell its end."""
+
+    moved: bool
+    deliveries: tuple[str, ...] = ()
+
+
+def record(connection: Connection, closings: Sequence[Closing]) -> list[Recorded]:
+    """Write each end, and the events of jobs that are over with it.
 
     An answer is kept, and its attempt closed, in either case: tokens that were spent are a fact.
     """
@@ -63,8 +70,11 @@ def record(connection: Connection, closings: Sequence[Closing]) -> list[bool]:
     again = [_place(closing) for closing in closings if closing.move is not None and not closing.move.final]
     cancelled = settle(connection, [place for place in again if place in moved])
     ended = (closing for closing in closings if closing.move is not None and closing.move.final)
-    finish.number(connection, cancelled | {closing.job_id for closing in ended if _place(closing) in moved})
-    return [_place(closing) in moved for closing in closings]
+    told = finish.number(connection, cancelled | {closing.job_id for closing in ended if _place(closing) in moved})
+    return [
+        Recorded(True, tuple(told.get(closing.job_id, ()))) if _place(closing) in moved else Recorded(False)
+        for closing in closings
+    ]
 
 
 def _move(connection: Connection, closings: Sequence[Closing]) -> set[moves.Key]:

@@ -15,6 +15,11 @@ Id = UUID(as_uuid=False).with_variant(String(36), "sqlite")
 JsonText = Text().with_variant(JSONB(none_as_null=True), "postgresql")
 
 
+def microseconds(instant: datetime) -> int:
+    """Return an instant as SQLite keeps it: whole microseconds since 1970."""
+    return int(instant.timestamp()) * 1_000_000 + instant.microsecond
+
+
 class Instant(TypeDecorator[datetime]):
     """An aware UTC datetime: timestamptz, or integer microseconds since 1970 on SQLite.
 
@@ -30,7 +35,7 @@ class Instant(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         if value is None or dialect.name != "sqlite":
             return value
-        return int(value.timestamp()) * 1_000_000 + value.microsecond
+        return microseconds(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None or dialect.name != "sqlite":

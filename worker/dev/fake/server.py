@@ -35,6 +35,7 @@ class Endpoint:
 
     key: str | None = None  # the only Bearer key that is accepted; None: any, or none
     idempotency: Literal["ignored", "honoured"] = "ignored"
+    outage: Script | None = None  # what every request gets while it is set, whatever it asks for
     ledger: Ledger = field(default_factory=Ledger)
     saved: dict[str, Plan] = field(default_factory=dict)
 
@@ -88,6 +89,8 @@ class Endpoint:
         fault = self._fault(request, asked)
         if fault is not None or asked is None:
             return fault or refusal(400, "The body is not a JSON object.", code="bad_json"), Script()
+        if self.outage is not None:
+            return plan(asked, self.outage, job=job), self.outage
         try:
             script = choose(controls(asked, request.headers.get(HEADER)), turn=row.requests)
             if isinstance(script.usage, str) and script.usage not in (*SHAPES, "none"):

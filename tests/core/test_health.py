@@ -1,0 +1,137 @@
+"""Whose trouble a failed call is: two different jobs make the endpoint rest, a job alone answers for itself."""
+
+from dataclasses import replace
+
+import pytest
+
+from worker.core.failure import Code, failure
+from worker.core.health import Blame, Met, Ramp, Sign, Stand, State, judge, sign_of, starts
+
+LONG_S = 1000.0
+OPEN = Stand(since_s=LONG_S)
+SUSPECTED = replace(OPEN, suspect_job="a", suspect_s=10.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "sign"),
+    [
+        (None, Sign.answered),
+        (Code.bad_request, Sign.answered),
+        (Code.content_refused, Sign.answered),
+        (Code.rate_limited, Sign.answered),
+        (Code.stream_truncated, Sign.answered),
+        (Code.unauthorized, Sign.trouble),
+        (Code.quota_exhausted, Sign.trouble),
+        (Code.connect_failed, Sign.trouble),
+        (Code.dns_failed, Sign.trouble),
+        (Code.tls_failed, Sign.trouble),
+        (Code.server_error, Sign.sick),
+        (Code.bad_gateway, Sign.sick),
+        (Code.overloaded, Sign.sick),
+        (Code.first_byte_timeout, Sign.sick),
+        (Code.idle_timeout, Sign.sick),
+        (Code.connection_lost, Sign.sick),
+        (Code.cancelled, Sign.silent),
+        (Code.worker_lost, Sign.silent),
+        (Code.internal_error, Sign.silent),
+    ],
+)
+def test_the_end_of_a_call_is_a_sign_of_its_endpoint(code: Code | None, sign: Sign) -> None:
+    found = None if code is None else failure(code)
+    assert sign_of(found, timeout_s=60.0, total_s=60.0) == sign
+
+
+@pytest.mark.parametrize(("timeout_s", "sign"), [(5.0, Sign.silent), (60.0, Sign.sick), (90.0, Sign.sick)])
+def test_a_job_in_a_hurry_proves_nothing(timeout_s: float, sign: Sign) -> None:
+    assert sign_of(failure(Code.total_timeout), timeout_s=timeout_s, total_s=60.0) == sign
+
+
+def test_the_first_job_in_trouble_is_a_suspect() -> None:
+    blame, stand = judge(OPEN, Met("a", began_s=1.0))
+
+    assert (blame, stand) == (Blame.endpoint, replace(OPEN, suspect_job="a", suspect_s=1.0))
+
+
+def test_another_job_in_trouble_makes_the_endpoint_rest() -> None:
+    blame, stand = judge(SUSPECTED, Met("b", began_s=1.0))
+
+    assert (blame, stand.state, stand.since_s, stand.suspect_job) == (Blame.endpoint, State.paused, 0.0, None)
+
+
+def test_one_job_again_and_again_makes_nobody_rest() -> None:
+    stand = OPEN
+    for _ in range(20):
+        blame, stand = judge(stand, Met("a", began_s=1.0))
+        assert (blame, stand.state) == (Blame.endpoint, State.open)
+
+
+@pytest.mark.parametrize("known_to", ["all", "its own worker"])
+def test_an_answer_since_clears_the_suspicion(known_to: str) -> None:
+    stand = replace(SUSPECTED, answered_s=5.0 if known_to == "all" else None)
+    met = Met("b", began_s=1.0, answered_s=5.0 if known_to != "all" else None)
+
+    blame, after = judge(stand, met)
+
+    assert (blame, after.state, after.suspect_job, after.suspect_s) == (Blame.endpoint, State.open, "b", 1.0)
+
+
+def test_an_answer_from_before_clears_nothing() -> None:
+    assert judge(replace(SUSPECTED, answered_s=11.0), Met("b", began_s=1.0))[1].state is State.paused
+
+
+@pytest.mark.parametrize("suspected", [OPEN, SUSPECTED], ids=["nobody suspected", "another suspected"])
+def test_a_job_in_trouble_while_a_later_call_was_answered_is_to_blame_itself(suspected: Stand) -> None:
+    stand = replace(suspected, answered_s=0.5)
+
+    assert judge(stand, Met("b", began_s=1.0)) == (Blame.job, stand)
+    assert judge(suspected, Met("b", began_s=1.0, answered_s=0.5)) == (Blame.job, suspected)
+
+
+def test_calls_that_end_well_though_they_began_before_the_trouble_prove_nothing() -> None:
+    # A key expired three seconds ago; answers of ten seconds still come in, from calls that began before.
+    blame, stand = judge(replace(SUSPECTED, suspect_s=2.5, answered_s=3.1), Met("b", began_s=2.0))
+
+    assert (blame, stand.state) == (Blame.endpoint, State.paused)
+
+
+def test_a_job_whose_every_attempt_met_trouble_while_others_had_answers_is_to_blame() -> None:
+    stand = replace(OPEN, answered_s=4.0)
+
+    assert judge(stand, Met("a", began_s=1.0, stubborn_s=5.0))[0] is Blame.job
+    assert judge(stand, Met("a", began_s=1.0, stubborn_s=3.0))[0] is Blame.endpoint
+    assert judge(stand, Met("a", began_s=1.0))[0] is Blame.endpoint
+
+
+@pytest.mark.parametrize("answered_s", [None, 0.5])
+def test_a_resting_endpoint_holds_whatever_comes_late(answered_s: float | None) -> None:
+    stand = Stand(State.paused, since_s=3.0, answered_s=answered_s)
+
+    assert judge(stand, Met("a", began_s=1.0)) == (Blame.endpoint, stand)
+
+
+@pytest.mark.parametrize("state", [State.slow, State.open])
+def test_what_was_in_flight_through_a_rest_is_held_and_proves_nothing(state: State) -> None:
+    stand = Stand(state, since_s=3.0, answered_s=4.0, suspect_job="b", suspect_s=1.0)
+
+    assert judge(stand, Met("a", began_s=20.0)) == (Blame.endpoint, stand)
+
+
+def test_an_endpoint_that_came_back_rests_again_after_two_jobs() -> None:
+    _, first = judge(Stand(State.slow, since_s=3.0), Met("a", began_s=1.0))
+    _, second = judge(first, Met("b", began_s=0.9))
+
+    assert (first.state, second.state) == (State.slow, State.paused)
+
+
+def test_starts_double_each_second() -> None:
+    assert [starts(second) for second in (0.0, 0.9, 1.0, 2.5, 3.0)] == [8, 8, 16, 32, 64]
+    assert starts(1e9) == starts(10.0) == 8192
+
+
+def test_what_was_started_this_second_is_not_started_again() -> None:
+    ramp = Ramp()
+    ramp.spend("a", 1.2, 10)
+
+    assert (ramp.left("a", 1.9), ramp.left("b", 1.9), ramp.left("a", 2.0)) == (6, 16, 32)
+    ramp.spend("a", 1.9, 6)
+    assert ramp.left("a", 1.95) == 0

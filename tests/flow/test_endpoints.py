@@ -1,0 +1,188 @@
+"""An endpoint that refuses everybody, and comes back: real workers, 10,000 queued jobs, an endpoint to be switched."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from tests.flow.system import System, request
+from tests.pool.workers import until
+from tests.store.made import accept_all, entry, job
+from worker.dev.fake.presets import QUOTA
+from worker.dev.fake.script import Script
+
+QUEUED = 10_000
+SLOTS = 20
+OUTAGE_S = 12.0
+PROBE_S = 5.0
+
+Switch = Callable[[System], None]
+
+
+def refuse_key(system: System) -> None:
+    system.fake.endpoint.outage = Script(status=401)
+
+
+def exhaust_quota(system: System) -> None:
+    system.fake.endpoint.outage = Script(status=429, error=QUOTA)
+
+
+def fail(system: System) -> None:
+    system.fake.endpoint.outage = Script(status=500)
+
+
+def close_port(system: System) -> None:
+    system.fake.stop()
+
+
+def mend(system: System) -> None:
+    system.fake.endpoint.outage = None
+    if system.fake.is_stopped:
+        system.fake.start()
+
+
+def fill(system: System, number: int = QUEUED, **script: object) -> None:
+    """Queue jobs of a fifth of a second each."""
+    body = request(fake={"latency_s": 0.2, **script})
+    for _ in range(number // 500):
+        accept_all(system.engine, *(entry(job(request=body)) for _ in range(500)))
+
+
+def state(system: System) -> str:
+    found = system.rows("SELECT state FROM afterword_endpoints WHERE name = 'default'")
+    return str(found[0].state) if found else "open"
+
+
+def count(system: System, condition: str) -> int:
+    return int(system.rows(f"SELECT count(*) AS n FROM afterword_jobs WHERE {condition}")[0].n)
+
+
+def attempts_by_job(system: System) -> Counter[str]:
+    rows = system.rows("SELECT job_id, count(*) AS n FROM afterword_attempts WHERE outcome = 'failed' GROUP BY job_id")
+    return Counter({str(row.job_id): row.n for row in rows})
+
+
+def sit_out(seconds: float) -> None:
+    """Let an outage last."""
+    began = time.monotonic()
+    until(lambda: time.monotonic() - began > seconds, what="the outage's end", seconds=seconds + 5)
+
+
+def await_return(system: System) -> None:
+    until(lambda: system.lines("endpoint.resumed"), what=f"the endpoint resumes: {system.said()}")
+
+
+def held_through(system: System, begin: Switch, code: str) -> None:
+    fill(system)
+    system.start(concurrency=SLOTS)
+    until(lambda: count(system, "status = 'completed'") > SLOTS, what="the endpoint serves")
+
+    begin(system)
+    until(lambda: state(system) == "paused", what=f"the pause: {system.said()}")
+    sit_out(OUTAGE_S)
+
+    waiting = system.rows("SELECT DISTINCT waiting_for FROM jobs_v1 WHERE status = 'queued'")
+    assert {row.waiting_for for row in waiting} == {"endpoint_paused"}
+    mend(system)
+    await_return(system)
+    tried = attempts_by_job(system)
+    # Two make the pause, the slots may be full of others by then, and the probes follow.
+    assert len(tried) <= 2 * SLOTS + 1 + (OUTAGE_S + 2 * PROBE_S) / PROBE_S
+    assert set(tried.values()) == {1}, "every probe is another job"
+    assert {line["error_code"] for line in system.lines("attempt.failed")} == {code}
+    assert len(system.lines("endpoint.paused")) == len(system.lines("endpoint.resumed")) == 1
+
+    served = count(system, "status = 'completed'")
+    until(lambda: count(system, "status = 'completed'") > served + 500, what="all slots are busy again")
+    assert count(system, "status = 'failed'") == 0
+    assert count(system, "attempts_used > 1 OR (status = 'queued' AND attempts_used > 0)") == 0
+    until(lambda: state(system) == "open", what="it opens fully", seconds=30)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("begin", "code"),
+    [(refuse_key, "unauthorized"), (close_port, "connect_failed"), (exhaust_quota, "quota_exhausted")],
+    ids=["key refused", "port refused", "quota exhausted"],
+)
+def test_ten_thousand_jobs_wait_for_their_endpoint_and_none_pays_for_it(
+    postgres_system: System, begin: Switch, code: str
+) -> None:
+    held_through(postgres_system, begin, code)
+
+
+@pytest.mark.timeout(400)
+def test_they_wait_on_sqlite_as_well(sqlite_system: System) -> None:
+    held_through(sqlite_system, refuse_key, "unauthorized")
+
+
+@pytest.mark.timeout(400)
+def test_held_jobs_start_at_once_after_the_probe_that_was_answered(postgres_system: System) -> None:
+    system = postgres_system
+    refuse_key(system)
+    fill(system, 1000)
+    system.start(concurrency=SLOTS)
+    until(lambda: state(system) == "paused", what="the pause")
+    mend(system)
+
+    await_return(system)
+
+    until(lambda: count(system, "status = 'completed'") > 100, what="held jobs are served")
+    (first,) = system.rows(
+        "SELECT extract(epoch FROM min(a.sent_at) - e.since) AS after_s "
+        "FROM afterword_attempts a, afterword_endpoints e WHERE a.sent_at > e.since GROUP BY e.since"
+    )
+    assert first.after_s < 5.0
+
+
+@pytest.mark.timeout(400)
+def test_the_breaker_opens_on_server_errors_and_probes_close_it(postgres_system: System) -> None:
+    system = postgres_system
+    fail(system)
+    fill(system, 1000)
+    system.start(concurrency=SLOTS)
+
+    until(lambda: state(system) == "paused", what=f"the breaker opens: {system.said()}")
+    (line,) = until(lambda: system.lines("endpoint.paused"), what="the line")
+    assert (line["cause"], line["reason"]) == ("breaker", "server_error")
+    until(lambda: system.lines("endpoint.probed"), what="a probe")
+    mend(system)
+    await_return(system)
+
+    until(lambda: count(system, "status = 'completed'") == 1000, what="all are served", seconds=120)
+    probed = [line["job_id"] for line in system.lines("endpoint.probed") if line["answer"] == "sick"]
+    assert len(set(probed)) == len(probed)
+
+
+@pytest.mark.timeout(200)
+def test_a_job_that_alone_is_refused_fails_itself_and_nobody_waits(postgres_system: System) -> None:
+    system = postgres_system
+    system.start(concurrency=SLOTS)
+    fill(system, 5000)
+    until(lambda: count(system, "status = 'completed'") > 0, what="others are served")
+
+    poison = system.send(request(model="fake-401"), max_attempts=2, priority=0)
+
+    row = system.await_status(poison)
+    assert (row.status, row.error_code) == ("failed", "unauthorized")
+    assert system.lines("endpoint.paused") == []
+    assert count(system, "status IN ('failed', 'expired')") == 1
+
+
+@pytest.mark.timeout(300)
+def test_jobs_that_always_fail_their_probe_do_not_hold_the_others(postgres_system: System) -> None:
+    system = postgres_system
+    refuse_key(system)
+    bad = entry(job(request=request(model="fake-401"), priority=0, max_attempts=1))
+    worse = entry(job(request=request(model="fake-401"), priority=0, max_attempts=1, tenant="another"))
+    accept_all(system.engine, bad, worse)
+    fill(system, 500)
+    system.start(concurrency=2)
+    until(lambda: state(system) == "paused", what="the pause")
+    mend(system)
+
+    until(lambda: count(system, "status = 'completed'") == 500, what="the others are served", seconds=200)
+    ended = system.await_all([bad.job.id, worse.job.id], seconds=120)
+
+    assert {row.error_code for row in ended.values()} == {"unauthorized"}

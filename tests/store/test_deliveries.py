@@ -1,0 +1,393 @@
+"""Deliveries in SQL: written with the end of a job, claimed within limits, fenced, in order, taken back, on both."""
+
+import json
+import threading
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, insert, text, update
+
+from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
+from worker.core.delivery import Code, Sent
+from worker.core.lifecycle import DELIVER, FAIL_DELIVERY, RETRY_DELIVERY, DeliveryOutcome
+from worker.core.receiver_health import Health
+from worker.store import cancel, leases, webhook_dispatch
+from worker.store.claim import Wish
+from worker.store.clock import from_now, now
+from worker.store.delivered import DeliveryClosing, Recorded, record
+from worker.store.deliveries import DeliveryClaim, claim
+from worker.store.health import columns_of, health_of
+from worker.store.webhook_tables import deliveries, receivers
+
+DELIVERIES = "SELECT * FROM webhook_deliveries_v1 ORDER BY created_at, sequence, id"
+
+
+def receiver(engine: Engine, name: str = "mine", **changes: Any) -> str:
+    receiver_id = str(uuid.uuid4())
+    row = {
+        "id": receiver_id, "tenant": "default", "name": name, "url": "https://example.com/hooks", "is_default": True,
+        "events": json.dumps(["job.*"]), "payload": "auto", "profile": "afterword", "timeout_s": 15.0, "in_flight": 10,
+        "ordering": "none", "on_exhausted": "skip", "status": "enabled", **changes,
+    }  # fmt: skip
+    with engine.begin() as connection:
+        connection.execute(insert(receivers).values(created_at=now()), [row])
+    return receiver_id
+
+
+def ended(engine: Engine, **fields: Any) -> str:
+    """Accept a job and end it; return its id."""
+    job_id = str(uuid.uuid4())
+    accept_all(engine, entry(job(**fields), id=job_id))
+    with engine.begin() as connection:
+        cancel.cancel(connection, [job_id])
+    return job_id
+
+
+def told(engine: Engine) -> list[str]:
+    return [str(row.id) for row in rows(engine, DELIVERIES)]
+
+
+def claimed(engine: Engine, worker_id: str, *delivery_ids: str) -> list[DeliveryClaim | None]:
+    with engine.begin() as connection:
+        return claim(connection, [Wish(one, worker_id) for one in delivery_ids])
+
+
+def closing(got: DeliveryClaim, **changes: Any) -> DeliveryClosing:
+    """Return the end of an attempt that delivered, with changes."""
+    usual = DeliveryClosing(
+        delivery_id=got.delivery_id, number=got.attempt, worker_id=got.worker_id, receiver_id=got.receiver_id,
+        move=DELIVER, outcome=DeliveryOutcome.delivered, was_sent=True, counts=True,
+        attempt={"http_status": 204, "is_truncated": False},
+        variant=got.variant, sent=Sent(sent=True, error_code=None, http_status=204), event_at_s=got.event_at_s,
+        now_s=got.now_s, lane=None if got.ordering_key is None else (got.ordering_key, got.sequence),
+    )  # fmt: skip
+    return replace(usual, **changes)
+
+
+def recorded(engine: Engine, *closings: DeliveryClosing) -> list[Recorded]:
+    with engine.begin() as connection:
+        return record(connection, closings)
+
+
+def refused(got: DeliveryClaim, **changes: Any) -> DeliveryClosing:
+    failed = {"error_code": Code.unavailable, "http_status": 503, "is_truncated": False}
+    sent = Sent(sent=True, error_code=Code.unavailable, http_status=503)
+    values = {"move": RETRY_DELIVERY, "outcome": DeliveryOutcome.failed, "attempt": failed, "sent": sent, **changes}
+    return closing(got, **values)
+
+
+def claim_first(engine: Engine, worker_id: str) -> DeliveryClaim:
+    (got,) = claimed(engine, worker_id, told(engine)[0])
+    assert got is not None
+    return got
+
+
+def test_the_end_of_a_job_writes_its_event_and_deliveries_in_one_transaction(engine: Engine) -> None:
+    receiver(engine)
+    job_id = str(uuid.uuid4())
+    accept_all(engine, entry(id=job_id))
+
+    with engine.connect() as connection:
+        cancel.cancel(connection, [job_id])
+        connection.rollback()
+    assert told(engine) == []
+    with engine.begin() as connection:
+        cancel.cancel(connection, [job_id])
+
+    row = one(engine, DELIVERIES)
+    assert (str(row.job_id), row.event_type, row.receiver, row.status) == (job_id, "job.cancelled", "mine", "queued")
+    body = json.loads(bytes(one(engine, "SELECT thin FROM afterword_events").thin))
+    assert (body["type"], body["data"]["id"], body["data"]["status"]) == ("job.cancelled", job_id, "cancelled")
+    assert body["data"]["cursor"] == 1
+
+
+@pytest.mark.parametrize(
+    ("listens", "webhook", "names"),
+    [
+        ({}, ..., ["mine"]),
+        ({}, None, []),
+        ({"is_default": False}, ..., []),
+        ({"is_default": False}, {"to": "mine"}, ["mine"]),
+        ({}, {"to": "other"}, []),
+        ({"tenant": "another"}, ..., []),
+        ({"events": json.dumps(["job.completed"])}, ..., []),
+        ({"events": json.dumps(["job.cancelled"])}, ..., ["mine"]),
+        ({"status": "removed"}, ..., []),
+    ],
+    ids=["default", "nobody", "none", "named", "unknown", "tenant", "other event", "this event", "removed"],
+)
+def test_who_hears_of_a_job(engine: Engine, listens: dict[str, Any], webhook: Any, names: list[str]) -> None:
+    receiver(engine, **listens)
+
+    ended(engine, **({} if webhook is ... else {"webhook": webhook}))
+
+    assert [row.receiver for row in rows(engine, DELIVERIES)] == names
+
+
+def test_an_address_that_jobs_bring_is_one_receiver(engine: Engine) -> None:
+    for _ in range(2):
+        ended(engine, webhook={"url": "https://example.com/one"})
+    ended(engine, webhook={"url": "https://example.com/two"})
+
+    found = rows(engine, "SELECT name, url, keys_sealed FROM afterword_receivers ORDER BY url")
+    assert [row.url for row in found] == ["https://example.com/one", "https://example.com/two"]
+    assert all(row.name.startswith("url-") and row.keys_sealed is None for row in found)
+    assert len(told(engine)) == 3
+
+
+def test_a_delivery_is_claimed_once_with_an_attempt_row_before_the_wire(engine: Engine) -> None:
+    receiver(engine)
+    ended(engine)
+    first, second = worker(engine), worker(engine)
+
+    got = claim_first(engine, first)
+
+    assert claimed(engine, second, got.delivery_id) == [None]
+    attempt = one(engine, "SELECT * FROM afterword_delivery_attempts")
+    assert (attempt.attempt, attempt.outcome, attempt.origin) == (1, None, "event")
+    assert attempt.sent_at is not None
+    assert json.loads(got.body)["type"] == "job.cancelled"
+    assert abs(got.now_s - got.event_at_s) < 60
+
+
+def test_a_worker_whose_lease_has_ended_claims_nothing(engine: Engine) -> None:
+    receiver(engine)
+    ended(engine)
+
+    assert claimed(engine, worker(engine, lease_s=-1), told(engine)[0]) == [None]
+
+
+def test_a_receiver_has_so_many_in_flight(engine: Engine) -> None:
+    receiver(engine, in_flight=2)
+    for _ in range(4):
+        ended(engine)
+    holder = worker(engine)
+
+    got = [one for one in claimed(engine, holder, *told(engine)) if one is not None]
+    assert len(got) == 2
+    assert not any(claimed(engine, holder, *told(engine)))
+    recorded(engine, closing(got[0]))
+
+    assert len([one for one in claimed(engine, holder, *told(engine)) if one is not None]) == 1
+
+
+def test_two_workers_never_exceed_a_receivers_limit_together(engine: Engine) -> None:
+    receiver(engine, in_flight=3)
+    for _ in range(12):
+        ended(engine)
+    ids, got = told(engine), []
+
+    def take(worker_id: str) -> None:
+        for delivery_id in ids:
+            got.extend(one for one in claimed(engine, worker_id, delivery_id) if one is not None)
+
+    threads = [threading.Thread(target=take, args=(worker(engine),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(got) == 3
+
+
+def test_a_rate_is_a_bucket_that_claims_empty(engine: Engine) -> None:
+    receiver(engine, rate_per_s=2.0)
+    for _ in range(5):
+        ended(engine)
+
+    got = claimed(engine, worker(engine), *told(engine))
+
+    assert len([one for one in got if one is not None]) == 2
+
+
+def test_a_resting_or_disabled_receiver_is_sent_nothing(engine: Engine) -> None:
+    receiver_id = receiver(engine)
+    ended(engine)
+    holder = worker(engine)
+    resting = Health(ramp=1, open_until_s=4e9, open_s=30.0)
+
+    for changes in (columns_of(resting), {"status": "disabled", "health": None}):
+        with engine.begin() as connection:
+            connection.execute(update(receivers).where(receivers.c.id == receiver_id).values(changes))
+        assert claimed(engine, holder, *told(engine)) == [None]
+
+
+def test_a_stale_attempt_moves_nothing_and_is_kept(engine: Engine) -> None:
+    receiver(engine)
+    ended(engine)
+    lost, other = worker(engine), worker(engine)
+    stale = claim_first(engine, lost)
+    with engine.begin() as connection:
+        leases.resign(connection, lost)
+    with engine.begin() as connection:
+        assert webhook_dispatch.take_back(connection) == 1
+    fresh = claim_first(engine, other)
+
+    (late,) = recorded(engine, refused(stale))
+
+    assert not late.moved
+    found = rows(engine, "SELECT attempt, outcome, http_status FROM afterword_delivery_attempts ORDER BY attempt")
+    assert [tuple(row) for row in found] == [(1, "failed", 503), (2, None, None)]
+    assert recorded(engine, closing(fresh))[0].moved
+
+
+def test_a_late_success_counts_while_nobody_has_begun_again(engine: Engine) -> None:
+    receiver(engine)
+    ended(engine)
+    lost = worker(engine)
+    late = claim_first(engine, lost)
+    with engine.begin() as connection:
+        leases.resign(connection, lost)
+    with engine.begin() as connection:
+        webhook_dispatch.take_back(connection)
+
+    assert recorded(engine, closing(late))[0].moved
+    assert one(engine, DELIVERIES).status == "delivered"
+
+
+def test_a_lost_attempt_is_unknown_and_spends_the_schedule(engine: Engine) -> None:
+    receiver(engine, schedule=json.dumps([1]))
+    ended(engine)
+    for _ in range(2):
+        lost = worker(engine)
+        claim_first(engine, lost)
+        with engine.begin() as connection:
+            leases.resign(connection, lost)
+        with engine.begin() as connection:
+            webhook_dispatch.take_back(connection)
+
+    assert one(engine, DELIVERIES).status == "failed"
+    outcomes = rows(engine, "SELECT outcome, error_code FROM afterword_delivery_attempts")
+    assert [tuple(row) for row in outcomes] == [("unknown", "worker_lost")] * 2
+
+
+def test_failures_open_the_breaker_in_the_receivers_row(engine: Engine) -> None:
+    receiver_id = receiver(engine)
+    for _ in range(5):
+        ended(engine)
+    holder = worker(engine)
+    got = [one for one in claimed(engine, holder, *told(engine)) if one is not None]
+
+    written = recorded(engine, *(refused(one) for one in got))
+
+    row = one(engine, "SELECT * FROM afterword_receivers WHERE id = :id", id=receiver_id)
+    after = health_of(row.health if isinstance(row.health, str) else json.dumps(row.health))
+    assert (after.ramp, row.allowed) == (1, 1)
+    assert row.blocked_until is not None
+    assert written[0].after == after
+    assert rows(engine, "SELECT 1 FROM webhook_deliveries_v1 WHERE status = 'failed'") == []
+
+
+def test_later_ones_of_a_key_wait_without_being_due(engine: Engine) -> None:
+    receiver_id = receiver(engine, ordering="per_key")
+    for _ in range(3):
+        ended(engine, ordering_key="k")
+    ended(engine, ordering_key="other")
+    holder = worker(engine)
+
+    with engine.begin() as connection:
+        due = [row.job_id for row in webhook_dispatch.due(connection, receiver_id, limit=10)]
+    assert len(due) == 2
+    waiting = rows(engine, "SELECT sequence FROM webhook_deliveries_v1 WHERE waiting_for = 'order' ORDER BY sequence")
+    assert [row.sequence for row in waiting] == [2, 3]
+    assert len([one for one in claimed(engine, holder, *told(engine)) if one is not None]) == 2
+
+
+def test_the_end_of_one_lets_the_next_go(engine: Engine) -> None:
+    receiver(engine, ordering="per_key")
+    for _ in range(3):
+        ended(engine, ordering_key="k")
+    first = claim_first(engine, worker(engine))
+
+    (after,) = recorded(engine, closing(first))
+
+    states = rows(engine, "SELECT id, sequence, waiting_for FROM webhook_deliveries_v1 ORDER BY sequence")
+    assert [row.waiting_for for row in states] == [None, None, "order"]
+    assert after.next_ids == (str(states[1].id),)
+
+
+@pytest.mark.parametrize(("policy", "goes", "gap"), [("skip", True, True), ("block", False, False)])
+def test_what_follows_one_that_was_given_up(engine: Engine, policy: str, goes: bool, gap: bool) -> None:
+    receiver(engine, ordering="per_key", on_exhausted=policy)
+    for _ in range(2):
+        ended(engine, ordering_key="k")
+    first = claim_first(engine, worker(engine))
+
+    recorded(engine, refused(first, move=FAIL_DELIVERY))
+
+    second = one(engine, "SELECT waiting_for, after_gap FROM afterword_deliveries WHERE sequence = 2")
+    assert (second.waiting_for is None, bool(second.after_gap)) == (goes, gap)
+    ended(engine, ordering_key="k")
+    third = one(engine, "SELECT waiting_for FROM afterword_deliveries WHERE sequence = 3")
+    assert third.waiting_for == "order"
+
+
+def test_jobs_that_end_together_keep_the_order_of_their_ends(engine: Engine) -> None:
+    receiver(engine, ordering="per_key")
+    ids = [str(uuid.uuid4()) for _ in range(5)]
+    accept_all(engine, *(entry(job(ordering_key="k"), id=one) for one in ids))
+
+    with engine.begin() as connection:
+        cancel.cancel(connection, ids)
+
+    found = rows(
+        engine,
+        "SELECT d.sequence, f.cursor FROM afterword_deliveries d JOIN afterword_finished f ON f.job_id = d.job_id "
+        "ORDER BY d.sequence",
+    )
+    assert [row.sequence for row in found] == [1, 2, 3, 4, 5]
+    assert [row.cursor for row in found] == sorted(row.cursor for row in found)
+
+
+def test_what_waits_for_a_disabled_receiver_is_held(engine: Engine) -> None:
+    receiver_id = receiver(engine)
+    ended(engine)
+    with engine.begin() as connection:
+        connection.execute(update(receivers).where(receivers.c.id == receiver_id).values(status="disabled"))
+    ended(engine)
+
+    with engine.begin() as connection:
+        (lane,), _ = webhook_dispatch.lanes(connection)
+        assert lane.free is None
+        webhook_dispatch.settle(connection, lane)
+
+    assert [row.status for row in rows(engine, DELIVERIES)] == ["held", "held"]
+
+
+def test_what_passed_its_deadline_fails_and_lets_the_next_go(engine: Engine) -> None:
+    receiver(engine, ordering="per_key")
+    for _ in range(2):
+        ended(engine, ordering_key="k")
+    with engine.begin() as connection:
+        past = update(deliveries).where(deliveries.c.sequence == 1)
+        connection.execute(past.values(deadline=from_now(-1)))
+        assert webhook_dispatch.give_up(connection) == 1
+
+    states = rows(engine, "SELECT status, last_error_code, waiting_for FROM webhook_deliveries_v1 ORDER BY sequence")
+    assert [tuple(row) for row in states] == [("failed", "deadline", None), ("queued", None, None)]
+
+
+def test_lanes_tell_how_many_more_each_receiver_takes(engine: Engine) -> None:
+    free, busy = receiver(engine, "free", in_flight=7), receiver(engine, "busy", in_flight=1)
+    for _ in range(2):
+        ended(engine)
+    holder = worker(engine)
+    mine = text("SELECT id FROM afterword_deliveries WHERE receiver_id = :id LIMIT 1")
+    with engine.connect() as connection:
+        delivery_id = str(connection.execute(mine, {"id": busy}).scalar())
+    assert claimed(engine, holder, delivery_id)[0] is not None
+
+    with engine.begin() as connection:
+        lanes, after = webhook_dispatch.lanes(connection)
+
+    assert {lane.receiver_id: lane.free for lane in lanes} == {free: 7, busy: 0}
+    assert after == webhook_dispatch.FIRST
+
+
+def test_a_claim_on_a_job_never_reads_a_delivery(engine: Engine) -> None:
+    receiver(engine)
+    ended(engine)
+
+    assert claim_one(engine, worker(engine), told(engine)[0]) is None

@@ -1,0 +1,337 @@
+"""ENDPOINTS: what makes one rest, who is claimed meanwhile, what ends it. On both databases."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, insert, update
+
+from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
+from tests.store.test_attempts import closing, write
+from worker.core.failure import Code
+from worker.core.health import Blame, Cause, State
+from worker.core.lifecycle import HOLD, Outcome
+from worker.store import dispatch, endpoints
+from worker.store.claim import Claim, Wish, claim
+from worker.store.clock import from_now
+from worker.store.dispatch import FIRST
+from worker.store.endpoints import Passed, Seen, Trouble, Verdict, Weakness
+from worker.store.tables import attempts, jobs
+from worker.store.tables import endpoints as table
+
+HELD = Verdict(Blame.endpoint, paused=False)
+PAUSED = Verdict(Blame.endpoint, paused=True)
+ALONE = Verdict(Blame.job, paused=False)
+A, B, C = (f"00000000-0000-4000-8000-00000000000{letter}" for letter in "abc")
+
+
+def trouble(job_id: str, *, began_s: float = 0.1, answered_s: float | None = None, **changes: Any) -> Trouble:
+    plain = Trouble("default", job_id, 1, Code.unauthorized, began_s, answered_s)
+    return replace(plain, **changes)
+
+
+def judged(engine: Engine, *troubles: Trouble) -> list[Verdict]:
+    with engine.begin() as connection:
+        return endpoints.judge(connection, troubles)
+
+
+def seen(engine: Engine, name: str = "default") -> Seen:
+    with engine.begin() as connection:
+        return endpoints.look(connection)[name]
+
+
+def put(engine: Engine, state: State, cause: Cause | None = None, *, since_s: float = 60.0, **values: Any) -> None:
+    """Let the endpoint be so for `since_s` seconds."""
+    with engine.begin() as connection:
+        row = {"name": "default", "state": state, "cause": cause, "since": from_now(-since_s), **values}
+        connection.execute(insert(table).values(row))
+
+
+def paused(engine: Engine, cause: Cause = Cause.trouble, *, probe_in_s: float = -1.0, **values: Any) -> None:
+    put(engine, State.paused, cause, probe_at=from_now(probe_in_s), **values)
+
+
+def waiting(engine: Engine, number: int = 1, *, endpoint: str = "default", **fields: Any) -> list[str]:
+    """Return the ids of jobs that wait for an endpoint, oldest first."""
+    made = [str(accept_all(engine, entry(job(**fields)))[0].job_id) for _ in range(number)]
+    with engine.begin() as connection:
+        for age, job_id in enumerate(reversed(made)):
+            connection.execute(
+                update(jobs).where(jobs.c.id == job_id).values(run_at=from_now(-1.0 - age), endpoint=endpoint)
+            )
+    return made
+
+
+def test_trouble_of_one_job_makes_nobody_rest(engine: Engine) -> None:
+    assert [judged(engine, trouble(A)) for _ in range(3)] == [[HELD]] * 3
+
+    assert seen(engine).state is State.open
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after another"])
+def test_trouble_of_two_jobs_makes_the_endpoint_rest(engine: Engine, together: bool) -> None:
+    both = [trouble(A), trouble(B, code=Code.quota_exhausted)]
+
+    verdicts = judged(engine, *both) if together else [judged(engine, each)[0] for each in both]
+
+    assert verdicts == [HELD, PAUSED]
+    found = seen(engine)
+    assert (found.state, found.cause, found.reason) == (State.paused, Cause.trouble, "quota_exhausted")
+    assert found.probe_job is None
+    assert found.probe_in_s == pytest.approx(5.0, abs=2.0)
+    assert judged(engine, trouble(C)) == [HELD], "told once"
+
+
+def test_trouble_at_one_endpoint_is_none_of_another(engine: Engine) -> None:
+    verdicts = judged(engine, trouble(A), trouble(B, endpoint="other"))
+
+    assert verdicts == [HELD, HELD]
+
+
+def test_an_answer_that_another_worker_had_speaks_for_the_endpoint(engine: Engine) -> None:
+    judged(engine, trouble(A, began_s=30.0))
+    with engine.begin() as connection:
+        endpoints.tell_answered(connection, {"default": 10.0, "other": 1.0})
+        endpoints.tell_answered(connection, {"default": 20.0})
+
+    assert judged(engine, trouble(B, began_s=15.0)) == [ALONE]
+    assert judged(engine, trouble(C, began_s=5.0)) == [HELD], "a new suspect: the answer cleared the old one"
+    assert judged(engine, trouble(B, began_s=4.0)) == [PAUSED]
+
+
+def failed_attempts(engine: Engine, *codes: str, ended_s: float) -> str:
+    """Return a job whose attempts ended with these codes, the last one `ended_s` ago."""
+    mine, (job_id,) = worker(engine), waiting(engine)
+    for code in codes:
+        claimed = claim_one(engine, mine, job_id)
+        assert claimed is not None
+        held = closing(claimed, HOLD, Outcome.failed, counts=False, answer=None)
+        write(engine, replace(held, attempt={"billed": "no", "error_code": code, "usage_requested": False}))
+    with engine.begin() as connection:
+        connection.execute(update(attempts).values(finished_at=from_now(-ended_s)))
+    return job_id
+
+
+@pytest.mark.parametrize(
+    ("codes", "verdict"),
+    [
+        (("unauthorized", "quota_exhausted", "connect_failed"), ALONE),
+        (("unauthorized", "unauthorized"), HELD),
+        (("unauthorized", "server_error", "unauthorized"), HELD),
+    ],
+    ids=["three times", "twice", "not always"],
+)
+def test_a_job_that_always_meets_trouble_while_others_do_not_is_to_blame(
+    engine: Engine, codes: tuple[str, ...], verdict: Verdict
+) -> None:
+    job_id = failed_attempts(engine, *codes, ended_s=20.0)
+    with engine.begin() as connection:
+        endpoints.tell_answered(connection, {"default": 10.0})
+
+    assert judged(engine, trouble(job_id, attempt=len(codes) + 1)) == [verdict]
+
+
+def test_a_job_that_always_meets_trouble_as_all_others_do_is_held(engine: Engine) -> None:
+    job_id = failed_attempts(engine, *3 * ["unauthorized"], ended_s=20.0)
+    with engine.begin() as connection:
+        endpoints.tell_answered(connection, {"default": 30.0})
+
+    assert judged(engine, trouble(job_id, attempt=4)) == [HELD]
+
+
+def test_a_breaker_makes_an_endpoint_rest_once(engine: Engine) -> None:
+    weak = Weakness("default", Code.server_error)
+    with engine.begin() as connection:
+        assert endpoints.open_breaker(connection, [weak, weak]) == [True, False]
+
+    found = seen(engine)
+    assert (found.state, found.cause, found.reason) == (State.paused, Cause.breaker, "server_error")
+
+
+def test_of_a_resting_endpoint_nothing_is_claimed_but_its_probe(engine: Engine) -> None:
+    mine, ids = worker(engine), waiting(engine, 3)
+    (elsewhere,) = waiting(engine, endpoint="other")
+    paused(engine, probe_job=ids[1])
+
+    with engine.begin() as connection:
+        claims = claim(connection, [Wish(job_id, mine) for job_id in (*ids, elsewhere)])
+
+    assert [None if found is None else (found.job_id, found.probe) for found in claims] == [
+        None, (ids[1], True), None, (elsewhere, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("state", [State.slow, State.open])
+def test_of_any_other_endpoint_jobs_are_claimed(engine: Engine, state: State) -> None:
+    (job_id,) = waiting(engine)
+    put(engine, state)
+
+    found = claim_one(engine, worker(engine), job_id)
+
+    assert isinstance(found, Claim)
+    assert not found.probe
+
+
+def test_a_resting_endpoint_is_what_all_its_queued_jobs_wait_for(engine: Engine) -> None:
+    waiting(engine, 2)
+    paused(engine)
+
+    assert {row.waiting_for for row in rows(engine, "SELECT waiting_for FROM jobs_v1")} == {"endpoint_paused"}
+
+
+def test_lanes_of_a_resting_endpoint_are_skipped_in_one_step(engine: Engine) -> None:
+    for name in ("aa", "zz"):
+        waiting(engine, endpoint=name)
+    for number in range(12):
+        waiting(engine, endpoint="mm", tenant=f"t{number:02}")
+    steps: list[str] = []
+
+    with engine.begin() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *seen: steps.append(seen[2]))
+        found, _ = dispatch.lanes(connection, skipped={"mm"})
+        again, _ = dispatch.lanes(connection, after=("mm", "t03", 5), skipped={"mm"})
+        nothing, _ = dispatch.lanes(connection, skipped={"aa", "mm", "zz"})
+
+    assert [lane.endpoint for lane in found] == ["aa", "zz"]
+    assert {lane.endpoint for lane in again} == {"aa", "zz"}
+    assert nothing == []
+    assert len(steps) <= 15
+
+
+def probe(engine: Engine, after: dispatch.Place = FIRST, *, last: str | None = None) -> tuple[str | None, Any]:
+    with engine.begin() as connection:
+        row, place = dispatch.probe(connection, "default", after=after, last=last)
+    return (None if row is None else row.job_id), place
+
+
+def test_each_probe_is_another_job(engine: Engine) -> None:
+    ids = waiting(engine, 4)
+    asked, last, place = [], None, FIRST
+    for _ in range(4):
+        last, place = probe(engine, place, last=last)
+        asked.append(last)
+        # A probe that fails is held: due again, and the youngest.
+        with engine.begin() as connection:
+            connection.execute(update(jobs).where(jobs.c.id == last).values(run_at=from_now(-0.01)))
+
+    assert asked == ids
+
+
+def test_probes_go_round_the_lanes(engine: Engine) -> None:
+    first, second, urgent = (
+        waiting(engine, 2, tenant="a"), waiting(engine, 2, tenant="b"), waiting(engine, 2, priority=0, tenant="a"),
+    )  # fmt: skip
+    waiting(engine, 2, endpoint="another")
+    asked, place = [], FIRST
+    for _ in range(4):
+        job_id, place = probe(engine, place, last=asked[-1] if asked else None)
+        asked.append(job_id)
+
+    assert asked == [urgent[0], first[0], second[0], urgent[0]]
+
+
+def test_the_only_job_is_probed_again(engine: Engine) -> None:
+    (only,) = waiting(engine)
+
+    assert probe(engine, last=only)[0] == only
+
+
+def test_what_is_not_due_is_no_probe(engine: Engine) -> None:
+    (later,) = waiting(engine)
+    with engine.begin() as connection:
+        connection.execute(update(jobs).where(jobs.c.id == later).values(run_at=from_now(60.0)))
+
+    assert probe(engine)[0] is None
+
+
+def sent(engine: Engine, job_id: str | None) -> bool:
+    with engine.begin() as connection:
+        return endpoints.send_probe(connection, "default", job_id)
+
+
+@pytest.mark.parametrize("cause", [Cause.trouble, Cause.breaker])
+def test_one_probe_goes_out_in_five_seconds_whoever_dispatches(engine: Engine, cause: Cause) -> None:
+    paused(engine, cause)
+
+    assert [sent(engine, A), sent(engine, B)] == [True, False]
+    found = seen(engine)
+    assert found.probe_job == A
+    assert found.probe_in_s == pytest.approx(5.0, abs=2.0)
+
+
+def test_a_probe_that_waits_for_a_slot_has_more_time(engine: Engine) -> None:
+    paused(engine, probe_job=A)
+
+    assert sent(engine, None)
+    assert (seen(engine).probe_job, seen(engine).is_overdue) == (A, False)
+
+
+def test_what_an_operator_paused_is_not_probed(engine: Engine) -> None:
+    paused(engine, Cause.operator)
+
+    assert not seen(engine).is_overdue
+    assert not sent(engine, A)
+
+
+def passed(engine: Engine, *, began_s: float) -> float | None:
+    with engine.begin() as connection:
+        return endpoints.passed(connection, [Passed("default", began_s)])[0]
+
+
+@pytest.mark.parametrize("cause", [Cause.trouble, Cause.breaker])
+def test_an_answered_probe_lets_the_endpoint_start_slowly(engine: Engine, cause: Cause) -> None:
+    paused(engine, cause, since_s=60.0, probe_job=A)
+
+    assert passed(engine, began_s=1.0) == pytest.approx(60.0, abs=5.0)
+    found = seen(engine)
+    assert (found.state, found.cause, found.reason, found.probe_job) == (State.slow, None, None, None)
+    assert passed(engine, began_s=1.0) is None, "told once"
+
+
+def test_a_probe_of_an_earlier_rest_ends_nothing(engine: Engine) -> None:
+    paused(engine, since_s=10.0)
+
+    assert passed(engine, began_s=11.0) is None
+    assert seen(engine).state is State.paused
+
+
+def test_an_operators_pause_is_ended_by_the_operator_alone(engine: Engine) -> None:
+    paused(engine, probe_job=A)
+    with engine.begin() as connection:
+        endpoints.pause(connection, "default")
+
+    assert passed(engine, began_s=0.0) is None
+    assert (seen(engine).cause, seen(engine).probe_job, seen(engine).probe_in_s) == (Cause.operator, None, None)
+    with engine.begin() as connection:
+        assert endpoints.resume(connection, "default")
+        assert not endpoints.resume(connection, "default")
+        assert not endpoints.resume(connection, "nobody's")
+    assert seen(engine).state is State.open
+
+
+@pytest.mark.parametrize(("slow_s", "state"), [(5.0, State.slow), (11.0, State.open)])
+def test_an_endpoint_is_slow_for_ten_seconds(engine: Engine, slow_s: float, state: State) -> None:
+    put(engine, State.slow, since_s=slow_s)
+
+    with engine.begin() as connection:
+        endpoints.open_fully(connection, "default")
+
+    assert seen(engine).state is state
+    assert seen(engine).since_s == pytest.approx(slow_s, abs=5.0), "since its rest ended"
+
+
+def test_what_was_in_flight_through_the_rest_is_held_when_it_fails_late(engine: Engine) -> None:
+    put(engine, State.slow, since_s=3.0)
+
+    assert judged(engine, trouble(A, began_s=10.0), trouble(B, began_s=10.0)) == [HELD, HELD]
+    assert seen(engine).state is State.slow
+
+
+def test_a_first_answer_opens_no_row_but_an_open_one(engine: Engine) -> None:
+    with engine.begin() as connection:
+        endpoints.tell_answered(connection, {})
+        assert endpoints.look(connection) == {}
+        endpoints.tell_answered(connection, {"default": 2.0})
+
+    row = one(engine, "SELECT state, suspect_job FROM afterword_endpoints")
+    assert (row.state, row.suspect_job) == ("open", None)

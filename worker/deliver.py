@@ -1,0 +1,217 @@
+"""The story of one delivery: claim it, sign its body, send it, decide what follows, record it. Reads top to bottom."""
+
+import asyncio
+import json
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from worker import call
+from worker.call import Reason, absorb_cancellation
+from worker.core import delivery
+from worker.core.clean import clean_json
+from worker.core.delivery import Cancel, Code, Delivered, Give_up, Retry, Sent, decide
+from worker.core.events import EventType, event_id_of
+from worker.core.lifecycle import (
+    CANCEL_DELIVERY,
+    DELIVER,
+    FAIL_DELIVERY,
+    RETRY_DELIVERY,
+    DeliveryOutcome,
+    Move,
+)
+from worker.core.receiver_health import Health
+from worker.core.signing import signed_headers
+from worker.core.webhook import Variant, convenience_headers, sent_body, webhook_id
+from worker.host import Host
+from worker.keyring import headers_of, keys_of, new_keys, public_text, seal_keys, url_of
+from worker.net.webhook import WebhookRequest, send
+from worker.store.claim import Wish
+from worker.store.delivered import DeliveryClosing, Recorded, record
+from worker.store.deliveries import DeliveryClaim, claim
+from worker.store.engine import describe
+from worker.store.given_keys import NewKeys, give_keys
+from worker.vault import BadMasterKeys, CannotOpen, sign_ed25519
+
+# What a claim may bring into memory is not known before; a body is 256 KiB at most.
+CLAIM_BYTES = 64 * 1024
+RELEASE_S = 1.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What happens to the delivery. `judged`: the attempt says something about the receiver."""
+
+    move: Move | None
+    outcome: DeliveryOutcome
+    counts: bool = True
+    delay_s: float = 0.0
+    variant: str | None = None
+    judged: bool = True
+
+
+async def attempt(host: Host, delivery_id: str) -> None:
+    """Make one attempt at a delivery, if it is due, nobody else has it and its receiver has room."""
+    with host.holds(delivery_id):
+        got = await host.webhooks.batcher.submit(claim, Wish(delivery_id, host.worker_id), size=CLAIM_BYTES)
+        if got is None:
+            log.debug("claim.lost", delivery_id=delivery_id)
+            return
+        with bound_contextvars(delivery_id=got.delivery_id, job_id=got.job_id, attempt=got.attempt):
+            sent, end = await _made(host, got)
+            recorded = await host.webhooks.batcher.submit(record, _closing(got, sent, end))
+            _report(got, sent, end, recorded)
+    host.webhooks.announce(recorded.next_ids)
+    if recorded.moved and end.move is RETRY_DELIVERY:
+        host.dispatcher.wake(end.delay_s)
+
+
+async def _made(host: Host, got: DeliveryClaim) -> tuple[Sent, End]:
+    """Send, and say what came of it and what follows, whatever breaks."""
+    try:
+        request = await _request(host, got)
+    except (CannotOpen, BadMasterKeys) as error:
+        log.error("delivery.unsigned", receiver=got.receiver, **describe(error))
+        return (sent := Sent(sent=False, error_code=Code.no_secret)), _follows(got, sent)
+    except Exception as error:
+        log.error("delivery.broken", **describe(error))
+        return (sent := Sent(sent=False, error_code=Code.invalid_header)), _follows(got, sent)
+    try:
+        sent = await send(host.webhooks.client, request)
+    except asyncio.CancelledError:
+        reason = call.reason()
+        if reason is None:
+            raise
+        absorb_cancellation()
+        return _interrupted(reason)
+    return sent, _follows(got, sent)
+
+
+async def _request(host: Host, got: DeliveryClaim) -> WebhookRequest:
+    """Return the signed request of an attempt; secrets are opened for it and forgotten with it."""
+    vault = host.webhooks.vault
+    sealed = got.keys_sealed
+    if sealed is None:
+        # A receiver that a job's address made has no keys before its first delivery.
+        keys, _ = new_keys(datetime.now(UTC))
+        new = NewKeys(got.receiver_id, seal_keys(vault, got.receiver_id, keys), public_text(keys))
+        sealed = await host.webhooks.batcher.submit(give_keys, new)
+    body = sent_body(Variant(got.variant), got.body, sequence=got.sequence, previous_undelivered=got.after_gap)
+    at = datetime.now(UTC)
+    event_id = event_id_of(UUID(got.event_id))
+    signed = signed_headers(
+        keys_of(vault, got.receiver_id, sealed),
+        webhook_id(event_id, got.receiver_id),
+        body,
+        at=at,
+        ed25519=sign_ed25519,
+    )
+    first = at if got.first_sent_s is None else datetime.fromtimestamp(got.first_sent_s, UTC)
+    told = convenience_headers(
+        EventType(got.event_type), delivery_id=got.delivery_id, attempt=got.attempt, first_attempt_at=first
+    )
+    return WebhookRequest(
+        url=url_of(vault, got.receiver_id, got.url, got.url_sealed),
+        body=body,
+        # Ours last: no header of the receiver's replaces a signature.
+        headers={**headers_of(vault, got.receiver_id, got.headers_sealed), **told, **signed},
+        timeout_s=got.timeout_s,
+        owner=got.tenant,
+    )
+
+
+def _follows(got: DeliveryClaim, sent: Sent) -> End:
+    schedule = delivery.SCHEDULE_S if got.schedule is None else tuple(json.loads(got.schedule))
+    step = decide(
+        sent,
+        used=got.attempts_used,
+        left_s=got.left_s - sent.elapsed_s,
+        variant="full" if got.variant == Variant.full else "thin",
+        jitter=random.random(),  # noqa: S311  spreads retries, keeps no secret
+        schedule=schedule,
+    )
+    match step:
+        case Delivered():
+            return End(DELIVER, DeliveryOutcome.delivered)
+        case Retry(delay_s, _, chosen):
+            variant = got.variant if got.variant == Variant.openai else chosen
+            return End(RETRY_DELIVERY, DeliveryOutcome.failed, delay_s=delay_s, variant=variant)
+        case Give_up():
+            return End(FAIL_DELIVERY, DeliveryOutcome.failed)
+        case Cancel():
+            return End(CANCEL_DELIVERY, DeliveryOutcome.failed)
+
+
+def _interrupted(reason: Reason) -> tuple[Sent, End]:
+    """Say what follows an attempt that we cut off: the receiver may have had it, and another worker asks again."""
+    sent = Sent(sent=True, error_code=Code.worker_lost)
+    move = None if reason is Reason.lease_lost else RETRY_DELIVERY
+    return sent, End(move, DeliveryOutcome.unknown, delay_s=RELEASE_S, judged=False)
+
+
+def _closing(got: DeliveryClaim, sent: Sent, end: End) -> DeliveryClosing:
+    return DeliveryClosing(
+        delivery_id=got.delivery_id,
+        number=got.attempt,
+        worker_id=got.worker_id,
+        receiver_id=got.receiver_id,
+        move=end.move,
+        outcome=end.outcome,
+        was_sent=sent.sent,
+        counts=end.counts,
+        attempt=_columns(sent),
+        variant=end.variant or got.variant,
+        sent=sent if end.judged else None,
+        event_at_s=got.event_at_s,
+        now_s=got.now_s + sent.elapsed_s,
+        delay_s=end.delay_s,
+        lane=None if got.ordering_key is None else (got.ordering_key, got.sequence),
+    )
+
+
+def _columns(sent: Sent) -> dict[str, Any]:
+    return {
+        "error_code": sent.error_code,
+        "http_status": sent.http_status,
+        "retry_after_s": sent.retry_after_s,
+        "connect_ms": sent.connect_ms,
+        "first_byte_ms": sent.ttfb_ms,
+        "total_ms": round(sent.elapsed_s * 1000),
+        "response_headers": clean_json(dict(sent.response_headers)) if sent.response_headers else None,
+        "response_body": sent.response_body or None,
+        "is_truncated": sent.truncated,
+        "peer": sent.peer,
+    }
+
+
+def _report(got: DeliveryClaim, sent: Sent, end: End, recorded: Recorded) -> None:
+    """Write the one line of this attempt, and one for what the receiver has become. Never a URL, a body or a secret."""
+    who = {"tenant": got.tenant, "receiver": got.receiver}
+    line = log.info if end.outcome is DeliveryOutcome.delivered else log.warning
+    again = {"again_in_s": round(end.delay_s, 3)} if end.move is RETRY_DELIVERY else {}
+    line(
+        f"delivery.{end.outcome}",
+        event_type=got.event_type,
+        http_status=sent.http_status,
+        error_code=sent.error_code,
+        elapsed_s=round(sent.elapsed_s, 3),
+        moved=end.move.name if recorded.moved and end.move is not None else None,
+        **who,
+        **again,
+    )
+    before, after = recorded.before or Health(), recorded.after or Health()
+    if after.disabled is not None and before.disabled is None:
+        log.error("receiver.disabled", reason=after.disabled, **who)
+    elif after.warned_h > before.warned_h:
+        log.error("receiver.failing", hours=after.warned_h, **who)
+    if after.ramp and not before.ramp:
+        log.warning("receiver.paused", seconds=after.open_s, **who)
+    elif before.ramp and not after.ramp:
+        log.info("receiver.resumed", **who)

@@ -1,0 +1,96 @@
+"""A receiver of webhooks on this machine: keeps what it is sent, answers as it is told, checks signatures if it can."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+from afterword import WebhookVerificationError, verify_webhook
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request; header names are lower-case. `event` is None where no secret was known or it did not verify."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    event: Mapping[str, Any] | None
+    fault: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the receiver says."""
+
+    status: int = 204
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class WebhookReceiver:
+    """A server on a loopback port from `start` to `stop`. `answer(received)` decides what it says.
+
+    `secrets`: `whsec_…` or `whpk_…`, with which each request is checked as it comes.
+    """
+
+    def __init__(self, *, answer: Callable[[Received], Answer] = lambda _: Answer(), port: int = 0) -> None:
+        self.answer = answer
+        self.secrets: tuple[str, ...] = ()
+        self.received: list[Received] = []
+        self._lock = threading.Lock()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                length = int(self.headers.get("content-length", 0))
+                got = receiver._take(self.path, dict(self.headers.items()), self.rfile.read(length))
+                said = receiver.answer(got)
+                self.send_response(said.status)
+                for name, value in {"content-length": str(len(said.body)), **said.headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(said.body)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing: what came is kept."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/hooks"
+
+    def start(self) -> Self:
+        """Begin to listen."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _take(self, path: str, headers: Mapping[str, str], body: bytes) -> Received:
+        named = {name.lower(): value for name, value in headers.items()}
+        event, fault = None, None
+        if self.secrets:
+            try:
+                event = verify_webhook(body, named, self.secrets)
+            except WebhookVerificationError as error:
+                fault = str(error)
+        received = Received(path, named, body, event, fault)
+        with self._lock:
+            self.received.append(received)
+        return received

@@ -1,0 +1,120 @@
+"""What one worker process knows of its endpoints: who answered, who fails too often, who rests. Asked after each call.
+
+Most calls cost it a few assignments; only trouble, and what a probe brought, goes to the database before the job does.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import structlog
+from sqlalchemy import Engine
+
+from worker.core.breaker import Breaker
+from worker.core.endpoint import Endpoint
+from worker.core.health import PROBE_S, Blame, Sign, State, sign_of
+from worker.net.progress import Reply
+from worker.store import endpoints
+from worker.store.batcher import Batcher
+from worker.store.claim import Claim
+from worker.store.endpoints import Passed, Seen, Trouble, Weakness
+from worker.store.engine import describe
+
+log = structlog.get_logger()
+
+
+class Health:
+    """One a process, asked on the loop; `exchange` in another thread. `wake(delay_s)` wakes the dispatcher."""
+
+    def __init__(
+        self, engine: Engine, batcher: Batcher, names: Iterable[str], *, wake: Callable[[float], None]
+    ) -> None:
+        self._engine, self._batcher, self._wake = engine, batcher, wake
+        self._breakers = {name: Breaker() for name in names}
+        # When the latest call began that was answered, monotonic; and which of them all others have been told.
+        self._answered = dict.fromkeys(self._breakers, -math.inf)
+        self._told = dict(self._answered)
+        self._seen: Mapping[str, Seen] = {}
+        self._seen_at = 0.0
+
+    def is_open(self, endpoint: str) -> bool:
+        """Say whether jobs of an endpoint start freely, by the last look: a second old."""
+        seen = self._seen.get(endpoint)
+        return seen is None or seen.state is State.open
+
+    def exchange(self) -> None:
+        """Tell the others of answers, and see which endpoints rest; a chore of every second."""
+        looked_at = time.monotonic()
+        answered = dict(self._answered)
+        news = {name: looked_at - began for name, began in answered.items() if began > self._told[name]}
+        with self._engine.begin() as connection:
+            endpoints.tell_answered(connection, news)
+            seen = endpoints.look(connection)
+        self._told = answered
+        self._seen_at, self._seen = looked_at, seen
+
+    async def blame(self, got: Claim, endpoint: Endpoint, reply: Reply) -> Blame:
+        """Note how a call ended; say whose its failure is."""
+        sign = sign_of(reply.failure, timeout_s=min(got.timeout_s, got.left_s), total_s=endpoint.total_s)
+        now = time.monotonic()
+        began = now - reply.elapsed_s
+        if got.probe:
+            log.info("endpoint.probed", endpoint=got.endpoint, answer=sign, error_code=_code(reply))
+        try:
+            match sign:
+                case Sign.answered:
+                    await self._note_answer(got, began, now)
+                case Sign.trouble:
+                    return await self._judge(got, reply, began)
+                case Sign.sick if got.probe:
+                    # Held like other trouble, unless it may have been billed and must not be repeated.
+                    return Blame.endpoint if reply.failure and reply.failure.retryable else Blame.job
+                case Sign.sick:
+                    await self._note_sickness(got, reply, began, now)
+        except Exception as error:
+            # What came of the call is worth more than what we could not note of it.
+            log.error("endpoint.not_judged", endpoint=got.endpoint, **describe(error))
+            return Blame.endpoint if sign is Sign.trouble else Blame.job
+        return Blame.job
+
+    async def _note_answer(self, got: Claim, began: float, now: float) -> None:
+        self._answered[got.endpoint] = max(self._answered[got.endpoint], began)
+        self._breakers[got.endpoint].answered(now)
+        if not got.probe:
+            return
+        rested_s = await self._batcher.submit(endpoints.passed, Passed(got.endpoint, now - began))
+        if rested_s is not None:
+            log.info("endpoint.resumed", endpoint=got.endpoint, rested_s=round(rested_s, 3))
+            self._wake(0.0)
+
+    async def _judge(self, got: Claim, reply: Reply, began: float) -> Blame:
+        assert reply.failure is not None
+        code, now, answered = reply.failure.code, time.monotonic(), self._answered[got.endpoint]
+        answered_s = None if answered == -math.inf else now - answered
+        trouble = Trouble(got.endpoint, got.job_id, got.attempt, code, now - began, answered_s)
+        verdict = await self._batcher.submit(endpoints.judge, trouble)
+        if verdict.paused:
+            self._note_pause(got.endpoint, "trouble", code)
+        return verdict.blame
+
+    async def _note_sickness(self, got: Claim, reply: Reply, began: float, now: float) -> None:
+        """Count a weak answer, unless its call was in flight when the endpoint last changed."""
+        assert reply.failure is not None
+        seen = self._seen.get(got.endpoint)
+        changed_at = -math.inf if seen is None else self._seen_at - seen.since_s
+        if (seen is not None and seen.state is State.paused) or began < changed_at:
+            return
+        breaker = self._breakers[got.endpoint]
+        if not breaker.sick(got.job_id, now, after=changed_at):
+            return
+        breaker.clear()
+        if await self._batcher.submit(endpoints.open_breaker, Weakness(got.endpoint, reply.failure.code)):
+            self._note_pause(got.endpoint, "breaker", reply.failure.code)
+
+    def _note_pause(self, endpoint: str, cause: str, reason: str) -> None:
+        log.warning("endpoint.paused", endpoint=endpoint, cause=cause, reason=reason)
+        self._wake(PROBE_S)
+
+
+def _code(reply: Reply) -> str | None:
+    return None if reply.failure is None else reply.failure.code

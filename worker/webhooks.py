@@ -1,0 +1,107 @@
+"""What a process holds for webhooks: a writer of its own, the client, the vault, direct nudges, its part of dispatch.
+
+A writer of its own, because a transaction that ends jobs locks the counter of finished jobs and then receivers, and one
+that ends deliveries locks receivers: mixed in one transaction they would lock each other out.
+"""
+
+from collections.abc import Iterable
+
+import structlog
+from redis import Redis
+from sqlalchemy import Engine
+
+from worker.announce import Announcer
+from worker.delivering import PRIORITY, QUEUE, Delivering
+from worker.net.addresses import Policy, policy
+from worker.net.webhook import WebhookClient
+from worker.nudge import nudge
+from worker.settings import Settings
+from worker.store import webhook_dispatch
+from worker.store.batcher import Batcher
+from worker.vault import Vault
+
+# How many nudges may stand in Redis, for each slot of this process, before announcing stops.
+ROOM_A_SLOT = 4
+
+log = structlog.get_logger()
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return where webhooks may go by the operator's settings."""
+    return policy(
+        allow_http=settings.webhook_allow_http,
+        allow_cidrs=settings.webhook_allow_cidrs,
+        deny_cidrs=settings.webhook_deny_cidrs,
+        nat64=settings.webhook_nat64,
+    )
+
+
+class Webhooks:
+    """The parts of a worker process for webhooks."""
+
+    def __init__(self, engine: Engine, redis: Redis, settings: Settings) -> None:
+        self._engine, self._settings = engine, settings
+        self.batcher = Batcher(engine, max_items=settings.writer_batch)
+        self._dispatch = Delivering(engine, redis, window_s=settings.window_s, slots=settings.webhook_slots)
+        self._announcer = Announcer(redis, QUEUE, room=ROOM_A_SLOT * settings.webhook_slots)
+        self._client: WebhookClient | None = None
+        self._suspects: dict[str, int] = {}
+
+    @property
+    def vault(self) -> Vault:
+        """What opens the receivers' secrets. Raises BadMasterKeys where no key is set."""
+        return Vault(self._settings.secret_keys)
+
+    @property
+    def client(self) -> WebhookClient:
+        """The guarded client; it is there while the pool runs."""
+        assert self._client is not None
+        return self._client
+
+    def start(self) -> None:
+        """Begin to write."""
+        self.batcher.start()
+        self._announcer.start()
+
+    def close(self, *, timeout_s: float) -> bool:
+        """Write what waits; False when that took too long."""
+        self._announcer.stop()
+        return self.batcher.close(timeout_s=timeout_s)
+
+    async def open_client(self) -> None:
+        """Open the client, on the loop that will use it."""
+        self._client = WebhookClient(policy_of(self._settings), ca_file=self._settings.webhook_ca_file)
+
+    async def close_client(self) -> None:
+        """Close its connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    def announce(self, delivery_ids: Iterable[str]) -> None:
+        """Nudge deliveries that may go at once; from any thread."""
+        self._announcer.put((PRIORITY, nudge(one, 1)) for one in delivery_ids)
+
+    def fill(self) -> float | None:
+        """Top the window of deliveries up, as the leader; return the seconds until the next becomes due."""
+        return self._dispatch.fill()
+
+    def end_expired(self) -> None:
+        """End what time has ended, as the leader."""
+        self._dispatch.end_expired()
+
+    def take_back(self) -> int:
+        """Queue a batch of deliveries again whose worker is gone; return how many."""
+        with self._engine.begin() as connection:
+            return webhook_dispatch.take_back(connection)
+
+    def release_strays(self, worker_id: str, known: "Iterable[str]") -> None:
+        """Give back deliveries that are ours by the rows and that nobody here works on, at the second look."""
+        here = set(known)
+        with self._engine.begin() as connection:
+            held = webhook_dispatch.held(connection, worker_id)
+            idle = {one: number for one, number in held.items() if one not in here}
+            strays = [(one, number) for one, number in idle.items() if self._suspects.get(one) == number]
+            webhook_dispatch.give_back(connection, worker_id, strays)
+        self._suspects = idle
+        if strays:
+            log.warning("delivery.forgotten", deliveries=len(strays))
