@@ -15,11 +15,14 @@ ONLY = {
     **{name: {"app", "celery", "celeryconfig", "channel", "intake", "pool", "cli", "dev"} for name in CELERY},
     "httpx": {"net", "host", "cli", "dev"},
     "aiohttp": {"net", "dev"},
-    "sqlalchemy": {"store", "host", "lease", "dispatcher", "health", "intake", "probes", "resealing", "shares", "cli"},
+    "sqlalchemy": {
+        *("store", "host", "lease", "dispatcher", "delivering", "health", "intake", "marks", "probes", "resealing"),
+        *("shares", "webhooks", "cli"),
+    },
     "alembic": {"store"},
     "cryptography": {"vault"},
 }
-RUN = {"run", "host", "lease", "dispatcher", "intake", "closing"}
+RUN = {"run", "host", "lease", "dispatcher", "intake", "marks", "closing"}
 LONG = {"store/tables.py": "one table after another; splitting it would hide the schema"}
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Container
 
 import structlog
 from redis import Redis
@@ -9,7 +10,7 @@ from sqlalchemy import Engine
 
 from worker.core.pace import Pace
 from worker.nudge import nudge, push_nudges, read_window
-from worker.store import leases, webhook_dispatch
+from worker.store import leases, recoveries, webhook_dispatch
 from worker.store.webhook_dispatch import Lane
 
 QUEUE = "webhooks"
@@ -39,7 +40,7 @@ class Delivering:
             lanes, self._after = webhook_dispatch.lanes(connection, after=self._after)
             slots = self._slots * max(1, len(leases.living(connection))) if lanes else 0
         self._settle([lane for lane in lanes if lane.free is None])
-        room = self._pace.room(standing, slots=slots, at=time.monotonic())
+        room = self._pace.room(standing.keys(), slots=slots, at=time.monotonic())
         left = room - len(standing)
         open_lanes = [lane for lane in lanes if lane.free]
         if left > 0 and open_lanes:
@@ -48,20 +49,22 @@ class Delivering:
             self._pace.filled({entry for _, entry in missing})
         return next_s
 
-    def end_expired(self) -> None:
-        """Fail what passed its deadline; now and then, drop what was on hold for too long."""
+    def look_after(self) -> None:
+        """Fail what passed its deadline, take recoveries a step on; now and then, drop what was on hold for too long."""
         ended = webhook_dispatch.BATCH
         while ended >= webhook_dispatch.BATCH:
             with self._engine.begin() as connection:
                 ended = webhook_dispatch.give_up(connection)
             if ended:
                 log.warning("delivery.given_up", reason="deadline", deliveries=ended)
+        with self._engine.begin() as connection:
+            recoveries.step(connection)
         if time.monotonic() - self._old_at > OLD_EVERY_S:
             self._old_at = time.monotonic()
             with self._engine.begin() as connection:
                 webhook_dispatch.drop_old(connection)
 
-    def _missing(self, lanes: list[Lane], standing: set[bytes], left: int) -> list[tuple[int, bytes]]:
+    def _missing(self, lanes: list[Lane], standing: Container[bytes], left: int) -> list[tuple[int, bytes]]:
         """Return entries that are due and do not stand yet: of each receiver what it has room for, the oldest first."""
         found: list[tuple[float, bytes]] = []
         for first in range(0, len(lanes), LANES_A_TRANSACTION):

@@ -210,7 +210,7 @@ class Dispatcher:
                 connection, after=self._after, limit=dispatch.RANGES_A_TICK, skipped=paused
             )
             slots = sum(leases.living(connection).values())
-        room = self._pace.room(standing, slots=slots, at=time.monotonic())
+        room = self._pace.room(standing.keys(), slots=slots, at=time.monotonic())
         free = room - len(standing)
         if free <= 0:
             return next_s

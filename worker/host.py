@@ -21,9 +21,11 @@ from worker.dispatcher import Dispatcher
 from worker.health import Health
 from worker.intake import Intake
 from worker.lease import Lease, Times
+from worker.marks import Marks
 from worker.net.client import open_client
 from worker.nudge import REJECTED, connect
 from worker.pool import Pool
+from worker.resealing import unusable_secrets
 from worker.settings import Settings, need
 from worker.store import leases, version
 from worker.store.batcher import Batcher
@@ -95,7 +97,13 @@ class Host:
             lease_s=settings.lease_s,
             window_s=settings.window_s,
             once_only=self._once_only,
-            chores=(self.intake.drain_inbox, self.intake.return_lists, self._bury_rejected, self.webhooks.end_expired),
+            chores=(
+                Marks(self.engine, keep_s=settings.job_ttl_s).settle,
+                self.intake.drain_inbox,
+                self.intake.return_lists,
+                self._bury_rejected,
+                self.webhooks.look_after,
+            ),
             own_chores=(self._release_strays, self.health.exchange),
             webhooks=self.webhooks,
         )
@@ -130,6 +138,9 @@ class Host:
                 f"the database is at migration {current or 'none'}, this release needs {newest}; run: "
                 "afterword db upgrade"
             )
+        with self.engine.begin() as connection:
+            if sentence := unusable_secrets(connection, self.settings.secret_keys):
+                raise NotReady(sentence)
 
     def attach(self, pool: Pool, *, intake: bool) -> None:
         """Begin to take work: the pool runs."""

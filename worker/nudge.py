@@ -136,12 +136,16 @@ def push_first(redis: "Redis", queue: str, entry: bytes) -> None:
     redis.rpush(priority_list(queue, PRIORITIES[0]), entry)
 
 
-def read_window(redis: "Redis", queue: str) -> set[bytes]:
-    """Return all entries that stand in the queue's lists, foreign ones too. Raises RedisError."""
+def read_window(redis: "Redis", queue: str) -> dict[bytes, int]:
+    """Return all entries that stand in the queue's lists, foreign ones too, each with its best priority.
+
+    Raises RedisError.
+    """
     pipeline = redis.pipeline(transaction=False)
     for name in priority_lists(queue):
         pipeline.lrange(name, 0, -1)
-    return {entry for entries in pipeline.execute() for entry in entries}
+    lists = list(zip(PRIORITIES, pipeline.execute(), strict=True))
+    return {entry: priority for priority, entries in reversed(lists) for entry in entries}
 
 
 def read(queue: str, entry: bytes) -> Nudge | Rejected:

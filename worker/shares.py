@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 
 from sqlalchemy import Engine
 
@@ -25,7 +24,7 @@ class Shares:
         self._ramp = Ramp()
 
     def missing(
-        self, lanes: Sequence[Lane], slow: Mapping[str, float], room: int, standing: AbstractSet[bytes]
+        self, lanes: Sequence[Lane], slow: Mapping[str, float], room: int, standing: Mapping[bytes, int]
     ) -> list[tuple[int, bytes]]:
         """Return priorities and nudges that the window lacks: of each of the endpoints `slow` no more than may start.
 
@@ -40,12 +39,13 @@ class Shares:
             found += more
         return found + self._entries([lane for lane in lanes if lane.endpoint not in slow], room - len(found), standing)
 
-    def _entries(self, lanes: Sequence[Lane], wanted: int, standing: AbstractSet[bytes]) -> list[tuple[int, bytes]]:
+    def _entries(self, lanes: Sequence[Lane], wanted: int, standing: Mapping[bytes, int]) -> list[tuple[int, bytes]]:
         # Of `wanted` rows at most those that stand are known: the others are enough to fill the window.
         entries = [
             (row.priority, nudge(row.job_id, row.attempt)) for row in self._best(lanes, wanted)[: max(0, wanted)]
         ]
-        return [entry for entry in entries if entry[1] not in standing]
+        # Again where its priority is better by now than its place; the nudge left behind finds it claimed.
+        return [entry for entry in entries if entry[0] < standing.get(entry[1], math.inf)]
 
     def _best(self, lanes: Sequence[Lane], wanted: int) -> list[Due]:
         """Return about `wanted` due rows, best first: a like share of each lane, and what some leave to the others."""

@@ -85,9 +85,9 @@ class Webhooks:
         """Top the window of deliveries up, as the leader; return the seconds until the next becomes due."""
         return self._dispatch.fill()
 
-    def end_expired(self) -> None:
-        """End what time has ended, as the leader."""
-        self._dispatch.end_expired()
+    def look_after(self) -> None:
+        """End what time has ended and take recoveries a step on, as the leader."""
+        self._dispatch.look_after()
 
     def take_back(self) -> int:
         """Queue a batch of deliveries again whose worker is gone; return how many."""

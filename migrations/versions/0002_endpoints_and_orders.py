@@ -156,16 +156,18 @@ WHERE status IN ('cancelled', 'expired', 'failed') AND NOT coalesce({REFUSED}, f
 def _order(job: str, *, now: str, mark: str, error: str, time_s: str, later: str) -> tuple[str, str]:
     """Return the statements of a cancellation and of a replay of the id `job`.
 
-    `time_s`: the seconds a job had from its acceptance to its deadline; `later`: so many seconds from now.
+    `mark`: an INSERT of `{owner}`, the job that the id leads to; `time_s`: the seconds a job had from its acceptance to
+    its deadline; `later`: so many seconds from now.
     """
     owner = f"coalesce((SELECT job_id FROM afterword_aliases WHERE id = {job}), {job})"
-    cancel = f"""    {mark};
+    # The first UPDATE holds the job still. The mark last: a replay and the dispatcher lock in this order too.
+    cancel = f"""    UPDATE afterword_jobs SET cancel_requested_at = {now}
+    WHERE id = {owner} AND status IN ('queued', 'in_progress') AND cancel_requested_at IS NULL;
     UPDATE afterword_jobs
-    SET status = 'cancelled', finished_at = {now}, cancel_requested_at = {now}, waiting_for = NULL,
+    SET status = 'cancelled', finished_at = {now}, waiting_for = NULL,
         error_code = 'cancelled', error_message = '{CANCELLED}', error = {error}
     WHERE id = {owner} AND status = 'queued';
-    UPDATE afterword_jobs SET cancel_requested_at = {now}
-    WHERE id = {owner} AND status = 'in_progress' AND cancel_requested_at IS NULL;"""
+    {mark.format(owner=owner)};"""
     replay = f"""    UPDATE afterword_jobs
     SET status = 'queued', finished_at = NULL, cancel_requested_at = NULL, waiting_for = NULL, worker_id = NULL,
         attempts_used = 0, generation = generation + 1, run_at = {now}, replay_time_s = {time_s}, deadline = {later},
@@ -179,7 +181,7 @@ def _order(job: str, *, now: str, mark: str, error: str, time_s: str, later: str
 
 def _sqlite_doors() -> list[str]:
     error = f"""'{{"code":"cancelled","message":"{CANCELLED}"}}'"""
-    mark = f"INSERT OR IGNORE INTO afterword_cancellations (id, created_at) VALUES (lower(NEW.id), {SQLITE_NOW})"
+    mark = f"INSERT OR IGNORE INTO afterword_cancellations (id, created_at)\n    VALUES ({{owner}}, {SQLITE_NOW})"
     time_s = "coalesce(replay_time_s, (deadline - created_at) / 1000000.0)"
     later = f"{SQLITE_NOW} + CAST({time_s} * 1000000 AS INTEGER)"
     cancel, replay = _order("lower(NEW.id)", now=SQLITE_NOW, mark=mark, error=error, time_s=time_s, later=later)
@@ -195,7 +197,8 @@ def _postgresql_doors() -> list[str]:
     """Return views that a role may be allowed to insert into without any right on the tables behind them."""
     error = f"""'{{"code":"cancelled","message":"{CANCELLED}"}}'::jsonb"""
     mark = (
-        "INSERT INTO afterword_cancellations (id, created_at) VALUES (NEW.id, clock_timestamp()) ON CONFLICT DO NOTHING"
+        "INSERT INTO afterword_cancellations (id, created_at)\n"
+        "    VALUES ({owner}, clock_timestamp()) ON CONFLICT DO NOTHING"
     )
     statements = []
     time_s = "coalesce(replay_time_s, EXTRACT(EPOCH FROM deadline - created_at)::float8)"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from redis import Redis
 from sqlalchemy import Engine, insert, text, update
 
 from tests.pool.workers import until
@@ -14,7 +15,7 @@ from worker import dispatcher
 from worker.core.health import Cause, State
 from worker.dispatcher import Dispatcher
 from worker.lease import Lease, Times
-from worker.nudge import POP, connect, read_window
+from worker.nudge import POP, connect, nudge, read_window
 from worker.store import leases
 from worker.store.claim import Wish, claim
 from worker.store.clock import from_now, now
@@ -73,7 +74,7 @@ def status(engine: Engine, job_id: str) -> str:
 def standing(redis_url: str) -> list[str]:
     """Return the job ids whose nudges stand in Redis."""
     redis = connect(redis_url)
-    found = [nudge.decode().partition(".")[0] for nudge in read_window(redis, "chat.run")]
+    found = [entry.decode().partition(".")[0] for entry in read_window(redis, "chat.run")]
     redis.close()
     return found
 
@@ -329,3 +330,21 @@ def test_a_stall_of_the_database_ends_no_lease(postgresql_url: str, redis_url: s
     for part in (made, lease, held):
         part.stop()
     engine.dispose()
+
+
+def test_a_job_whose_priority_was_raised_overtakes_its_own_nudge(engine: Engine, redis_url: str, make: Make) -> None:
+    raised, others = entry(), [entry() for _ in range(3)]
+    accept_all(engine, raised, *others)
+    ticks: list[float] = []
+    make(chores=(lambda: ticks.append(time.monotonic()),))
+    until(lambda: len(standing(redis_url)) == 4, what="all nudges")
+
+    with engine.begin() as connection:
+        connection.execute(update(jobs).where(jobs.c.id == raised.job.id).values(priority=0))
+
+    with Redis.from_url(redis_url) as redis:
+        until(lambda: redis.lrange("chat.run", 0, -1) == [nudge(raised.job.id, 1)], what="the better nudge")
+        # And once only, however many ticks follow.
+        seen = len(ticks)
+        until(lambda: len(ticks) > seen + 2, what="more ticks")
+        assert redis.llen("chat.run") == 1

@@ -94,7 +94,7 @@ def host(sqlite_url: str, redis_url: str) -> Any:
 
 
 def nudged(host: Host) -> Callable[[], set[bytes]]:
-    return lambda: read_window(host.redis, "chat.run")
+    return lambda: set(read_window(host.redis, "chat.run"))
 
 
 def test_what_nobody_can_read_does_not_stop_dispatch(host: Host) -> None:

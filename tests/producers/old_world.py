@@ -35,6 +35,8 @@ def main(postgresql, sqlite, redis_url):
                 commit()
                 assert client.get(made[0]).status == "queued"
                 assert Afterword(database=url).get(made[1]).status == "queued"
+                for orders in (client, Afterword(database=url)):
+                    assert orders.cancel(made[0]) is None and orders.replay(made[1]) is None
                 found[vendor] += made
         found[vendor].append(client.submit(REQUEST))
         client.close()

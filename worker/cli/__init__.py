@@ -36,6 +36,8 @@ from worker.cli import (  # noqa: E402  they add their commands to main
     check,
     endpoints,
     feed,
+    letters,
+    orders,
     play,
     secrets,
     webhook_care,
@@ -45,14 +47,6 @@ from worker.cli import (  # noqa: E402  they add their commands to main
 )
 
 __all__ = [
-    "check",
-    "endpoints",
-    "feed",
-    "main",
-    "play",
-    "secrets",
-    "webhook_care",
-    "webhook_deliveries",
-    "webhooks",
-    "work",
-]
+    "check", "endpoints", "feed", "letters", "main", "orders", "play", "secrets", "webhook_care", "webhook_deliveries",
+    "webhooks", "work",
+]  # fmt: skip

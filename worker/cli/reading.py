@@ -1,4 +1,4 @@
-"""The database for commands that look at it, migrate it or write to it."""
+"""The database for commands that look at it or migrate it, and for those that write."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ def database(settings: Settings) -> "Listing":
 
 
 @contextmanager
-def writing(settings: Settings) -> "Iterator[Engine]":
+def writer(settings: Settings) -> "Iterator[Engine]":
     """Give an engine for short transactions on a migrated database; every error of it is a CannotRead."""
     from worker.store import version
     from worker.store.engine import open_engine

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worker.cli.reading import writing
+from worker.cli.reading import writer
 from worker.core.job_fields import instant
 from worker.core.waiting import Standing
 from worker.settings import Settings, load
@@ -49,7 +49,7 @@ class Receiving:
 def receiving() -> "Iterator[Receiving]":
     """Open the database of this process's settings."""
     settings = load()
-    with writing(settings) as engine:
+    with writer(settings) as engine:
         yield Receiving(engine, settings)
 
 

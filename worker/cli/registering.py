@@ -94,12 +94,10 @@ def header_lines(lines: Sequence[str]) -> dict[str, str]:
 
 def check_url(place: Receiving, url: str) -> None:
     """Refuse an address that nothing may be sent to, as far as its text tells."""
-    from worker.net.addresses import Policy
     from worker.net.target import target_fault
+    from worker.webhooks import policy_of
 
-    settings = place.settings
-    policy = Policy(allow_http=settings.webhook_allow_http, allow=settings.webhook_allow_cidrs)
-    if fault := target_fault(url, policy):
+    if fault := target_fault(url, policy_of(place.settings)):
         raise click.UsageError(fault)
 
 

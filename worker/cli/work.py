@@ -1,4 +1,4 @@
-"""Commands on jobs: submit, status, wait, jobs. They use the same package as any producer."""
+"""Commands on jobs: submit, status, wait, jobs (list). They use the same package as any producer."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ script = click.option("--json", "as_json", is_flag=True, help="Print JSON for a 
 
 
 @contextmanager
-def _afterword(*needed: str) -> Iterator[Afterword]:
+def client_of(*needed: str) -> Iterator[Afterword]:
     settings = load()
     need(settings, *needed)
     with Afterword(settings.redis_url, settings.database_url, schema=settings.database_schema) as client:
@@ -69,7 +69,7 @@ def submit(
     given = {("id" if name == "job_id" else name): value for name, value in options.items() if value is not None}
     for name in {"not_before", "deadline"} & set(given):
         given[name] = _instant(name, given[name])
-    with _afterword("redis_url", *(["database_url"] if wait_s else [])) as client:
+    with client_of("redis_url", *(["database_url"] if wait_s else [])) as client:
         new = client.submit(body, **given)
         if wait_s is None:
             table.as_json({"id": new}) if as_json else click.echo(new)
@@ -105,7 +105,7 @@ def _instant(name: str, text: str) -> datetime:
 @script
 def status(id: str, as_json: bool) -> None:
     """Print what is known of a job, and each of its attempts."""
-    with _afterword("database_url") as client:
+    with client_of("database_url") as client:
         job = client.get(id)
     if job is None:
         raise click.ClickException(f"no job {id} is known; a worker must have accepted it before it can be seen")
@@ -128,7 +128,7 @@ def wait(id: str, timeout_s: float, as_json: bool) -> None:
 
     Exit code 0: completed; 3: failed, cancelled or expired; 4: not ended in time.
     """
-    with _afterword("database_url") as client:
+    with client_of("database_url") as client:
         _show_end(_wait(client, id, timeout_s), as_json=as_json)
 
 
@@ -155,14 +155,19 @@ def _plain(job: Job) -> dict[str, Any]:
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(job).items()}
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @click.option("--status", type=click.Choice(STATUSES), help="Only jobs that stand there.")
 @click.option("--batch", help="Only jobs of this batch.")
 @click.option("--tenant", help="Only jobs of this tenant.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @script
-def jobs(status: str | None, batch: str | None, tenant: str | None, limit: int, as_json: bool) -> None:
-    """List the newest jobs."""
+@click.pass_context
+def jobs(
+    context: click.Context, status: str | None, batch: str | None, tenant: str | None, limit: int, as_json: bool
+) -> None:
+    """List the newest jobs, or change jobs that wait (update)."""
+    if context.invoked_subcommand is not None:
+        return
     with database(load()) as listing:
         found = listing.newest(limit=limit, status=status, batch=batch, tenant=tenant)
     if as_json:

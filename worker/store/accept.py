@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select, tuple_
 
 from worker.core.message import DeadLetter, Job, Refusal, conflict
-from worker.store import finish
+from worker.store import finish, orders
 from worker.store.accept_rows import used_ids, write_aliases, write_jobs, write_requests
 from worker.store.doors import Letter, bury
 from worker.store.tables import aliases, jobs
@@ -31,6 +31,11 @@ class Entry:
     def job(self) -> Job:
         read = self.acceptable
         return read.job if isinstance(read, Refusal) else read
+
+    @property
+    def ids(self) -> set[str]:
+        """The ids by which its producer may know the job."""
+        return set() if isinstance(self.read, DeadLetter) else {self.job.id, self.alias or self.job.id}
 
 
 class Accepted(NamedTuple):
@@ -86,6 +91,7 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
         write_aliases(connection, batch.aliases)
     bury(connection, batch.letters)
     finish.number(connection, {a.job_id for a in batch.accepted if a.job_id and a.outcome in ("refused", "conflict")})
+    orders.honour(connection, {used for entry in entries for used in entry.ids})
     assert len(batch.accepted) == len(entries), "an entry was neither written nor resolved"
     return batch.accepted
 

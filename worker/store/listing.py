@@ -140,7 +140,7 @@ class Listing:
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Make every error of the database a CannotRead."""
+    """Turn an error of the database into a CannotRead."""
     try:
         yield
     except SQLAlchemyError as error:

@@ -5,7 +5,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, or_, tuple_, update
 
-from worker.core.lifecycle import Move, Status
+from worker.core.failure import Code
+from worker.core.lifecycle import FAIL, Move, Status
 from worker.store.clock import now
 from worker.store.tables import jobs
 
@@ -13,9 +14,16 @@ Key = tuple[str, int]  # an id, a job's or a delivery's, and the attempt number 
 
 
 def held_by(move: Move, worker_id: str, table: Table = jobs) -> ColumnElement[bool]:
-    """The guard of a move its holder makes: still held by this worker, or taken back but not claimed since."""
+    """The guard of a move its holder makes: still held by this worker, or taken back but not claimed since.
+
+    A late answer completes a replayed job too: it is paid for. A late failure does not end it: somebody wants it tried
+    again, and a replay says nothing of a lost worker any more.
+    """
     held = and_(table.c.status == Status.in_progress, table.c.worker_id == worker_id)
-    return or_(held, table.c.status == Status.queued) if Status.queued in move.sources else held
+    if Status.queued not in move.sources:
+        return held
+    late = table.c.status == Status.queued
+    return or_(held, and_(late, jobs.c.error_code == Code.worker_lost) if move is FAIL else late)
 
 
 def apply(

@@ -1,4 +1,4 @@
-"""The producer's one object: two doors in, and the results."""
+"""The producer's one object: two doors in, the results, and orders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from afterword import inbox
+from afterword import inbox, orders
 from afterword.errors import NotConfigured, WaitTimeout
 from afterword.job import Job
 from afterword.message import compose, job_id
@@ -111,6 +111,23 @@ class Afterword:
             raise LookupError(f"job {wanted} ended and was deleted while it was awaited; look for it sooner")
         return job
 
+    def cancel(self, id: str | uuid.UUID) -> str | None:
+        """Cancel a job that has not ended; return its status after that.
+
+        `cancelled`; `in_progress`: its call is ended within about two seconds, and what had come of the answer is kept;
+        `completed`, `failed` or `expired`: too late. None: no worker has accepted the id yet, and its job is cancelled
+        when one does.
+        """
+        return orders.cancel(self._database_for("cancel is written to"), job_id(id), schema=self._schema_name())
+
+    def replay(self, id: str | uuid.UUID) -> Job | None:
+        """Queue a job that failed, expired or was cancelled again, with new attempts and as much time as it once had.
+
+        Return it as it stands then, as is one that was queued anyway; None if no worker has accepted the id yet.
+        ValueError says why a job cannot be replayed: it runs, is completed, or was refused when it came.
+        """
+        return orders.replay(self._database_for("replay is written to"), job_id(id), schema=self._schema_name())
+
     def close(self) -> None:
         """Close the connection to Redis; a later call opens it again."""
         with self._lock:
@@ -133,12 +150,13 @@ class Afterword:
             return self._queue
 
     def _results(self) -> Results:
+        return Results(self._database_for("results are read from"), schema=self._schema_name())
+
+    def _database_for(self, purpose: str) -> str | Engine:
         database = self._database or _setting("AFTERWORD_DATABASE_URL")
         if not database:
-            raise NotConfigured(
-                "results are read from the database: set AFTERWORD_DATABASE_URL, or give Afterword a database"
-            )
-        return Results(database, schema=self._schema_name())
+            raise NotConfigured(f"{purpose} the database: set AFTERWORD_DATABASE_URL, or give Afterword a database")
+        return database
 
     def _schema_name(self) -> str | None:
         return self._schema or os.environ.get("AFTERWORD_DATABASE_SCHEMA") or None

@@ -69,6 +69,15 @@ class Job:
     metadata: dict[str, str] | None
     cursor: int | None
 
+    @staticmethod
+    def of(rows: Sequence[Sequence[Any]]) -> Job | None:
+        """Return the job in what was read by an id.
+
+        A job that was sent twice is both a row and, for a moment, an inbox row, which has no tenant.
+        """
+        jobs = [from_row(row) for row in rows]
+        return next((job for job in jobs if job.tenant is not None), jobs[0] if jobs else None)
+
     @property
     def text(self) -> str | None:
         """The answer's text: the content of the first choice."""

@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from afterword.dbapi import Rows, connected
+from afterword.dbapi import Connected, Rows, connected
 from afterword.errors import NotConfigured
 from afterword.inbox import qualified
-from afterword.job import FINAL, SELECTED, Job, from_row
+from afterword.job import FINAL, SELECTED, Job
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -24,40 +24,27 @@ _postgresql = re.compile(r"postgres(?:ql)?(?:\+\w+)?://")
 _sqlite = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
 
 _FIND = "SELECT {columns} FROM {view} WHERE id = {id}"
-_ID = {"postgresql": "CAST(:id AS uuid)", "sqlite": ":id"}
+ID = {"postgresql": "CAST(:id AS uuid)", "sqlite": ":id"}
 
 
 class Results:
     """Where results are read. `database` is a URL text or a SQLAlchemy Engine."""
 
     def __init__(self, database: str | Engine, *, schema: str | None) -> None:
-        if not isinstance(database, str) and not hasattr(database, "raw_connection"):
-            raise TypeError(f"database is a {type(database).__name__}; give a URL text or a SQLAlchemy Engine")
+        _checked(database)
         self._database = database
         self._schema = schema
 
     def job(self, job_id: str) -> Job | None:
         """Return the job that an id leads to, or None."""
-        jobs = [from_row(row) for row in self._find(job_id, SELECTED)]
-        # A job that was sent twice is both a row and, for a moment, an inbox row, which has no tenant.
-        return next((job for job in jobs if job.tenant is not None), jobs[0] if jobs else None)
+        with self._connection() as connection:
+            return Job.of(found(connected(connection), job_id, SELECTED, schema=self._schema))
 
     def ended(self, job_id: str) -> bool:
         """Say whether the job that an id leads to has ended; cheaper than the whole job."""
-        return any(status in FINAL for (status,) in self._find(job_id, "status"))
-
-    def _find(self, job_id: str, columns: str) -> Rows:
-        """Read the job, or the one that the id became: in two steps, because SQLite plans one as a scan of all jobs."""
-        jobs, ids = qualified("jobs_v1", self._schema), qualified("job_ids_v1", self._schema)
         with self._connection() as connection:
-            ready = connected(connection)
-            find = _FIND.format(columns=columns, view=jobs, id=_ID[ready.vendor])
-            if rows := ready.run(find, {"id": job_id}):
-                return rows
-            resolve = _FIND.format(columns="job_id", view=ids, id=_ID[ready.vendor])
-            return [
-                row for (became,) in ready.run(resolve, {"id": job_id}) for row in ready.run(find, {"id": str(became)})
-            ]
+            rows = found(connected(connection), job_id, "status", schema=self._schema)
+        return any(status in FINAL for (status,) in rows)
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
@@ -69,13 +56,42 @@ class Results:
                 yield connection
 
 
-def connect(url: str) -> Any:
-    """Open a DB-API connection for reading to `postgresql://…` or `sqlite:///path`; a `+driver` is not looked at."""
+def found(ready: Connected, job_id: str, columns: str, *, schema: str | None) -> Rows:
+    """Read the job, or the one that the id became: in two steps, because SQLite plans one as a scan of all jobs."""
+    jobs, ids = qualified("jobs_v1", schema), qualified("job_ids_v1", schema)
+    find = _FIND.format(columns=columns, view=jobs, id=ID[ready.vendor])
+    if rows := ready.run(find, {"id": job_id}):
+        return rows
+    resolve = _FIND.format(columns="job_id", view=ids, id=ID[ready.vendor])
+    return [row for (became,) in ready.run(resolve, {"id": job_id}) for row in ready.run(find, {"id": str(became)})]
+
+
+@contextmanager
+def transaction(database: str | Engine) -> Iterator[Connected]:
+    """Open a transaction that may write, and commit it at its end."""
+    _checked(database)
+    if not isinstance(database, str):
+        with database.begin() as connection:
+            yield connected(connection)
+        return
+    with closing(connect(database, writing=True)) as opened:
+        yield connected(opened)
+        opened.commit()
+
+
+def _checked(database: object) -> None:
+    if not isinstance(database, str) and not hasattr(database, "raw_connection"):
+        raise TypeError(f"database is a {type(database).__name__}; give a URL text or a SQLAlchemy Engine")
+
+
+def connect(url: str, *, writing: bool = False) -> Any:
+    """Open a DB-API connection to `postgresql://…` or `sqlite:///path`; a `+driver` is not looked at."""
     if _postgresql.match(url):
         return _connect_postgresql(_postgresql.sub("postgresql://", url))
-    if found := _sqlite.match(url):
-        # Read-only: a mistaken path makes no empty file, and closing never writes the log back.
-        return sqlite3.connect(f"file:{quote(found[1])}?mode=ro", uri=True, timeout=CONNECT_S)
+    if path := _sqlite.match(url):
+        # No mode makes an empty file of a mistaken path. Read-only: closing never writes the log back.
+        mode = "rw" if writing else "ro"
+        return sqlite3.connect(f"file:{quote(path[1])}?mode={mode}", uri=True, timeout=CONNECT_S)
     scheme = url.partition(":")[0]
     raise NotConfigured(f"the database URL begins with {scheme!r}; give postgresql://… or sqlite:////path/to/file.db")
 
@@ -87,6 +103,4 @@ def _connect_postgresql(url: str) -> Any:
         except ImportError:
             continue
         return driver.connect(url, connect_timeout=CONNECT_S)
-    raise NotConfigured(
-        "reading from PostgreSQL by URL needs a driver; run: pip install 'psycopg[binary]', or give an Engine"
-    )
+    raise NotConfigured("PostgreSQL by URL needs a driver; run: pip install 'psycopg[binary]', or give an Engine")

@@ -1,0 +1,50 @@
+"""Orders by SQL: one INSERT into cancel_v1 or replay_v1, and what the job says after it, in one transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from afterword.dbapi import Connected
+from afterword.inbox import qualified
+from afterword.job import SELECTED, Job
+from afterword.reading import ID, found, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+_INSERT = "INSERT INTO {view} (id) VALUES ({id})"
+_NOT_AGAIN = {
+    "in_progress": "it runs; cancel it first, or wait for its end",
+    "completed": "it is completed; submit the request as a new job to have another answer",
+}
+_REFUSED = "it was refused when it came ({code}); submit it anew, mended"
+
+
+def cancel(database: str | Engine, job_id: str, *, schema: str | None) -> str | None:
+    """Cancel the job that an id leads to; return its status after that, None if nobody has accepted the id yet."""
+    with transaction(database) as ready:
+        _order(ready, "cancel_v1", job_id, schema=schema)
+        rows = found(ready, job_id, "status, tenant", schema=schema)
+        # A row of the inbox has no tenant: no worker has read it, and the one that does will meet the mark.
+        return next((str(status) for status, tenant in rows if tenant is not None), None)
+
+
+def replay(database: str | Engine, job_id: str, *, schema: str | None) -> Job | None:
+    """Queue a job that has ended without an answer again; return it, None if nobody has accepted the id.
+
+    ValueError says why a job cannot be replayed.
+    """
+    with transaction(database) as ready:
+        _order(ready, "replay_v1", job_id, schema=schema)
+        job = Job.of(found(ready, job_id, SELECTED, schema=schema))
+    if job is None or job.tenant is None:
+        return None
+    if job.status != "queued":
+        reason = _NOT_AGAIN.get(job.status) or _REFUSED.format(code=job.error_code)
+        raise ValueError(f"job {job.id} cannot be replayed: {reason}")
+    return job
+
+
+def _order(ready: Connected, door: str, job_id: str, *, schema: str | None) -> None:
+    statement = _INSERT.format(view=qualified(door, schema), id=ID[ready.vendor])
+    ready.run(statement, {"id": job_id})

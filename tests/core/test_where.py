@@ -1,0 +1,72 @@
+"""The filter of bulk orders: pairs in, conditions out, and a sentence for every mistake."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from worker.core.where import NAMES, BadFilter, Condition, parse
+
+
+@pytest.mark.parametrize(
+    ("texts", "conditions"),
+    [
+        (["status=failed"], [Condition("status", "is", ("failed",))]),
+        (["status=failed status=expired"], [Condition("status", "is", ("failed", "expired"))]),
+        (["status=failed", "tenant=a"], [Condition("status", "is", ("failed",)), Condition("tenant", "is", ("a",))]),
+        (["batch='a b' model=a=b"], [Condition("batch", "is", ("a b",)), Condition("model", "is", ("a=b",))]),
+        (["priority=9"], [Condition("priority", "is", (9,))]),
+        (["tenant=';DROP TABLE afterword_jobs'"], [Condition("tenant", "is", (";DROP TABLE afterword_jobs",))]),
+        (
+            ["created_after=2026-11-23T03:00:00+02:00 deadline_before=2026-11-24t00:00:00z"],
+            [
+                Condition("created_at", "after", (datetime(2026, 11, 23, 1, tzinfo=UTC),)),
+                Condition("deadline", "before", (datetime(2026, 11, 24, tzinfo=UTC),)),
+            ],
+        ),
+        (
+            ["finished_before=2026-11-24T00:00:00Z"],
+            [Condition("finished_at", "before", (datetime(2026, 11, 24, tzinfo=UTC),))],
+        ),
+    ],
+)  # fmt: skip
+def test_pairs_become_conditions(texts: list[str], conditions: list[Condition]) -> None:
+    assert parse(texts) == tuple(conditions)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "the filter is empty; write status=failed"),
+        ("failed", "'failed' is no name=value pair; write status=failed"),
+        ("tenant=", "'tenant=' is no name=value pair"),
+        ("=x", "'' cannot be asked for; there are status, tenant"),
+        ("state=failed", "'state' cannot be asked for; did you mean status?"),
+        ("request=x", "'request' cannot be asked for; there are status, tenant"),
+        ("status=done", "status is 'done'; it is one of queued, in_progress, completed"),
+        ("priority=10", "priority is '10'; it is a digit from 0, which runs first, to 9"),
+        ("priority=²", "priority is '²'; it is a digit"),
+        ("created_before=yesterday", "created_before is 'yesterday'; write a time with its offset, such as 2026"),
+        ("created_before=2026-11-23T03:00:00", "write a time with its offset"),
+        ("created_before=2026-11-23T00:00:00Z created_before=2026-11-24T00:00:00Z", "created_before is given twice"),
+        ("tenant='a", 'has a quote that does not end; close it'),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_remedy(text: str, sentence: str) -> None:
+    with pytest.raises(BadFilter) as raised:
+        parse([text])
+    assert sentence in str(raised.value)
+
+
+def test_no_filter_at_all_does_not_mean_all_jobs() -> None:
+    with pytest.raises(BadFilter, match="the filter is empty"):
+        parse([])
+
+
+def test_every_name_is_a_column_of_jobs() -> None:
+    from worker.store.tables import jobs
+
+    at = "2026-11-23T00:00:00Z"
+    for name in NAMES:
+        value = {"status": "failed", "priority": "1"}.get(name, at)
+        (condition,) = parse([f"{name}={value}"])
+        assert condition.column in jobs.c

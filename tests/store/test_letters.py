@@ -1,0 +1,78 @@
+"""Dead letters: found by where and why, put back in one step, deleted in steps of a bounded size."""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Engine
+
+from tests.store.made import rows
+from worker.store import letters
+from worker.store.doors import Letter, bury
+from worker.store.letters import Chosen
+
+ID = "0191d3c4-7f00-7000-8000-000000000001"
+
+
+def buried(engine: Engine, *found: Letter) -> None:
+    with engine.begin() as connection:
+        bury(connection, found)
+
+
+def letter(queue: str = "chat.intake", reason: str = "not_json", entry: bytes = b"\xff\x00") -> Letter:
+    return Letter(queue, reason, "It is none.", entry, ID)
+
+
+def seqs(engine: Engine, chosen: Chosen) -> list[int]:
+    with engine.begin() as connection:
+        return [one.seq for one in letters.newest(connection, chosen, limit=10)]
+
+
+def test_the_newest_come_first_by_queue_reason_and_time(engine: Engine) -> None:
+    buried(engine, letter(), letter(queue="submit_v1"), letter(reason="no_task"))
+    now = datetime.now(UTC)
+
+    assert seqs(engine, Chosen()) == [3, 2, 1]
+    assert seqs(engine, Chosen(queue="chat.intake")) == [3, 1]
+    assert seqs(engine, Chosen(queue="chat.intake", reason="not_json")) == [1]
+    assert seqs(engine, Chosen(before=now - timedelta(hours=1))) == []
+    assert len(seqs(engine, Chosen(before=now + timedelta(hours=1)))) == 3
+
+
+def test_a_letter_is_read_with_its_bytes_and_their_number(engine: Engine) -> None:
+    buried(engine, letter())
+
+    with engine.begin() as connection:
+        found = letters.read(connection, 1)
+        assert letters.read(connection, 2) is None
+
+    assert found is not None
+    stored, entry = found
+    assert (stored.queue, stored.reason, stored.job_id, stored.size, entry) == (
+        "chat.intake", "not_json", ID, 2, b"\xff\x00",
+    )  # fmt: skip
+
+
+def test_a_letter_moves_to_the_inbox_once(engine: Engine) -> None:
+    buried(engine, letter(queue="submit_v1", entry=b"{}"), letter(queue="submit_v1", entry=b"[]"))
+
+    with engine.begin() as connection:
+        assert letters.resubmit(connection, 1, job="{}", job_id=ID)
+        assert letters.resubmit(connection, 2, job="[]", job_id=None)
+        assert not letters.resubmit(connection, 1, job="{}", job_id=ID)
+
+    moved = rows(engine, "SELECT id, job FROM submit_v1 ORDER BY job")
+    assert [row.job for row in moved] == ["[]", "{}"]
+    assert str(moved[1].id) == ID
+    assert str(moved[0].id) != ID
+    assert seqs(engine, Chosen()) == []
+
+
+def test_a_purge_deletes_what_is_meant_in_bounded_steps(engine: Engine) -> None:
+    buried(engine, *[letter()] * (letters.BATCH + 1), letter(reason="no_task"))
+    meant = Chosen(reason="not_json")
+
+    with engine.begin() as connection:
+        assert letters.count(connection, meant) == letters.BATCH + 1
+        steps = [letters.purge(connection, meant) for _ in range(3)]
+
+    assert steps == [letters.BATCH, 1, 0]
+    assert len(seqs(engine, Chosen())) == 1

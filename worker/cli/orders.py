@@ -1,0 +1,135 @@
+"""Commands that change jobs: cancel and replay, by id or by filter; jobs update."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from worker.cli import main, table
+from worker.cli.reading import writer
+from worker.cli.work import ENDED_OTHERWISE, client_of, jobs, script
+from worker.core.where import BadFilter, instant, parse
+from worker.settings import load
+
+WHERE = (
+    "Jobs that are meant: name=value pairs of status, tenant, batch, custom_id, endpoint, model, error_code, priority, "
+    "created_before, created_after, finished_…, deadline_…; a name given twice means either value."
+)
+where_option = click.option("--where", "where", multiple=True, metavar="FILTER", help=WHERE)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only say how many jobs it would reach.")
+TOLD = {
+    None: "no worker has accepted it yet; it is cancelled when one does",
+    "cancelled": "cancelled",
+    "in_progress": "in_progress; its call is ended within two seconds",
+}
+
+
+@main.command()
+@click.argument("ids", nargs=-1, metavar="ID...")
+@where_option
+@dry_run_option
+@script
+def cancel(ids: tuple[str, ...], where: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Cancel jobs, by their ids or all that a filter means.
+
+    Exit code 3: for one of the ids it was too late.
+    """
+    if _by_filter(ids, where, dry_run=dry_run):
+        _bulk("cancel", where, dry_run=dry_run, as_json=as_json)
+        return
+    with client_of("database_url") as client:
+        stands = {id: client.cancel(id) for id in ids}
+    if as_json:
+        table.as_json([{"id": id, "status": status} for id, status in stands.items()])
+    else:
+        click.echo("\n".join(f"{id} {TOLD.get(status, f'{status}; too late')}" for id, status in stands.items()))
+    if set(stands.values()) - set(TOLD):
+        raise SystemExit(ENDED_OTHERWISE)
+
+
+@main.command()
+@click.argument("ids", nargs=-1, metavar="ID...")
+@where_option
+@dry_run_option
+@script
+def replay(ids: tuple[str, ...], where: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Queue jobs that failed, expired or were cancelled again, by their ids or all that a filter means.
+
+    Each has new attempts and as much time as it first had. Exit code 3: one of the ids cannot be replayed.
+    """
+    if _by_filter(ids, where, dry_run=dry_run):
+        _bulk("replay", where, dry_run=dry_run, as_json=as_json)
+        return
+    told: list[dict[str, str | None]] = []
+    with client_of("database_url") as client:
+        for id in ids:
+            try:
+                job = client.replay(id)
+                reason = None if job is not None else "no worker has accepted it yet"
+                told.append({"id": id, "status": None if job is None else job.status, "reason": reason})
+            except ValueError as error:
+                told.append({"id": id, "status": None, "reason": str(error)})
+    if as_json:
+        table.as_json(told)
+    else:
+        for one in told:
+            click.echo(f"{one['id']} {one['status'] or one['reason']}", err=one["status"] is None)
+    if any(one["status"] is None for one in told):
+        raise SystemExit(ENDED_OTHERWISE)
+
+
+@jobs.command()
+@where_option
+@click.option("--priority", type=click.IntRange(0, 9), help="0 runs first.")
+@click.option("--deadline", help="When the jobs expire, RFC 3339 with an offset.")
+@dry_run_option
+@script
+def update(where: tuple[str, ...], priority: int | None, deadline: str | None, dry_run: bool, as_json: bool) -> None:
+    """Change jobs that wait: those queued at that moment, and no other."""
+    changes: dict[str, Any] = {} if priority is None else {"priority": priority}
+    if deadline is not None:
+        with usage():
+            changes["deadline"] = instant("--deadline", deadline)
+    if not changes:
+        raise click.UsageError("say what is to change: --priority or --deadline")
+    if not where:
+        raise click.UsageError("say which jobs are meant: --where")
+    _bulk("update", where, changes=changes, dry_run=dry_run, as_json=as_json)
+
+
+def _by_filter(ids: tuple[str, ...], where: tuple[str, ...], *, dry_run: bool) -> bool:
+    if bool(ids) == bool(where):
+        raise click.UsageError("give the ids of jobs, or --where, one of the two")
+    if ids and dry_run:
+        raise click.UsageError("--dry-run goes with --where")
+    return bool(where)
+
+
+def _bulk(
+    order: str, where: tuple[str, ...], *, dry_run: bool, as_json: bool, changes: dict[str, Any] | None = None
+) -> None:
+    from worker.store.bulk import Order, apply, count
+
+    with usage():
+        conditions = parse(where)
+    with writer(load()) as engine:
+        if dry_run:
+            with engine.begin() as connection:
+                reached = count(connection, Order(order), conditions)
+        else:
+            reached = sum(apply(engine, Order(order), conditions, changes=changes))
+    if as_json:
+        table.as_json({"order": order, "jobs": reached, "dry_run": dry_run})
+        return
+    done = {"cancel": "cancelled", "replay": "queued again", "update": "changed"}[order]
+    click.echo(f"{reached} jobs {f'would be {done}' if dry_run else done}")
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Turn a filter that cannot be read into a mistake of the command line."""
+    try:
+        yield
+    except BadFilter as error:
+        raise click.UsageError(str(error)) from error
