@@ -1,15 +1,18 @@
 """README and runbook: what they tell people to type works, and what they point at is there."""
 
 import re
+import shlex
 import sqlite3
 import subprocess
 from contextlib import closing
 from pathlib import Path
 
+import click
 import pytest
 from sqlalchemy import Engine
 
 from afterword import Afterword
+from worker.cli import main
 from worker.dev.stack import Stack
 
 ROOT = Path(__file__).parent.parent.parent
@@ -59,6 +62,23 @@ def test_the_runbooks_statements_run_on_both_databases(engine: Engine) -> None:
             continue  # it says that it is PostgreSQL's
         with engine.connect() as connection:
             connection.exec_driver_sql(statement).fetchall()
+
+
+def typed(page: str) -> list[list[str]]:
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("afterword ")]
+
+
+@pytest.mark.parametrize("words", typed("ops/webhooks.md"), ids=" ".join)
+def test_the_commands_of_the_page_on_webhooks_exist_as_they_are_written(words: list[str]) -> None:
+    command: click.Command = main
+    context = click.Context(main, info_name="afterword")
+    while isinstance(command, click.Group):
+        name, *words = words
+        found = command.get_command(context, name)
+        assert found is not None, name
+        command = found
+    command.make_context(name, words, parent=context)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

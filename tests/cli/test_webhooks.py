@@ -308,3 +308,16 @@ def test_a_missing_master_key_is_found_with_the_names_of_its_secrets(run: Comman
     assert "default/billing (keys): no key of AFTERWORD_SECRET_KEYS" in result.stderr
     assert MASTER not in result.output
     assert json.loads(run("secrets", "check", "--json", keys=new_master_key()).stdout)["secrets"] == 3
+
+
+def test_keys_that_do_not_open_are_replaced_when_one_says_so(run: Command, engine: Engine) -> None:
+    receiver(engine)
+    other = new_master_key()
+
+    assert "--overlap 0" in run("webhooks", "rotate", "billing", keys=other).stderr
+    made = json.loads(run("webhooks", "rotate", "billing", "--overlap", "0", "--json", keys=other).stdout)
+
+    assert made["secret"].startswith("whsec_")
+    shown = json.loads(run("webhooks", "show", "billing", "--json", keys=other).stdout)
+    assert [key.split()[0] for key in shown["keys"]] == ["hmac", "ed25519"]
+    assert "add the missing key" in shown["headers"][0]

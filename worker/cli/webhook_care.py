@@ -100,11 +100,16 @@ def rotate(name: str, tenant: str, overlap: str, kind: str, as_json: bool) -> No
 def _rotated(
     vault: "Vault", receiver: "Receiver", kind: Kind, *, now: datetime, overlap: timedelta
 ) -> "tuple[SigningKey, ...]":
-    """Return its keys with a new one first; the first ones of a receiver that has none."""
+    """Return its keys with a new one first; new ones of each kind where it has none, or none that opens."""
     from worker import keyring
-    from worker.vault import new_key
+    from worker.vault import CannotOpen, new_key
 
-    old = keyring.keys_of(vault, receiver.id, receiver.sealed.keys_sealed)
+    try:
+        old = keyring.keys_of(vault, receiver.id, receiver.sealed.keys_sealed)
+    except CannotOpen as error:
+        if overlap:
+            raise click.ClickException(f"{error}; or make new keys of both kinds with --overlap 0") from error
+        old = ()
     if not old:
         return keyring.new_keys(now)[0]
     try:

@@ -1,7 +1,7 @@
 """Commands on receivers of webhooks: add, change, list, show. A secret is printed once, by what makes it."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -169,16 +169,27 @@ def print_secrets(told: Mapping[str, Any], *, secret: str | None, public_key: st
 def _secrets(place: Receiving, receiver: "Receiver") -> dict[str, list[str]]:
     """Return the names of its headers and its keys by fingerprints, or why they cannot be told."""
     from worker import keyring
-    from worker.vault import BadMasterKeys, CannotOpen, fingerprint
+    from worker.vault import BadMasterKeys, fingerprint
 
     try:
         vault = place.vault()
-        headers = keyring.headers_of(vault, receiver.id, receiver.sealed.headers_sealed)
-        keys = keyring.keys_of(vault, receiver.id, receiver.sealed.keys_sealed)
-    except (BadMasterKeys, CannotOpen) as error:
+    except BadMasterKeys as error:
         return {"headers": [], "keys": [str(error)]}
-    told = [
-        f"{key.kind} {fingerprint(key.text)}" + (f" until {plain(key.expires_at)}" if key.expires_at else "")
-        for key in keys
-    ]
-    return {"headers": list(headers), "keys": told or ["none yet: its first delivery makes them"]}
+    sealed = receiver.sealed
+    headers = _opened(lambda: list(keyring.headers_of(vault, receiver.id, sealed.headers_sealed)))
+    keys = _opened(
+        lambda: [
+            f"{key.kind} {fingerprint(key.text)}" + (f" until {plain(key.expires_at)}" if key.expires_at else "")
+            for key in keyring.keys_of(vault, receiver.id, sealed.keys_sealed)
+        ]
+    )
+    return {"headers": headers, "keys": keys or ["none yet: its first delivery makes them"]}
+
+
+def _opened(told: Callable[[], list[str]]) -> list[str]:
+    from worker.vault import CannotOpen
+
+    try:
+        return told()
+    except CannotOpen as error:
+        return [str(error)]

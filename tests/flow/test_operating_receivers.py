@@ -1,0 +1,116 @@
+"""What operators do to receivers while real workers deliver: every command, and what then arrives."""
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.flow.receivers import ALLOWED
+from tests.flow.system import System
+from tests.pool.workers import until
+from worker.cli import main
+from worker.dev.receiver import Answer, WebhookReceiver
+
+
+class Operator:
+    """Somebody at a terminal with the settings of the workers."""
+
+    def __init__(self, system: System) -> None:
+        self.environment = system.environment(**ALLOWED)
+
+    def types(self, line: str) -> Result:
+        result = CliRunner().invoke(main, line.split(), env=self.environment, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result
+
+    def told(self, line: str) -> Any:
+        return json.loads(self.types(f"{line} --json").stdout)
+
+    def await_statuses(self, *wanted: str) -> None:
+        """Wait until the deliveries, oldest first, stand there."""
+        until(
+            lambda: [one["status"] for one in self.told("webhooks deliveries")][::-1] == list(wanted), what=f"{wanted}"
+        )
+
+
+@pytest.fixture
+def operator(system: System) -> Operator:
+    return Operator(system)
+
+
+def test_a_test_arrives_signed_with_the_secret_that_add_has_shown(system: System, operator: Operator) -> None:
+    with WebhookReceiver() as receiver:
+        made = operator.told(f"webhooks add mine {receiver.url}?token=geheim --header X-Key:geheim")
+        receiver.secrets = (made["secret"],)
+        child = system.start(**ALLOWED)
+
+        sent = operator.told("webhooks test mine --wait 60")
+
+        [got] = receiver.received
+        assert (sent["outcome"], sent["http_status"]) == ("delivered", 204)
+        assert got.event is not None, got.fault
+        assert (got.event["type"], got.event["data"]["receiver"]) == ("receiver.test", "mine")
+        assert (got.path, got.headers["x-key"]) == ("/hooks?token=geheim", "geheim")
+        assert "geheim" not in child.text()
+        assert made["secret"] not in child.text()
+
+
+def test_a_rotated_secret_signs_beside_the_old_one_and_alone_when_that_leaked(
+    system: System, operator: Operator
+) -> None:
+    with WebhookReceiver() as receiver:
+        first = operator.told(f"webhooks add mine {receiver.url}")["secret"]
+        second = operator.told("webhooks rotate mine")["secret"]
+        system.start(**ALLOWED)
+        receiver.secrets = (first,)
+        operator.types("webhooks test mine --wait 60")
+        receiver.secrets = (second,)
+        operator.types("webhooks test mine --wait 60")
+        operator.told("webhooks rotate mine --overlap 0")
+        operator.types("webhooks test mine --wait 60")
+
+    assert [got.event is not None for got in receiver.received] == [True, True, False]
+
+
+def test_what_came_while_a_receiver_was_disabled_is_sent_when_it_is_enabled(system: System, operator: Operator) -> None:
+    with WebhookReceiver() as receiver:
+        operator.told(f"webhooks add mine {receiver.url} --default")
+        system.start(**ALLOWED)
+        operator.types("webhooks disable mine --reason maintenance")
+        system.await_status(system.send())
+        operator.await_statuses("held")
+        assert "maintenance" in operator.told("webhooks deliveries")[0]["why"]
+        assert receiver.received == []
+
+        operator.types("webhooks enable mine")
+
+        operator.await_statuses("delivered")
+
+
+def test_what_a_receiver_refused_is_recovered_with_the_same_id_and_bytes(system: System, operator: Operator) -> None:
+    with WebhookReceiver(answer=lambda _: Answer(status=500)) as receiver:
+        operator.told(f"webhooks add mine {receiver.url} --default --schedule 1")
+        system.start(**ALLOWED)
+        system.await_all([system.send(), system.send()])
+        operator.await_statuses("failed", "failed")
+        receiver.answer = lambda _: Answer()
+        before = len(receiver.received)
+
+        operator.told("webhooks recover mine --since 1h --rate 100")
+
+        operator.await_statuses("delivered", "delivered")
+        until(lambda: operator.told("webhooks recoveries")[0]["status"] == "done", what="the recovery's end")
+        again = receiver.received[before:]
+        told_before = {got.headers["webhook-id"]: got.body for got in receiver.received[:before]}
+        assert {got.headers["webhook-id"]: got.body for got in again} == told_before
+        assert len(again) == 2
+
+
+def test_a_worker_whose_keys_open_nothing_does_not_start(system: System, operator: Operator) -> None:
+    operator.told("webhooks add mine http://127.0.0.1:9/hooks")
+
+    with pytest.raises(AssertionError, match="no key of AFTERWORD_SECRET_KEYS"):
+        system.start(**{**ALLOWED, "secret_keys": operator.types("secrets new-key").stdout.strip()})
+    with pytest.raises(AssertionError, match="AFTERWORD_SECRET_KEYS is not set"):
+        system.start(**{name: value for name, value in ALLOWED.items() if name != "secret_keys"})
