@@ -48,6 +48,6 @@ from worker.cli import (  # noqa: E402  they add their commands to main
 )
 
 __all__ = [
-    "check", "endpoints", "feed", "letters", "main", "orders", "play", "proof", "secrets", "webhook_care", "webhook_deliveries",
-    "webhooks", "work",
+    "check", "endpoints", "feed", "letters", "main", "orders", "play", "proof", "secrets", "webhook_care",
+    "webhook_deliveries", "webhooks", "work",
 ]  # fmt: skip
