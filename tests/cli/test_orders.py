@@ -122,4 +122,4 @@ def test_an_unmigrated_database_is_a_sentence(afterword: Command, tmp_path: obje
     )
 
     assert result.exit_code == 1
-    assert "no such table" in result.stderr
+    assert "run: afterword db upgrade" in result.stderr
