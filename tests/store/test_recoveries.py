@@ -13,6 +13,7 @@ from tests.store.receiving import claimed, delivery, receiver, stands, statuses,
 from worker.core.lifecycle import DeliveryStatus
 from worker.store import receivers, recoveries
 from worker.store.clock import from_now
+from worker.store.engine import open_engine
 from worker.store.receivers import Receiver
 from worker.store.recoveries import Span
 from worker.store.webhook_tables import recoveries as table
@@ -140,6 +141,33 @@ def test_a_step_that_is_rolled_back_never_was(engine: Engine) -> None:
 
     assert (recovery(engine, new).redelivered, statuses(engine, lost)) == (0, ["failed"])
     assert step(engine) == 1
+
+
+def test_a_late_step_costs_what_an_early_one_does(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recoveries, "SCANNED", 20)
+    engine = open_engine(sqlite_url)
+    made = receiver(engine)
+    for number in range(600):
+        delivery(engine, made, DeliveryStatus.delivered, age_s=1000.0 - number)
+    begin(engine, span(engine, made))
+
+    costs = [_instructions(engine) for _ in range(25)]
+
+    assert costs[-1] < 1.5 * costs[1]
+    engine.dispose()
+
+
+def _instructions(engine: Engine) -> int:
+    """Take a step and return how many hundreds of instructions SQLite's machine needed for it."""
+    counted = []
+    with engine.begin() as connection:
+        connection.execute(update(table).values(stepped_at=from_now(-1.0)))
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        driver.set_progress_handler(lambda: counted.append(1), 100)
+        recoveries.step(connection)
+        driver.set_progress_handler(None, 0)
+    return len(counted)
 
 
 def test_a_receiver_has_one_recovery_at_a_time(engine: Engine) -> None:

@@ -128,7 +128,9 @@ def _step(connection: Connection, row: Row[Any]) -> int:
 def _next(connection: Connection, row: Row[Any]) -> Sequence[Any]:
     """Return the receiver's next deliveries in time, of any status."""
     columns = ("id", "attempt", "receiver_id", "ordering_key", "origin", "status", "created_at")
-    statement = select(*(deliveries.c[name] for name in columns)).where(*_within(row.receiver_id, row.since, row.until))
+    # Also in SQLite, which would begin a scan at `since` for the pair of columns alone.
+    since = row.since if row.at is None else row.at
+    statement = select(*(deliveries.c[name] for name in columns)).where(*_within(row.receiver_id, since, row.until))
     if row.at is not None:
         place = tuple_(deliveries.c.created_at, deliveries.c.id)
         statement = statement.where(place > tuple_(literal(row.at, Instant()), literal(row.at_id, Id)))
