@@ -51,6 +51,7 @@ def test_the_demo_shows_every_door_and_ends_well(tmp_path: Path) -> None:
     assert code == 0, output
     assert "37 submissions, all as expected" in output
     assert "SELECT custom_id, status, attempts" in output
+    assert "36 webhooks were received and their signatures verified" in output
     for case in ("sql alone 3", "429 once 2", "bad request", "fails for good", "three choices, stream"):
         assert f"\n{case} " in output
     assert leftovers(tmp_path) == []

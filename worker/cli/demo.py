@@ -1,4 +1,4 @@
-"""`afterword demo`: submits the jobs through the public doors, watches them by SQL alone, compares, prints."""
+"""`afterword demo`: submits jobs through the public doors, watches them by SQL, receives webhooks, compares, prints."""
 
 import json
 import sqlite3
@@ -15,7 +15,13 @@ from celery import Celery
 from afterword import Afterword
 from worker.cli import table
 from worker.cli.demo_jobs import Case
+from worker.cli.reading import writer
+from worker.cli.receiving import Receiving
+from worker.cli.registering import enter
+from worker.core.registration import Registration
+from worker.dev.receiver import WebhookReceiver
 from worker.dev.stack import Stack
+from worker.settings import read
 
 BATCH = "demo"
 LOOK_S = 0.05
@@ -29,6 +35,10 @@ USAGE = """\
 SELECT model, count(*) AS requests, sum(prompt_tokens) AS prompt, sum(completion_tokens) AS completion
 FROM usage_v1 WHERE batch = 'demo' GROUP BY model ORDER BY model"""
 
+DELIVERIES = "SELECT status FROM webhook_deliveries_v1"
+# Of a webhook's body.
+SHOWN = 700
+
 # An id that met an earlier job by its idempotency key leads to that job.
 STATUSES = "SELECT ids.id, jobs.status FROM job_ids_v1 AS ids JOIN jobs_v1 AS jobs ON jobs.id = ids.job_id"
 
@@ -40,6 +50,7 @@ class Demo:
         self.stack, self.cases, self.timeout_s = stack, cases, timeout_s
         self.path = stack.database_url.removeprefix("sqlite:///")
         self.ids: dict[str, str] = {}  # custom_id of each job submitted: the id we were given
+        self.receiver = WebhookReceiver()
         self._shown = ""
 
     def run(self) -> bool:
@@ -48,10 +59,12 @@ class Demo:
         endpoint = self.stack.given.endpoint
         click.echo(f"Redis, SQLite, {endpoint.url if endpoint else 'a fake endpoint'}: started. Starting a worker ...")
         self.stack.start_worker(keep=("AFTERWORD_ENDPOINT_", "AFTERWORD_CONFIG"), log_format="console", drain_s="2")
-        self._submit()
-        ended = self._watch()
+        with self.receiver:
+            self._register()
+            self._submit()
+            ended = self._watch() and self._await_webhooks()
         self._print()
-        faults = [fault for case in self.cases for fault in self._faults(case)]
+        faults = [fault for case in self.cases for fault in self._faults(case)] + self._webhook_faults()
         for fault in faults:
             click.echo(f"NOT AS EXPECTED  {fault}", err=True)
         if not ended or faults:
@@ -59,6 +72,14 @@ class Demo:
         good = "all as expected" if ended and not faults else "NOT all as expected"
         click.echo(f"\n{len(self.ids)} submissions, {good}, in {time.monotonic() - began:.1f} s.")
         return ended and not faults
+
+    def _register(self) -> None:
+        """Have a local receiver told of the end of every job."""
+        settings = read(self.stack.exports())
+        with writer(settings) as engine:
+            chosen = Registration("demo", is_default=True)
+            _, secret = enter(Receiving(engine, settings), chosen, self.receiver.url, {})
+        self.receiver.secrets = (secret,)
 
     def _submit(self) -> None:
         with Celery(broker=self.stack.redis_url) as bare, Afterword(self.stack.redis_url) as client:
@@ -105,6 +126,22 @@ class Demo:
         click.echo(f"Not all jobs ended within {self.timeout_s:g} s.", err=True)
         return False
 
+    def _await_webhooks(self) -> bool:
+        give_up = time.monotonic() + self.timeout_s
+        while time.monotonic() < give_up:
+            if all(row["status"] == "delivered" for row in self._read(DELIVERIES)):
+                return True
+            time.sleep(LOOK_S)
+        click.echo(f"Not all webhooks were delivered within {self.timeout_s:g} s.", err=True)
+        return False
+
+    def _webhook_faults(self) -> list[str]:
+        got = self.receiver.received
+        faults = [f"webhook: {one.fault}" for one in got if one.fault is not None]
+        told = {one.event["data"]["id"] for one in got if one.event is not None}
+        ended = {row["id"] for row in self._read("SELECT id FROM jobs_v1 WHERE batch = ?", [BATCH])}
+        return faults + [f"webhook: nobody was told of job {job_id}" for job_id in sorted(ended - told)]
+
     def _progress(self, counts: dict[str, int]) -> None:
         text = "  ".join(f"{number} {status}" for status, number in counts.items())
         if text != self._shown:
@@ -146,6 +183,18 @@ class Demo:
         click.echo("\n\n" + table.rows(COLUMNS, results))
         click.echo("\n" + table.rows(["model", "requests", "prompt", "completion"], self._read(USAGE)))
         click.echo(f"\nThe same for you, in any SQL client:\n\n{RESULTS};\n\n{USAGE};")
+        self._print_webhook()
+
+    def _print_webhook(self) -> None:
+        """Show the last webhook as its receiver got it."""
+        good = [one for one in self.receiver.received if one.event is not None]
+        if not good:
+            return
+        last = good[-1]
+        shown = {name: last.headers[name] for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
+        body = last.body.decode()
+        click.echo(f"\n{len(good)} webhooks were received and their signatures verified. The last one:\n")
+        click.echo(f"POST {last.path}\n{table.fields(shown)}\n\n{body[:SHOWN]}{'…' if len(body) > SHOWN else ''}")
 
 
 def _names(case: Case) -> list[str]:

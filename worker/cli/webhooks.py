@@ -1,15 +1,14 @@
 """Commands on receivers of webhooks: add, change, list, show. A secret is printed once, by what makes it."""
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from worker.cli import main, table
-from worker.cli.receiving import Receiving, batches, known, plain, receiving, standing
+from worker.cli.receiving import Receiving, known, plain, receiving, standing
 from worker.cli.receiving import tenant as of_tenant
-from worker.cli.registering import check_url, given_values, header_lines, merged, registration, resealed, values
+from worker.cli.registering import check_url, enter, given_values, header_lines, merged, registration, resealed, values
 from worker.cli.work import script
 from worker.core.waiting import health_lines
 
@@ -33,33 +32,10 @@ def webhooks() -> None:
 @script
 def add(name: str, url: str, headers: Sequence[str], as_json: bool, **given: Any) -> None:
     """Register a receiver, and print its signing secret, which is never shown again."""
-    from worker import keyring
-    from worker.store import receivers, requeue
-
     chosen = registration(name, given_values(given))
     with receiving() as place:
-        check_url(place, url)
-        vault = place.vault()
-        with place.engine.begin() as connection:
-            # Jobs may have named it before: then its events wait, and its row stands.
-            awaited = receivers.awaited(connection, chosen.tenant, chosen.name)
-            new = awaited or str(uuid.uuid4())
-            keys, shown = keyring.new_keys(receivers.present(connection))
-            sealed = receivers.Sealed(
-                *keyring.seal_url(vault, new, url),
-                keyring.seal_headers(vault, new, header_lines(headers)),
-                keyring.seal_keys(vault, new, keys),
-                keyring.public_text(keys),
-            )
-            if awaited:
-                receivers.change(connection, new, chosen, sealed)
-                receivers.enable(connection, new)
-            elif not receivers.add(connection, new, chosen, sealed):
-                raise click.ClickException(f"{chosen.tenant} has a receiver {name!r} already; change or remove it")
-        if awaited:
-            batches(place, lambda one: requeue.resume(one, new))
-    told = {"id": new, "tenant": chosen.tenant, "name": name, "url": sealed.url}
-    print_secrets(told, secret=shown[0], public_key=sealed.public_key, as_json=as_json)
+        told, secret = enter(place, chosen, url, header_lines(headers))
+    print_secrets(told, secret=secret, public_key=told.pop("public_key"), as_json=as_json)
 
 
 @webhooks.command()

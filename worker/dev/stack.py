@@ -18,6 +18,7 @@ from worker.settings import Settings, child_environment
 from worker.settings.sources import PREFIX
 from worker.store import leases, migrate
 from worker.store.engine import open_engine
+from worker.vault import new_master_key
 
 READY_S = 30.0
 STOP_S = 15.0
@@ -74,7 +75,19 @@ class Stack:
         found = {f"{PREFIX}DATABASE_URL": self.database_url, f"{PREFIX}REDIS_URL": self.redis_url}
         if self.given.endpoint is None:
             found |= {f"{PREFIX}ENDPOINT_URL": self.fake.url, f"{PREFIX}ENDPOINT_KEY": "sk-fake"}
-        return found
+        if not self.given.secret_keys:
+            found[f"{PREFIX}SECRET_KEYS"] = self._master_key()
+        # Receivers of this machine, as everybody tries them first.
+        found |= {f"{PREFIX}WEBHOOK_ALLOW_HTTP": "true", f"{PREFIX}WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8"}
+        return found | {f"{PREFIX}WEBHOOK_ALLOW_URLS": "true"}
+
+    def _master_key(self) -> str:
+        """Return the key of the receivers' secrets; it stays where the database stays."""
+        path = self._home / "secret.key"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(new_master_key(), encoding="ascii")
+        return path.read_text(encoding="ascii")
 
     def start_worker(self, *, keep: tuple[str, ...] = (), out: IO[bytes] | None = None, **settings: str) -> None:
         """Start a worker child and return when its lease stands; raise DidNotStart with the end of its log.
