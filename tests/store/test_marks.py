@@ -3,7 +3,7 @@
 import uuid
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from tests.store.test_attempts import closing, completed, end_lease, started, write
@@ -11,6 +11,7 @@ from tests.store.test_orders import accepted, fail, order
 from worker.core.lifecycle import CANCEL, FAIL, RETRY, Outcome
 from worker.store import dispatch, leases, orders
 from worker.store.clock import now
+from worker.store.engine import open_engine
 from worker.store.tables import cancellations
 
 OVERLOADED = {"error_code": "overloaded", "error_message": "m", "error": '{"code": "overloaded"}'}
@@ -260,3 +261,20 @@ def test_a_running_job_past_its_deadline_whose_holder_is_dead_expires(engine: En
         assert dispatch.expire(connection) == {claimed.job_id}
 
     assert stands(engine, claimed.job_id) == ("expired", "expired", 1)
+
+
+def test_a_replay_between_the_look_at_the_marks_and_the_lock_wins(postgresql_url: str) -> None:
+    engine, other = open_engine(postgresql_url), open_engine(postgresql_url)
+    new = accepted(engine)
+    order(engine, "cancel_v1", new)
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def replay_first(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "SKIP LOCKED" in statement:
+            order(other, "replay_v1", new)
+
+    assert served(engine).cancelled == set()
+
+    assert stands(other, new) == ("queued", None, None)
+    for one_engine in (engine, other):
+        one_engine.dispose()
