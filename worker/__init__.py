@@ -1,10 +1,12 @@
-"""Afterword's worker: takes jobs from Redis and SQL, calls the endpoint, stores what came. The map:
+"""Afterword's worker: takes jobs from Redis and SQL, calls the endpoint, stores what came, tells who listens. The map:
 
     Celery message ─▶ Redis chat.intake ─┐
     INSERT INTO submit_v1 ───────────────┴▶ intake ─▶ store.accept ─▶ row: queued ─▶ nudge ─▶ Redis chat.run
                                                                           ▲                        │
-                        dispatcher ── tops the window up from SQL ────────┘                        ▼
+                        dispatcher ── tops the windows up from SQL ───────┤                        ▼
     SQL views ◀── store.record ◀── closing ◀── net.endpoint.call ◀── store.claim ◀── run ◀── pool ◀── channel
+                       │                                                  ▼
+                       └─ store.events ─▶ delivery: queued ─▶ Redis webhooks ─▶ pool ─▶ deliver ─▶ net.webhook.send
 
     app           the Celery application: settings, steps, the thin tasks    celery     for `celery -A worker`
     celeryconfig  every Celery setting and its reason; what is refused       log        structlog, configured once
@@ -12,17 +14,22 @@
     runner, call  one running task: tracer in a greenlet, coroutine on the loop, why it was cancelled
     errands       what other threads want done on Celery's thread
     channel       Celery's consumer without acknowledgements    window    reads nudges as far as slots are free
-    nudge         the entries of chat.run: forty bytes that say a row may start
-    intake        makes rows of chat.intake and the SQL inbox, in batches, in its own thread    taking    its Redis side
-    run           the story of one attempt    closing    what came of it, as what is written of it
-    host          what a process holds: lease, writer, dispatcher, intake, clients, running calls
-    lease         the heartbeat    dispatcher    due rows into Redis, ended leases and deadlines
+    nudge         the entries of chat.run and webhooks: forty bytes that say a row may start    announce    direct nudges
+    intake        makes rows of chat.intake and the SQL inbox, in batches    taking    its Redis side    inbox    SQLite's
+    run           the story of one attempt at a job    closing    what came of it, as what is written of it
+    deliver       the story of one attempt at a webhook    keyring, vault    the receivers' secrets    resealing
+    host          what a process holds: lease, writer, dispatcher, intake, clients, running calls    webhooks    its part
+    lease         the heartbeat    strays    rows that a worker has forgotten    rejects    unusable nudges, buried
+    dispatcher    due rows into Redis, ended leases and deadlines    shares    which rows go next    marks    cancelled ids
+    delivering    the same for deliveries    health, probes    endpoints that rest, and how they come back
     settings/     the one reader of the environment
-    core/         decides: lifecycle, message, chat, sse, assemble, usage, failure, retry, pace. No I/O, clock, chance
-    store/        SQL: tables, moves, accept, claim, record, leases, dispatch. Sync, lists in, lists out
-    net/          the wire: transport, endpoint call, deadlines, what can go wrong
-    dev/          embedded Redis, fake endpoint, a whole stack: for demo, dev and tests
+    core/         decides: lifecycle, message, chat, sse, assemble, usage, failure, retry, pace, health, breaker, events,
+                  webhook, delivery, receiver_health, signing. No I/O, clock, chance
+    store/        SQL: tables, moves, accept, claim, record, leases, dispatch, orders, events, deliveries, receivers,
+                  verify. Sync, lists in, lists out
+    net/          the wire: transport, endpoint call, webhook send and its guard, deadlines, what can go wrong
+    dev/          embedded Redis, fake endpoint, webhook receiver, a whole stack: for demo, dev and tests
     cli/          the command `afterword`
 
-`app → run, host → {store, net} → core`; everything may import core; tests/test_layers.py holds it.
+`app → run, deliver, host → {store, net} → core`; everything may import core; tests/test_layers.py holds it.
 """
