@@ -62,6 +62,8 @@ class Host:
         self.webhooks = Webhooks(self.engine, self.redis, settings)
         self.clients: dict[str, httpx.AsyncClient] = {}
         self.calls: dict[str, list[Call]] = {}
+        # Endpoints that refuse requests which ask for a stream's usage.
+        self.usage_refused: set[str] = set()
         self._pool: Pool | None = None
         self.lease = Lease(
             self.engine,

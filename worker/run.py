@@ -13,7 +13,8 @@ from worker.core.chat import wire_body
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
 from worker.core.health import Blame
-from worker.core.lifecycle import HOLD, Outcome
+from worker.core.lifecycle import HOLD, RETRY, Outcome
+from worker.core.refusal import refuses_our_usage
 from worker.host import Host
 from worker.net import endpoint as wire
 from worker.net.endpoint import WireRequest
@@ -79,7 +80,7 @@ async def _make_request(host: Host, got: Claim) -> tuple[Reply, End, bool]:
         log.error("endpoint.unknown", endpoint=got.endpoint)
         return UNKNOWN, UNKNOWN_END, False
     streamed = got.streamed or endpoint.upstream == "stream"
-    body, usage_requested = wire_body(got.body, streamed=streamed)
+    body, usage_requested = wire_body(got.body, streamed=streamed, asks_usage=got.endpoint not in host.usage_refused)
     request = WireRequest(
         body=body,
         streamed=streamed,
@@ -90,6 +91,11 @@ async def _make_request(host: Host, got: Claim) -> tuple[Reply, End, bool]:
         traceparent=got.traceparent,
     )
     reply, end = await _call(host, got, endpoint, request)
+    if usage_requested and refuses_our_usage(reply.failure):
+        # What we added is at fault, not the job: once more without it, and without asking this endpoint again.
+        log.warning("endpoint.refuses_usage", endpoint=got.endpoint)
+        host.usage_refused.add(got.endpoint)
+        end = End(RETRY, Outcome.failed, waiting_for="retry", counts=False)
     return reply, end, usage_requested
 
 

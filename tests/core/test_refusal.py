@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from worker.core.failure import Code
-from worker.core.refusal import from_answer, from_response, read_error
+from worker.core.refusal import from_answer, from_response, read_error, refuses_our_usage
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -152,3 +152,20 @@ def test_an_error_inside_an_answer_decides_its_retry(provider: Any, retryable: b
 def test_a_cut_answer_is_billed_if_something_came(produced: bool, billed: str) -> None:
     found = from_answer("stream_truncated", None, produced=produced)
     assert (found.code, found.billed, found.retryable) == (Code.stream_truncated, billed, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "refuses"),
+    [
+        (400, {"error": {"code": "unknown_parameter", "param": "stream_options", "message": "no"}}, True),
+        (400, {"error": {"message": "Unrecognized request argument supplied: stream_options"}}, True),
+        (422, {"detail": "stream_options: extra fields not permitted"}, True),
+        (400, {"error": "stream_options is not supported"}, True),
+        (400, {"error": {"param": "temperature", "message": "no"}}, False),
+        (500, {"error": {"param": "stream_options"}}, False),
+    ],
+)
+def test_a_refusal_of_what_we_added_is_known(status: int, body: object, refuses: bool) -> None:
+    found = from_response(status, {}, json.dumps(body).encode(), now=NOW)
+
+    assert refuses_our_usage(found) is refuses

@@ -315,3 +315,18 @@ def test_the_other_transport_serves_as_well(postgres_system: System) -> None:
     ids = [system.send(request(stream=stream)) for stream in (False, True)]
 
     assert {row.status for row in system.await_all(ids).values()} == {"completed"}
+
+
+def test_an_endpoint_that_refuses_our_stream_options_is_asked_without_them(postgres_system: System) -> None:
+    system = postgres_system
+    system.start()
+    error = {"message": "Unknown parameter: 'stream_options'.", "param": "stream_options", "code": "unknown_parameter"}
+    refused = {"attempts": [{"status": 400, "error": error}, {}]}
+
+    row = system.await_status(system.send(request(stream=True, fake=refused), max_attempts=1))
+    again = system.await_status(system.send(request(stream=True)))
+
+    assert (row.status, row.attempts) == ("completed", 2)
+    assert [one.usage_requested for one in system.attempts(row.id)] == [True, False]
+    assert (again.status, again.attempts) == ("completed", 1)
+    assert not system.attempts(again.id)[0].usage_requested

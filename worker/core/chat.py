@@ -34,17 +34,20 @@ def validate(request: Mapping[str, Any], mode: Validation = "document") -> list[
     return list(islice(_faults(request, mode), FAULT_LIMIT))
 
 
-def wire_body(request: str, *, streamed: bool) -> tuple[bytes, bool]:
+def wire_body(request: str, *, streamed: bool, asks_usage: bool = True) -> tuple[bytes, bool]:
     """Make the body to send from a request's text, and say whether `include_usage` was added to it.
 
     A streamed request asks for its usage unless the caller said otherwise (without it a gateway keeps the usage to
-    itself), and says `"stream": true` if the caller did not; every other character goes out as it came.
+    itself), and says `"stream": true` if the caller did not; every other character goes out as it came. `asks_usage`
+    False: the endpoint refuses requests that ask.
     """
     if not streamed:
         return request.encode(), False
     found = members(request)
     if "stream" not in found or found["stream"].value is not True:
         request = with_member(request, "stream", "true")
+    if not asks_usage:
+        return request.encode(), False
     options = found.get("stream_options")
     if options is None or options.value is None:
         return with_member(request, "stream_options", '{"include_usage":true}').encode(), True

@@ -100,6 +100,19 @@ def from_response(status: int, headers: Mapping[str, str], body: bytes, *, now: 
     return replace(found, retryable=should == "true") if should in ("true", "false") else found
 
 
+def refuses_our_usage(found: Failure | None) -> bool:
+    """Say whether an endpoint refuses `stream_options`, which we have added to ask for the usage of a stream."""
+    if found is None or found.http_status not in (400, 422):
+        return False
+    told = found.provider
+    if not isinstance(told, dict):
+        return isinstance(told, str) and "stream_options" in told
+    said = [told.get(name) for name in ("message", "detail")]
+    return told.get("param") == "stream_options" or any(
+        isinstance(one, str) and "stream_options" in one for one in said
+    )
+
+
 def from_answer(kind: str, provider: Any, *, produced: bool) -> Failure:
     """Build the failure of an answer under 2xx that is no complete answer.
 
