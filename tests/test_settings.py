@@ -327,3 +327,7 @@ def test_a_child_inherits_no_setting_but_those_given(monkeypatch: pytest.MonkeyP
 def test_the_page_of_settings_is_up_to_date() -> None:
     page = Path(__file__).parent.parent / "ops" / "settings.md"
     assert page.read_text(encoding="utf-8") == reference()
+
+
+def test_addresses_in_jobs_need_a_key_to_sign_with() -> None:
+    assert "webhook_allow_urls is true but secret_keys is not set" in one_error_of(WEBHOOK_ALLOW_URLS="true")

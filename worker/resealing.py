@@ -63,7 +63,7 @@ def unusable_secrets(connection: Connection, vault_keys: Sequence[str]) -> str |
 
     It can while some of a sample opens: one damaged row must not keep all workers from starting.
     """
-    if not sealed.any_receiver(connection):
+    if not sealed.any_sealed(connection):
         return None
     try:
         vault = Vault(vault_keys)

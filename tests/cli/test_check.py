@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from tests.cli.conftest import Command
+from tests.store.receiving import receiver
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.dev.stack import Stack
 from worker.settings.page import reference
@@ -57,7 +59,14 @@ def test_an_upgrade_makes_the_tables_and_can_be_repeated(afterword: Command, tmp
 def test_a_doctor_finds_a_running_system_well(afterword: Command, stack: Stack) -> None:
     result = afterword("doctor", "--json", settings=stack.exports())
     states = {one["part"]: one["state"] for one in json.loads(result.stdout)}
-    assert states == {"database": "ok", "workers": "ok", "jobs": "ok", "redis": "ok", "endpoint": "ok"}
+    assert states == {
+        "database": "ok",
+        "workers": "ok",
+        "jobs": "ok",
+        "webhooks": "ok",
+        "redis": "ok",
+        "endpoint": "ok",
+    }
     assert result.exit_code == 0
 
 
@@ -82,6 +91,14 @@ def test_a_doctor_finds_a_migrated_database_without_workers(
     assert "no key is set" in result.stdout
     assert result.exit_code == 0
     assert probe.exit_code == 1
+
+
+def test_a_doctor_finds_the_keys_of_webhooks_missing(afterword: Command, database_url: str, engine: Engine) -> None:
+    receiver(engine)
+
+    result = afterword("doctor", settings={"AFTERWORD_DATABASE_URL": database_url})
+
+    assert "failed  webhooks  the database has receivers of webhooks, but AFTERWORD_SECRET_KEYS" in result.stdout
 
 
 def test_a_doctor_says_what_must_be_mended(afterword: Command, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from redis import Redis, RedisError
 
 from worker.cli.reading import database
 from worker.core.endpoint import Endpoint
+from worker.resealing import unusable_secrets
 from worker.settings import Settings
 from worker.store import version
 from worker.store.engine import UnusableDatabase
-from worker.store.listing import CannotRead
+from worker.store.listing import CannotRead, Listing
 
 PATIENCE_S = 3.0
 OLDEST_REDIS = (6, 2)
@@ -63,6 +64,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
             if current is not None:
                 yield _workers(listing.workers())
                 yield _jobs(listing.counts())
+            if current == newest:
+                yield _webhooks(listing, settings)
     except (CannotRead, UnusableDatabase) as error:
         yield Finding("database", "failed", str(error))
 
@@ -85,6 +88,14 @@ def _workers(seen: dict[str, float]) -> Finding:
 def _jobs(counts: dict[str, int]) -> Finding:
     text = ", ".join(f"{number} {name}" for name, number in counts.items()) or "none yet"
     return Finding("jobs", "warning" if counts["dead_letters"] else "ok", text)
+
+
+def _webhooks(listing: Listing, settings: Settings) -> Finding:
+    if trouble := listing.ask(lambda connection: unusable_secrets(connection, settings.secret_keys)):
+        return Finding("webhooks", "failed", trouble)
+    counts = listing.deliveries()
+    text = ", ".join(f"{number} {status}" for status, number in counts.items()) or "nothing to deliver"
+    return Finding("webhooks", "warning" if counts.get("held") else "ok", text)
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:

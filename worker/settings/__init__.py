@@ -171,6 +171,11 @@ def _cross_checks(settings: Settings) -> tuple[str, ...]:
         found.append(f"window_s is {window_s:g} but tick_s is {tick_s:g}; the window must last from tick to tick.")
     if settings.database_schema and (settings.database_url or "").startswith("sqlite"):
         found.append(f"database_schema is {settings.database_schema!r} but SQLite has no schemas; leave it out.")
+    if settings.webhook_allow_urls and not settings.secret_keys:
+        found.append(
+            "webhook_allow_urls is true but secret_keys is not set, and what goes to these addresses is signed; make a "
+            "key with: afterword secrets new-key"
+        )
     if settings.loop == "uvloop" and find_spec("uvloop") is None:
         found.append("loop is 'uvloop' but uvloop is not installed; run `pip install uvloop` or leave it out.")
     return tuple(found)

@@ -1,23 +1,26 @@
 """What an operator asks of the database: the newest jobs, a job's attempts, the workers, counts, its migration."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import Column, Engine, MetaData, Row, Select, Table, case, func, select
+from sqlalchemy import Column, Connection, Engine, MetaData, Row, Select, Table, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.core.health import State
-from worker.core.lifecycle import Status
+from worker.core.lifecycle import DeliveryStatus, Status
 from worker.store import endpoints, migrate, version
 from worker.store.clock import seconds_until
 from worker.store.engine import open_engine
 from worker.store.tables import dead_letters, inbox, jobs, workers
 from worker.store.tables import endpoints as resting
 from worker.store.types import Id, JsonText
+from worker.store.webhook_tables import deliveries
+
+Answer = TypeVar("Answer")
 
 # The views, as a reader sees them: other columns are there, these are shown.
 _views = MetaData()
@@ -98,6 +101,12 @@ class Listing:
             found[name] = self._rows(select(func.count()).select_from(table))[0][0]
         return found
 
+    def deliveries(self) -> dict[str, int]:
+        """Return how many deliveries there are that are not over, of each status."""
+        waiting = [DeliveryStatus.queued, DeliveryStatus.in_progress, DeliveryStatus.held]
+        chosen = select(deliveries.c.status, func.count()).where(deliveries.c.status.in_(waiting))
+        return {status: number for status, number in self._rows(chosen.group_by(deliveries.c.status))}
+
     def endpoints(self) -> list[dict[str, Any]]:
         """Return the endpoints that have a row or jobs to do, by name, as plain JSON values by column.
 
@@ -113,6 +122,11 @@ class Listing:
         for name, status, number in self._rows(unfinished.group_by(jobs.c.endpoint, jobs.c.status)):
             found.setdefault(name, {"name": name, "state": "open", "queued": 0, "in_progress": 0})[status] = number
         return [found[name] for name in sorted(found)]
+
+    def ask(self, question: Callable[[Connection], Answer]) -> Answer:
+        """Return what a reading function answers."""
+        with sentences(), self._engine.connect() as connection:
+            return question(connection)
 
     def pause(self, endpoint: str) -> None:
         """Pause an endpoint until an operator resumes it."""

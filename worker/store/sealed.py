@@ -38,9 +38,9 @@ def replace(connection: Connection, receiver_id: str, column: str, *, old: str, 
     return connection.execute(update(receivers).where(*mine).values({column: new})).rowcount == 1
 
 
-def any_receiver(connection: Connection) -> bool:
-    """Say whether there is a receiver, which needs a key whether or not anything of it is sealed yet."""
-    return bool(connection.execute(select(exists().where(receivers.c.status != "removed"))).scalar())
+def any_sealed(connection: Connection) -> bool:
+    """Say whether anything is sealed. A receiver that jobs have only named, or brought the address of, has nothing."""
+    return bool(connection.execute(select(exists().where(receivers.c.status != "removed", _SOME))).scalar())
 
 
 def _tokens(row: dict[str, str | None]) -> tuple[tuple[str, str], ...]:
