@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ def afterword_process(
             stdout=out,
             stderr=subprocess.STDOUT,
             text=True,
+            # A suite that a shell runs in the background was told to ignore it, and its children would be too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     try:
         yield child

@@ -98,11 +98,13 @@ class Toy:
         answers: list[Any] = []
 
         def answered() -> bool:
-            try:
-                answers.append(getattr(self.app.control.inspect(timeout=5, limit=1), question)())
-            except RedisError:
-                self.app.pool.force_close_all()
-                return False
+            # A connection of its own: one of Celery's pool may have been closed by the server meanwhile.
+            with self.app.connection_for_write() as connection:
+                try:
+                    ask = self.app.control.inspect(timeout=5, limit=1, connection=connection)
+                    answers.append(getattr(ask, question)())
+                except RedisError:
+                    return False
             return answers[-1] is not None
 
         until(answered, what=f"an answer to {question}")
