@@ -106,12 +106,13 @@ def running_jobs_have_an_open_attempt(connection: Connection, within: ColumnElem
 
 def budget_is_kept(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """A job used what surely counts, at most what it made and was allowed, and waits only with a request left."""
-    # Failures of the endpoint's own are free, and what was never sent is; an answer and a lost worker always count.
+    # Failures of the endpoint's own are free, and what was never sent is; an answer and a lost worker always count. A
+    # replay gives new attempts, and an attempt's row does not say which of them it was one of.
     counts = (attempts.c.sent_at.is_not(None), attempts.c.outcome.in_([Outcome.completed, Outcome.unknown]))
     sure = select(func.count()).where(_of_job, *counts).scalar_subquery()
     used = jobs.c.attempts_used
     wrong = or_(
-        used < sure,
+        and_(jobs.c.generation == 0, used < sure),
         used > jobs.c.attempt,
         used > jobs.c.max_attempts,
         and_(jobs.c.status == Status.queued, used >= jobs.c.max_attempts),
@@ -173,10 +174,8 @@ def requests_have_a_job(connection: Connection, within: ColumnElement[bool]) -> 
 
 def aliases_lead_to_a_job(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """Every other id of a job that was accepted leads to it, in one step."""
-    # Marks of ids that were not accepted yet stand in the same table.
-    accepted = aliases.c.outcome.in_(["accepted", "duplicate"])
     job = exists().where(jobs.c.id == aliases.c.job_id)
-    return _found(connection, select(aliases.c.id, aliases.c.job_id).where(within, accepted, ~job))
+    return _found(connection, select(aliases.c.id, aliases.c.job_id).where(within, ~job))
 
 
 def finished_jobs_exist(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
@@ -192,9 +191,10 @@ def ended_leases_are_struck(connection: Connection, within: ColumnElement[bool])
 
 
 def counter_is_the_last_number(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """The feed's counter is the largest number it gave: a smaller one would be given twice."""
+    """The feed's counter is at least the largest number there is: a smaller one would give a number twice."""
+    # Larger where the job that ended last was replayed, which takes its number away.
     last = func.coalesce(select(func.max(finished.c.cursor)).scalar_subquery(), 0)
-    wrong = (counters.c.name == COUNTER, counters.c.value != last)
+    wrong = (counters.c.name == COUNTER, counters.c.value < last)
     return _found(connection, select(counters.c.name, counters.c.value, last.label("last")).where(within, *wrong))
 
 
@@ -226,4 +226,7 @@ WALKS: Final = (
 
 # Broken for a moment while the workers go about mending it: an offender is one only if it still is a lease later.
 # The ids these yield are keys of their walk.
-SETTLING: Final = frozenset({holder_lives, deadline_is_kept, cancellation_is_heard, ended_leases_are_struck})
+# A job that was cancelled by SQL has its number from the next tick on.
+SETTLING: Final = frozenset(
+    {holder_lives, deadline_is_kept, cancellation_is_heard, feed_has_what_is_final, ended_leases_are_struck}
+)
