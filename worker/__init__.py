@@ -14,17 +14,17 @@
     runner, call  one running task: tracer in a greenlet, coroutine on the loop, why it was cancelled
     errands       what other threads want done on Celery's thread
     channel       Celery's consumer without acknowledgements    window    reads nudges as far as slots are free
-    nudge         the entries of chat.run and webhooks: forty bytes that say a row may start    announce    direct nudges
-    intake        makes rows of chat.intake and the SQL inbox, in batches    taking    its Redis side    inbox    SQLite's
+    nudge         the entries of chat.run and webhooks: forty bytes: a row may start    announce    direct nudges
+    intake        makes rows of chat.intake and the SQL inbox    taking    its Redis side    inbox    SQLite's
     run           the story of one attempt at a job    closing    what came of it, as what is written of it
     deliver       the story of one attempt at a webhook    keyring, vault    the receivers' secrets    resealing
-    host          what a process holds: lease, writer, dispatcher, intake, clients, running calls    webhooks    its part
+    host          what a process holds: lease, writer, dispatcher, intake, clients, calls    webhooks    its part
     lease         the heartbeat    strays    rows that a worker has forgotten    rejects    unusable nudges, buried
-    dispatcher    due rows into Redis, ended leases and deadlines    shares    which rows go next    marks    cancelled ids
+    dispatcher    due rows into Redis, ended leases and deadlines    shares    which rows go next    marks    orders
     delivering    the same for deliveries    health, probes    endpoints that rest, and how they come back
     settings/     the one reader of the environment
-    core/         decides: lifecycle, message, chat, sse, assemble, usage, failure, retry, pace, health, breaker, events,
-                  webhook, delivery, receiver_health, signing. No I/O, clock, chance
+    core/         decides: lifecycle, message, chat, sse, assemble, usage, failure, retry, pace, health, breaker,
+                  events, webhook, delivery, receiver_health, signing. No I/O, clock, chance
     store/        SQL: tables, moves, accept, claim, record, leases, dispatch, orders, events, deliveries, receivers,
                   verify. Sync, lists in, lists out
     net/          the wire: transport, endpoint call, webhook send and its guard, deadlines, what can go wrong
