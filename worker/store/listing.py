@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Self
 
-from sqlalchemy import Column, Engine, MetaData, Row, Select, Table, case, func, select
+from sqlalchemy import Column, MetaData, Row, Select, Table, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.core.health import State
 from worker.core.lifecycle import Status
-from worker.store import endpoints, migrate, version
+from worker.store import migrate, version
 from worker.store.clock import seconds_until
 from worker.store.engine import open_engine
 from worker.store.tables import dead_letters, inbox, jobs, workers
@@ -69,8 +69,12 @@ class Listing:
 
     def upgrade(self) -> None:
         """Bring the database to the newest migration."""
-        with self._writer() as engine:
-            migrate.upgrade(engine, schema=self._schema)
+        engine = open_engine(self._url, schema=self._schema)
+        try:
+            with sentences():
+                migrate.upgrade(engine, schema=self._schema)
+        finally:
+            engine.dispose()
 
     def newest(self, *, limit: int, **wanted: str | None) -> list[dict[str, Any]]:
         """Return the newest jobs with these values of `status`, `batch` or `tenant`, as plain JSON values by column."""
@@ -113,25 +117,6 @@ class Listing:
         for name, status, number in self._rows(unfinished.group_by(jobs.c.endpoint, jobs.c.status)):
             found.setdefault(name, {"name": name, "state": "open", "queued": 0, "in_progress": 0})[status] = number
         return [found[name] for name in sorted(found)]
-
-    def pause(self, endpoint: str) -> None:
-        """Pause an endpoint until an operator resumes it."""
-        with self._writer() as engine, engine.begin() as connection:
-            endpoints.pause(connection, endpoint)
-
-    def resume(self, endpoint: str) -> bool:
-        """Open an endpoint at once; False where it was open."""
-        with self._writer() as engine, engine.begin() as connection:
-            return endpoints.resume(connection, endpoint)
-
-    @contextmanager
-    def _writer(self) -> Iterator[Engine]:
-        engine = open_engine(self._url, schema=self._schema)
-        try:
-            with sentences():
-                yield engine
-        finally:
-            engine.dispose()
 
     def _rows(self, statement: Select[Any]) -> Sequence[Any]:
         with sentences(), self._engine.connect() as connection:
