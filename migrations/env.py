@@ -34,9 +34,10 @@ def migrate(connection: Any, schema: str | None) -> None:
     if schema:
         quoted = connection.dialect.identifier_preparer.quote(schema)
         connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {quoted}"))
-        # Local to the transaction: no session state survives it.
-        connection.execute(text(f"SET LOCAL search_path TO {quoted}"))
+        _search(connection, quoted)
         connection.dialect.default_schema_name = schema
+    elif connection.dialect.name == "postgresql":
+        _search(connection, connection.execute(text("SELECT quote_ident(current_schema())")).scalar())
     context.configure(
         connection=connection,
         target_metadata=metadata,
@@ -47,6 +48,17 @@ def migrate(connection: Any, schema: str | None) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def _search(connection: Any, quoted: str | None) -> None:
+    """Look for tables in our schema; in the caller's temporary tables last, where PostgreSQL looks first if not told.
+
+    The doors' functions keep this path: a table of a producer's own must not be taken for ours (PostgreSQL manual,
+    CREATE FUNCTION, "Writing SECURITY DEFINER Functions Safely").
+    """
+    if quoted is not None:
+        # Local to the transaction: no session state survives it.
+        connection.execute(text(f"SET LOCAL search_path TO {quoted}, pg_temp"))
 
 
 run()

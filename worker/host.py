@@ -31,6 +31,7 @@ from worker.store import leases, version
 from worker.store.batcher import Batcher
 from worker.store.cancel import cancel
 from worker.store.engine import describe, is_away, open_engine
+from worker.store.record import record
 from worker.strays import Strays
 from worker.webhooks import Webhooks
 
@@ -58,7 +59,8 @@ class Host:
         self.settings = settings
         self.engine = open_engine(settings.database_url, schema=settings.database_schema)
         self.redis = connect(settings.redis_url)
-        self.batcher = Batcher(self.engine, max_items=settings.writer_batch)
+        # Both lock the counter of finished jobs until the commit.
+        self.batcher = Batcher(self.engine, max_items=settings.writer_batch, last=(record, cancel))
         self.webhooks = Webhooks(self.engine, self.redis, settings)
         self.clients: dict[str, httpx.AsyncClient] = {}
         self.calls: dict[str, list[Call]] = {}

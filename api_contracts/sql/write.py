@@ -14,7 +14,8 @@ MIGRATIONS = FOLDER.parent.parent / "migrations" / "versions"
 DIALECTS = ("postgresql", "sqlite")
 
 _subject = re.compile(
-    r"CREATE VIEW (\w+)|CREATE TRIGGER \w+ INSTEAD OF INSERT ON (\w+)|CREATE FUNCTION afterword_(\w+)\("
+    r"CREATE VIEW (\w+)|CREATE TRIGGER \w+ INSTEAD OF INSERT ON (\w+)"
+    r"|(?:CREATE|REVOKE EXECUTE ON) FUNCTION afterword_(\w+)\("
 )
 
 

@@ -194,7 +194,10 @@ def _sqlite_doors() -> list[str]:
 
 
 def _postgresql_doors() -> list[str]:
-    """Return views that a role may be allowed to insert into without any right on the tables behind them."""
+    """Return views that a role may be allowed to insert into without any right on the tables behind them.
+
+    The search path is that of the migration (`migrations/env.py`): our schema, and temporary tables last.
+    """
     error = f"""'{{"code":"cancelled","message":"{CANCELLED}"}}'::jsonb"""
     mark = (
         "INSERT INTO afterword_cancellations (id, created_at)\n"
@@ -211,5 +214,7 @@ def _postgresql_doors() -> list[str]:
             f"SECURITY DEFINER SET search_path FROM CURRENT AS $$\nBEGIN\n{body}\n    RETURN NEW;\nEND $$",
             f"CREATE TRIGGER afterword_{view} INSTEAD OF INSERT ON {view}\n"
             f"FOR EACH ROW EXECUTE FUNCTION afterword_{view}()",
+            # Whoever may execute it can hang it on a table of their own, and needs no right on the view.
+            f"REVOKE EXECUTE ON FUNCTION afterword_{view}() FROM PUBLIC",
         ]
     return statements

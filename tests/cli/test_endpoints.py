@@ -1,6 +1,7 @@
 """endpoints list, pause, resume: against a running stack, and against a database alone."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,3 +92,19 @@ def test_a_name_nobody_knows_is_a_sentence(afterword: Command, alone: dict[str, 
 
     assert result.exit_code == 1
     assert "no endpoint 'defualt' is configured here or known to the database; known: default" in result.stderr
+
+
+@pytest.mark.parametrize("order", ["pause", "resume"])
+def test_a_database_without_our_tables_is_said_to_need_an_upgrade(
+    afterword: Command, tmp_path: Path, order: str
+) -> None:
+    settings = {
+        "AFTERWORD_DATABASE_URL": f"sqlite:///{tmp_path}/new.db",
+        "AFTERWORD_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AFTERWORD_ENDPOINT_KEY": "k",
+    }
+
+    result = afterword("endpoints", order, "default", settings=settings)
+
+    assert result.exit_code == 1
+    assert "run: afterword db upgrade" in result.stderr

@@ -9,10 +9,11 @@ from sqlalchemy import Engine
 
 from tests.cli.conftest import Command
 from tests.producers.made import accept_inbox, accept_queue
-from tests.store.made import REQUEST, rows
+from tests.store.made import REQUEST, accept_all, entry, rows
 from tests.store.test_letters import ID, buried, letter
 from worker.nudge import REJECTED_BYTES
 from worker.store.doors import Letter
+from worker.store.engine import open_engine
 
 JOB = json.dumps({"request": REQUEST}).encode()
 MESSAGE = json.dumps(
@@ -42,6 +43,21 @@ def test_letters_are_listed_and_shown(afterword: Command, settings: dict[str, st
     shown = json.loads(afterword("dead-letters", "show", "1", "--json").stdout)
     assert base64.b64decode(shown["entry_base64"]) == b"\xff\x00"
     assert "there is no dead letter 7" in afterword("dead-letters", "show", "7").stderr
+
+
+def test_scripts_are_told_instants_in_utc_whatever_zone_the_database_speaks_in(
+    afterword: Command, postgresql_url: str
+) -> None:
+    engine = open_engine(postgresql_url)
+    buried(engine, letter())
+    accept_all(engine, entry(id=ID))
+    tokyo = {"AFTERWORD_DATABASE_URL": postgresql_url, "PGTZ": "Asia/Tokyo"}
+
+    (listed,) = json.loads(afterword("dead-letters", "list", "--json", settings=tokyo).stdout)
+    known = json.loads(afterword("status", ID, "--json").stdout)
+
+    assert [listed["created_at"][-1], known["created_at"][-1]] == ["Z", "Z"]
+    engine.dispose()
 
 
 def test_letters_go_back_to_where_they_came_from(

@@ -6,16 +6,23 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.exc import IntegrityError
 
-from tests.store.made import worker
+from tests.pool.workers import until
+from tests.store.made import accept_all, entry, rows, worker
 from tests.store.test_attempts import completed, started
+from worker.core.failure import Code
+from worker.core.health import Blame
+from worker.store import endpoints
 from worker.store.batcher import Batcher, BatcherClosed
+from worker.store.cancel import cancel
 from worker.store.engine import describe, open_engine
 from worker.store.record import record
+from worker.store.tables import counters
 
 BAD = 13
+WAITS_FOR_A_LOCK = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 sizes: list[int] = []
 
 
@@ -165,3 +172,26 @@ def test_no_error_of_the_database_quotes_what_was_written(engine: Engine) -> Non
 
     assert "the prompt" not in str(caught.value)
     assert "the prompt" not in repr(describe(caught.value))
+
+
+def test_the_feeds_counter_is_locked_by_the_last_step_of_a_batch(postgresql_url: str) -> None:
+    engine, other = open_engine(postgresql_url), open_engine(postgresql_url)
+    (accepted,) = accept_all(engine, entry())
+    assert accepted.job_id
+    trouble = endpoints.Trouble("default", accepted.job_id, 1, Code.unauthorized, 1.0, None)
+    batcher = Batcher(engine, last=(cancel,))
+    cancelled = batcher.put(cancel, accepted.job_id)
+    judged = batcher.put(endpoints.judge, trouble)
+    with other.begin() as holder:
+        endpoints.pause(holder, "default")
+        batcher.start()
+        until(lambda: bool(rows(other, WAITS_FOR_A_LOCK)), what="the batch waits for the endpoint's row")
+
+        # Whoever has the endpoint's row may end a job next: two that lock in turns would wait for each other.
+        with other.begin() as connection:
+            connection.execute(select(counters).with_for_update(nowait=True))
+
+    assert (cancelled.result(10), judged.result(10).blame) == ("queued", Blame.endpoint)
+    batcher.close(timeout_s=10)
+    engine.dispose()
+    other.dispose()

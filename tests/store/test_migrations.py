@@ -10,7 +10,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
-from worker.store import migrate, version
+from tests.store.made import accept_all, entry, rows, worker
+from tests.store.receiving import receiver
+from tests.store.test_attempts import completed, started, write
+from worker.store import endpoints, migrate, version
 from worker.store.engine import open_engine
 from worker.store.webhook_tables import metadata
 
@@ -100,3 +103,26 @@ def test_the_downgrade_of_every_migration_undoes_its_upgrade(engine: Engine) -> 
     migrate.upgrade(engine, revision="head")
 
     assert sorted(inspect(engine).get_table_names()) == before
+
+
+def test_jobs_outlive_every_step_down_and_up_again(engine: Engine) -> None:
+    mine = worker(engine)
+    receiver(engine)
+    told = started(engine, mine, webhook={"to": "billing"})
+    write(engine, completed(told))
+    (waits,) = accept_all(engine, entry())
+    assert waits.job_id
+    with engine.begin() as connection:
+        endpoints.pause(connection, "default")
+        connection.execute(text("INSERT INTO cancel_v1 (id) VALUES (:id)"), {"id": waits.job_id})
+
+    for revision in reversed(version.known()[:-1]):
+        migrate.downgrade(engine, revision=revision)
+        assert statuses(engine) == {told.job_id: "completed", waits.job_id: "cancelled"}, revision
+    for revision in version.known()[1:]:
+        migrate.upgrade(engine, revision=revision)
+        assert statuses(engine) == {told.job_id: "completed", waits.job_id: "cancelled"}, revision
+
+
+def statuses(engine: Engine) -> dict[str, str]:
+    return {str(row.id): row.status for row in rows(engine, "SELECT id, status FROM jobs_v1")}

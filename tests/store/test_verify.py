@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Executable, delete, insert, text, update
 
-from tests.store.made import accept_all, claim_one, entry, job, worker
+from tests.store.made import accept_all, claim_one, entry, job, rows, worker
+from tests.store.receiving import claimed, receiver
 from tests.store.test_attempts import closing, completed, started, write
 from worker.core.lifecycle import CANCEL, FAIL, RETRY, Outcome
-from worker.store import leases
+from worker.store import leases, webhook_dispatch
 from worker.store.checks import WALKS
 from worker.store.clock import from_now, now
 from worker.store.engine import open_engine
@@ -26,6 +27,7 @@ from worker.store.tables import (
     workers,
 )  # fmt: skip
 from worker.store.verify import Finding, Report, verify
+from worker.store.webhook_tables import deliveries, delivery_attempts, events, receivers
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 USAGE: dict[str, Any] = {
@@ -79,12 +81,18 @@ def world(engine: Engine) -> World:
     )
     tried = started(engine, made.mine, max_attempts=2)
     write(engine, closing(tried, RETRY, Outcome.failed, delay_s=60.0, **BARE))
+    receiver(engine)
+    told = started(engine, made.mine, webhook={"to": "billing"})
+    write(engine, closing(told, completed(told).move, Outcome.completed, **USAGE))
+    ((sending,),) = rows(engine, "SELECT id FROM webhook_deliveries_v1")
+    assert claimed(engine, made.mine, str(sending)) is not None
     runs = started(engine, made.mine)
     waits, refused, twin = entry(), entry({"request": {}}), entry(job(idempotency_key="done"))
     accept_all(engine, waits, refused, twin)
     made.ids = {
         "done": done.job_id, "failed": failed.job_id, "cut": cut.job_id, "tried": tried.job_id, "runs": runs.job_id,
-        "waits": waits.job.id, "refused": refused.job.id, "twin": twin.job.id,
+        "waits": waits.job.id, "refused": refused.job.id, "twin": twin.job.id, "told": told.job_id,
+        "sending": str(sending), "event": str(rows(engine, "SELECT id FROM afterword_events")[0].id),
     }  # fmt: skip
     return made
 
@@ -101,7 +109,7 @@ def test_what_our_own_code_wrote_is_sound(world: World) -> None:
     report = look(world.engine)
 
     assert report.broken == ()
-    assert report.jobs == 7
+    assert report.jobs == 8
     assert len(report.findings) == sum(len(walk.checks) for walk in WALKS)
     assert all(one.rule.endswith(".") or ":" in one.rule for one in report.findings)
 
@@ -163,6 +171,24 @@ BREAKS: list[tuple[str, str, Hand]] = [
     ("finished_jobs_exist", "refused", lambda w: [delete(jobs).where(jobs.c.id == w.refused)]),
     ("ended_leases_are_struck", "mine", lambda w: [update(workers).values(lease_until=from_now(-1.0))]),
     ("counter_is_the_last_number", "finished", lambda w: [update(counters).values(value=3)]),
+    ("events_have_deliveries", "event", lambda w: [delete(deliveries)]),
+    ("events_have_a_job", "event", lambda w: [update(events).values(job_id=NOBODY)]),
+    ("deliveries_lead_somewhere", "sending", lambda w: [delete(events)]),
+    ("deliveries_lead_somewhere", "sending", lambda w: [delete(receivers)]),
+    ("delivery_holder_lives", "sending", lambda w: [delete(workers)]),
+    ("delivery_deadline_is_kept", "sending", lambda w: [
+        update(deliveries).values(status="queued", worker_id=None, deadline=from_now(-1.0))
+    ]),
+    ("deliveries_in_progress_have_an_open_attempt", "sending", lambda w: [
+        update(delivery_attempts).values(worker_id=NOBODY)
+    ]),
+    ("delivery_attempts_are_numbered", "sending", lambda w: [update(deliveries).values(attempt=2)]),
+    ("delivery_attempts_are_numbered", "sending", lambda w: [
+        update(deliveries).values(attempt=2), update(delivery_attempts).values(attempt=2)
+    ]),
+    ("open_delivery_attempts_are_held", "sending", lambda w: [
+        update(deliveries).values(status="queued", worker_id=None)
+    ]),
     ("usage_is_what_was_reported", "done", lambda w: [attempt_of(w.done, prompt_tokens=4)]),
     ("usage_is_what_was_reported", "cut", lambda w: [attempt_of(w.cut, total_tokens=None)]),
     ("usage_is_what_was_reported", "failed", lambda w: [attempt_of(w.failed, prompt_tokens=0)]),
@@ -215,6 +241,7 @@ def test_what_is_mended_within_the_grace_is_no_offence(world: World) -> None:
         assert seconds == 5.0
         with world.engine.begin() as connection:
             leases.take_back(connection)
+            webhook_dispatch.take_back(connection)
 
     assert broken(world.engine, pause=mend) == {}
 
@@ -225,6 +252,7 @@ def test_another_attempt_that_lost_its_holder_meanwhile_is_not_the_one_that_was_
     def mend_and_lose_again(_: float) -> None:
         with world.engine.begin() as connection:
             leases.take_back(connection)
+            webhook_dispatch.take_back(connection)
         second = worker(world.engine)
         assert claim_one(world.engine, second, world.runs) is not None
         with world.engine.begin() as connection:
@@ -247,7 +275,7 @@ def test_only_the_first_offenders_are_named_and_all_are_counted(engine: Engine) 
 def test_every_row_is_looked_at_once_whatever_the_span(world: World, span: int) -> None:
     world.hurt(*(delete(requests).where(requests.c.job_id == job_id) for job_id in world.ids.values()))
 
-    assert broken(world.engine, span=span)["request_is_kept"].broken == 7
+    assert broken(world.engine, span=span)["request_is_kept"].broken == 8
 
 
 def test_a_look_takes_no_lock_that_writers_want(world: World, database_url: str) -> None:

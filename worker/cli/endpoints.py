@@ -5,8 +5,8 @@ from typing import Any
 import click
 
 from worker.cli import main, table
-from worker.cli.reading import database
-from worker.settings import load
+from worker.cli.reading import database, writer
+from worker.settings import Settings, load
 
 COLUMNS = ["name", "state", "cause", "reason", "since", "next_probe", "queued", "in_progress"]
 script = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
@@ -43,10 +43,13 @@ def list_them(as_json: bool) -> None:
 @script
 def pause(name: str, as_json: bool) -> None:
     """Start no more jobs of an endpoint until `resume`; what runs goes on, what is queued waits."""
+    from worker.store import endpoints as resting
+
     settings = load()
-    with database(settings) as listing:
-        _check(name, {*settings.endpoints, *(row["name"] for row in listing.endpoints())})
-        listing.pause(name)
+    with writer(settings) as engine:
+        _check(name, settings)
+        with engine.begin() as connection:
+            resting.pause(connection, name)
     _tell({"name": name, "state": "paused"}, f"{name} is paused until: afterword endpoints resume {name}", as_json)
 
 
@@ -55,14 +58,19 @@ def pause(name: str, as_json: bool) -> None:
 @script
 def resume(name: str, as_json: bool) -> None:
     """Start the jobs of an endpoint at once, whoever paused it."""
+    from worker.store import endpoints as resting
+
     settings = load()
-    with database(settings) as listing:
-        _check(name, {*settings.endpoints, *(row["name"] for row in listing.endpoints())})
-        changed = listing.resume(name)
+    with writer(settings) as engine:
+        _check(name, settings)
+        with engine.begin() as connection:
+            changed = resting.resume(connection, name)
     _tell({"name": name, "state": "open"}, f"{name} is open" + ("" if changed else " already"), as_json)
 
 
-def _check(name: str, known: set[str]) -> None:
+def _check(name: str, settings: Settings) -> None:
+    with database(settings) as listing:
+        known = {*settings.endpoints, *(row["name"] for row in listing.endpoints())}
     if name not in known:
         listed = ", ".join(sorted(known)) or "none"
         raise click.ClickException(f"no endpoint {name!r} is configured here or known to the database; known: {listed}")

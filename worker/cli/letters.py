@@ -215,4 +215,4 @@ def _uuid(text: str | None) -> str | None:
 
 
 def _plain(letter: "Stored") -> dict[str, Any]:
-    return asdict(letter) | {"created_at": letter.created_at.isoformat()}
+    return asdict(letter) | {"created_at": table.plain(letter.created_at)}

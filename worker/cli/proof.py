@@ -40,18 +40,14 @@ def verify(grace_s: float | None, as_json: bool) -> None:
 
 
 def _ask(url: str, *, schema: str | None, grace_s: float) -> "Report":
-    from sqlalchemy.exc import SQLAlchemyError
-
     from worker.store.engine import open_engine
-    from worker.store.listing import CannotRead
+    from worker.store.listing import sentences
     from worker.store.verify import verify
 
     engine = open_engine(url, schema=schema, reading=True)
     try:
-        return verify(engine, grace_s=grace_s)
-    except SQLAlchemyError as error:
-        # SQLAlchemy adds the statement and a link; the driver's own first line says it, and holds no password.
-        raise CannotRead(str(getattr(error, "orig", None) or error).strip().partition("\n")[0]) from error
+        with sentences():
+            return verify(engine, grace_s=grace_s)
     finally:
         engine.dispose()
 

@@ -5,12 +5,13 @@ import re
 from collections.abc import Collection
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker.cli import table
 from worker.cli.reading import writer
 from worker.core.job_fields import instant
 from worker.core.waiting import Standing
@@ -122,11 +123,7 @@ def plain_row(row: "Row[Any]", *, but: Collection[str] = ()) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """Return a value as JSON has it: instants as the views write them, bytes as text."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, bytes | memoryview):
-        return bytes(value).decode("utf-8", "replace")
-    return value
+    return table.plain(value) if isinstance(value, datetime | bytes | memoryview) else value
 
 
 def batches(place: Receiving, step: "Callable[[Connection], int]") -> int:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -27,7 +28,7 @@ def _line(cells: Sequence[str], widths: Sequence[int], numbers: Sequence[bool]) 
 
 
 def _cell(value: Any) -> str:
-    text = "" if value is None else json.dumps(value) if isinstance(value, dict | list) else str(value)
+    text = "" if value is None else json.dumps(value) if isinstance(value, dict | list) else plain(value)
     text = " ".join(text.split())
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
 
@@ -40,9 +41,16 @@ def fields(values: Mapping[str, Any]) -> str:
 
 
 def _whole(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    return json.dumps(value, default=plain, ensure_ascii=False) if isinstance(value, dict | list) else plain(value)
 
 
 def as_json(value: Any) -> None:
     """Print a value as JSON for a script."""
-    click.echo(json.dumps(value, default=str, ensure_ascii=False))
+    click.echo(json.dumps(value, default=plain, ensure_ascii=False))
+
+
+def plain(value: Any) -> str:
+    """Return a value as text: instants as the views write them, in UTC, whatever zone the database speaks in."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return bytes(value).decode("utf-8", "replace") if isinstance(value, bytes | memoryview) else str(value)

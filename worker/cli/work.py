@@ -152,7 +152,7 @@ def _show_end(job: Job, *, as_json: bool) -> None:
 
 
 def _plain(job: Job) -> dict[str, Any]:
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(job).items()}
+    return {name: table.plain(value) if isinstance(value, datetime) else value for name, value in asdict(job).items()}
 
 
 @main.group(invoke_without_command=True)

@@ -59,10 +59,20 @@ class _Write:
 
 
 class Batcher:
-    """Runs store functions for a process, in batches of at most `max_items` items and `max_bytes` bytes."""
+    """Runs store functions for a process, in batches of at most `max_items` items and `max_bytes` bytes.
 
-    def __init__(self, engine: Engine, *, max_items: int = 100, max_bytes: int = 8 * 1024 * 1024) -> None:
-        self._engine = engine
+    `last`: those that lock what every process wants until the commit; they are called after all others, in this order.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_items: int = 100,
+        max_bytes: int = 8 * 1024 * 1024,
+        last: tuple[StoreFunction[Any, Any], ...] = (),
+    ) -> None:
+        self._engine, self._last = engine, last
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._waiting: deque[_Write] = deque()
@@ -163,7 +173,7 @@ class Batcher:
         while True:
             try:
                 with self._engine.begin() as connection:
-                    return _call(connection, batch)
+                    return self._call(connection, batch)
             except Exception as error:
                 if is_away(error):
                     log.warning("database.away", items=len(batch), pause_s=pause_s, **describe(error))
@@ -174,14 +184,16 @@ class Batcher:
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, AWAY_S[1])
 
+    def _call(self, connection: Connection, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+        groups: dict[Callable[..., list[Any]], list[_Write]] = {}
+        for write in batch:
+            groups.setdefault(write.function, []).append(write)
+        results: list[tuple[_Write, Any]] = []
+        # In one order everywhere, so that two processes do not wait for each other's locks in turns.
+        for function in sorted(groups, key=self._place):
+            writes = groups[function]
+            results.extend(zip(writes, function(connection, [write.item for write in writes]), strict=True))
+        return results
 
-def _call(connection: Connection, batch: list[_Write]) -> list[tuple[_Write, Any]]:
-    groups: dict[Callable[..., list[Any]], list[_Write]] = {}
-    for write in batch:
-        groups.setdefault(write.function, []).append(write)
-    results: list[tuple[_Write, Any]] = []
-    # By name: claims before records, whose last step locks the counter of finished jobs until the commit.
-    for function, writes in sorted(groups.items(), key=lambda group: group[0].__name__):
-        values = function(connection, [write.item for write in writes])
-        results.extend(zip(writes, values, strict=True))
-    return results
+    def _place(self, function: Callable[..., list[Any]]) -> tuple[int, str]:
+        return (self._last.index(function) if function in self._last else -1), function.__name__

@@ -39,7 +39,7 @@ def settle(connection: Connection, keys: Iterable[moves.Key]) -> set[str]:
         return set()
     asked = select(jobs.c.id, jobs.c.attempt).where(
         tuple_(jobs.c.id, jobs.c.attempt).in_(wanted),
-        jobs.c.status == Status.queued,
+        moves.unindexed(jobs.c.status) == Status.queued,
         jobs.c.cancel_requested_at.is_not(None),
     )
     found = [(row.id, row.attempt) for row in connection.execute(asked)]

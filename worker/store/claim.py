@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Executable, bindparam, exists, func, insert, 
 from worker.core.health import State
 from worker.core.lifecycle import CLAIM, Status
 from worker.store.clock import now, seconds_until
+from worker.store.moves import unindexed
 from worker.store.packed import among
 from worker.store.tables import attempts, endpoints, jobs, requests, workers
 from worker.store.types import Id
@@ -69,7 +70,7 @@ def _move(dialect: str) -> Executable:
         select(jobs.c.id)
         .where(
             among(dialect, jobs.c.id, "ids"),
-            jobs.c.status == Status.queued,
+            unindexed(jobs.c.status) == Status.queued,
             jobs.c.run_at <= now(),
             jobs.c.deadline > now(),
             jobs.c.cancel_requested_at.is_(None),

@@ -16,6 +16,7 @@ from worker.core.receiver_health import room
 from worker.store.claim import Wish
 from worker.store.clock import now, seconds_until
 from worker.store.health import health_of
+from worker.store.moves import unindexed
 from worker.store.tables import workers
 from worker.store.types import Id, Instant
 from worker.store.webhook_tables import deliveries, delivery_attempts, events, receivers
@@ -71,7 +72,7 @@ _DUE = (
     select(deliveries.c.id, deliveries.c.receiver_id)
     .where(
         deliveries.c.id.in_(bindparam("ids", expanding=True)),
-        deliveries.c.status == DeliveryStatus.queued,
+        unindexed(deliveries.c.status) == DeliveryStatus.queued,
         deliveries.c.run_at <= now(),
         deliveries.c.deadline > now(),
     )

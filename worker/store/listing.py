@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Column, Connection, Engine, MetaData, Row, Select, Table, case, func, select
+from sqlalchemy import Column, Connection, MetaData, Row, Select, Table, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.core.health import State
 from worker.core.lifecycle import DeliveryStatus, Status
-from worker.store import endpoints, migrate, version
+from worker.store import migrate, version
 from worker.store.clock import seconds_until
 from worker.store.engine import open_engine
 from worker.store.tables import dead_letters, inbox, jobs, workers
@@ -72,8 +72,12 @@ class Listing:
 
     def upgrade(self) -> None:
         """Bring the database to the newest migration."""
-        with self._writer() as engine:
-            migrate.upgrade(engine, schema=self._schema)
+        engine = open_engine(self._url, schema=self._schema)
+        try:
+            with sentences():
+                migrate.upgrade(engine, schema=self._schema)
+        finally:
+            engine.dispose()
 
     def newest(self, *, limit: int, **wanted: str | None) -> list[dict[str, Any]]:
         """Return the newest jobs with these values of `status`, `batch` or `tenant`, as plain JSON values by column."""
@@ -127,25 +131,6 @@ class Listing:
         """Return what a reading function answers."""
         with sentences(), self._engine.connect() as connection:
             return question(connection)
-
-    def pause(self, endpoint: str) -> None:
-        """Pause an endpoint until an operator resumes it."""
-        with self._writer() as engine, engine.begin() as connection:
-            endpoints.pause(connection, endpoint)
-
-    def resume(self, endpoint: str) -> bool:
-        """Open an endpoint at once; False where it was open."""
-        with self._writer() as engine, engine.begin() as connection:
-            return endpoints.resume(connection, endpoint)
-
-    @contextmanager
-    def _writer(self) -> Iterator[Engine]:
-        engine = open_engine(self._url, schema=self._schema)
-        try:
-            with sentences():
-                yield engine
-        finally:
-            engine.dispose()
 
     def _rows(self, statement: Select[Any]) -> Sequence[Any]:
         with sentences(), self._engine.connect() as connection:

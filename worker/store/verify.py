@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select, true
 
-from worker.store.checks import SETTLING, WALKS, Check, Offender, Walk
+from worker.store.checks import SETTLING, WALKS, Check, Walk
+from worker.store.checks_webhooks import Offender
 from worker.store.tables import jobs
 
 SHOWN = 20

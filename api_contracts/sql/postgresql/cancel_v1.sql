@@ -16,3 +16,5 @@ END $$;
 
 CREATE TRIGGER afterword_cancel_v1 INSTEAD OF INSERT ON cancel_v1
 FOR EACH ROW EXECUTE FUNCTION afterword_cancel_v1();
+
+REVOKE EXECUTE ON FUNCTION afterword_cancel_v1() FROM PUBLIC;

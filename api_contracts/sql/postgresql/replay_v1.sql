@@ -18,3 +18,5 @@ END $$;
 
 CREATE TRIGGER afterword_replay_v1 INSTEAD OF INSERT ON replay_v1
 FOR EACH ROW EXECUTE FUNCTION afterword_replay_v1();
+
+REVOKE EXECUTE ON FUNCTION afterword_replay_v1() FROM PUBLIC;

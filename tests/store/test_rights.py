@@ -1,0 +1,110 @@
+"""Rights on PostgreSQL: a role that may insert into the doors, read the views and nothing else, in a schema or not."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ProgrammingError
+
+from tests.store.made import accept_all, entry
+from worker.store import migrate
+from worker.store.engine import open_engine
+
+SCHEMAS = ("public", "after words")
+
+
+@pytest.fixture(params=SCHEMAS)
+def schema(request: pytest.FixtureRequest, postgresql_url: str) -> str:
+    if request.param != "public":
+        plain = open_engine(postgresql_url)
+        migrate.downgrade(plain)
+        migrate.upgrade(plain, schema=request.param)
+        plain.dispose()
+    return str(request.param)
+
+
+@pytest.fixture
+def engine(postgresql_url: str, schema: str) -> Iterator[Engine]:
+    """The engine of a worker."""
+    opened = open_engine(postgresql_url, schema=None if schema == "public" else schema)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def producer(postgresql_url: str, schema: str) -> Iterator[Engine]:
+    """The engine of a role that has INSERT on the three doors and SELECT on jobs_v1."""
+    role = f"p_{uuid.uuid4().hex[:12]}"
+    owner = open_engine(postgresql_url)
+    with owner.begin() as connection:
+        for statement in (
+            f"CREATE ROLE {role} LOGIN",
+            f'GRANT USAGE ON SCHEMA "{schema}" TO {role}',
+            f'GRANT INSERT ON "{schema}".submit_v1, "{schema}".cancel_v1, "{schema}".replay_v1 TO {role}',
+            f'GRANT SELECT ON "{schema}".jobs_v1 TO {role}',
+        ):
+            connection.execute(text(statement))
+    url = make_url(postgresql_url).set(username=role, drivername="postgresql+psycopg")
+    opened = create_engine(url)
+
+    @event.listens_for(opened, "begin")
+    def _look_there(connection: Connection) -> None:
+        connection.exec_driver_sql(f'SET LOCAL search_path TO "{schema}"')
+
+    yield opened
+    opened.dispose()
+    with owner.begin() as connection:
+        connection.execute(text(f"DROP OWNED BY {role} CASCADE"))
+        connection.execute(text(f"DROP ROLE {role}"))
+    owner.dispose()
+
+
+def put(engine: Engine, statement: str, **values: object) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(statement), values)
+
+
+def test_insert_on_submit_v1_is_all_that_submitting_needs(producer: Engine) -> None:
+    put(producer, """INSERT INTO submit_v1 (job) VALUES ('{"request": {}}')""")
+
+    with producer.connect() as connection:
+        assert connection.execute(text("SELECT status FROM jobs_v1")).scalars().all() == ["queued"]
+
+
+def test_insert_on_the_doors_is_all_that_orders_need(engine: Engine, producer: Engine) -> None:
+    (accepted,) = accept_all(engine, entry())
+
+    put(producer, "INSERT INTO cancel_v1 (id) VALUES (:id)", id=accepted.job_id)
+    with producer.connect() as connection:
+        assert connection.execute(text("SELECT status FROM jobs_v1")).scalars().all() == ["cancelled"]
+    put(producer, "INSERT INTO replay_v1 (id) VALUES (:id)", id=accepted.job_id)
+
+    with producer.connect() as connection:
+        assert connection.execute(text("SELECT status FROM jobs_v1")).scalars().all() == ["queued"]
+
+
+def test_without_a_right_on_the_doors_their_functions_are_of_no_use(
+    engine: Engine, producer: Engine, schema: str
+) -> None:
+    (accepted,) = accept_all(engine, entry())
+    put(engine, f'REVOKE ALL ON "{schema}".cancel_v1 FROM {producer.url.username}')
+
+    with pytest.raises(ProgrammingError, match="permission denied for function"), producer.begin() as connection:
+        connection.execute(text("CREATE TEMPORARY TABLE mine (id uuid)"))
+        connection.execute(
+            text("CREATE TRIGGER t BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION afterword_cancel_v1()")
+        )
+        connection.execute(text("INSERT INTO mine VALUES (:id)"), {"id": accepted.job_id})
+
+
+def test_a_callers_temporary_table_is_not_taken_for_ours(engine: Engine, producer: Engine) -> None:
+    (accepted,) = accept_all(engine, entry())
+
+    with producer.begin() as connection:
+        connection.execute(text("CREATE TEMPORARY TABLE afterword_jobs (LIKE jobs_v1)"))
+        connection.execute(text("GRANT ALL ON afterword_jobs TO public"))
+        connection.execute(text("INSERT INTO cancel_v1 (id) VALUES (:id)"), {"id": accepted.job_id})
+
+    with producer.connect() as connection:
+        assert connection.execute(text("SELECT status FROM jobs_v1")).scalars().all() == ["cancelled"]

@@ -1,0 +1,55 @@
+"""VERIFY after orders: a job that begins anew or ends by SQL is no offence, whatever it was before."""
+
+from sqlalchemy import Engine, update
+
+from tests.store.made import claim_one, worker
+from tests.store.test_attempts import closing, started, write
+from tests.store.test_orders import accepted, order
+from tests.store.test_verify import BARE, broken
+from worker.core.lifecycle import FAIL, Outcome
+from worker.store import leases, orders
+from worker.store.clock import from_now
+from worker.store.tables import workers
+
+
+def test_a_replay_of_the_job_that_ended_last_is_sound(engine: Engine) -> None:
+    claimed = started(engine, worker(engine))
+    write(engine, closing(claimed, FAIL, Outcome.failed, **BARE))
+
+    order(engine, "replay_v1", claimed.job_id)
+
+    assert broken(engine) == {}
+
+
+def test_a_replay_of_a_job_whose_worker_was_lost_is_sound(engine: Engine) -> None:
+    claimed = started(engine, worker(engine), max_attempts=1)
+    with engine.begin() as connection:
+        connection.execute(update(workers).values(lease_until=from_now(-1.0)))
+        assert leases.take_back(connection).failed == {claimed.job_id}
+
+    order(engine, "replay_v1", claimed.job_id)
+
+    assert broken(engine) == {}
+
+
+def test_a_replayed_job_that_failed_again_is_sound(engine: Engine) -> None:
+    mine = worker(engine)
+    claimed = started(engine, mine, max_attempts=1)
+    write(engine, closing(claimed, FAIL, Outcome.failed, **BARE))
+    order(engine, "replay_v1", claimed.job_id)
+    again = claim_one(engine, mine, claimed.job_id)
+    assert again is not None
+    write(engine, closing(again, FAIL, Outcome.failed, **BARE))
+
+    assert broken(engine) == {}
+
+
+def test_a_job_that_was_cancelled_by_sql_has_until_the_next_tick_to_get_its_number(engine: Engine) -> None:
+    order(engine, "cancel_v1", accepted(engine))
+
+    def tick(_: float) -> None:
+        with engine.begin() as connection:
+            orders.serve(connection, keep_s=3600.0)
+
+    assert set(broken(engine)) == {"feed_has_what_is_final"}
+    assert broken(engine, pause=tick) == {}
