@@ -25,13 +25,13 @@ from worker.net.client import open_client
 from worker.nudge import connect
 from worker.pool import Pool
 from worker.rejects import bury_rejects
-from worker.resealing import unusable_secrets
 from worker.settings import Settings, need
 from worker.store import leases, version
 from worker.store.batcher import Batcher
 from worker.store.cancel import cancel
 from worker.store.engine import describe, is_away, open_engine
 from worker.store.record import record
+from worker.store.sealed import any_sealed
 from worker.strays import Strays
 from worker.webhooks import Webhooks
 
@@ -147,6 +147,10 @@ class Host:
                 "afterword db upgrade"
             )
         with self.engine.begin() as connection:
+            if not any_sealed(connection):
+                return
+            from worker.resealing import unusable_secrets  # and with it cryptography, see worker.app
+
             if sentence := unusable_secrets(connection, self.settings.secret_keys):
                 raise NotReady(sentence)
 

@@ -5,6 +5,7 @@ that ends deliveries locks receivers: mixed in one transaction they would lock e
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import structlog
 from redis import Redis
@@ -20,7 +21,9 @@ from worker.settings import Settings
 from worker.store import webhook_dispatch
 from worker.store.batcher import Batcher
 from worker.strays import Strays
-from worker.vault import Vault
+
+if TYPE_CHECKING:
+    from worker.vault import Vault
 
 # How many nudges may stand in Redis, for each slot of this process, before announcing stops.
 ROOM_A_SLOT = 4
@@ -50,8 +53,10 @@ class Webhooks:
         self.strays = Strays(engine, "delivery", held=webhook_dispatch.held, give_back=webhook_dispatch.give_back)
 
     @property
-    def vault(self) -> Vault:
+    def vault(self) -> "Vault":
         """What opens the receivers' secrets. Raises BadMasterKeys where no key is set."""
+        from worker.vault import Vault  # and with it cryptography, see worker.app
+
         return Vault(self._settings.secret_keys)
 
     @property
