@@ -137,16 +137,10 @@ def _judge(
 
 def _release(connection: Connection, closings: Sequence[DeliveryClosing]) -> dict[str, list[str]]:
     """Let those go that waited for a delivery which is over now; return them by receiver."""
-    ended = [
-        order.Ended(one.receiver_id, *one.lane, gap=one.outcome is not DeliveryOutcome.delivered)
-        for one in closings
-        if one.lane is not None and one.move is not None and one.move.final
-    ]
-    blocked = order.blocks(connection, ended)
+    over = [one for one in closings if one.lane is not None and one.move is not None and one.move.final]
     released: dict[str, list[str]] = defaultdict(list)
-    for one in ended:
-        if one not in blocked:
-            released[one.receiver_id] += order.release(connection, [one])
+    for receiver_id, next_id in order.release(connection, [(one.receiver_id, one.lane[0]) for one in over if one.lane]):
+        released[receiver_id].append(next_id)
     return released
 
 

@@ -62,7 +62,7 @@ _NEXT_START = (
     .limit(1)
 )
 _OVER = (
-    _queued(*(deliveries.c[name] for name in ("id", "attempt", "receiver_id", "ordering_key", "sequence")))
+    _queued(*(deliveries.c[name] for name in ("id", "attempt", "receiver_id", "ordering_key")))
     .where(deliveries.c.deadline <= present())
     .order_by(deliveries.c.deadline)
     .limit(BATCH)
@@ -177,7 +177,7 @@ def give_back(connection: Connection, worker_id: str, keys: Collection[moves.Key
 
 
 def _in_progress() -> Select[Any]:
-    names = ("id", "attempt", "attempts_used", "receiver_id", "ordering_key", "sequence")
+    names = ("id", "attempt", "attempts_used", "receiver_id", "ordering_key")
     schedule = select(receivers.c.schedule).where(receivers.c.id == deliveries.c.receiver_id).scalar_subquery()
     columns = select(*(deliveries.c[name] for name in names), schedule.label("schedule"))
     return columns.where(deliveries.c.status == literal_column("'in_progress'")).order_by(deliveries.c.id)
@@ -213,8 +213,6 @@ def _steps(schedule: str | None) -> int:
 
 def _let_go(connection: Connection, rows: Sequence[Any]) -> None:
     """Let go what waited for deliveries that were given up."""
-    keyed = [row for row in rows if row.ordering_key is not None]
-    order.lock(connection, [row.receiver_id for row in keyed])
-    ended = [order.Ended(row.receiver_id, row.ordering_key, row.sequence, gap=True) for row in keyed]
-    blocked = order.blocks(connection, ended)
-    order.release(connection, [one for one in ended if one not in blocked])
+    lanes = {(row.receiver_id, row.ordering_key) for row in rows if row.ordering_key is not None}
+    order.lock(connection, [receiver_id for receiver_id, _ in lanes])
+    order.release(connection, lanes)
