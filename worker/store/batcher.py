@@ -59,10 +59,16 @@ class _Write:
 
 
 class Batcher:
-    """Runs store functions for a process, in batches of at most `max_items` items and `max_bytes` bytes."""
+    """Runs store functions for a process, in batches of at most `max_items` items and `max_bytes` bytes.
 
-    def __init__(self, engine: Engine, *, max_items: int = 100, max_bytes: int = 8 * 1024 * 1024) -> None:
+    `apart`: each function in a transaction of its own.
+    """
+
+    def __init__(
+        self, engine: Engine, *, max_items: int = 100, max_bytes: int = 8 * 1024 * 1024, apart: bool = False
+    ) -> None:
         self._engine = engine
+        self._apart = apart
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._waiting: deque[_Write] = deque()
@@ -103,7 +109,8 @@ class Batcher:
     def _run(self) -> None:
         while batch := self._take():
             try:
-                self._write(batch)
+                for together in _by_function(batch) if self._apart else [batch]:
+                    self._write(together)
             except Exception as error:
                 # A defect in the writer itself: its callers learn of it, the thread goes on.
                 log.error("writer.failed", items=len(batch), **describe(error))
@@ -176,12 +183,16 @@ class Batcher:
 
 
 def _call(connection: Connection, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+    results: list[tuple[_Write, Any]] = []
+    for writes in _by_function(batch):
+        values = writes[0].function(connection, [write.item for write in writes])
+        results.extend(zip(writes, values, strict=True))
+    return results
+
+
+def _by_function(batch: list[_Write]) -> list[list[_Write]]:
+    """Return the writes of each function; claims before records, whose last step locks the counter of finished jobs."""
     groups: dict[Callable[..., list[Any]], list[_Write]] = {}
     for write in batch:
         groups.setdefault(write.function, []).append(write)
-    results: list[tuple[_Write, Any]] = []
-    # By name: claims before records, whose last step locks the counter of finished jobs until the commit.
-    for function, writes in sorted(groups.items(), key=lambda group: group[0].__name__):
-        values = function(connection, [write.item for write in writes])
-        results.extend(zip(writes, values, strict=True))
-    return results
+    return [writes for _, writes in sorted(groups.items(), key=lambda group: group[0].__name__)]
