@@ -54,8 +54,9 @@ _HEAD = (
     .order_by(_by_place)
 )
 _PREVIOUS = _in_lane(deliveries.c.status).where(_BEFORE).order_by(_by_place.desc())
-_OPEN_BEFORE = _in_lane(deliveries.c.id).where(_OPEN, _BEFORE)
-_FAILED_BEFORE = _in_lane(deliveries.c.id).where(_FAILED, _BEFORE)
+# In an order, or PostgreSQL would read the whole table for the one row it expects to meet soon.
+_OPEN_BEFORE = _in_lane(deliveries.c.id).where(_OPEN, _BEFORE).order_by(_by_place)
+_FAILED_BEFORE = _in_lane(deliveries.c.id).where(_FAILED, _BEFORE).order_by(_by_place)
 _STRICT = select(receivers.c.id).where(receivers.c.id == bindparam("receiver"), receivers.c.on_exhausted == "block")
 
 
