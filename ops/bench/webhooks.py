@@ -74,7 +74,7 @@ def idle(parts: Parts, kind: str, *, jobs: int) -> tuple[float, float]:
     fake = FakeEndpoint()
     endpoint = fake.endpoint = NotingEndpoint()
     noting = Noting({}, threading.Event())
-    with fake, WebhookReceiver(answer=noting) as to, parts.database(kind) as (url, reader):
+    with fake, WebhookReceiver(answer=noting) as to, parts.database(kind) as (url, _reader):
         engine = open_engine(url)
         register(engine, to.url, "healthy", is_default=True)
         with parts.worker(url, endpoint=fake.url, **SETTINGS):

@@ -465,3 +465,17 @@ def test_one_that_was_given_up_while_it_waited_is_a_gap_too(engine: Engine) -> N
 
     third = one(engine, "SELECT waiting_for, after_gap FROM afterword_deliveries WHERE sequence = 3")
     assert (third.waiting_for, bool(third.after_gap)) == (None, True)
+
+
+def test_the_end_of_one_tells_what_may_go_in_its_place(engine: Engine) -> None:
+    receiver(engine, in_flight=2)
+    for _ in range(5):
+        ended(engine)
+    running = [one for one in claimed(engine, worker(engine), *told(engine)) if one is not None]
+    waiting = {row.id for row in rows(engine, DELIVERIES) if row.status == "queued"}
+
+    written = recorded(engine, *(closing(one) for one in running))
+
+    following = [one for record in written for one in record.next_ids]
+    assert len(set(following)) == 2
+    assert set(following) <= {str(one) for one in waiting}
