@@ -28,7 +28,7 @@ from worker.store.clock import now
 from worker.store.engine import open_engine
 from worker.store.webhook_tables import receivers
 
-IDLE_S = 5.0
+PACE_PER_S = 40
 SETTINGS = {
     "secret_keys": Fernet.generate_key().decode(),
     "webhook_allow_http": "true",
@@ -119,7 +119,10 @@ def beside(parts: Parts, kind: str, *, jobs: int, pending: int) -> Isolation:
                 parts.submit(pending, request(0.0), webhook={"to": "dead"})
                 until(lambda: done() == pending, "the jobs of the dead receiver")
             began = time.perf_counter()
-            ids = parts.submit(jobs, request(0.2), webhook={"to": "healthy"})
+            ids = []
+            while len(ids) < jobs:  # paced: in a flood, one would measure the flood
+                ids += parts.submit(1, request(0.2), webhook={"to": "healthy"})
+                time.sleep(max(0.0, began + len(ids) / PACE_PER_S - time.perf_counter()))
             until(lambda: done() == pending + jobs, "all jobs")
             took_s = time.perf_counter() - began
             until(lambda: len(noting.came_at) == jobs, "all webhooks")
