@@ -30,6 +30,7 @@ from worker.core.signing import signed_headers
 from worker.core.webhook import Variant, convenience_headers, sent_body, webhook_id
 from worker.host import Host
 from worker.keyring import headers_of, keys_of, new_keys, public_text, seal_keys, url_of
+from worker.net.receipt import Receipt
 from worker.net.webhook import WebhookRequest, send
 from worker.store.claim import Wish
 from worker.store.delivered import DeliveryClosing, Recorded, record
@@ -75,23 +76,28 @@ async def attempt(host: Host, delivery_id: str) -> None:
 
 async def _made(host: Host, got: DeliveryClaim) -> tuple[Sent, End]:
     """Send, and say what came of it and what follows, whatever breaks."""
+    receipt = Receipt()
     try:
-        request = await _request(host, got)
-    except (CannotOpen, BadMasterKeys) as error:
-        log.error("delivery.unsigned", receiver=got.receiver, **describe(error))
-        return (sent := Sent(sent=False, error_code=Code.no_secret)), _follows(got, sent)
-    except Exception as error:
-        log.error("delivery.broken", **describe(error))
-        return (sent := Sent(sent=False, error_code=Code.invalid_header)), _follows(got, sent)
-    try:
-        sent = await send(host.webhooks.client, request)
+        sent = await _tried(host, got, receipt)
     except asyncio.CancelledError:
         reason = call.reason()
         if reason is None:
             raise
         absorb_cancellation()
-        return _interrupted(reason)
+        return _interrupted(reason, was_sent=receipt.sent)
     return sent, _follows(got, sent)
+
+
+async def _tried(host: Host, got: DeliveryClaim, receipt: Receipt) -> Sent:
+    try:
+        request = await _request(host, got)
+    except (CannotOpen, BadMasterKeys) as error:
+        log.error("delivery.unsigned", receiver=got.receiver, **describe(error))
+        return Sent(sent=False, error_code=Code.no_secret)
+    except Exception as error:
+        log.error("delivery.broken", **describe(error))
+        return Sent(sent=False, error_code=Code.invalid_header)
+    return await send(host.webhooks.client, request, receipt)
 
 
 async def _request(host: Host, got: DeliveryClaim) -> WebhookRequest:
@@ -149,11 +155,15 @@ def _follows(got: DeliveryClaim, sent: Sent) -> End:
             return End(CANCEL_DELIVERY, DeliveryOutcome.failed)
 
 
-def _interrupted(reason: Reason) -> tuple[Sent, End]:
-    """Say what follows an attempt that we cut off: the receiver may have had it, and another worker asks again."""
-    sent = Sent(sent=True, error_code=Code.worker_lost)
+def _interrupted(reason: Reason, *, was_sent: bool) -> tuple[Sent, End]:
+    """Say what follows an attempt that we cut off: another worker asks again.
+
+    It is one of the schedule's only if the receiver may have had it.
+    """
+    sent = Sent(sent=was_sent, error_code=Code.worker_lost)
     move = None if reason is Reason.lease_lost else RETRY_DELIVERY
-    return sent, End(move, DeliveryOutcome.unknown, delay_s=RELEASE_S, judged=False)
+    outcome = DeliveryOutcome.unknown if was_sent else DeliveryOutcome.released
+    return sent, End(move, outcome, counts=was_sent, delay_s=RELEASE_S, judged=False)
 
 
 def _closing(got: DeliveryClaim, sent: Sent, end: End) -> DeliveryClosing:

@@ -46,7 +46,8 @@ class Webhooks:
 
     def __init__(self, engine: Engine, redis: Redis, settings: Settings) -> None:
         self._engine, self._settings = engine, settings
-        self.batcher = Batcher(engine, max_items=settings.writer_batch)
+        # Claims and records each lock their receivers in the order of the ids; one after the other they would not.
+        self.batcher = Batcher(engine, max_items=settings.writer_batch, apart=True)
         self._dispatch = Delivering(engine, redis, window_s=settings.window_s, slots=settings.webhook_slots)
         self._announcer = Announcer(redis, QUEUE, room=ROOM_A_SLOT * settings.webhook_slots)
         self._client: WebhookClient | None = None

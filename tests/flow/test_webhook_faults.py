@@ -1,6 +1,7 @@
 """Deliveries while things break: workers that die or freeze, Redis and PostgreSQL away, a receiver that is dead."""
 
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -194,3 +195,28 @@ def test_a_dead_receiver_delays_neither_a_healthy_one_nor_a_job(postgres_system:
         assert system.rows(left)[0][0] == 200
         assert seen["/hooks/dead"] <= 30
         silent.set()
+
+
+def test_a_delivery_that_was_cut_off_before_it_had_a_connection_spends_no_attempt(
+    postgres_system: System,
+) -> None:
+    system = postgres_system
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        register(system.engine, f"http://127.0.0.1:{full.getsockname()[1]}/")
+        first = system.start(**QUICK, drain_s="0")
+        system.send()
+        until(lambda: outcomes(system), what=f"an attempt; {system.said()}")
+
+        first.signal(signal.SIGTERM)
+        assert first.wait() == 0
+        for filler in fillers:
+            filler.close()
+
+    assert outcomes(system) == [("released", "worker_lost")]
+    (row,) = system.rows("SELECT status, attempts_used FROM afterword_deliveries")
+    assert (row.status, row.attempts_used) == ("queued", 0)
+    assert [one.sent_at for one in system.rows("SELECT sent_at FROM afterword_delivery_attempts")] == [None]

@@ -11,9 +11,9 @@ from sqlalchemy import Engine, insert, text, update
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.delivery import Code, Sent
-from worker.core.lifecycle import DELIVER, FAIL_DELIVERY, RETRY_DELIVERY, DeliveryOutcome
+from worker.core.lifecycle import CANCEL_DELIVERY, DELIVER, FAIL_DELIVERY, RETRY_DELIVERY, DeliveryOutcome
 from worker.core.receiver_health import Health
-from worker.store import cancel, leases, webhook_dispatch
+from worker.store import cancel, leases, requeue, webhook_dispatch
 from worker.store.claim import Wish
 from worker.store.clock import from_now, now
 from worker.store.delivered import DeliveryClosing, Recorded, record
@@ -400,3 +400,82 @@ def test_a_claim_on_a_job_never_reads_a_delivery(engine: Engine) -> None:
     ended(engine)
 
     assert claim_one(engine, worker(engine), told(engine)[0]) is None
+
+
+def test_what_is_delivered_once_more_lets_nothing_pass_one_that_failed(engine: Engine) -> None:
+    receiver(engine, ordering="per_key", on_exhausted="block")
+    for _ in range(3):
+        ended(engine, ordering_key="k")
+    holder = worker(engine)
+    first, second, third = told(engine)
+    recorded(engine, closing(claim_first(engine, holder)))
+    (got,) = claimed(engine, holder, second)
+    assert got is not None
+    recorded(engine, refused(got, move=FAIL_DELIVERY))
+
+    with engine.begin() as connection:
+        assert requeue.redeliver(connection, first) is None
+    (again,) = claimed(engine, holder, first)
+    assert again is not None
+    (after,) = recorded(engine, closing(again))
+
+    assert after.next_ids == ()
+    assert claimed(engine, holder, third) == [None]
+
+
+def test_a_failed_one_that_is_sent_once_more_still_holds_up_what_comes_later(engine: Engine) -> None:
+    receiver(engine, ordering="per_key", on_exhausted="block")
+    ended(engine, ordering_key="k")
+    holder = worker(engine)
+    recorded(engine, refused(claim_first(engine, holder), move=FAIL_DELIVERY))
+    (first,) = told(engine)
+    with engine.begin() as connection:
+        assert requeue.redeliver(connection, first) is None
+    (again,) = claimed(engine, holder, first)
+    assert again is not None
+
+    ended(engine, ordering_key="k")
+    second = told(engine)[1]
+    assert claimed(engine, holder, second) == [None]
+    (after,) = recorded(engine, closing(again))
+
+    assert after.next_ids == (second,)
+
+
+def test_what_a_receiver_does_not_want_holds_up_nothing(engine: Engine) -> None:
+    receiver(engine, ordering="per_key", on_exhausted="block")
+    for _ in range(2):
+        ended(engine, ordering_key="k")
+
+    (after,) = recorded(engine, refused(claim_first(engine, worker(engine)), move=CANCEL_DELIVERY))
+
+    assert after.next_ids == (told(engine)[1],)
+
+
+def test_one_that_was_given_up_while_it_waited_is_a_gap_too(engine: Engine) -> None:
+    receiver(engine, ordering="per_key")
+    for _ in range(3):
+        ended(engine, ordering_key="k")
+    first = claim_first(engine, worker(engine))
+    with engine.begin() as connection:
+        connection.execute(update(deliveries).where(deliveries.c.sequence == 2).values(deadline=from_now(-1)))
+        assert webhook_dispatch.give_up(connection) == 1
+
+    recorded(engine, closing(first))
+
+    third = one(engine, "SELECT waiting_for, after_gap FROM afterword_deliveries WHERE sequence = 3")
+    assert (third.waiting_for, bool(third.after_gap)) == (None, True)
+
+
+def test_the_end_of_one_tells_what_may_go_in_its_place(engine: Engine) -> None:
+    receiver(engine, in_flight=2)
+    for _ in range(5):
+        ended(engine)
+    running = [one for one in claimed(engine, worker(engine), *told(engine)) if one is not None]
+    waiting = {row.id for row in rows(engine, DELIVERIES) if row.status == "queued"}
+
+    written = recorded(engine, *(closing(one) for one in running))
+
+    following = [one for record in written for one in record.next_ids]
+    assert len(set(following)) == 2
+    assert set(following) <= {str(one) for one in waiting}

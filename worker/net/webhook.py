@@ -76,13 +76,14 @@ class WebhookClient:
         await self.transport.aclose()
 
 
-async def send(client: WebhookClient, request: WebhookRequest) -> Sent:
+async def send(client: WebhookClient, request: WebhookRequest, receipt: Receipt | None = None) -> Sent:
     """POST `request` to its receiver and say what came of it; nothing of the wire raises.
 
     Three deadlines in wall-clock time, against drips and floods too: DNS 3 s, connect and TLS 5 s, `timeout_s` for
-    everything. Success is decided at the status line of the final response. Cancelling aborts the connection at once.
+    everything. Success is decided at the status line of the final response. Cancelling aborts the connection at once;
+    `receipt` then says whether there was one.
     """
-    receipt = Receipt()
+    receipt = receipt or Receipt()
     try:
         target = check(request.url, client.guard.policy)
     except Unfit:

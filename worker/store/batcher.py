@@ -62,6 +62,7 @@ class Batcher:
     """Runs store functions for a process, in batches of at most `max_items` items and `max_bytes` bytes.
 
     `last`: those that lock what every process wants until the commit; they are called after all others, in this order.
+    `apart`: each function in a transaction of its own.
     """
 
     def __init__(
@@ -71,8 +72,9 @@ class Batcher:
         max_items: int = 100,
         max_bytes: int = 8 * 1024 * 1024,
         last: tuple[StoreFunction[Any, Any], ...] = (),
+        apart: bool = False,
     ) -> None:
-        self._engine, self._last = engine, last
+        self._engine, self._last, self._apart = engine, last, apart
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._waiting: deque[_Write] = deque()
@@ -113,7 +115,8 @@ class Batcher:
     def _run(self) -> None:
         while batch := self._take():
             try:
-                self._write(batch)
+                for together in self._by_function(batch) if self._apart else [batch]:
+                    self._write(together)
             except Exception as error:
                 # A defect in the writer itself: its callers learn of it, the thread goes on.
                 log.error("writer.failed", items=len(batch), **describe(error))
@@ -185,15 +188,18 @@ class Batcher:
             pause_s = min(pause_s * 2, AWAY_S[1])
 
     def _call(self, connection: Connection, batch: list[_Write]) -> list[tuple[_Write, Any]]:
+        results: list[tuple[_Write, Any]] = []
+        for writes in self._by_function(batch):
+            values = writes[0].function(connection, [write.item for write in writes])
+            results.extend(zip(writes, values, strict=True))
+        return results
+
+    def _by_function(self, batch: list[_Write]) -> list[list[_Write]]:
+        """Return the writes of each function, in one order everywhere: two processes shall not wait in turns."""
         groups: dict[Callable[..., list[Any]], list[_Write]] = {}
         for write in batch:
             groups.setdefault(write.function, []).append(write)
-        results: list[tuple[_Write, Any]] = []
-        # In one order everywhere, so that two processes do not wait for each other's locks in turns.
-        for function in sorted(groups, key=self._place):
-            writes = groups[function]
-            results.extend(zip(writes, function(connection, [write.item for write in writes]), strict=True))
-        return results
+        return [groups[function] for function in sorted(groups, key=self._place)]
 
     def _place(self, function: Callable[..., list[Any]]) -> tuple[int, str]:
         return (self._last.index(function) if function in self._last else -1), function.__name__

@@ -1,6 +1,7 @@
 """RECORD of deliveries: the move, the attempt's close, the receiver's health and the next in order commit together."""
 
-from collections import defaultdict
+import random
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from sqlalchemy import Boolean, Connection, bindparam, case, null, or_, select, 
 from worker.core.delivery import Sent
 from worker.core.lifecycle import DeliveryOutcome, Move
 from worker.core.receiver_health import Health, health_after
-from worker.store import moves, order
+from worker.store import moves, order, webhook_dispatch
 from worker.store.clock import from_now, now
 from worker.store.health import columns_of, health_of
 from worker.store.webhook_tables import deliveries, delivery_attempts, receivers
@@ -19,6 +20,10 @@ CLOSED = (
     "error_code", "http_status", "retry_after_s", "connect_ms", "first_byte_ms", "total_ms", "response_headers",
     "response_body", "is_truncated", "peer",
 )  # fmt: skip
+
+
+# Among how many of the oldest due each place that falls free is given away.
+CHOICE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,10 @@ def record(connection: Connection, closings: Sequence[DeliveryClosing]) -> list[
     connection.execute(_CLOSE, [_closed(closing) for closing in sorted(closings, key=_place)])
     healths = _judge(connection, closings)
     released = _release(connection, [closing for closing in closings if _place(closing) in moved])
+    following = _following(connection, closings, released)
     return [
-        Recorded(_place(one) in moved, tuple(released.get(one.receiver_id, ())), *healths[one.receiver_id])
+        # Of all that ended for a receiver, the first says what follows.
+        Recorded(_place(one) in moved, tuple(following.pop(one.receiver_id, ())), *healths[one.receiver_id])
         for one in closings
     ]
 
@@ -137,17 +144,28 @@ def _judge(
 
 def _release(connection: Connection, closings: Sequence[DeliveryClosing]) -> dict[str, list[str]]:
     """Let those go that waited for a delivery which is over now; return them by receiver."""
-    ended = [
-        order.Ended(one.receiver_id, *one.lane, gap=one.outcome is not DeliveryOutcome.delivered)
-        for one in closings
-        if one.lane is not None and one.move is not None and one.move.final
-    ]
-    blocked = order.blocks(connection, ended)
+    over = [one for one in closings if one.lane is not None and one.move is not None and one.move.final]
     released: dict[str, list[str]] = defaultdict(list)
-    for one in ended:
-        if one not in blocked:
-            released[one.receiver_id] += order.release(connection, [one])
+    for receiver_id, next_id in order.release(connection, [(one.receiver_id, one.lane[0]) for one in over if one.lane]):
+        released[receiver_id].append(next_id)
     return released
+
+
+def _following(
+    connection: Connection, closings: Sequence[DeliveryClosing], released: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """Return what may go in the place of what ended, by receiver: what was let go, and of what is due as many.
+
+    Without it a receiver's backlog would be sent in bursts of its limit, one a tick. Any of the oldest: whoever ends
+    another delivery at this moment chooses too, and the same one would be claimed once and leave a place empty.
+    """
+    following: dict[str, list[str]] = {}
+    for receiver_id, ended in sorted(Counter(one.receiver_id for one in closings).items()):
+        rows = webhook_dispatch.due(connection, receiver_id, limit=CHOICE * ended)
+        waiting = [row.job_id for row in rows if row.job_id not in released[receiver_id]]
+        chosen = random.sample(waiting, min(ended, len(waiting)))
+        following[receiver_id] = released[receiver_id] + chosen
+    return following
 
 
 def _place(closing: DeliveryClosing) -> moves.Key:

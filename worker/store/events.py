@@ -88,7 +88,7 @@ def tell(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[str]]
     heard = {job_id: listeners for job_id, listeners in audience.items() if listeners}
     if not heard:
         return {}
-    order.lock(connection, [one.id for all_of in heard.values() for one in all_of if one.ordering == "per_key"])
+    heard = _locked(connection, heard)
     told = _Told(connection)
     for row in connection.execute(_ROWS, {"ids": sorted(heard)}):
         listeners = [one for one in heard[row.id] if wants(json.loads(one.events), event_type(Status(row.status)))]
@@ -96,6 +96,19 @@ def tell(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[str]]
             told.add(row, listeners)
     told.write()
     return told.ready
+
+
+def _locked(connection: Connection, heard: Mapping[str, list[Listener]]) -> dict[str, list[Listener]]:
+    """Lock the receivers that keep an order or are disabled, and return all with the statuses that stand now.
+
+    Who enables a receiver resumes what is on hold: nothing may be put there after that.
+    """
+    known = {one for listeners in heard.values() for one in listeners}
+    statuses = order.lock(connection, [one.id for one in known if one.ordering == "per_key" or one.status != "enabled"])
+    return {
+        job_id: [one._replace(status=statuses.get(one.id, one.status)) for one in listeners]
+        for job_id, listeners in heard.items()
+    }
 
 
 def url_receiver(url: str) -> str:

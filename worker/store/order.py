@@ -2,12 +2,15 @@
 
 A waiting row's `run_at` is its deadline, so that dispatch never reads it: ten thousand that wait cost a tick nothing.
 Redeliveries that a person asked for (`origin` manual) stand outside of the order.
+
+A receiver with `on_exhausted` skip is sent what follows a delivery that was given up; one with block wants every one,
+and is sent nothing more under the key while one before has failed or is on its way again. Cancelled is over for both.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, bindparam, literal_column, or_, select, update
 
 from worker.core.lifecycle import DeliveryStatus
 from worker.store.clock import now
@@ -28,62 +31,42 @@ class Place(NamedTuple):
     gap: bool
 
 
-class Ended(NamedTuple):
-    """A delivery under a key that is over: `gap` when the receiver has not had it."""
-
-    receiver_id: str
-    ordering_key: str
-    sequence: int
-    gap: bool
+# Literals, or no planner could use the partial indexes: a lane may have a million deliveries that are over.
+_OPEN = deliveries.c.status.in_([literal_column(f"'{status}'") for status in UNFINISHED])
+_FAILED = deliveries.c.status == literal_column(f"'{DeliveryStatus.failed}'")
+_BEFORE = deliveries.c.sequence < bindparam("sequence", type_=BigInteger)
+_GIVEN_UP = (DeliveryStatus.failed, DeliveryStatus.cancelled)
 
 
-_LAST = (
-    select(deliveries.c.sequence, deliveries.c.status, receivers.c.on_exhausted)
-    .join(receivers, receivers.c.id == deliveries.c.receiver_id)
-    .where(deliveries.c.receiver_id == bindparam("receiver"), deliveries.c.ordering_key == bindparam("key"))
-    .order_by(deliveries.c.sequence.desc())
-    .limit(1)
-)
-_before = deliveries.alias("before")
-_UNFINISHED = (
-    select(_before.c.id)
-    .where(
-        _before.c.receiver_id == bindparam("receiver"),
-        _before.c.ordering_key == bindparam("key"),
-        _before.c.status.in_([str(status) for status in UNFINISHED]),
-        _before.c.origin != MANUAL,
+def _in_lane(*columns: ColumnElement[Any]) -> Select[Any]:
+    return (
+        select(*columns)
+        .where(deliveries.c.receiver_id == bindparam("receiver"), deliveries.c.ordering_key == bindparam("key"))
+        .limit(1)
     )
-    .limit(1)
-)
-_NEXT = (
-    select(deliveries.c.id)
-    .where(
-        deliveries.c.receiver_id == bindparam("receiver"),
-        deliveries.c.ordering_key == bindparam("key"),
-        deliveries.c.waiting_for == WAITS,
-        deliveries.c.status == DeliveryStatus.queued,
-        ~select(_before.c.id)
-        .where(
-            _before.c.receiver_id == deliveries.c.receiver_id,
-            _before.c.ordering_key == deliveries.c.ordering_key,
-            _before.c.sequence < deliveries.c.sequence,
-            _before.c.status.in_([str(status) for status in UNFINISHED]),
-            _before.c.origin != MANUAL,
-        )
-        .exists(),
-    )
-    .order_by(deliveries.c.sequence)
-    .limit(1)
-)
 
 
-def lock(connection: Connection, receiver_ids: Iterable[str]) -> None:
-    """Let nobody else begin or end a delivery to these receivers before our commit."""
+_by_place = deliveries.c.sequence
+_LAST = _in_lane(deliveries.c.sequence, deliveries.c.status).order_by(_by_place.desc())
+_HEAD = (
+    _in_lane(deliveries.c.id, deliveries.c.sequence, deliveries.c.waiting_for)
+    .where(_OPEN, deliveries.c.origin != MANUAL)
+    .order_by(_by_place)
+)
+_PREVIOUS = _in_lane(deliveries.c.status).where(_BEFORE).order_by(_by_place.desc())
+# In an order, or PostgreSQL would read the whole table for the one row it expects to meet soon.
+_OPEN_BEFORE = _in_lane(deliveries.c.id).where(_OPEN, _BEFORE).order_by(_by_place)
+_FAILED_BEFORE = _in_lane(deliveries.c.id).where(_FAILED, _BEFORE).order_by(_by_place)
+_STRICT = select(receivers.c.id).where(receivers.c.id == bindparam("receiver"), receivers.c.on_exhausted == "block")
+
+
+def lock(connection: Connection, receiver_ids: Iterable[str]) -> dict[str, str]:
+    """Let nobody else begin or end a delivery to these receivers before our commit; return their statuses."""
     ids = sorted(set(receiver_ids))
-    if ids:
-        connection.execute(
-            select(receivers.c.id).where(receivers.c.id.in_(ids)).order_by(receivers.c.id).with_for_update()
-        ).all()
+    if not ids:
+        return {}
+    mine = select(receivers.c.id, receivers.c.status).where(receivers.c.id.in_(ids)).order_by(receivers.c.id)
+    return {row.id: row.status for row in connection.execute(mine.with_for_update())}
 
 
 def next_place(connection: Connection, lane: Lane) -> Place:
@@ -92,33 +75,36 @@ def next_place(connection: Connection, lane: Lane) -> Place:
     last = connection.execute(_LAST, values).first()
     if last is None:
         return Place(1, waits=False, gap=False)
-    over = last.status in (DeliveryStatus.failed, DeliveryStatus.cancelled)
-    blocked = last.status == DeliveryStatus.failed and last.on_exhausted == "block"
-    waits = blocked or connection.execute(_UNFINISHED, values).first() is not None
-    return Place(last.sequence + 1, waits=waits, gap=over and not blocked)
+    sequence = last.sequence + 1
+    waits = connection.execute(_HEAD, values).first() is not None or _held_up(connection, lane, sequence)
+    # What waits learns of a gap when its turn comes.
+    return Place(sequence, waits=waits, gap=not waits and last.status in _GIVEN_UP)
 
 
-def release(connection: Connection, ended: Sequence[Ended]) -> list[str]:
-    """Let the next of each lane go whose predecessors are all over; return the ids. The receivers are locked."""
-    released: list[str] = []
-    for one in sorted(ended):
-        values = {"receiver": one.receiver_id, "key": one.ordering_key}
-        next_id = connection.execute(_NEXT, values).scalar()
-        if next_id is None:
+def release(connection: Connection, lanes: Iterable[Lane]) -> list[tuple[str, str]]:
+    """Let the first of each lane go if it waits for nobody any more; return (receiver's id, delivery's id) of those.
+
+    The receivers are locked.
+    """
+    released: list[tuple[str, str]] = []
+    for lane in sorted(set(lanes)):
+        values = {"receiver": lane[0], "key": lane[1]}
+        head = connection.execute(_HEAD, values).first()
+        if head is None or head.waiting_for != WAITS or _held_up(connection, lane, head.sequence):
             continue
-        # What was attempted before is sent again as it was.
-        gap = or_(deliveries.c.after_gap, deliveries.c.attempt == 0)
-        changes = {"run_at": now(), "waiting_for": None} | ({"after_gap": gap} if one.gap else {})
-        connection.execute(update(deliveries).where(deliveries.c.id == next_id).values(changes))
-        released.append(next_id)
+        changes: dict[str, Any] = {"run_at": now(), "waiting_for": None}
+        previous = connection.execute(_PREVIOUS, values | {"sequence": head.sequence}).scalar()
+        if previous in _GIVEN_UP:
+            # What was attempted before is sent again as it was.
+            changes["after_gap"] = or_(deliveries.c.after_gap, deliveries.c.attempt == 0)
+        connection.execute(update(deliveries).where(deliveries.c.id == head.id).values(changes))
+        released.append((lane[0], head.id))
     return released
 
 
-def blocks(connection: Connection, ended: Sequence[Ended]) -> list[Ended]:
-    """Return those of `ended` that hold up what follows them: given up, at receivers that want every one."""
-    gaps = sorted({one.receiver_id for one in ended if one.gap})
-    if not gaps:
-        return []
-    block = select(receivers.c.id).where(receivers.c.id.in_(gaps), receivers.c.on_exhausted == "block")
-    strict = set(connection.scalars(block))
-    return [one for one in ended if one.gap and one.receiver_id in strict]
+def _held_up(connection: Connection, lane: Lane, sequence: int) -> bool:
+    """Say whether the receiver wants every one, and one before has failed or is being sent again."""
+    values = {"receiver": lane[0], "key": lane[1], "sequence": sequence}
+    if connection.execute(_STRICT, values).first() is None:
+        return False
+    return any(connection.execute(one, values).first() is not None for one in (_FAILED_BEFORE, _OPEN_BEFORE))

@@ -8,7 +8,7 @@ other in a circle.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,12 +28,6 @@ BATCH = 500
 TEST = "test"
 
 _KEY = tuple(deliveries.c[name] for name in ("id", "attempt", "receiver_id", "ordering_key", "origin"))
-_HEAD = (
-    select(deliveries.c.receiver_id, deliveries.c.ordering_key, deliveries.c.sequence)
-    .where(deliveries.c.waiting_for == order.WAITS, deliveries.c.status == DeliveryStatus.queued)
-    .order_by(deliveries.c.sequence)
-    .limit(1)
-)
 
 
 def new_test(connection: Connection, receiver: Receiver) -> str:
@@ -131,31 +125,9 @@ def queue(connection: Connection, move: Move, rows: Sequence[Any], *, origin: st
         chosen = [(row.id, row.attempt) for row in rows if _in_order(row, origin) is keyed]
         moved |= moves.apply(connection, move, chosen, table=deliveries, changes=_anew(origin, waits=keyed))
     lanes = {(row.receiver_id, row.ordering_key) for row in rows if _in_order(row, origin)}
-    advance(connection, lanes)
+    # A row that was on hold or over when the one before it ended has missed its turn.
+    order.release(connection, lanes)
     return moved
-
-
-def advance(connection: Connection, lanes: Iterable[order.Lane]) -> None:
-    """Let the first of each lane go that waits for nobody; the receivers are locked.
-
-    A row that was on hold or over when the one before it ended has missed its turn.
-    """
-    for receiver_id, key in sorted(lanes):
-        in_lane = (deliveries.c.receiver_id == receiver_id, deliveries.c.ordering_key == key)
-        head = connection.execute(_HEAD.where(*in_lane)).first()
-        if head is None:
-            continue
-        before = connection.execute(
-            select(deliveries.c.sequence, deliveries.c.status)
-            .where(*in_lane, deliveries.c.sequence < head.sequence)
-            .order_by(deliveries.c.sequence.desc())
-            .limit(1)
-        ).first()
-        gap = before is not None and before.status in (DeliveryStatus.failed, DeliveryStatus.cancelled)
-        ended = order.Ended(receiver_id, key, head.sequence, gap=gap)
-        failed = before is not None and before.status == DeliveryStatus.failed
-        if not (failed and order.blocks(connection, [ended])):
-            order.release(connection, [ended])
 
 
 def advance_all(connection: Connection, receiver_id: str, *, after: str = "") -> str | None:
@@ -171,7 +143,7 @@ def advance_all(connection: Connection, receiver_id: str, *, after: str = "") ->
         deliveries.c.status == DeliveryStatus.queued,
     )
     keys = connection.scalars(waiting.distinct().order_by(deliveries.c.ordering_key).limit(BATCH)).all()
-    advance(connection, {(receiver_id, key) for key in keys if key is not None})
+    order.release(connection, {(receiver_id, key) for key in keys if key is not None})
     return keys[-1] if keys else None
 
 

@@ -62,7 +62,7 @@ _NEXT_START = (
     .limit(1)
 )
 _OVER = (
-    _queued(*(deliveries.c[name] for name in ("id", "attempt", "receiver_id", "ordering_key", "sequence")))
+    _queued(*(deliveries.c[name] for name in ("id", "attempt", "receiver_id", "ordering_key")))
     .where(deliveries.c.deadline <= present())
     .order_by(deliveries.c.deadline)
     .limit(BATCH)
@@ -129,7 +129,9 @@ def give_up(connection: Connection) -> int:
 
 def settle(connection: Connection, lane: Lane) -> int:
     """Hold a batch of what waits for a receiver that is disabled, drop it where it was removed; return how many."""
-    status = connection.execute(select(receivers.c.status).where(receivers.c.id == lane.receiver_id)).scalar()
+    # Nobody enables it before our commit, and then resumes what is not on hold yet.
+    mine = select(receivers.c.status).where(receivers.c.id == lane.receiver_id).with_for_update(read=True)
+    status = connection.execute(mine).scalar()
     if status not in ("disabled", "removed"):
         return 0
     move = HOLD_DELIVERY if status == "disabled" else DROP_DELIVERY
@@ -162,9 +164,14 @@ def take_back(connection: Connection) -> int:
 
     The receiver may have had them: the attempt is `unknown` and counts. What has no attempts left fails.
     """
+    return _requeue(connection, connection.execute(orphans()).all())
+
+
+def orphans() -> Select[Any]:
+    """Choose a batch of deliveries whose worker is gone."""
     gone = deliveries.c.worker_id.not_in(select(workers.c.id))
-    orphans = _in_progress().where(deliveries.c.worker_id.is_not(None), gone)
-    return _requeue(connection, connection.execute(orphans.limit(BATCH).with_for_update(skip_locked=True)).all())
+    chosen = _in_progress().where(deliveries.c.worker_id.is_not(None), gone)
+    return chosen.limit(BATCH).with_for_update(skip_locked=True)
 
 
 def give_back(connection: Connection, worker_id: str, keys: Collection[moves.Key]) -> int:
@@ -177,10 +184,12 @@ def give_back(connection: Connection, worker_id: str, keys: Collection[moves.Key
 
 
 def _in_progress() -> Select[Any]:
-    names = ("id", "attempt", "attempts_used", "receiver_id", "ordering_key", "sequence")
+    names = ("id", "attempt", "attempts_used", "receiver_id", "ordering_key")
     schedule = select(receivers.c.schedule).where(receivers.c.id == deliveries.c.receiver_id).scalar_subquery()
     columns = select(*(deliveries.c[name] for name in names), schedule.label("schedule"))
-    return columns.where(deliveries.c.status == literal_column("'in_progress'")).order_by(deliveries.c.id)
+    # In the order of an index that has nothing else in it: by the ids, SQLite would read the whole table.
+    held_now = columns.where(deliveries.c.status == literal_column("'in_progress'"))
+    return held_now.order_by(deliveries.c.worker_id, deliveries.c.id)
 
 
 def _requeue(connection: Connection, rows: Sequence[Any]) -> int:
@@ -213,8 +222,6 @@ def _steps(schedule: str | None) -> int:
 
 def _let_go(connection: Connection, rows: Sequence[Any]) -> None:
     """Let go what waited for deliveries that were given up."""
-    keyed = [row for row in rows if row.ordering_key is not None]
-    order.lock(connection, [row.receiver_id for row in keyed])
-    ended = [order.Ended(row.receiver_id, row.ordering_key, row.sequence, gap=True) for row in keyed]
-    blocked = order.blocks(connection, ended)
-    order.release(connection, [one for one in ended if one not in blocked])
+    lanes = {(row.receiver_id, row.ordering_key) for row in rows if row.ordering_key is not None}
+    order.lock(connection, [receiver_id for receiver_id, _ in lanes])
+    order.release(connection, lanes)

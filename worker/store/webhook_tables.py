@@ -89,6 +89,9 @@ events = Table(
     ),
 )  # fmt: skip
 
+_LANE = "ordering_key IS NOT NULL AND status IN ('queued', 'in_progress', 'held')"
+_LOST = "ordering_key IS NOT NULL AND status = 'failed'"
+
 deliveries = Table(
     "afterword_deliveries",
     metadata,
@@ -153,6 +156,16 @@ deliveries = Table(
     Index(
         "afterword_deliveries_order", "receiver_id", "ordering_key", "sequence",
         postgresql_where=text("ordering_key IS NOT NULL"), sqlite_where=text("ordering_key IS NOT NULL"),
+    ),
+    # The first of one key that is not over, however many are; and whether one has failed. SQLite takes the first only
+    # for a condition with these very words.
+    Index(
+        "afterword_deliveries_lane", "receiver_id", "ordering_key", "sequence",
+        postgresql_where=text(_LANE), sqlite_where=text(_LANE),
+    ),
+    Index(
+        "afterword_deliveries_lost", "receiver_id", "ordering_key", "sequence",
+        postgresql_where=text(_LOST), sqlite_where=text(_LOST),
     ),
     # A receiver's deliveries in time: recoveries, resuming what was held.
     Index("afterword_deliveries_time", "receiver_id", "created_at"),

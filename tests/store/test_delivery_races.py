@@ -1,0 +1,136 @@
+"""Deliveries and many hands at once on PostgreSQL: nobody locks another out, nothing is put on hold for ever."""
+
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, text, update
+from structlog.testing import capture_logs
+
+from tests.pool.workers import until
+from tests.store.made import accept_all, entry, job, rows, worker
+from tests.store.test_deliveries import DELIVERIES, claimed, closing, ended, receiver, told
+from worker.store import cancel, receivers, requeue, webhook_dispatch
+from worker.store.batcher import Batcher
+from worker.store.claim import Wish
+from worker.store.delivered import record
+from worker.store.deliveries import DeliveryClaim, claim
+from worker.store.engine import open_engine
+from worker.store.webhook_dispatch import Lane
+from worker.store.webhook_tables import deliveries
+
+WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+
+
+@pytest.fixture
+def engine(postgresql_url: str) -> Iterator[Engine]:
+    made = open_engine(postgresql_url)
+    yield made
+    made.dispose()
+
+
+def waits(engine: Engine) -> bool:
+    """Say whether somebody waits for a lock. A transaction sees the same activity all along: one a look."""
+    with engine.connect() as connection:
+        return bool(connection.execute(WAITING).scalar())
+
+
+@contextmanager
+def enabled_meanwhile(engine: Engine, receiver_id: str) -> Iterator[Connection]:
+    """Give a transaction; before its commit somebody enables a receiver and resumes what is on hold for it."""
+
+    def enable() -> None:
+        with engine.begin() as connection:
+            receivers.enable(connection, receiver_id)
+        with engine.begin() as connection:
+            requeue.resume(connection, receiver_id)
+
+    thread = threading.Thread(target=enable)
+    with engine.begin() as connection:
+        yield connection
+        thread.start()
+        until(lambda: not thread.is_alive() or waits(engine), what="it is done, or waits for us")
+    thread.join()
+
+
+def disabled(engine: Engine) -> str:
+    receiver_id = receiver(engine)
+    with engine.begin() as connection:
+        receivers.disable(connection, receiver_id)
+    return receiver_id
+
+
+def test_the_dispatcher_puts_nothing_on_hold_that_somebody_is_resuming(engine: Engine) -> None:
+    receiver_id = disabled(engine)
+    ended(engine)
+    with engine.begin() as connection:
+        connection.execute(update(deliveries).values(status="queued"))
+
+    with enabled_meanwhile(engine, receiver_id) as connection:
+        assert webhook_dispatch.settle(connection, Lane(receiver_id, None)) == 1
+
+    assert [row.status for row in rows(engine, DELIVERIES)] == ["queued"]
+
+
+def test_a_job_that_ends_while_its_receiver_is_enabled_is_told_to_it(engine: Engine) -> None:
+    receiver_id = disabled(engine)
+    job_id = str(uuid.uuid4())
+    accept_all(engine, entry(job(), id=job_id))
+
+    with enabled_meanwhile(engine, receiver_id) as connection:
+        cancel.cancel(connection, [job_id])
+
+    assert [row.status for row in rows(engine, DELIVERIES)] == ["queued"]
+
+
+def test_two_workers_that_begin_and_end_deliveries_lock_each_other_out_of_nothing(engine: Engine) -> None:
+    names = ("one", "other")
+    for name in names:
+        receiver(engine, name, is_default=False)
+    holders = [worker(engine), worker(engine)]
+    mine: dict[str, list[str]] = {name: [] for name in names}
+    for name in names * 2:
+        ended(engine, webhook={"to": name})
+        mine[name].append(told(engine)[-1])
+    running = {name: claimed(engine, holder, mine[name][0])[0] for name, holder in zip(names, holders, strict=True)}
+    met = threading.Barrier(2)
+
+    def claim_together(connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim | None]:
+        found = claim(connection, wishes)
+        met.wait(10)
+        return found
+
+    # Each begins one for the other's receiver and ends one for its own.
+    writers = [Batcher(engine, apart=True) for _ in names]
+    with capture_logs() as lines:
+        futures: list[Any] = []
+        for writer, name, other, holder in zip(writers, names, names[::-1], holders, strict=True):
+            got = running[name]
+            assert got is not None
+            futures += [
+                writer.put(claim_together, Wish(mine[other][1], holder)),
+                writer.put(record, closing(got)),
+            ]
+        for writer in writers:
+            writer.start()
+        assert all(future.result(20) for future in futures)
+        for writer in writers:
+            assert writer.close(timeout_s=10)
+
+    assert lines == []
+
+
+def test_looking_for_what_a_dead_worker_left_reads_what_is_in_flight_alone(sqlite_url: str) -> None:
+    made = open_engine(sqlite_url)
+    receiver(made)
+    ended(made)
+    with made.begin() as connection:
+        connection.execute(text("ANALYZE"))
+        statement = webhook_dispatch.orphans().compile(made, compile_kwargs={"literal_binds": True})
+        plan = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")]
+    made.dispose()
+
+    assert "afterword_deliveries_held" in plan[0], plan
