@@ -1,5 +1,7 @@
 """What one worker process holds together: its lease, its writer, its dispatcher, its intake, its clients, its calls."""
 
+import contextlib
+import ctypes
 import gc
 import os
 import socket
@@ -38,6 +40,7 @@ from worker.webhooks import Webhooks
 WRITE_OUT_S = 10.0
 # How many nudges may stand in Redis, for each slot of this process, before accepting stops adding to them.
 ROOM_A_SLOT = 4
+M_ARENA_MAX = -8
 
 log = structlog.get_logger()
 
@@ -124,6 +127,7 @@ class Host:
 
     def open(self) -> None:
         """Check the database, begin the lease and the writer; wait while the database is away. Raises NotReady."""
+        _keep_one_arena()
         pause_s = 0.2
         while True:
             try:
@@ -237,6 +241,15 @@ class Host:
         await self.webhooks.close_client()
         for client in self.clients.values():
             await client.aclose()
+
+
+def _keep_one_arena() -> None:
+    """Have all threads share one arena of glibc's malloc: each thread's own would keep what it needed once.
+
+    Python's lock keeps them apart anyway. (mallopt(3), M_ARENA_MAX; other C libraries do not know it.)
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def _tell(written: "Future[Any]") -> None:
