@@ -1,6 +1,7 @@
 """What operators meet at night: a full Redis, a database that stands still, fails over or is not there yet."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from sqlalchemy import Engine, text
 
 from afterword import Afterword
@@ -22,10 +24,14 @@ from worker.dev.redis import RedisServer
 from worker.host import Host
 from worker.intake import Intake
 from worker.lease import Lease, Times
+from worker.loop import LoopThread
 from worker.nudge import REJECTED, connect, read_window
 from worker.store import leases
 from worker.store.engine import open_engine
 from worker.taking import OWNERS, Taking, own_list
+
+
+AWAY = "redis://127.0.0.1:1/0"
 
 
 def conf(database_url: str, redis_url: str, **more: str) -> settings.Settings:
@@ -177,6 +183,39 @@ def test_heartbeats_over_a_database_that_stood_still_are_no_evidence(postgresql_
     assert lease.unbroken_s() < 1.0
     lease.stop()
     engine.dispose()
+
+
+@pytest.mark.parametrize("setting", ["endpoint_ca_file", "webhook_ca_file"])
+def test_the_loop_turns_while_certificates_are_read(sqlite_url: str, tmp_path: Path, setting: str) -> None:
+    path, authority = tmp_path / "ca.pem", trustme.CA()
+    authority.cert_pem.write_to_path(str(path))
+    host = Host(conf(sqlite_url, AWAY, **{setting: str(path)}))
+    # A file that is as slow as we like: whoever reads it waits until somebody has written.
+    path.unlink()
+    os.mkfifo(path)
+    loop = LoopThread(block_s=60)
+    loop.start()
+    opened = loop.submit(host._open_clients())
+    slow = until(lambda: _written_to(path), what="somebody reads the file")
+    try:
+        turned_at = loop.ticked_at
+        until(lambda: loop.ticked_at > turned_at, what="the loop turns", seconds=10)
+        os.write(slow, authority.cert_pem.bytes())
+    finally:
+        os.close(slow)
+
+    opened.result(10)
+    loop.submit(host._close_clients()).result(10)
+    loop.stop(patience_s=10)
+    host.engine.dispose()
+
+
+def _written_to(path: Path) -> int | None:
+    """Open a pipe to write into; None while nobody reads it."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 def test_a_job_just_claimed_is_not_forgotten_while_the_loop_is_late(host: Host) -> None:
