@@ -218,6 +218,37 @@ def _written_to(path: Path) -> int | None:
         return None
 
 
+def test_drops_of_the_connection_between_two_beats_do_not_restart_the_evidence(postgresql_url: str) -> None:
+    engine = open_engine(postgresql_url)
+    lease = Lease(
+        engine, Times(9.0, 0.1), name="dropped", slots=1, on_lost=lambda: None, on_cancel=lambda ids: None,
+        ticked_at=lambda: None,
+    )  # fmt: skip
+    drop_all = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    killer = open_engine(postgresql_url, reading=True)
+    lease.start()
+
+    def renewed_at() -> Any:
+        return rows(killer, "SELECT lease_until FROM afterword_workers")[0].lease_until
+
+    def older_after_another_drop() -> bool:
+        before = renewed_at()
+        with killer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(drop_all)
+        until(lambda: renewed_at() > before, what="a beat")
+        return lease.unbroken_s() > 3.0
+
+    try:
+        until(older_after_another_drop, what="the evidence of three seconds", seconds=40)
+    finally:
+        lease.stop()
+        engine.dispose()
+        killer.dispose()
+
+
 def test_a_job_just_claimed_is_not_forgotten_while_the_loop_is_late(host: Host) -> None:
     (accepted,) = accept_all(host.engine, entry())
     assert accepted.job_id
