@@ -30,7 +30,6 @@ from worker.store import leases
 from worker.store.engine import open_engine
 from worker.taking import OWNERS, Taking, own_list
 
-
 AWAY = "redis://127.0.0.1:1/0"
 
 
@@ -358,3 +357,18 @@ def test_a_lease_is_not_renewed_while_the_loop_stands(sqlite_url: str) -> None:
     until(lambda: lease.unbroken_s() == 0.0, what="the heartbeat is withheld")
     lease.stop()
     engine.dispose()
+
+
+def test_a_job_whose_request_was_deleted_fails_and_others_run(postgres_system: System) -> None:
+    system = postgres_system
+    gone, fine = (str(each.job_id) for each in accept_all(system.engine, entry(), entry()))
+    with system.engine.begin() as connection:
+        connection.execute(text("DELETE FROM afterword_requests WHERE job_id = :gone"), {"gone": gone})
+
+    system.start()
+
+    row = system.await_status(gone)
+    assert (row.status, row.error_code) == ("failed", "internal_error")
+    assert [one.sent_at for one in system.attempts(gone)] == [None]
+    assert system.await_status(fine).status != "queued"
+    assert len(system.lines("request.missing")) == 1
