@@ -1,33 +1,21 @@
-"""What must be true of the tables, one small function a rule; `store.verify` walks the tables and asks each of them.
+"""What must be true of jobs and their attempts, one small function a rule; `store.verify` asks each of them.
 
 A rule's name is its function's, its text the first line of its docstring. It is given a connection and the condition
 that holds for the rows to look at, a span of its walk's key, and yields each offender: an id and what is wrong with it.
-A new rule is one more function and its place in WALKS. Uniqueness is not among them: the indexes hold it.
+A new rule is one more function and its place in `store.walks`. Uniqueness is not among them: the indexes hold it.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
 
 from worker.core.lifecycle import FINAL, Outcome, Status
-from worker.store.checks_usage import usage_is_what_was_reported
+from worker.store.checking import Offender, found
 from worker.store.clock import now
-from worker.store.finish import COUNTER
-from worker.store.tables import aliases, answers, attempts, counters, finished, jobs, requests, workers
-
-Offender = tuple[str, str]
-Check = Callable[[Connection, ColumnElement[bool]], Iterable[Offender]]
+from worker.store.tables import aliases, answers, attempts, jobs, requests, workers
 
 _OPEN: Final = sorted(set(Status) - FINAL)
-
-
-def _found(connection: Connection, statement: Select[Any]) -> Iterable[Offender]:
-    """Yield the first column as the id, the others by name as what is wrong."""
-    for row in connection.execute(statement):
-        (_, key), *told = row._mapping.items()
-        yield str(key), ", ".join(f"{name} is {value}" for name, value in told)
 
 
 _of_job = attempts.c.job_id == jobs.c.id
@@ -38,50 +26,44 @@ _is_final = jobs.c.status.in_(sorted(FINAL))
 def status_is_known(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """A job stands at one of the six statuses."""
     strange = jobs.c.status.not_in(sorted(Status))
-    return _found(connection, select(jobs.c.id, jobs.c.status).where(within, strange))
+    return found(connection, select(jobs.c.id, jobs.c.status).where(within, strange))
 
 
 def only_running_jobs_are_held(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """A job has a worker while it is in progress, and only then."""
     differs = (jobs.c.status == Status.in_progress) != jobs.c.worker_id.is_not(None)
-    return _found(connection, select(jobs.c.id, jobs.c.status, jobs.c.worker_id).where(within, differs))
+    return found(connection, select(jobs.c.id, jobs.c.status, jobs.c.worker_id).where(within, differs))
 
 
 def holder_lives(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """A job in progress is held by a worker whose lease stands."""
     alive = exists().where(workers.c.id == jobs.c.worker_id, workers.c.lease_until > now())
     running = jobs.c.status == Status.in_progress
-    return _found(connection, select(jobs.c.id, jobs.c.worker_id, jobs.c.attempt).where(within, running, ~alive))
+    return found(connection, select(jobs.c.id, jobs.c.worker_id, jobs.c.attempt).where(within, running, ~alive))
 
 
 def deadline_is_kept(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """A job whose deadline has passed is over."""
     overdue = (jobs.c.status.in_(_OPEN), jobs.c.deadline < now())
-    return _found(connection, select(jobs.c.id, jobs.c.status, jobs.c.deadline).where(within, *overdue))
+    return found(connection, select(jobs.c.id, jobs.c.status, jobs.c.deadline).where(within, *overdue))
 
 
 def cancellation_is_heard(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """No job waits that somebody asked to cancel: nobody would ever claim it."""
     waits = (jobs.c.status == Status.queued, jobs.c.cancel_requested_at.is_not(None))
-    return _found(connection, select(jobs.c.id, jobs.c.cancel_requested_at).where(within, *waits))
+    return found(connection, select(jobs.c.id, jobs.c.cancel_requested_at).where(within, *waits))
 
 
 def finish_is_dated(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """A job has the time of its end when it is final, and only then."""
     differs = _is_final != jobs.c.finished_at.is_not(None)
-    return _found(connection, select(jobs.c.id, jobs.c.status, jobs.c.finished_at).where(within, differs))
-
-
-def feed_has_what_is_final(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A job is in the feed of finished jobs when it is final, and only then."""
-    joined = select(jobs.c.id, jobs.c.status, finished.c.cursor).outerjoin(finished, finished.c.job_id == jobs.c.id)
-    return _found(connection, joined.where(within, _is_final != finished.c.cursor.is_not(None)))
+    return found(connection, select(jobs.c.id, jobs.c.status, jobs.c.finished_at).where(within, differs))
 
 
 def request_is_kept(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """Every job has its request."""
     kept = exists().where(requests.c.job_id == jobs.c.id)
-    return _found(connection, select(jobs.c.id, jobs.c.status).where(within, ~kept))
+    return found(connection, select(jobs.c.id, jobs.c.status).where(within, ~kept))
 
 
 def attempts_are_numbered(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
@@ -94,14 +76,14 @@ def attempts_are_numbered(connection: Connection, within: ColumnElement[bool]) -
     least = of(func.min(attempts.c.attempt))
     wrong = or_(jobs.c.attempt != rows, last != rows, and_(rows > 0, least != 1))
     columns = (jobs.c.id, jobs.c.attempt, rows.label("rows"), last.label("last"))
-    return _found(connection, select(*columns).where(within, wrong))
+    return found(connection, select(*columns).where(within, wrong))
 
 
 def running_jobs_have_an_open_attempt(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """A job in progress has an open attempt of its number and its worker."""
     held = exists().where(_current, attempts.c.outcome.is_(None), attempts.c.worker_id == jobs.c.worker_id)
     running = jobs.c.status == Status.in_progress
-    return _found(connection, select(jobs.c.id, jobs.c.attempt, jobs.c.worker_id).where(within, running, ~held))
+    return found(connection, select(jobs.c.id, jobs.c.attempt, jobs.c.worker_id).where(within, running, ~held))
 
 
 def budget_is_kept(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
@@ -111,13 +93,14 @@ def budget_is_kept(connection: Connection, within: ColumnElement[bool]) -> Itera
     sure = select(func.count()).where(_of_job, *counts).scalar_subquery()
     used = jobs.c.attempts_used
     wrong = or_(
-        used < sure,
+        # A replay begins the count anew, and no attempt says whether it was made before it.
+        and_(jobs.c.generation == 0, used < sure),
         used > jobs.c.attempt,
         used > jobs.c.max_attempts,
         and_(jobs.c.status == Status.queued, used >= jobs.c.max_attempts),
     )
     columns = (jobs.c.id, jobs.c.status, used, jobs.c.max_attempts, jobs.c.attempt, sure.label("surely"))
-    return _found(connection, select(*columns).where(within, wrong))
+    return found(connection, select(*columns).where(within, wrong))
 
 
 def answer_is_kept(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
@@ -133,26 +116,28 @@ def answer_is_kept(connection: Connection, within: ColumnElement[bool]) -> Itera
     )
     completed = jobs.c.status == Status.completed
     wrong = or_(and_(completed, ~kept), and_(~completed, jobs.c.answer_attempt.is_not(None)))
-    return _found(connection, select(jobs.c.id, jobs.c.status, jobs.c.answer_attempt).where(within, wrong))
+    return found(connection, select(jobs.c.id, jobs.c.status, jobs.c.answer_attempt).where(within, wrong))
 
 
 def answer_is_used(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """No job that is not over has an answer to its current attempt: it would be bought again."""
+    """No job that is not over has an answer to its current attempt: it would be bought again, and nobody asked."""
     bought = exists().where(_current, attempts.c.outcome == Outcome.completed)
-    return _found(connection, select(jobs.c.id, jobs.c.attempt).where(within, jobs.c.status.in_(_OPEN), bought))
+    # An answer that came after the job's end is kept with its attempt; whoever replays the job wants another.
+    unasked = (jobs.c.status.in_(_OPEN), jobs.c.generation == 0)
+    return found(connection, select(jobs.c.id, jobs.c.attempt).where(within, *unasked, bought))
 
 
 def open_attempts_are_held(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """An open attempt is the current one of a job in progress, by the same worker."""
     held = exists().where(_current, jobs.c.status == Status.in_progress, jobs.c.worker_id == attempts.c.worker_id)
     columns = (attempts.c.job_id, attempts.c.attempt, attempts.c.worker_id)
-    return _found(connection, select(*columns).where(within, attempts.c.outcome.is_(None), ~held))
+    return found(connection, select(*columns).where(within, attempts.c.outcome.is_(None), ~held))
 
 
 def attempts_have_a_job(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """Every attempt belongs to a job."""
     job = exists().where(_of_job)
-    return _found(connection, select(attempts.c.job_id, attempts.c.attempt).where(within, ~job))
+    return found(connection, select(attempts.c.job_id, attempts.c.attempt).where(within, ~job))
 
 
 def answers_have_an_attempt(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
@@ -162,13 +147,13 @@ def answers_have_an_attempt(connection: Connection, within: ColumnElement[bool])
         attempts.c.attempt == answers.c.attempt,
         attempts.c.outcome.is_not(None),
     )
-    return _found(connection, select(answers.c.job_id, answers.c.attempt).where(within, ~asked))
+    return found(connection, select(answers.c.job_id, answers.c.attempt).where(within, ~asked))
 
 
 def requests_have_a_job(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """Every request belongs to a job."""
     job = exists().where(jobs.c.id == requests.c.job_id)
-    return _found(connection, select(requests.c.job_id).where(within, ~job))
+    return found(connection, select(requests.c.job_id).where(within, ~job))
 
 
 def aliases_lead_to_a_job(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
@@ -176,54 +161,10 @@ def aliases_lead_to_a_job(connection: Connection, within: ColumnElement[bool]) -
     # Marks of ids that were not accepted yet stand in the same table.
     accepted = aliases.c.outcome.in_(["accepted", "duplicate"])
     job = exists().where(jobs.c.id == aliases.c.job_id)
-    return _found(connection, select(aliases.c.id, aliases.c.job_id).where(within, accepted, ~job))
-
-
-def finished_jobs_exist(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """Every number of the feed belongs to a job."""
-    job = exists().where(jobs.c.id == finished.c.job_id)
-    return _found(connection, select(finished.c.job_id, finished.c.cursor).where(within, ~job))
+    return found(connection, select(aliases.c.id, aliases.c.job_id).where(within, accepted, ~job))
 
 
 def ended_leases_are_struck(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """No worker is listed whose lease has ended."""
     columns = (workers.c.id, workers.c.name, workers.c.lease_until)
-    return _found(connection, select(*columns).where(within, workers.c.lease_until < now()))
-
-
-def counter_is_the_last_number(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """The feed's counter is the largest number it gave: a smaller one would be given twice."""
-    last = func.coalesce(select(func.max(finished.c.cursor)).scalar_subquery(), 0)
-    wrong = (counters.c.name == COUNTER, counters.c.value != last)
-    return _found(connection, select(counters.c.name, counters.c.value, last.label("last")).where(within, *wrong))
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """A table, walked by its key, and the rules its rows are asked about."""
-
-    key: ColumnElement[Any]
-    checks: tuple[Check, ...]
-
-
-WALKS: Final = (
-    Walk(
-        jobs.c.id,
-        (
-            status_is_known, only_running_jobs_are_held, holder_lives, deadline_is_kept, cancellation_is_heard,
-            finish_is_dated, feed_has_what_is_final, request_is_kept, attempts_are_numbered,
-            running_jobs_have_an_open_attempt, budget_is_kept, answer_is_kept, answer_is_used,
-        ),
-    ),
-    Walk(attempts.c.job_id, (open_attempts_are_held, attempts_have_a_job, usage_is_what_was_reported)),
-    Walk(answers.c.job_id, (answers_have_an_attempt,)),
-    Walk(requests.c.job_id, (requests_have_a_job,)),
-    Walk(aliases.c.id, (aliases_lead_to_a_job,)),
-    Walk(finished.c.cursor, (finished_jobs_exist,)),
-    Walk(workers.c.id, (ended_leases_are_struck,)),
-    Walk(counters.c.name, (counter_is_the_last_number,)),
-)  # fmt: skip
-
-# Broken for a moment while the workers go about mending it: an offender is one only if it still is a lease later.
-# The ids these yield are keys of their walk.
-SETTLING: Final = frozenset({holder_lives, deadline_is_kept, cancellation_is_heard, ended_leases_are_struck})
+    return found(connection, select(*columns).where(within, workers.c.lease_until < now()))
