@@ -102,6 +102,8 @@ async def _tried(host: Host, got: DeliveryClaim, receipt: Receipt) -> Sent:
 
 async def _request(host: Host, got: DeliveryClaim) -> WebhookRequest:
     """Return the signed request of an attempt; secrets are opened for it and forgotten with it."""
+    if got.body is None:
+        raise LookupError(f"event {got.event_id} has no body {got.variant}; somebody has deleted it")
     vault = host.webhooks.vault
     sealed = got.keys_sealed
     if sealed is None:

@@ -1,5 +1,6 @@
 """What one worker process holds together: its lease, its writer, its dispatcher, its intake, its clients, its calls."""
 
+import asyncio
 import contextlib
 import ctypes
 import gc
@@ -234,7 +235,8 @@ class Host:
 
     async def _open_clients(self) -> None:
         for name, endpoint in self.settings.endpoints.items():
-            self.clients[name] = open_client(endpoint, kind=self.settings.http_transport)
+            # Off the loop: certificates take a while to read, and on a busy machine the watchdog would end us for it.
+            self.clients[name] = await asyncio.to_thread(open_client, endpoint, kind=self.settings.http_transport)
         await self.webhooks.open_client()
 
     async def _close_clients(self) -> None:

@@ -73,7 +73,7 @@ class Lease:
             log.warning("lease.not_resigned", error=type(error).__name__)
 
     def unbroken_s(self) -> float:
-        """Return for how long every beat has succeeded, and in time: that the database was there for others too."""
+        """Return for how long beats have succeeded without a gap: that the database was there for others too."""
         now = time.monotonic()
         if self._unbroken_since is None or now - self._beaten_at > self._gap_s:
             return 0.0
@@ -93,9 +93,10 @@ class Lease:
             try:
                 self._beat()
             except SQLAlchemyError as error:
-                # The database is away: nothing can be renewed, and nobody can take back either.
+                # The database is away: nothing can be renewed, and nobody can take back either. Whether that was a gap
+                # the next beat tells: a connection that was dropped and made anew at once kept nobody from renewing,
+                # and where that happens again and again, no lease would ever be taken back.
                 log.warning("lease.not_renewed", error=type(error).__name__)
-                self._unbroken_since = None
             except Exception as error:
                 # This thread is what holds the calls; whatever is wrong, it goes on beating.
                 log.error("lease.failed", **describe(error))

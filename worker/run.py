@@ -13,7 +13,7 @@ from worker.core.chat import wire_body
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
 from worker.core.health import Blame
-from worker.core.lifecycle import HOLD, RETRY, Outcome
+from worker.core.lifecycle import FAIL, HOLD, RETRY, Outcome
 from worker.core.refusal import refuses_our_usage
 from worker.host import Host
 from worker.net import endpoint as wire
@@ -41,6 +41,9 @@ log = structlog.get_logger()
 UNKNOWN = Reply(
     failure(Code.unknown_endpoint, sent=False), None, False, None, None, None, None, 0.0, b"", "identity", {}
 )
+# Somebody deleted its request: nothing can be sent, now or later.
+MISSING = Reply(failure(Code.internal_error, sent=False), None, False, None, None, None, None, 0.0, b"", "identity", {})
+MISSING_END = End(FAIL, Outcome.failed, counts=False)
 UNKNOWN_END = End(HOLD, Outcome.released, counts=False, delay_s=30.0, waiting_for="endpoint_paused")
 
 
@@ -75,6 +78,9 @@ async def _bought(host: Host, got: Claim) -> tuple[Closing, Recorded]:
 
 async def _make_request(host: Host, got: Claim) -> tuple[Reply, End, bool]:
     """Make the one request of this attempt; say what came of it, what follows, and whether usage was asked for."""
+    if got.body is None:
+        log.error("request.missing")
+        return MISSING, MISSING_END, False
     endpoint = host.settings.endpoints.get(got.endpoint)
     if endpoint is None:
         log.error("endpoint.unknown", endpoint=got.endpoint)

@@ -4,6 +4,7 @@ A writer of its own, because a transaction that ends jobs locks the counter of f
 that ends deliveries locks receivers: mixed in one transaction they would lock each other out.
 """
 
+import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -77,8 +78,9 @@ class Webhooks:
         return self.batcher.close(timeout_s=timeout_s)
 
     async def open_client(self) -> None:
-        """Open the client, on the loop that will use it."""
-        self._client = WebhookClient(policy_of(self._settings), ca_file=self._settings.webhook_ca_file)
+        """Open the client; its certificates are read in a thread, for the loop has more to do."""
+        made = asyncio.to_thread(WebhookClient, policy_of(self._settings), ca_file=self._settings.webhook_ca_file)
+        self._client = await made
 
     async def close_client(self) -> None:
         """Close its connections."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from redis import RedisError
 from sqlalchemy import text
 
+from tests.chaos.jobs import TENANTS
 from tests.chaos.parts import Parts
 from tests.chaos.schedule import Fault
 from tests.pool.workers import Child
+from worker.store import endpoints
 from worker.store.engine import open_engine
 
 WEATHER = {
@@ -21,6 +23,7 @@ WEATHER = {
     "endpoint answers 500": {"status": 500},
     "endpoint answers 429": {"status": 429, "retry_after": 1},
     "endpoint resets after reading": {"no_answer": True, "reset": True},
+    "endpoint answers 401": {"status": 401},
     "endpoint cuts its answers": {"cut_at": 60, "reset": True},
 }
 TERM_S = 60.0
@@ -123,6 +126,9 @@ class Faults:
             "database connections killed": self._kill_backends,
             "database locked, longer than a lease": lambda: self._lock(fault),
             "endpoint refuses connections": lambda: self._refuse(fault),
+            "endpoint paused by an operator": lambda: self._pause(fault),
+            "receivers hang up": lambda: self._hang_up(fault),
+            "receivers disabled, then enabled": lambda: self._disable(fault),
         }[name]
 
     def _kill(self, fault: Fault, places: list[int]) -> None:
@@ -203,6 +209,22 @@ class Faults:
         self._parts.fake.stop()
         self._last(fault)
         self._parts.fake.start()
+
+    def _pause(self, fault: Fault) -> None:
+        self._parts.write(lambda connection: endpoints.pause(connection, "default"))
+        self._last(fault)
+        self._parts.write(lambda connection: endpoints.resume(connection, "default"))
+
+    def _hang_up(self, fault: Fault) -> None:
+        self._parts.hooks.away.set()
+        self._last(fault)
+        self._parts.hooks.away.clear()
+
+    def _disable(self, fault: Fault) -> None:
+        hooks, tenant = self._parts.hooks, TENANTS[int(fault.chance * len(TENANTS))]
+        hooks.disable(self._parts.write, tenant)
+        self._last(fault)
+        hooks.enable(self._parts.write, tenant)
 
     def _weather(self, fault: Fault) -> None:
         self._parts.fake.endpoint.weather = WEATHER[fault.kind.name]

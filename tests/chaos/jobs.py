@@ -15,6 +15,7 @@ FAILED = frozenset({"failed"})
 # Of these the budget never runs out, so that nothing but an answer can end them.
 MANY = 100
 DOORS = ("celery", "submit", "enqueue", "enqueue_many", "sql")
+TENANTS = ("a", "b", "c")
 Drawn = tuple[dict[str, Any], frozenset[str], float | None]
 
 
@@ -86,12 +87,25 @@ def draw(chance: random.Random, door: str) -> list[Submission]:
     job_id = _id(chance)
     job, expects, cancel_after_s = kind(chance, f"job {job_id}")
     job["priority"] = chance.randrange(10)
-    job["tenant"] = chance.choice(["a", "b", "c"])
+    job["tenant"] = chance.choice(TENANTS)
+    job |= _listeners(chance)
     first = Submission(job_id, door, job, expects, cancel_after_s=cancel_after_s)
     if expects == FAILED or chance.random() > 0.1:
         return [first]
     job["idempotency_key"] = f"key-{job_id}"
     return [first, Submission(_id(chance), chance.choice(DOORS), job, expects, twin_of=job_id)]
+
+
+def _listeners(chance: random.Random) -> dict[str, Any]:
+    """Return who is to hear of a job: its tenant's default receivers, one by name, or nobody."""
+    drawn = chance.random()
+    if drawn < 0.05:
+        return {"webhook": None}
+    if drawn < 0.2:
+        return {"webhook": {"to": "flaky"}}
+    if drawn < 0.45:
+        return {"webhook": {"to": "ordered"}, "ordering_key": chance.choice(["k", "l"])}
+    return {}
 
 
 def _id(chance: random.Random) -> str:

@@ -43,6 +43,8 @@ class Book:
     submissions: dict[str, Submission] = field(default_factory=dict)
     junk: list[Junk] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    # Jobs that were replayed, and how often somebody asked for it.
+    replayed: dict[str, int] = field(default_factory=dict)
     # What producers met: an error of a door, by its name.
     errors: dict[str, int] = field(default_factory=dict)
 

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
+from tests.chaos.hooks import Hooks
 from tests.chaos.schedule import LEASE_S
+from tests.flow.receivers import ALLOWED
 from tests.pool.workers import Child, until
 from worker.dev.fake.ledger import Ledger
 from worker.dev.fake_endpoint import FakeEndpoint
@@ -103,6 +105,7 @@ class Parts:
         self.fake = FakeEndpoint(key=KEY).start()
         self.ledger = Counted()
         self.fake.endpoint.ledger = self.ledger
+        self.hooks = Hooks(self.engine).start()
         self.fleet = [self.start_worker() for _ in range(self.workers)]
         leases = "SELECT count(*) AS n FROM afterword_workers"
         until(lambda: self.rows(leases)[0].n >= self.workers, what="the leases", seconds=START_S)
@@ -120,7 +123,7 @@ class Parts:
         settings = {
             "database_url": self.database.url, "redis_url": self.server.url, "endpoint_url": self.fake.url,
             "endpoint_key": KEY, "log_format": "json", "concurrency": self.concurrency, "lease_s": LEASE_S,
-            "beat_s": 0.3, "tick_s": 0.3, "endpoint_connect_s": 2,
+            "beat_s": 0.3, "tick_s": 0.3, "endpoint_connect_s": 2, **ALLOWED,
         }  # fmt: skip
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AFTERWORD_")}
         return kept | {f"AFTERWORD_{name.upper()}": str(value) for name, value in settings.items()}
@@ -140,6 +143,15 @@ class Parts:
         with self.engine.connect() as connection:
             return list(connection.execute(text(statement), values))
 
+    def write(self, step: Callable[[Connection], Any]) -> Any:
+        """Do what an operator does, again and again while the database is away; return what it says."""
+
+        def once() -> Any:
+            with self.engine.begin() as connection:
+                return step(connection)
+
+        return self.patiently(once)
+
     def patiently(self, ask: Callable[[], Any], *, seconds: float = 60.0) -> Any:
         """Return the answer of a part that may be away just now."""
         give_up = time.monotonic() + seconds
@@ -157,6 +169,7 @@ class Parts:
                 child.signal(signal.SIGCONT)
             child.kill()
         self.fake.stop()
+        self.hooks.stop()
         self.redis.close()
         if self.server.child is not None:
             self.server.child.send_signal(signal.SIGCONT)

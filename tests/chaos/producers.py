@@ -17,7 +17,6 @@ from afterword import Afterword
 from tests.chaos import jobs
 from tests.chaos.ledger import Book, Junk, Submission
 from tests.chaos.parts import Parts
-from worker.store.cancel import cancel
 from worker.store.engine import open_engine
 from worker.store.types import Id
 
@@ -26,6 +25,7 @@ AGAIN_S = 0.5
 # After Redis lost all, what it held for a worker that is just committing may still come to light.
 LOSS_S = 2.0
 INSERT = text("INSERT INTO submit_v1 (id, job) VALUES (:id, :job)").bindparams(bindparam("id", type_=Id))
+REPLAYABLE = text("SELECT id FROM replay_v1")
 SEEN = text("SELECT id FROM job_ids_v1 WHERE id IN :ids").bindparams(bindparam("ids", expanding=True, type_=Id))
 
 
@@ -38,16 +38,17 @@ class Producers:
         self._stopping, self._settled = threading.Event(), threading.Event()
         # An engine of their own, as any team has.
         self._engine = open_engine(parts.database.url)
-        self._client = Afterword(redis_url=parts.server.url)
+        self._client = Afterword(redis_url=parts.server.url, database=self._engine)
         self._celery = Celery(broker=parts.server.url, set_as_current=False)
         self._celery.conf.broker_transport_options = {"socket_timeout": 3.0, "socket_connect_timeout": 3.0}
+        self._chance = random.Random(f"{seed} replay")
         self._cancels: list[tuple[float, str]] = []
         self._threads = [
             threading.Thread(target=self._produce, args=(door,), name=f"producer {door}") for door in jobs.DOORS
         ]
         self._keepers = [
             threading.Thread(target=self._keep_doing, args=(step,), name=step.__name__)
-            for step in (self._look_after, self._cancel_some)
+            for step in (self._look_after, self._cancel_some, self._replay_some)
         ]
 
     def start(self) -> None:
@@ -187,8 +188,20 @@ class Producers:
     def _cancel_some(self) -> None:
         due = [pair for pair in list(self._cancels) if pair[0] <= time.time()]
         for pair in due:
-            with self._engine.begin() as connection:
-                (stood,) = cancel(connection, [pair[1]])
-            # A job that is not there yet is asked about again.
-            if stood is not None:
-                self._cancels.remove(pair)
+            # Once, also where no worker has accepted the id yet.
+            self._client.cancel(pair[1])
+            self._cancels.remove(pair)
+
+    def _replay_some(self) -> None:
+        """Replay some of what ended without an answer, once each; nothing more when the run is to come to its end."""
+        with self._engine.connect() as connection:
+            ended = [str(one) for one in connection.scalars(REPLAYABLE)]
+        for job_id in ended:
+            if self._stopping.is_set():
+                return
+            if job_id in self._book.replayed or not self._chance.random() < 0.3:
+                # Looked at, and left as it is.
+                self._book.replayed.setdefault(job_id, 0)
+                continue
+            self._book.replayed[job_id] = 1
+            self._client.replay(job_id)

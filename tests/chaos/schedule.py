@@ -39,6 +39,10 @@ KINDS: Final = (
     Kind("endpoint answers 429", "endpoint", (1.0, 3.0)),
     Kind("endpoint resets after reading", "endpoint", (1.0, 3.0)),
     Kind("endpoint cuts its answers", "endpoint", (1.0, 3.0)),
+    Kind("endpoint answers 401", "endpoint", (2.0, 5.0)),
+    Kind("endpoint paused by an operator", "endpoint", (1.0, 4.0), 1),
+    Kind("receivers hang up", "receivers", (0.5, 1.5), 1),
+    Kind("receivers disabled, then enabled", "receivers", (0.5, 3.0), 3),
 )
 
 

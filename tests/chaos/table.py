@@ -34,8 +34,17 @@ def told(
     yield f"| **of these unexplained** | **{len(o.unexplained)}** (explained by an attempt row: {o.explained}) |"
     yield f"| attempts sent that the endpoint did not see | {o.unseen_attempts} |"
     yield f"| attempts by outcome | {_counted(o.outcomes)} |"
+    yield f"| jobs replayed | {o.replays} |"
     yield f"| jobs answered twice (a worker lost its lease with the answer on its way) | {o.answered_twice} |"
     yield f"| workers ended by their watchdog (no time for half a lease) | {o.starved} |"
+    h = o.heard
+    yield f"| events of webhooks | {h.events} for {h.told_jobs} jobs, {_counted(h.statuses)} |"
+    yield f"| **events lost** | **{len(h.lost)}** |"
+    yield f"| requests that receivers got | {h.requests}, {h.again} beyond one a delivery |"
+    yield f"| **of these unexplained** | **{len(h.unexplained)}** (explained by an attempt row: {h.explained}) |"
+    yield f"| deliveries taken twice (a worker lost its lease with the answer on its way) | {h.taken_twice} |"
+    yield f"| attempts at deliveries | {_counted(h.outcomes)} |"
+    yield f"| **signatures that do not verify, orders broken** | **{len(h.unsigned)}, {len(h.disordered)}** |"
     yield f"| dead letters | {_counted(o.dead_letters)} |"
     yield f"| errors that producers met | {_counted(errors)} |"
     yield f"| quiet until all was final | {settled_s:.1f} s |"
@@ -44,7 +53,8 @@ def told(
     yield "| fault | times | first completion after it, p50 / max | rate back, p50 / max |\n|---|---|---|---|"
     for name, firsts, backs in recoveries(faults, completed_at):
         yield f"| {name} | {len(firsts)} | {_spread(firsts)} | {_spread(backs)} |"
-    for name, lines in (("lost", o.lost), ("doubled", o.doubled), ("unexplained", o.unexplained), ("wrong", o.wrong)):
+    faults_found = {"lost": o.lost, "doubled": o.doubled, "unexplained": o.unexplained, "wrong": o.wrong}
+    for name, lines in (faults_found | {f"webhooks {name}": lines for name, lines in h.faults.items()}).items():
         if lines:
             yield f"\n{name}:"
             yield from (f"  {line}" for line in lines[:40])

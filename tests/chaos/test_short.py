@@ -1,4 +1,4 @@
-"""The short form of the chaos run: one fault of most kinds, and the three books agree. ops/chaos is the long form."""
+"""The short form of the chaos run: one fault of most kinds, and the four books agree. ops/chaos is the long form."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ KILLED = ("worker killed", "worker stopped, longer than a lease", "redis restart
 SHORT = (
     *KILLED, "redis connections killed", "redis restarted, log kept", "database restarted, immediate",
     "database connections killed", "database locked, longer than a lease", "endpoint refuses connections",
-    "endpoint resets after reading",
+    "endpoint resets after reading", "endpoint answers 401", "receivers disabled, then enabled",
 )  # fmt: skip
 
 
@@ -31,3 +31,4 @@ def test_nothing_is_lost_or_doubled_whatever_breaks(tmp_path: Path) -> None:
     assert run.outcome.jobs > 50, report
     assert run.outcome.statuses["completed"] > run.outcome.jobs / 2, report
     assert len(run.faults) >= len(KILLED), report
+    assert run.outcome.heard.statuses["delivered"] > run.outcome.jobs / 2, report

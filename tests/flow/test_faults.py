@@ -1,6 +1,7 @@
 """What operators meet at night: a full Redis, a database that stands still, fails over or is not there yet."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from sqlalchemy import Engine, text
 
 from afterword import Afterword
@@ -22,10 +24,13 @@ from worker.dev.redis import RedisServer
 from worker.host import Host
 from worker.intake import Intake
 from worker.lease import Lease, Times
+from worker.loop import LoopThread
 from worker.nudge import REJECTED, connect, read_window
 from worker.store import leases
 from worker.store.engine import open_engine
 from worker.taking import OWNERS, Taking, own_list
+
+AWAY = "redis://127.0.0.1:1/0"
 
 
 def conf(database_url: str, redis_url: str, **more: str) -> settings.Settings:
@@ -179,6 +184,70 @@ def test_heartbeats_over_a_database_that_stood_still_are_no_evidence(postgresql_
     engine.dispose()
 
 
+@pytest.mark.parametrize("setting", ["endpoint_ca_file", "webhook_ca_file"])
+def test_the_loop_turns_while_certificates_are_read(sqlite_url: str, tmp_path: Path, setting: str) -> None:
+    path, authority = tmp_path / "ca.pem", trustme.CA()
+    authority.cert_pem.write_to_path(str(path))
+    host = Host(conf(sqlite_url, AWAY, **{setting: str(path)}))
+    # A file that is as slow as we like: whoever reads it waits until somebody has written.
+    path.unlink()
+    os.mkfifo(path)
+    loop = LoopThread(block_s=60)
+    loop.start()
+    opened = loop.submit(host._open_clients())
+    slow = until(lambda: _written_to(path), what="somebody reads the file")
+    try:
+        turned_at = loop.ticked_at
+        until(lambda: loop.ticked_at > turned_at, what="the loop turns", seconds=10)
+        os.write(slow, authority.cert_pem.bytes())
+    finally:
+        os.close(slow)
+
+    opened.result(10)
+    loop.submit(host._close_clients()).result(10)
+    loop.stop(patience_s=10)
+    host.engine.dispose()
+
+
+def _written_to(path: Path) -> int | None:
+    """Open a pipe to write into; None while nobody reads it."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+
+
+def test_drops_of_the_connection_between_two_beats_do_not_restart_the_evidence(postgresql_url: str) -> None:
+    engine = open_engine(postgresql_url)
+    lease = Lease(
+        engine, Times(9.0, 0.1), name="dropped", slots=1, on_lost=lambda: None, on_cancel=lambda ids: None,
+        ticked_at=lambda: None,
+    )  # fmt: skip
+    drop_all = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    killer = open_engine(postgresql_url, reading=True)
+    lease.start()
+
+    def renewed_at() -> Any:
+        return rows(killer, "SELECT lease_until FROM afterword_workers")[0].lease_until
+
+    def older_after_another_drop() -> bool:
+        before = renewed_at()
+        with killer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(drop_all)
+        until(lambda: renewed_at() > before, what="a beat")
+        return lease.unbroken_s() > 3.0
+
+    try:
+        until(older_after_another_drop, what="the evidence of three seconds", seconds=40)
+    finally:
+        lease.stop()
+        engine.dispose()
+        killer.dispose()
+
+
 def test_a_job_just_claimed_is_not_forgotten_while_the_loop_is_late(host: Host) -> None:
     (accepted,) = accept_all(host.engine, entry())
     assert accepted.job_id
@@ -288,3 +357,18 @@ def test_a_lease_is_not_renewed_while_the_loop_stands(sqlite_url: str) -> None:
     until(lambda: lease.unbroken_s() == 0.0, what="the heartbeat is withheld")
     lease.stop()
     engine.dispose()
+
+
+def test_a_job_whose_request_was_deleted_fails_and_others_run(postgres_system: System) -> None:
+    system = postgres_system
+    gone, fine = (str(each.job_id) for each in accept_all(system.engine, entry(), entry()))
+    with system.engine.begin() as connection:
+        connection.execute(text("DELETE FROM afterword_requests WHERE job_id = :gone"), {"gone": gone})
+
+    system.start()
+
+    row = system.await_status(gone)
+    assert (row.status, row.error_code) == ("failed", "internal_error")
+    assert [one.sent_at for one in system.attempts(gone)] == [None]
+    assert system.await_status(fine).status != "queued"
+    assert len(system.lines("request.missing")) == 1

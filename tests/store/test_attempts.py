@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
@@ -11,7 +11,7 @@ from worker.store import leases
 from worker.store.claim import Claim, Wish, claim
 from worker.store.clock import from_now, now
 from worker.store.record import Closing, record
-from worker.store.tables import jobs
+from worker.store.tables import jobs, requests
 
 ANSWER = {
     "raw": b'{"id": "x"}', "raw_encoding": "identity", "usage_raw": b"{}", "usage": "{}", "response": '{"id": "x"}',
@@ -244,3 +244,15 @@ def test_one_worker_leads_and_another_follows_when_its_lease_ends(engine: Engine
     assert lead(first, -1.0)
     assert lead(second, 30.0)
     assert not lead(first, 30.0)
+
+
+def test_a_job_whose_request_is_gone_keeps_no_other_from_its_worker(engine: Engine) -> None:
+    mine = worker(engine)
+    gone, fine = (str(one.job_id) for one in accept_all(engine, entry(), entry()))
+    with engine.begin() as connection:
+        connection.execute(delete(requests).where(requests.c.job_id == gone))
+
+    with engine.begin() as connection:
+        claims = claim(connection, [Wish(gone, mine), Wish(fine, mine)])
+
+    assert [None if one is None else (one.job_id, one.body is None) for one in claims] == [(gone, True), (fine, False)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, text, update
+from sqlalchemy import Engine, delete, insert, text, update
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.delivery import Code, Sent
@@ -19,7 +19,7 @@ from worker.store.clock import from_now, now
 from worker.store.delivered import DeliveryClosing, Recorded, record
 from worker.store.deliveries import DeliveryClaim, claim
 from worker.store.health import columns_of, health_of
-from worker.store.webhook_tables import deliveries, receivers
+from worker.store.webhook_tables import deliveries, events, receivers
 
 DELIVERIES = "SELECT * FROM webhook_deliveries_v1 ORDER BY created_at, sequence, id"
 
@@ -479,3 +479,16 @@ def test_the_end_of_one_tells_what_may_go_in_its_place(engine: Engine) -> None:
     following = [one for record in written for one in record.next_ids]
     assert len(set(following)) == 2
     assert set(following) <= {str(one) for one in waiting}
+
+
+def test_a_delivery_whose_event_is_gone_keeps_no_other_from_its_worker(engine: Engine) -> None:
+    receiver(engine)
+    gone_of, empty_of, fine_of = ended(engine), ended(engine), ended(engine)
+    of = {str(row.job_id): str(row.id) for row in rows(engine, DELIVERIES)}
+    with engine.begin() as connection:
+        connection.execute(delete(events).where(events.c.job_id == gone_of))
+        connection.execute(update(events).where(events.c.job_id == empty_of).values(full=None))
+
+    got = claimed(engine, worker(engine), *(of[job_id] for job_id in (gone_of, empty_of, fine_of)))
+
+    assert [one is not None and one.body is None for one in got] == [True, True, False]

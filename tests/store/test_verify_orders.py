@@ -2,12 +2,13 @@
 
 from sqlalchemy import Engine, update
 
+from tests.store.broken import broken
 from tests.store.made import claim_one, worker
 from tests.store.test_attempts import closing, started, write
-from tests.store.test_orders import accepted, order
-from tests.store.test_verify import BARE, broken
+from tests.store.test_orders import order
+from tests.store.test_verify import BARE
 from worker.core.lifecycle import FAIL, Outcome
-from worker.store import leases, orders
+from worker.store import leases
 from worker.store.clock import from_now
 from worker.store.tables import workers
 
@@ -42,14 +43,3 @@ def test_a_replayed_job_that_failed_again_is_sound(engine: Engine) -> None:
     write(engine, closing(again, FAIL, Outcome.failed, **BARE))
 
     assert broken(engine) == {}
-
-
-def test_a_job_that_was_cancelled_by_sql_has_until_the_next_tick_to_get_its_number(engine: Engine) -> None:
-    order(engine, "cancel_v1", accepted(engine))
-
-    def tick(_: float) -> None:
-        with engine.begin() as connection:
-            orders.serve(connection, keep_s=3600.0)
-
-    assert set(broken(engine)) == {"feed_has_what_is_final"}
-    assert broken(engine, pause=tick) == {}

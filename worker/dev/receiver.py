@@ -30,12 +30,12 @@ class Answer:
 
 
 class WebhookReceiver:
-    """A server on a loopback port from `start` to `stop`. `answer(received)` decides what it says.
+    """A server on a loopback port from `start` to `stop`. `answer(received)` decides what it says; None: it hangs up.
 
     `secrets`: `whsec_…` or `whpk_…`, with which each request is checked as it comes.
     """
 
-    def __init__(self, *, answer: Callable[[Received], Answer] = lambda _: Answer(), port: int = 0) -> None:
+    def __init__(self, *, answer: Callable[[Received], Answer | None] = lambda _: Answer(), port: int = 0) -> None:
         self.answer = answer
         self.secrets: tuple[str, ...] = ()
         self.received: list[Received] = []
@@ -49,6 +49,9 @@ class WebhookReceiver:
                 length = int(self.headers.get("content-length", 0))
                 got = receiver._take(self.path, dict(self.headers.items()), self.rfile.read(length))
                 said = receiver.answer(got)
+                if said is None:
+                    self.close_connection = True
+                    return
                 self.send_response(said.status)
                 for name, value in {"content-length": str(len(said.body)), **said.headers}.items():
                     self.send_header(name, value)
@@ -58,7 +61,14 @@ class WebhookReceiver:
             def log_message(self, *_: object) -> None:
                 """Say nothing: what came is kept."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        class Server(ThreadingHTTPServer):
+            # Of connections that nobody has accepted yet: all workers may come at once.
+            request_queue_size = 256
+
+            def handle_error(self, *_: object) -> None:
+                """Say nothing of a caller that did not wait for its answer."""
+
+        self._server = Server(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 

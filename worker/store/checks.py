@@ -1,36 +1,19 @@
-"""What must be true of the tables, one small function a rule; `store.verify` walks the tables and asks each of them.
+"""What must be true of jobs and their attempts, one small function a rule; `store.verify` asks each of them.
 
 A rule's name is its function's, its text the first line of its docstring. It is given a connection and the condition
 that holds for the rows to look at, a span of its walk's key, and yields each offender: an id and what is wrong with it.
-A new rule is one more function and its place in WALKS. Uniqueness is not among them: the indexes hold it.
+A new rule is one more function and its place in `store.walks`. Uniqueness is not among them: the indexes hold it.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
 
 from worker.core.lifecycle import FINAL, Outcome, Status
-from worker.store.checks_usage import usage_is_what_was_reported
-from worker.store.checks_webhooks import (
-    Offender,
-    deliveries_in_progress_have_an_open_attempt,
-    deliveries_lead_somewhere,
-    delivery_attempts_are_numbered,
-    delivery_deadline_is_kept,
-    delivery_holder_lives,
-    events_have_a_job,
-    events_have_deliveries,
-    found,
-    open_delivery_attempts_are_held,
-)
+from worker.store.checking import Offender, found
 from worker.store.clock import now
-from worker.store.finish import COUNTER
-from worker.store.tables import aliases, answers, attempts, counters, finished, jobs, requests, workers
-from worker.store.webhook_tables import deliveries, delivery_attempts, events
-
-Check = Callable[[Connection, ColumnElement[bool]], Iterable[Offender]]
+from worker.store.tables import aliases, answers, attempts, jobs, requests, workers
 
 _OPEN: Final = sorted(set(Status) - FINAL)
 
@@ -77,12 +60,6 @@ def finish_is_dated(connection: Connection, within: ColumnElement[bool]) -> Iter
     return found(connection, select(jobs.c.id, jobs.c.status, jobs.c.finished_at).where(within, differs))
 
 
-def feed_has_what_is_final(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A job is in the feed of finished jobs when it is final, and only then."""
-    joined = select(jobs.c.id, jobs.c.status, finished.c.cursor).outerjoin(finished, finished.c.job_id == jobs.c.id)
-    return found(connection, joined.where(within, _is_final != finished.c.cursor.is_not(None)))
-
-
 def request_is_kept(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """Every job has its request."""
     kept = exists().where(requests.c.job_id == jobs.c.id)
@@ -111,12 +88,12 @@ def running_jobs_have_an_open_attempt(connection: Connection, within: ColumnElem
 
 def budget_is_kept(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """A job used what surely counts, at most what it made and was allowed, and waits only with a request left."""
-    # Failures of the endpoint's own are free, and what was never sent is; an answer and a lost worker always count. A
-    # replay gives new attempts, and an attempt's row does not say which of them it was one of.
+    # Failures of the endpoint's own are free, and what was never sent is; an answer and a lost worker always count.
     counts = (attempts.c.sent_at.is_not(None), attempts.c.outcome.in_([Outcome.completed, Outcome.unknown]))
     sure = select(func.count()).where(_of_job, *counts).scalar_subquery()
     used = jobs.c.attempts_used
     wrong = or_(
+        # A replay begins the count anew, and no attempt says whether it was made before it.
         and_(jobs.c.generation == 0, used < sure),
         used > jobs.c.attempt,
         used > jobs.c.max_attempts,
@@ -143,9 +120,11 @@ def answer_is_kept(connection: Connection, within: ColumnElement[bool]) -> Itera
 
 
 def answer_is_used(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """No job that is not over has an answer to its current attempt: it would be bought again."""
+    """No job that is not over has an answer to its current attempt: it would be bought again, and nobody asked."""
     bought = exists().where(_current, attempts.c.outcome == Outcome.completed)
-    return found(connection, select(jobs.c.id, jobs.c.attempt).where(within, jobs.c.status.in_(_OPEN), bought))
+    # An answer that came after the job's end is kept with its attempt; whoever replays the job wants another.
+    unasked = (jobs.c.status.in_(_OPEN), jobs.c.generation == 0)
+    return found(connection, select(jobs.c.id, jobs.c.attempt).where(within, *unasked, bought))
 
 
 def open_attempts_are_held(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
@@ -179,71 +158,13 @@ def requests_have_a_job(connection: Connection, within: ColumnElement[bool]) -> 
 
 def aliases_lead_to_a_job(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """Every other id of a job that was accepted leads to it, in one step."""
+    # Marks of ids that were not accepted yet stand in the same table.
+    accepted = aliases.c.outcome.in_(["accepted", "duplicate"])
     job = exists().where(jobs.c.id == aliases.c.job_id)
-    return found(connection, select(aliases.c.id, aliases.c.job_id).where(within, ~job))
-
-
-def finished_jobs_exist(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """Every number of the feed belongs to a job."""
-    job = exists().where(jobs.c.id == finished.c.job_id)
-    return found(connection, select(finished.c.job_id, finished.c.cursor).where(within, ~job))
+    return found(connection, select(aliases.c.id, aliases.c.job_id).where(within, accepted, ~job))
 
 
 def ended_leases_are_struck(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """No worker is listed whose lease has ended."""
     columns = (workers.c.id, workers.c.name, workers.c.lease_until)
     return found(connection, select(*columns).where(within, workers.c.lease_until < now()))
-
-
-def counter_is_the_last_number(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """The feed's counter is at least the largest number there is: a smaller one would give a number twice."""
-    # Larger where the job that ended last was replayed, which takes its number away.
-    last = func.coalesce(select(func.max(finished.c.cursor)).scalar_subquery(), 0)
-    wrong = (counters.c.name == COUNTER, counters.c.value < last)
-    return found(connection, select(counters.c.name, counters.c.value, last.label("last")).where(within, *wrong))
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """A table, walked by its key, and the rules its rows are asked about."""
-
-    key: ColumnElement[Any]
-    checks: tuple[Check, ...]
-
-
-WALKS: Final = (
-    Walk(
-        jobs.c.id,
-        (
-            status_is_known, only_running_jobs_are_held, holder_lives, deadline_is_kept, cancellation_is_heard,
-            finish_is_dated, feed_has_what_is_final, request_is_kept, attempts_are_numbered,
-            running_jobs_have_an_open_attempt, budget_is_kept, answer_is_kept, answer_is_used,
-        ),
-    ),
-    Walk(attempts.c.job_id, (open_attempts_are_held, attempts_have_a_job, usage_is_what_was_reported)),
-    Walk(answers.c.job_id, (answers_have_an_attempt,)),
-    Walk(requests.c.job_id, (requests_have_a_job,)),
-    Walk(aliases.c.id, (aliases_lead_to_a_job,)),
-    Walk(finished.c.cursor, (finished_jobs_exist,)),
-    Walk(events.c.id, (events_have_deliveries, events_have_a_job)),
-    Walk(
-        deliveries.c.id,
-        (
-            deliveries_lead_somewhere, delivery_holder_lives, delivery_deadline_is_kept,
-            deliveries_in_progress_have_an_open_attempt, delivery_attempts_are_numbered,
-        ),
-    ),
-    Walk(delivery_attempts.c.delivery_id, (open_delivery_attempts_are_held,)),
-    Walk(workers.c.id, (ended_leases_are_struck,)),
-    Walk(counters.c.name, (counter_is_the_last_number,)),
-)  # fmt: skip
-
-# Broken for a moment while the workers go about mending it: an offender is one only if it still is a lease later.
-# The ids these yield are keys of their walk.
-# A job that was cancelled by SQL has its number from the next tick on.
-SETTLING: Final = frozenset(
-    {
-        holder_lives, deadline_is_kept, cancellation_is_heard, feed_has_what_is_final, ended_leases_are_struck,
-        delivery_holder_lives, delivery_deadline_is_kept,
-    }
-)  # fmt: skip

@@ -25,7 +25,7 @@ class Wish(NamedTuple):
 class Claim(NamedTuple):
     """A job that is ours, and what its one request needs. `left_s`: seconds to its deadline.
 
-    `probe`: its endpoint rests, and this request finds out whether it is back.
+    `body` None: its request is gone. `probe`: its endpoint rests, and this request finds out whether it is back.
     """
 
     job_id: str
@@ -45,7 +45,7 @@ class Claim(NamedTuple):
     waited_s: float
     traceparent: str | None
     batch: str | None
-    body: str
+    body: str | None
     probe: bool = False
 
 
@@ -121,4 +121,6 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
 
 def _claim(row: Any) -> Claim:
     *columns, body, probe = row
-    return Claim._make([*columns, bytes(body).decode("utf-8", "surrogatepass"), bool(probe)])
+    # One without its request must not keep the others of its batch from their workers.
+    text = None if body is None else bytes(body).decode("utf-8", "surrogatepass")
+    return Claim._make([*columns, text, bool(probe)])

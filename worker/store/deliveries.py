@@ -31,7 +31,8 @@ BURST_S = 1.0
 class DeliveryClaim(NamedTuple):
     """A delivery that is ours, and what its one request needs. `left_s`: seconds to its deadline.
 
-    `body` is the frozen body of its variant; `now_s` and `event_at_s` are Unix time by the database.
+    `body` is the frozen body of its variant, None where that is gone; `now_s` and `event_at_s` are Unix time by the
+    database.
     """
 
     delivery_id: str
@@ -56,7 +57,7 @@ class DeliveryClaim(NamedTuple):
     headers_sealed: str | None
     timeout_s: float
     schedule: str | None
-    body: bytes
+    body: bytes | None
     event_at_s: float
     first_sent_s: float | None
     now_s: float
@@ -137,7 +138,7 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim 
     rows = {row.id: row for row in connection.execute(_MOVE, {"ids": chosen, "holder": worker_id})}
     _open(connection, rows.values())
     bodies = {row.id: row for row in connection.execute(_BODIES, {"ids": sorted(rows)})}
-    claims = {one: _claim(rows[one], bodies[one], known[rows[one].receiver_id]) for one in rows}
+    claims = {one: _claim(rows[one], bodies.get(one), known[rows[one].receiver_id]) for one in rows}
     # Wished for twice in one batch, it is given once.
     return [claims.pop(wish.job_id, None) for wish in wishes]
 
@@ -200,7 +201,9 @@ def _open(connection: Connection, rows: Iterable[Row[Any]]) -> None:
     )
 
 
-def _claim(row: Row[Any], body: Row[Any], receiver: Row[Any]) -> DeliveryClaim:
+def _claim(row: Row[Any], event: Row[Any] | None, receiver: Row[Any]) -> DeliveryClaim:
+    # One without its event must not keep the others of its batch from their workers.
+    body = None if event is None else getattr(event, row.variant)
     return DeliveryClaim(
         delivery_id=row.id,
         attempt=row.attempt,
@@ -224,8 +227,8 @@ def _claim(row: Row[Any], body: Row[Any], receiver: Row[Any]) -> DeliveryClaim:
         headers_sealed=receiver.headers_sealed,
         timeout_s=receiver.timeout_s,
         schedule=receiver.schedule,
-        body=bytes(getattr(body, row.variant)),
-        event_at_s=body.event_at_s,
-        first_sent_s=body.first_sent_s,
+        body=None if body is None else bytes(body),
+        event_at_s=receiver.now_s if event is None else event.event_at_s,
+        first_sent_s=None if event is None else event.first_sent_s,
         now_s=receiver.now_s,
     )

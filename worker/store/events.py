@@ -121,7 +121,7 @@ def _audience(connection: Connection, rows: Sequence[Any]) -> dict[str, list[Lis
     targets: dict[str, Mapping[str, str]] = {
         row.id: {} if row.webhook is None else json.loads(row.webhook) for row in rows
     }
-    wanted = {row.id: _name(targets[row.id]) for row in rows}
+    wanted = {row.id: name_of(targets[row.id]) for row in rows}
     values = {"tenants": sorted({row.tenant for row in rows}), "names": sorted(filter(None, wanted.values()))}
     known = [Listener._make(row) for row in connection.execute(_LISTENERS, values)]
     there = {(one.tenant, one.name) for one in known}
@@ -141,7 +141,8 @@ def _audience(connection: Connection, rows: Sequence[Any]) -> dict[str, list[Lis
     return found
 
 
-def _name(target: Mapping[str, str]) -> str | None:
+def name_of(target: Mapping[str, str]) -> str | None:
+    """Return the name of the receiver that a job's `webhook` means; None: its tenant's defaults."""
     return url_receiver(target["url"]) if "url" in target else target.get("to")
 
 

@@ -1,4 +1,4 @@
-"""VERIFY: asks every rule of `store.checks` about every row, in spans of a bounded size; only reads."""
+"""VERIFY: asks every rule of `store.walks` about every row, in spans of a bounded size; only reads."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select, true
 
-from worker.store.checks import SETTLING, WALKS, Check, Walk
-from worker.store.checks_webhooks import Offender
+from worker.store.checking import Check, Offender, Walk
 from worker.store.tables import jobs
+from worker.store.walks import SETTLING, WALKS
 
 SHOWN = 20
 SPAN = 1000

@@ -1,0 +1,146 @@
+"""The receivers of webhooks of a run, real servers: one that is well, one that is flaky, one that wants its order."""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, text
+
+from tests.chaos.jobs import TENANTS
+from tests.flow.receivers import register
+from worker.dev.receiver import Answer, Received, WebhookReceiver
+from worker.store import receivers, requeue
+
+Write = Callable[[Callable[[Connection], Any]], Any]
+# Every wait of a schedule has up to a second on top: 20 steps outlast whatever a run breaks.
+SCHEDULE = json.dumps([1, 1, 2, 2, *[3] * 16])
+TIMEOUT_S = 3.0
+REGISTERED = {
+    "usual": {"is_default": True},
+    "flaky": {"is_default": False, "timeout_s": TIMEOUT_S},
+    "ordered": {"is_default": False, "ordering": "per_key"},
+}
+# Of whom the flaky one hears everything.
+FLAKY_TENANT = "b"
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One request: which attempt at which delivery it says to be, what is in it, what was said to it (None: nothing).
+
+    `fault` says why it did not verify.
+    """
+
+    receiver: str
+    delivery_id: str
+    attempt: int
+    webhook_id: str
+    tenant: str
+    job_id: str
+    type: str
+    key: str | None
+    sequence: int
+    fault: str | None
+    said: int | None
+
+
+class Hooks:
+    """All receivers, of every tenant; `ledger` is what they got, in the order in which it came."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._chance = random.Random()  # what it draws depends on when requests come, so no seed would help
+        self._lock = threading.Lock()
+        self.away = threading.Event()
+        self.ledger: list[Heard] = []
+        self.ids: dict[tuple[str, str], str] = {}
+        self._servers = {
+            name: WebhookReceiver(answer=self._listens(name, says))
+            for name, says in (("usual", self._well), ("flaky", self._flaky), ("ordered", self._rarely_wrong))
+        }
+
+    def start(self) -> Self:
+        for name, server in self._servers.items():
+            secrets = []
+            for tenant in TENANTS:
+                changes = REGISTERED[name] | {"schedule": SCHEDULE}
+                if name == "flaky" and tenant == FLAKY_TENANT:
+                    changes["is_default"] = True
+                secrets.append(register(self._engine, server.url, name=name, tenant=tenant, **changes))
+            server.secrets = tuple(secrets)
+            server.start()
+        with self._engine.connect() as connection:
+            rows = connection.execute(text("SELECT id, tenant, name FROM afterword_receivers"))
+            self.ids = {(row.tenant, row.name): str(row.id) for row in rows}
+        return self
+
+    def stop(self) -> None:
+        for server in self._servers.values():
+            server.stop()
+
+    def disable(self, write: Write, tenant: str) -> None:
+        """Disable a tenant's receivers, as an operator does; `write` runs a step in a transaction of its own."""
+        for one in self._of(tenant):
+            write(lambda connection, one=one: receivers.disable(connection, one))
+
+    def enable(self, write: Write, tenant: str) -> None:
+        """Enable them and queue what is on hold, in the steps of `afterword webhooks enable`."""
+        for one in self._of(tenant):
+            write(lambda connection, one=one: receivers.enable(connection, one))
+            while write(lambda connection, one=one: requeue.resume(connection, one)):
+                pass
+            after: str | None = ""
+            while after is not None:
+                after = write(
+                    lambda connection, one=one, after=after: requeue.advance_all(connection, one, after=after)
+                )
+
+    def _of(self, tenant: str) -> list[str]:
+        return [one for (owner, _), one in sorted(self.ids.items()) if owner == tenant]
+
+    def _listens(self, name: str, says: Callable[[], Answer | None]) -> Callable[[Received], Answer | None]:
+        def answer(got: Received) -> Answer | None:
+            with self._lock:
+                said = None if self.away.is_set() else says()
+                self.ledger.append(_heard(name, got, said))
+            if said is not None and said.status == 200:
+                # What comes too late: the one who asked has gone.
+                time.sleep(1.5 * TIMEOUT_S)
+            return said
+
+        return answer
+
+    def _well(self) -> Answer | None:
+        return Answer(204)
+
+    def _rarely_wrong(self) -> Answer | None:
+        return Answer(500 if self._chance.random() < 0.08 else 204)
+
+    def _flaky(self) -> Answer | None:
+        # Seldom enough one after another that its breaker opens rarely: it would rest for half a minute.
+        drawn = self._chance.random()
+        for most, said in ((0.12, Answer(500)), (0.16, Answer(503)), (0.2, None), (0.23, Answer(200))):
+            if drawn < most:
+                return said
+        return Answer(429, {"retry-after": "1"}) if drawn < 0.25 else Answer(204)
+
+
+def _heard(name: str, got: Received, said: Answer | None) -> Heard:
+    body = json.loads(got.body)
+    return Heard(
+        receiver=name,
+        delivery_id=got.headers["x-afterword-delivery-id"],
+        attempt=int(got.headers["x-afterword-attempt"]),
+        webhook_id=got.headers["webhook-id"],
+        tenant=body["data"]["tenant"],
+        job_id=body["data"]["id"],
+        type=body["type"],
+        key=body["data"]["ordering_key"],
+        sequence=body["sequence"],
+        fault=got.fault,
+        said=None if said is None else said.status,
+    )
