@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Boolean, Connection, bindparam, case, null, or_, select, update
 
 from worker.core.delivery import Sent
-from worker.core.lifecycle import DeliveryOutcome, Move
+from worker.core.lifecycle import DeliveryOutcome, DeliveryStatus, Move
 from worker.core.receiver_health import Health, health_after
 from worker.store import moves, order
 from worker.store.clock import from_now, now
@@ -137,16 +137,18 @@ def _judge(
 
 def _release(connection: Connection, closings: Sequence[DeliveryClosing]) -> dict[str, list[str]]:
     """Let those go that waited for a delivery which is over now; return them by receiver."""
-    ended = [
-        order.Ended(one.receiver_id, *one.lane, gap=one.outcome is not DeliveryOutcome.delivered)
-        for one in closings
-        if one.lane is not None and one.move is not None and one.move.final
-    ]
-    blocked = order.blocks(connection, ended)
+    ended, lost = [], []
+    for one in closings:
+        if one.lane is None or one.move is None or not one.move.final:
+            continue
+        ended.append(order.Ended(one.receiver_id, *one.lane, gap=one.outcome is not DeliveryOutcome.delivered))
+        # What the receiver itself did not want is not lost.
+        lost += ended[-1:] if one.move.target == DeliveryStatus.failed else []
+    blocked = order.blocks(connection, lost)
     released: dict[str, list[str]] = defaultdict(list)
-    for one in ended:
-        if one not in blocked:
-            released[one.receiver_id] += order.release(connection, [one])
+    for over in ended:
+        if over not in blocked:
+            released[over.receiver_id] += order.release(connection, [over])
     return released
 
 

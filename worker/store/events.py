@@ -88,10 +88,15 @@ def tell(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[str]]
     heard = {job_id: listeners for job_id, listeners in audience.items() if listeners}
     if not heard:
         return {}
-    order.lock(connection, [one.id for all_of in heard.values() for one in all_of if one.ordering == "per_key"])
+    everybody = {one for listeners in heard.values() for one in listeners}
+    disabled = {one.id for one in everybody if one.status == "disabled"}
+    # What is put on hold is let go when the receiver is enabled: that must see it, or we must see that.
+    order.lock(connection, disabled | {one.id for one in everybody if one.ordering == "per_key"})
+    enabled = order.enabled(connection, disabled)
     told = _Told(connection)
     for row in connection.execute(_ROWS, {"ids": sorted(heard)}):
         listeners = [one for one in heard[row.id] if wants(json.loads(one.events), event_type(Status(row.status)))]
+        listeners = [one._replace(status="enabled") if one.id in enabled else one for one in listeners]
         if listeners:
             told.add(row, listeners)
     told.write()

@@ -86,6 +86,16 @@ def lock(connection: Connection, receiver_ids: Iterable[str]) -> None:
         ).all()
 
 
+def enabled(connection: Connection, receiver_ids: Iterable[str]) -> set[str]:
+    """Return those of these receivers that are enabled."""
+    ids = sorted(receiver_ids)
+    if not ids:
+        return set()
+    return set(
+        connection.scalars(select(receivers.c.id).where(receivers.c.id.in_(ids), receivers.c.status == "enabled"))
+    )
+
+
 def next_place(connection: Connection, lane: Lane) -> Place:
     """Return the next free place of a lane; the caller holds the receiver's lock until it has filled it."""
     values = {"receiver": lane[0], "key": lane[1]}

@@ -129,7 +129,9 @@ def give_up(connection: Connection) -> int:
 
 def settle(connection: Connection, lane: Lane) -> int:
     """Hold a batch of what waits for a receiver that is disabled, drop it where it was removed; return how many."""
-    status = connection.execute(select(receivers.c.status).where(receivers.c.id == lane.receiver_id)).scalar()
+    # Locked: else it might be enabled, and what was on hold queued, between this look and our move.
+    mine = select(receivers.c.status).where(receivers.c.id == lane.receiver_id).with_for_update()
+    status = connection.execute(mine).scalar()
     if status not in ("disabled", "removed"):
         return 0
     move = HOLD_DELIVERY if status == "disabled" else DROP_DELIVERY
