@@ -90,12 +90,11 @@ def _close_host(**_: Any) -> None:
 
 
 @signals.task_revoked.connect
-def _cancel_revoked(request: Any = None, **_: Any) -> None:
+def _cancel_revoked(sender: Any = None, request: Any = None, **_: Any) -> None:
     """A nudge that was revoked before it ran would be pushed, and dropped, for ever: revoking it cancels the job."""
-    # Celery's two kinds of request call the task's name differently.
-    name = getattr(request, "name", None) or getattr(request, "task", None)
     # A revoked delivery is only nudged again: nobody means to cancel what a finished job has to say.
-    if not _hosts or request is None or name != run_job.name:
+    # The sender is the task; Celery's context of a request has no name for it.
+    if not _hosts or request is None or getattr(sender, "name", None) != run_job.name:
         return
     if job_id := job_of(request.id) or next(iter(request.args), None):
         _hosts[0].cancel_queued(job_id)

@@ -87,7 +87,8 @@ def reconcile(parts: Parts, book: Book, reader: Reader) -> Outcome:
     found.wrong += [f"ended by itself: {text}" for text in parts.died]
     for line in _log(parts):
         found.log_lines[f"{line.get('level')} {line.get('event')}"] += 1
-        if line.get("event") in UNEXPECTED:
+        # Celery logs what a receiver of its signals raises, and goes on.
+        if line.get("event") in UNEXPECTED or str(line.get("event")).startswith("Signal handler"):
             found.wrong.append(f"log: {json.dumps(line)[:600]}")
     return found
 
