@@ -90,6 +90,19 @@ def test_only_settings_reads_the_environment(path: Path) -> None:
         assert not reads, f"{name(path)} reads the environment; settings.load() does that"
 
 
+@pytest.mark.parametrize("path", [path for path in MODULES if place(path) == "store"], ids=name)
+def test_only_the_databases_clock_decides(path: Path) -> None:
+    # The clocks of two machines differ; `store.clock` has the only one. A monotonic time is a duration.
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"now", "utcnow", "today"}, f"{name(path)} asks this machine for the time"
+            asked = isinstance(node.value, ast.Name) and (node.value.id, node.attr) in {
+                ("time", "time"),
+                ("time", "time_ns"),
+            }
+            assert not asked, f"{name(path)} asks this machine for the time"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_production_never_imports_the_development_parts(path: Path) -> None:
     if place(path) not in {"dev", "cli"}:

@@ -14,7 +14,7 @@ from worker.dev.fake.script import Script
 
 QUEUED = 10_000
 SLOTS = 20
-OUTAGE_S = 12.0
+OUTAGE_S = 8.0
 PROBE_S = 5.0
 
 Switch = Callable[[System], None]

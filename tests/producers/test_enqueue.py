@@ -50,6 +50,17 @@ def test_a_rollback_leaves_nothing(kind: Kind, engine: Engine, database_url: str
     assert inbox(engine) == []
 
 
+def test_ten_thousand_jobs_are_one_call_in_the_callers_transaction(
+    kind: Kind, engine: Engine, database_url: str
+) -> None:
+    with kind(engine, database_url) as caller:
+        ids = Afterword().enqueue_many(caller.target, [REQUEST] * 10_000)
+        caller.commit()
+
+    assert len(set(ids)) == 10_000
+    assert one(engine, "SELECT count(*) AS n FROM submit_v1").n == 10_000
+
+
 def test_the_job_and_the_callers_own_rows_commit_together(engine: Engine) -> None:
     with Session(engine) as session:
         session.execute(text("CREATE TABLE orders (id integer)"))

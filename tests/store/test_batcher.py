@@ -145,6 +145,40 @@ def test_a_statement_that_times_out_holds_nobody_up(postgresql_url: str) -> None
     engine.dispose()
 
 
+def test_what_lost_a_deadlock_is_done_again(postgresql_url: str) -> None:
+    engine = open_engine(postgresql_url)
+    first = "UPDATE afterword_counters SET value = value + 1 WHERE name = 'a'"
+    second = first.replace("'a'", "'b'")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO afterword_counters (name, value) VALUES ('a', 0), ('b', 0)"))
+    begun, tries = threading.Event(), []
+
+    def crosswise(connection: Connection, items: Sequence[int]) -> list[None]:
+        tries.append(1)
+        connection.execute(text(second))
+        begun.set()
+        connection.execute(text(first))
+        return [None] * len(items)
+
+    batcher = Batcher(engine)
+    with engine.begin() as other:
+        # Not the victim: PostgreSQL ends whoever notices first, after a second by default.
+        other.execute(text("SET LOCAL deadlock_timeout = '20s'"))
+        other.execute(text("SET LOCAL lock_timeout = 0"))
+        other.execute(text(first))
+        batcher.start()
+        done = batcher.put(crosswise, 1)
+        assert begun.wait(20)
+        other.execute(text(second))
+
+    done.result(30)
+    assert len(tries) > 1
+    found = rows(engine, "SELECT value FROM afterword_counters WHERE name IN ('a', 'b')")
+    assert [row.value for row in found] == [2, 2]
+    batcher.close(timeout_s=10)
+    engine.dispose()
+
+
 def test_a_row_somebody_left_locked_holds_up_its_own_write_only(postgresql_url: str) -> None:
     engine = open_engine(postgresql_url)
     mine = worker(engine)
