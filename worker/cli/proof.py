@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.option("--grace", "grace_s", type=click.FloatRange(min=0), help="Seconds in which workers may mend what is due.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 def verify(grace_s: float | None, as_json: bool) -> None:
-    """Check the whole database: that no job is lost, stuck, bought twice by mistake or counted wrongly.
+    """Check the whole database: that no job is lost, stuck, bought twice by mistake, counted wrongly or left untold.
 
     It only reads, also beside running workers. What a worker is about to mend is looked at again after --grace, by
     default a lease and a few ticks. Exit code 1 when a rule is broken; the first 20 offenders of each are named.
