@@ -104,7 +104,7 @@ def _listeners(chance: random.Random) -> dict[str, Any]:
     if drawn < 0.2:
         return {"webhook": {"to": "flaky"}}
     if drawn < 0.45:
-        return {"webhook": {"to": "ordered"}, "ordering_key": chance.choice(["k", "l"])}
+        return {"webhook": {"to": "ordered"}, "ordering_key": "k"}
     return {}
 
 
