@@ -82,9 +82,12 @@ def redis_server() -> Iterator[RedisServer]:
 def redis_url(redis_server: RedisServer) -> str:
     """The address of an empty Redis database."""
     import redis
+    from kombu import pools
 
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
+    # An earlier test may have had the server close the connections that Celery's clients share.
+    pools.reset()
     return redis_server.url
 
 

@@ -9,18 +9,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, delete, insert, text, update
 
-from tests.pool.workers import until
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.delivery import Code, Sent
 from worker.core.lifecycle import CANCEL_DELIVERY, DELIVER, FAIL_DELIVERY, RETRY_DELIVERY, DeliveryOutcome
 from worker.core.receiver_health import Health
 from worker.store import cancel, leases, requeue, webhook_dispatch
-from worker.store import receivers as registered
 from worker.store.claim import Wish
 from worker.store.clock import from_now, now
 from worker.store.delivered import DeliveryClosing, Recorded, record
 from worker.store.deliveries import DeliveryClaim, claim
-from worker.store.engine import open_engine
 from worker.store.health import columns_of, health_of
 from worker.store.webhook_tables import deliveries, events, receivers
 
@@ -511,38 +508,3 @@ def test_what_a_receiver_did_not_want_holds_nobody_up(engine: Engine, follower: 
         ended(engine, ordering_key="k")
     second = rows(engine, DELIVERIES)[1]
     assert (second.status, second.waiting_for, second.sequence) == ("queued", None, 2)
-
-
-@pytest.mark.parametrize("doing", ["telling", "holding"])
-def test_a_receiver_enabled_meanwhile_leaves_nothing_on_hold(postgresql_url: str, doing: str) -> None:
-    engine = open_engine(postgresql_url)
-    mine = receiver(engine, status="enabled" if doing == "holding" else "disabled", disabled_reason=None)
-    job_id = str(uuid.uuid4())
-    accept_all(engine, entry(id=job_id))
-    if doing == "holding":
-        ended(engine)
-        with engine.begin() as connection:
-            assert registered.disable(connection, mine)
-
-    def enable() -> None:
-        with engine.begin() as connection:
-            registered.enable(connection, mine)
-        with engine.begin() as connection:
-            requeue.resume(connection, mine)
-
-    enabling = threading.Thread(target=enable)
-    waits = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    with engine.begin() as connection:
-        if doing == "telling":
-            cancel.cancel(connection, [job_id])
-        else:
-            webhook_dispatch.settle(connection, webhook_dispatch.Lane(mine, None))
-        enabling.start()
-        with engine.connect() as other:
-            until(lambda: not enabling.is_alive() or other.execute(waits).scalar(), what="it waits or is done")
-    enabling.join()
-
-    assert {row.status for row in rows(engine, DELIVERIES)} == {"queued"}
-    engine.dispose()
