@@ -20,7 +20,6 @@ from worker.store.upsert import upsert
 from worker.store.webhook_tables import deliveries, receivers, recoveries
 
 STATUSES: Final = (DeliveryStatus.failed, DeliveryStatus.cancelled, DeliveryStatus.held)
-RATE_PER_S: Final = 10.0
 # Looked at in one step, whatever their status: a step must not hold SQLite's lock for long.
 SCANNED: Final = 1000
 # What may be made up for after ticks that did not come.
