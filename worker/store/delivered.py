@@ -13,7 +13,7 @@ from worker.core.lifecycle import DeliveryOutcome, Move
 from worker.core.receiver_health import Health, health_after
 from worker.store import moves, order, webhook_dispatch
 from worker.store.clock import from_now, now
-from worker.store.health import columns_of, health_of
+from worker.store.health import health_of, text_of
 from worker.store.webhook_tables import deliveries, delivery_attempts, receivers
 
 CLOSED = (
@@ -135,7 +135,7 @@ def _judge(
             after = health_after(after, closing.sent, now_s=closing.now_s, event_at_s=closing.event_at_s)
         judged[row.id] = (before, after)
         if after != before:
-            changes = columns_of(after)
+            changes: dict[str, Any] = {"health": text_of(after)}
             if after.disabled is not None and row.status == "enabled":
                 changes |= {"status": "disabled", "disabled_reason": after.disabled, "disabled_at": now()}
             connection.execute(update(receivers).where(receivers.c.id == row.id).values(changes))

@@ -1,12 +1,10 @@
-"""A receiver's health as its row keeps it: one JSON column for `core`, two columns for SQL."""
+"""A receiver's health as its row keeps it: one JSON column."""
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Any
 
 from worker.core.delivery import Disable_reason
-from worker.core.receiver_health import Health, resting_until_s
+from worker.core.receiver_health import Health
 
 
 def health_of(text: str | None) -> Health:
@@ -18,11 +16,6 @@ def health_of(text: str | None) -> Health:
     return Health(**{**known, "disabled": None if reason is None else Disable_reason(reason)})
 
 
-def columns_of(health: Health) -> dict[str, Any]:
-    """Return the columns of a receiver that hold its health."""
-    resting_s = resting_until_s(health)
-    return {
-        "health": json.dumps(asdict(health)),
-        "blocked_until": datetime.fromtimestamp(resting_s, UTC) if resting_s else None,
-        "allowed": health.ramp or None,
-    }
+def text_of(health: Health) -> str:
+    """Return what the column `health` holds of it."""
+    return json.dumps(asdict(health))

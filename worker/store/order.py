@@ -32,7 +32,8 @@ class Place(NamedTuple):
 
 
 # Literals, or no planner could use the partial indexes: a lane may have a million deliveries that are over.
-_OPEN = deliveries.c.status.in_([literal_column(f"'{status}'") for status in UNFINISHED])
+OPEN = deliveries.c.status.in_([literal_column(f"'{status}'") for status in UNFINISHED])
+ON_HOLD = deliveries.c.status == literal_column(f"'{DeliveryStatus.held}'")
 _FAILED = deliveries.c.status == literal_column(f"'{DeliveryStatus.failed}'")
 _BEFORE = deliveries.c.sequence < bindparam("sequence", type_=BigInteger)
 _GIVEN_UP = (DeliveryStatus.failed, DeliveryStatus.cancelled)
@@ -50,12 +51,12 @@ _by_place = deliveries.c.sequence
 _LAST = _in_lane(deliveries.c.sequence, deliveries.c.status).order_by(_by_place.desc())
 _HEAD = (
     _in_lane(deliveries.c.id, deliveries.c.sequence, deliveries.c.waiting_for)
-    .where(_OPEN, deliveries.c.origin != MANUAL)
+    .where(OPEN, deliveries.c.origin != MANUAL)
     .order_by(_by_place)
 )
 _PREVIOUS = _in_lane(deliveries.c.status).where(_BEFORE).order_by(_by_place.desc())
 # In an order, or PostgreSQL would read the whole table for the one row it expects to meet soon.
-_OPEN_BEFORE = _in_lane(deliveries.c.id).where(_OPEN, _BEFORE).order_by(_by_place)
+_OPEN_BEFORE = _in_lane(deliveries.c.id).where(OPEN, _BEFORE).order_by(_by_place)
 _FAILED_BEFORE = _in_lane(deliveries.c.id).where(_FAILED, _BEFORE).order_by(_by_place)
 _STRICT = select(receivers.c.id).where(receivers.c.id == bindparam("receiver"), receivers.c.on_exhausted == "block")
 

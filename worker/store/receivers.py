@@ -122,7 +122,7 @@ def enable(connection: Connection, receiver_id: str) -> bool:
     Commit before `requeue.resume`: while the row says disabled, the dispatcher puts on hold what is queued.
     """
     order.lock(connection, [receiver_id])
-    changes: dict[str, Any] = dict.fromkeys(("disabled_reason", "disabled_at", "health", "blocked_until", "allowed"))
+    changes: dict[str, Any] = dict.fromkeys(("disabled_reason", "disabled_at", "health"))
     statement = update(receivers).where(receivers.c.id == receiver_id, _STANDING)
     return connection.execute(statement.values(status="enabled", **changes)).rowcount == 1
 

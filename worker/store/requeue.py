@@ -91,7 +91,7 @@ def redeliver(connection: Connection, delivery_id: str) -> str | None:
 def resume(connection: Connection, receiver_id: str, *, since: datetime | None = None) -> int:
     """Queue a batch of what is on hold for an enabled receiver, made at or after `since`; return how many."""
     order.lock(connection, [receiver_id])
-    held = select(*_KEY).where(deliveries.c.receiver_id == receiver_id, deliveries.c.status == DeliveryStatus.held)
+    held = select(*_KEY).where(deliveries.c.receiver_id == receiver_id, order.ON_HOLD)
     if since is not None:
         held = held.where(deliveries.c.created_at >= literal(since, Instant()))
     rows = connection.execute(held.order_by(deliveries.c.created_at, deliveries.c.id).limit(BATCH)).all()
@@ -141,6 +141,7 @@ def advance_all(connection: Connection, receiver_id: str, *, after: str = "") ->
         deliveries.c.ordering_key > after,
         deliveries.c.waiting_for == order.WAITS,
         deliveries.c.status == DeliveryStatus.queued,
+        order.OPEN,
     )
     keys = connection.scalars(waiting.distinct().order_by(deliveries.c.ordering_key).limit(BATCH)).all()
     order.release(connection, {(receiver_id, key) for key in keys if key is not None})

@@ -49,10 +49,8 @@ receivers = Table(
     Column("disabled_reason", String),
     Column("disabled_at", Instant),
     Column("created_at", Instant, nullable=False),
-    # What core.delivery knows of its health; the two below are what SQL must know of it.
+    # What core.receiver_health knows of it.
     Column("health", JsonText),
-    Column("blocked_until", Instant),
-    Column("allowed", Integer),
     # The bucket of its rate: tokens at an instant.
     Column("tokens", Float),
     Column("tokens_at", Instant),
@@ -167,8 +165,13 @@ deliveries = Table(
         "afterword_deliveries_lost", "receiver_id", "ordering_key", "sequence",
         postgresql_where=text(_LOST), sqlite_where=text(_LOST),
     ),
-    # A receiver's deliveries in time: recoveries, resuming what was held.
+    # A receiver's deliveries in time: recoveries.
     Index("afterword_deliveries_time", "receiver_id", "created_at"),
+    # Those on hold: resumed, or dropped when they are old.
+    Index(
+        "afterword_deliveries_on_hold", "receiver_id", "created_at",
+        postgresql_where=text("status = 'held'"), sqlite_where=text("status = 'held'"),
+    ),
     # A job's deliveries.
     Index(
         "afterword_deliveries_job", "job_id",
@@ -192,7 +195,10 @@ delivery_attempts = Table(
     Column("error_code", String),
     Column("http_status", SmallInteger),
     Column("retry_after_s", Float),
+    # Name looked up; connected, TLS included; of that TLS; first byte; end. None where it did not come so far.
+    Column("dns_ms", Integer),
     Column("connect_ms", Integer),
+    Column("tls_ms", Integer),
     Column("first_byte_ms", Integer),
     Column("total_ms", Integer),
     Column("response_headers", JsonText),
