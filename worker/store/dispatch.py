@@ -4,6 +4,7 @@ Statements are built once and are short: composing and planning them is most of 
 """
 
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Select,
     String,
     bindparam,
+    literal,
     literal_column,
     select,
     text,
@@ -27,6 +29,7 @@ from worker.store import finish, moves
 from worker.store.clock import now, present, seconds_until
 from worker.store.endings import ending
 from worker.store.tables import jobs, leaders
+from worker.store.types import Instant
 
 EXPIRY_BATCH = 500
 # Of one lane and priority each: two short statements, half a millisecond apiece.
@@ -67,7 +70,9 @@ def _queued(*columns: Any) -> Select[Any]:
 _ENDPOINT, _TENANT = bindparam("endpoint", type_=String), bindparam("tenant", type_=String)
 _PRIORITY, _ROWS = bindparam("priority", type_=Integer), bindparam("rows", type_=Integer)
 _PLACE = (jobs.c.endpoint, jobs.c.tenant, jobs.c.priority)
-_NEXT_PLACE = _queued(*_PLACE).where(tuple_(*_PLACE) > tuple_(_ENDPOINT, _TENANT, _PRIORITY)).order_by(*_PLACE).limit(1)
+# With the last column of the index too, behind all its values: SQLite looks through what is equal to a shorter key.
+_BEHIND = tuple_(_ENDPOINT, _TENANT, _PRIORITY, literal(datetime.max.replace(tzinfo=UTC), Instant()))
+_NEXT_PLACE = _queued(*_PLACE).where(tuple_(*_PLACE, jobs.c.run_at) > _BEHIND).order_by(*_PLACE).limit(1)
 _NEXT_ENDPOINT = _queued(*_PLACE).where(jobs.c.endpoint > _ENDPOINT).order_by(*_PLACE).limit(1)
 _DUE = (
     _queued(jobs.c.id, jobs.c.attempt + 1, jobs.c.priority, -seconds_until(jobs.c.run_at))
