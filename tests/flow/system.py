@@ -14,6 +14,8 @@ from sqlalchemy import Engine, text
 
 from tests.pool.workers import Child, until
 from worker.dev.fake_endpoint import FakeEndpoint
+from worker.store.verify import verify
+from worker.store.walks import SETTLING
 
 FINAL = ("completed", "failed", "cancelled", "expired")
 KEY = "sk-flow-secret-0123456789"
@@ -111,9 +113,16 @@ class System:
                     found.append(json.loads(line))
         return [line for line in found if line["event"] == event]
 
+    def check(self) -> None:
+        """Ask every rule of `afterword verify` that holds at any moment, also of a database that workers died over."""
+        waited_for = {check.__name__ for check in SETTLING}
+        broken = [one for one in verify(self.engine, grace_s=0.0).broken if one.name not in waited_for]
+        assert broken == []
+
     def close(self) -> None:
         for worker in self.workers:
             worker.signal(signal.SIGCONT) if not worker.ended() else None
             worker.kill()
         self.celery.close()
         self.redis.close()
+        self.check()
