@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from sqlalchemy import Engine, insert, update
 
@@ -12,6 +13,7 @@ from tests.cli.operating import HOOK, refused, told
 from tests.store.made import accept_all, entry, job, one, rows
 from tests.store.receiving import VAULT, delivery, found, receiver, stands, statuses
 from worker import keyring
+from worker.cli import main
 from worker.core.delivery import Disable_reason
 from worker.core.lifecycle import DeliveryStatus
 from worker.core.receiver_health import Health
@@ -126,6 +128,20 @@ def test_commands_answer_a_script(run: Command, engine: Engine) -> None:
         "tenant": "default", "name": "billing", "status": "removed", "cancelled": 1,
     }  # fmt: skip
     assert statuses(engine, held) == ["cancelled"]
+
+
+def test_every_command_on_webhooks_secrets_and_events_takes_json() -> None:
+    commands = {**group("webhooks").commands, **group("secrets").commands, "events": main.commands["events"]}
+
+    assert len(commands) > 10
+    for name, command in commands.items():
+        assert "--json" in {option for parameter in command.params for option in parameter.opts}, name
+
+
+def group(name: str) -> click.Group:
+    found = main.commands[name]
+    assert isinstance(found, click.Group)
+    return found
 
 
 @pytest.mark.parametrize("how", ["file", "stdin"])

@@ -129,9 +129,10 @@ def test_what_the_registration_does_not_want_is_cancelled(engine: Engine) -> Non
     (unwanted,) = cancelled(engine, named())
     wanted = failed(engine)
 
-    register(engine, events=["job.failed"])
+    register(engine, events=["job.failed"], payload="thin")
 
     assert {job_id: row.status for job_id, row in stands(engine).items()} == {unwanted: "cancelled", wanted: "queued"}
+    assert {row.variant for row in stands(engine).values()} == {"thin"}
     assert stands(engine)[unwanted].finished_at is not None
 
 

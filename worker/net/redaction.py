@@ -32,7 +32,12 @@ def unquoted(sent: Sent, url: str, headers: Mapping[str, str]) -> Sent:
     """
     query = urlsplit(url).query
     own = [value for name, value in headers.items() if not name.lower().startswith(_OURS)]
-    texts = {query, *(value for _, value in parse_qsl(query)), *own, *(value.split()[-1] for value in own if value.strip())}
+    texts = {
+        query,
+        *(value for _, value in parse_qsl(query)),
+        *own,
+        *(value.split()[-1] for value in own if value.strip()),
+    }
     texts |= {unquote(text) for text in texts}
     # The longest first: a query holds its values.
     long = sorted((text.encode() for text in texts if len(text) >= SHORTEST_SECRET), key=len, reverse=True)

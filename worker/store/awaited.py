@@ -107,18 +107,19 @@ def _fit_batch(connection: Connection, fitting: Fitting) -> datetime | None:
         mine.append(at <= literal(until, Instant()))
     rows = connection.execute(_ROWS.where(*mine)).all()
     names = fitting.registration.subscription.events
-    wanted = [wants(names, EventType(row.event_type)) for row in rows]
-    unwanted = [(row.id, row.attempt) for row, wants_it in zip(rows, wanted, strict=True) if not wants_it]
-    moves.apply(connection, DROP_DELIVERY, unwanted, table=deliveries)
-    fitted = [_fitted(row, fitting) for row, wants_it in zip(rows, wanted, strict=True) if wants_it]
-    if fitted:
-        connection.execute(_FIT, fitted)
+    unwanted = {(row.id, row.attempt) for row in rows if not wants(names, EventType(row.event_type))}
+    if rows:
+        # The unwanted too: somebody may recover what was cancelled, and must not send more than was asked for.
+        connection.execute(
+            _FIT, [_fitted(row, fitting, is_wanted=(row.id, row.attempt) not in unwanted) for row in rows]
+        )
+    moves.apply(connection, DROP_DELIVERY, sorted(unwanted), table=deliveries)
     return until
 
 
-def _fitted(row: Any, fitting: Fitting) -> dict[str, Any]:
+def _fitted(row: Any, fitting: Fitting, *, is_wanted: bool) -> dict[str, Any]:
     told = fitting.registration.subscription
-    key = row.key if fitting.registration.ordering == "per_key" else None
+    key = row.key if is_wanted and fitting.registration.ordering == "per_key" else None
     if key is not None:
         fitting.places[key] += 1
         sequence = fitting.places[key]
