@@ -29,15 +29,16 @@ from worker.core.receiver_health import Health
 from worker.core.signing import signed_headers
 from worker.core.webhook import Variant, convenience_headers, sent_body, webhook_id
 from worker.host import Host
-from worker.keyring import headers_of, keys_of, new_keys, public_text, seal_keys, url_of
+from worker.keyring import headers_of, keys_of, new_keys, public_text, seal_keys, seal_shown_url, url_of
 from worker.net.receipt import Receipt
+from worker.net.redaction import unquoted
 from worker.net.webhook import WebhookRequest, send
 from worker.store.claim import Wish
 from worker.store.delivered import DeliveryClosing, Recorded, record
 from worker.store.deliveries import DeliveryClaim, claim
 from worker.store.engine import describe
 from worker.store.given_keys import NewKeys, give_keys
-from worker.vault import BadMasterKeys, CannotOpen, sign_ed25519
+from worker.vault import BadMasterKeys, CannotOpen, Vault, sign_ed25519
 
 # What a claim may bring into memory is not known before; a body is 256 KiB at most.
 CLAIM_BYTES = 64 * 1024
@@ -97,7 +98,7 @@ async def _tried(host: Host, got: DeliveryClaim, receipt: Receipt) -> Sent:
     except Exception as error:
         log.error("delivery.broken", **describe(error))
         return Sent(sent=False, error_code=Code.invalid_header)
-    return await send(host.webhooks.client, request, receipt)
+    return unquoted(await send(host.webhooks.client, request, receipt), request.url, request.headers)
 
 
 async def _request(host: Host, got: DeliveryClaim) -> WebhookRequest:
@@ -106,11 +107,9 @@ async def _request(host: Host, got: DeliveryClaim) -> WebhookRequest:
         raise LookupError(f"event {got.event_id} has no body {got.variant}; somebody has deleted it")
     vault = host.webhooks.vault
     sealed = got.keys_sealed
-    if sealed is None:
-        # A receiver that a job's address made has no keys before its first delivery.
-        keys, _ = new_keys(datetime.now(UTC))
-        new = NewKeys(got.receiver_id, seal_keys(vault, got.receiver_id, keys), public_text(keys))
-        sealed = await host.webhooks.batcher.submit(give_keys, new)
+    if sealed is None or (got.url_sealed is None and "?" in got.url):
+        # A receiver that a job's address made has no keys, and its query is not sealed, before its first delivery.
+        sealed = await host.webhooks.batcher.submit(give_keys, _first_of(vault, got))
     body = sent_body(Variant(got.variant), got.body, sequence=got.sequence, previous_undelivered=got.after_gap)
     at = datetime.now(UTC)
     event_id = event_id_of(UUID(got.event_id))
@@ -133,6 +132,13 @@ async def _request(host: Host, got: DeliveryClaim) -> WebhookRequest:
         timeout_s=got.timeout_s,
         owner=got.tenant,
     )
+
+
+def _first_of(vault: Vault, got: DeliveryClaim) -> NewKeys:
+    keys, _ = new_keys(datetime.now(UTC))
+    sealed = seal_keys(vault, got.receiver_id, keys)
+    address = seal_shown_url(vault, got.receiver_id, got.url, got.url_sealed)
+    return NewKeys(got.receiver_id, sealed, public_text(keys), *address)
 
 
 def _follows(got: DeliveryClaim, sent: Sent) -> End:

@@ -85,6 +85,11 @@ def seal_url(vault: Vault, receiver_id: str, url: str) -> tuple[str, str | None]
     return shown, None if shown == url else vault.seal(receiver_id, URL, url)
 
 
+def seal_shown_url(vault: Vault, receiver_id: str, url: str, sealed: str | None) -> tuple[str, str | None]:
+    """Return the columns `url` and `url_sealed` as they shall be: a job's address is not sealed when it arrives."""
+    return seal_url(vault, receiver_id, url) if sealed is None else (url, sealed)
+
+
 def url_of(vault: Vault, receiver_id: str, url: str, sealed: str | None) -> str:
     """Return the URL requests go to, from the columns `url` and `url_sealed`. Raises CannotOpen."""
     return url if sealed is None else vault.open(receiver_id, URL, sealed)

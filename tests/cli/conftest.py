@@ -1,10 +1,12 @@
 """The command in this process, and one running stack for all tests of this folder."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.store.receiving import MASTER
 from worker.cli import main
 from worker.dev.stack import Stack, running
 
@@ -28,3 +30,14 @@ def afterword(monkeypatch: pytest.MonkeyPatch) -> Command:
         return CliRunner().invoke(main, arguments, input=typed, catch_exceptions=False)
 
     return run
+
+
+@pytest.fixture
+def run(afterword: Command, database_url: str) -> Command:
+    """The command on a database of each kind, with a master key."""
+
+    def on_database(*arguments: str, keys: str = MASTER, **options: Any) -> Any:
+        settings = {"AFTERWORD_DATABASE_URL": database_url, "AFTERWORD_SECRET_KEYS": keys}
+        return afterword(*arguments, settings=settings, **options)
+
+    return on_database

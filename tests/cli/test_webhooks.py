@@ -1,45 +1,25 @@
 """webhooks, secrets, events: what an operator types, what it answers, and that a secret is shown once."""
 
 import json
+import os
+import subprocess
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from tests.cli.conftest import Command
+from tests.cli.operating import HOOK, refused, told
+from tests.cli.processes import COMMAND
 from tests.store.made import accept_all, entry, job, worker
 from tests.store.receiving import MASTER, claimed, delivery, found, receiver, stands, statuses
 from tests.store.test_redelivery import delivered
 from worker.core.lifecycle import DeliveryStatus
+from worker.settings import child_environment
 from worker.store import recoveries
-from worker.vault import fingerprint, new_master_key
+from worker.vault import fingerprint, key_id, new_master_key
 
-HOOK = "https://hooks.example.com/in?token=geheim"
 FAILED, HELD = DeliveryStatus.failed, DeliveryStatus.held
-
-
-@pytest.fixture
-def run(afterword: Command, database_url: str) -> Command:
-    """The command on a database of each kind, with a master key."""
-
-    def on_database(*arguments: str, keys: str = MASTER, **options: Any) -> Any:
-        settings = {"AFTERWORD_DATABASE_URL": database_url, "AFTERWORD_SECRET_KEYS": keys}
-        return afterword(*arguments, settings=settings, **options)
-
-    return on_database
-
-
-def told(run: Command, *arguments: str) -> Any:
-    result = run(*arguments, "--json")
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-def refused(run: Command, *arguments: str, code: int = 1) -> str:
-    result = run(*arguments)
-    assert result.exit_code == code
-    assert result.stdout == ""
-    return str(result.stderr)
 
 
 def test_a_secret_is_shown_when_it_is_made_and_never_again(run: Command) -> None:
@@ -195,12 +175,28 @@ def test_nothing_on_hold_is_sent_when_nothing_is_to_be_resumed(run: Command, eng
 def test_a_removed_receiver_is_gone_and_what_waited_is_cancelled(run: Command, engine: Engine) -> None:
     waits = delivery(engine, receiver(engine))
 
-    assert run("webhooks", "remove", "billing", typed="n\n").exit_code == 1
+    assert "with --yes" in refused(run, "webhooks", "remove", "billing", code=2)
     assert statuses(engine, waits) == ["queued"]
     assert run("webhooks", "remove", "billing", "--yes").stdout == "billing is removed; deliveries cancelled: 1\n"
 
     assert (statuses(engine, waits), told(run, "webhooks", "list")) == (["cancelled"], [])
     assert "was removed" in refused(run, "webhooks", "redeliver", waits)
+
+
+def test_somebody_at_a_terminal_is_asked_before_a_receiver_is_removed(engine: Engine, database_url: str) -> None:
+    waits = delivery(engine, receiver(engine))
+    environment = child_environment({"AFTERWORD_DATABASE_URL": database_url})
+    answers, terminal = os.openpty()
+    command = [*COMMAND, "webhooks", "remove", "billing"]
+    try:
+        os.write(answers, b"n\n")
+        done = subprocess.run(command, stdin=terminal, capture_output=True, env=environment, timeout=60, check=False)
+    finally:
+        os.close(terminal)
+        os.close(answers)
+
+    assert b"Remove billing" in done.stderr
+    assert (done.returncode, statuses(engine, waits)) == (1, ["queued"])
 
 
 def test_deliveries_say_why_they_wait(run: Command, engine: Engine) -> None:
@@ -278,6 +274,7 @@ def test_the_feed_gives_every_end_once_and_says_where_to_go_on(run: Command, eng
 
     first = told(run, "events", "--after", "0", "--limit", "2")
     rest = told(run, "events", "--after", str(first["next"]))
+    assert told(run, "events", "--limit", "2") == first
     assert [one["custom_id"] for one in first["events"] + rest["events"]] == ["row-0", "row-1", "row-2"]
     assert {one["type"] for one in first["events"]} == {"job.failed"}
     assert told(run, "events", "--after", str(rest["next"])) == {"events": [], "next": rest["next"]}
@@ -287,13 +284,15 @@ def test_the_feed_gives_every_end_once_and_says_where_to_go_on(run: Command, eng
 
 def test_master_keys_are_changed_without_losing_a_secret(run: Command, engine: Engine) -> None:
     made = receiver(engine)
-    new = run("secrets", "new-key").stdout.strip()
+    new = told(run, "secrets", "new-key")["key"]
 
     both = run("secrets", "check", keys=f"{new},{MASTER}")
     assert both.exit_code == 0
     assert "3 secrets; run: afterword secrets rotate" in both.stdout
     assert ": 3\n" in run("secrets", "rotate", keys=f"{new},{MASTER}").stdout
     assert ": 0\n" in run("secrets", "rotate", keys=f"{new},{MASTER}").stdout
+    again = json.loads(run("secrets", "rotate", "--json", keys=f"{new},{MASTER}").stdout)
+    assert again == {"key": key_id(new), "resealed": 0, "faults": {}}
     assert "can be taken out" in run("secrets", "check", keys=f"{new},{MASTER}").stdout
     assert run("secrets", "check", keys=new).exit_code == 0
     assert found(engine, made.id).sealed.keys_sealed != made.sealed.keys_sealed
@@ -308,6 +307,8 @@ def test_a_missing_master_key_is_found_with_the_names_of_its_secrets(run: Comman
     assert "default/billing (keys): no key of AFTERWORD_SECRET_KEYS" in result.stderr
     assert MASTER not in result.output
     assert json.loads(run("secrets", "check", "--json", keys=new_master_key()).stdout)["secrets"] == 3
+    rotated = json.loads(run("secrets", "rotate", "--json", keys=new_master_key()).stdout)
+    assert set(rotated["faults"]) == {"default/billing (keys)", "default/billing (url)", "default/billing (headers)"}
 
 
 def test_keys_that_do_not_open_are_replaced_when_one_says_so(run: Command, engine: Engine) -> None:

@@ -145,6 +145,12 @@ def test_any_other_field_that_is_null_counts_as_absent(field):
         ("webhook", {}, "webhook"),
         ("webhook", {"to": "a", "url": "https://x.example"}, "webhook"),
         ("webhook", {"to": None}, "webhook.to"),
+        ("webhook", {"to": "Billing"}, "webhook.to"),
+        ("webhook", {"to": "billing\n"}, "webhook.to"),
+        ("webhook", {"to": "a" * 65}, "webhook.to"),
+        ("webhook", {"to": f"url-{'0a' * 12}"}, "webhook.to"),
+        ("webhook", {"url": ""}, "webhook.url"),
+        ("webhook", {"url": 5}, "webhook.url"),
         ("webhook", {"url": "ftp://x.example"}, "webhook.url"),
         ("webhook", {"url": "https://x.example/" + "x" * 2048}, "webhook.url"),
         ("metadata", [], "metadata"),
@@ -158,6 +164,27 @@ def test_any_other_field_that_is_null_counts_as_absent(field):
 )
 def test_a_field_out_of_its_bounds_is_a_fault_at_its_path(field, value, path):
     assert fault_of(**{field: value}).path == path
+
+
+def test_a_receiver_that_nobody_could_register_is_refused_with_the_rule_of_names():
+    assert fault_of(webhook={"to": "Billing"}).message.startswith('is "Billing"; use up to 64 of a-z')
+    assert "are given to addresses" in fault_of(webhook={"to": f"url-{'0a' * 12}"}).message
+    assert read({"request": REQUEST, "webhook": {"to": "a.b-c_1"}}).webhook == '{"to": "a.b-c_1"}'
+
+
+@pytest.mark.parametrize(
+    "webhook",
+    [
+        "https://x.example/?token=geheim", {"to": "https://x.example/?token=geheim"},
+        {"url": "ftp://x.example/?token=geheim"}, {"url": f"https://x.example/?token=geheim{'x' * 2048}"},
+        {"url": "https://x.example/?token=geheim\0"}, {"url": ["https://x.example/?token=geheim"]},
+        {"url": "https://x.example/?token=geheim", "to": "x"},
+    ],
+    ids=["text", "name", "scheme", "long", "unstorable", "array", "two"],
+)  # fmt: skip
+def test_no_fault_quotes_an_address_whose_query_may_be_a_token(webhook):
+    outcome = refused({"request": REQUEST, "webhook": webhook})
+    assert "geheim" not in outcome.message + repr(outcome.faults)
 
 
 def test_a_trace_context_that_is_none_is_left_aside_and_named():

@@ -115,3 +115,22 @@ def test_a_worker_whose_keys_open_nothing_does_not_start(system: System, operato
     with pytest.raises(AssertionError, match="AFTERWORD_SECRET_KEYS is not set"):
         # Without a key no job may bring an address either.
         system.start(webhook_allow_http="true", webhook_allow_cidrs="127.0.0.0/8")
+
+
+def test_what_named_a_receiver_before_it_was_registered_is_sent_as_its_registration_wants(
+    system: System, operator: Operator
+) -> None:
+    with WebhookReceiver() as receiver:
+        system.start(**ALLOWED)
+        ids = [system.send(webhook={"to": "later"}, ordering_key="k") for _ in range(3)]
+        system.await_all(ids)
+        operator.await_statuses("held", "held", "held")
+
+        made = operator.told(f"webhooks add later {receiver.url} --payload thin --ordering per_key")
+        receiver.secrets = (made["secret"],)
+
+        operator.await_statuses("delivered", "delivered", "delivered")
+        told = [json.loads(got.body) for got in receiver.received]
+        assert [one["sequence"] for one in told] == [1, 2, 3]
+        assert [one["data"]["cursor"] for one in told] == sorted(one["data"]["cursor"] for one in told)
+        assert {one["data"]["result_omitted"] for one in told} == {True}

@@ -15,9 +15,9 @@ from celery import Celery
 from afterword import Afterword
 from worker.cli import table
 from worker.cli.demo_jobs import Case
+from worker.cli.entering import enter, hmac_text
 from worker.cli.reading import writer
 from worker.cli.receiving import Receiving
-from worker.cli.registering import enter
 from worker.core.registration import Registration
 from worker.dev.receiver import WebhookReceiver
 from worker.dev.stack import Stack
@@ -78,8 +78,8 @@ class Demo:
         settings = read(self.stack.exports())
         with writer(settings) as engine:
             chosen = Registration("demo", is_default=True)
-            _, secret = enter(Receiving(engine, settings), chosen, self.receiver.url, {})
-        self.receiver.secrets = (secret,)
+            _, keys = enter(Receiving(engine, settings), chosen, self.receiver.url, {})
+        self.receiver.secrets = (hmac_text(keys),)
 
     def _submit(self) -> None:
         with Celery(broker=self.stack.redis_url) as bare, Afterword(self.stack.redis_url) as client:

@@ -10,7 +10,9 @@ COLUMNS = ["cursor", "id", "tenant", "type", "custom_id", "finished_at", "error_
 
 
 @main.command()
-@click.option("--after", type=click.IntRange(min=0), required=True, help="The last cursor you have; 0: from the start.")
+@click.option(
+    "--after", type=click.IntRange(min=0), default=0, show_default=True, help="The last cursor you have; 0: the start."
+)
 @click.option("--tenant", help="Only jobs of this tenant.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 @script

@@ -54,8 +54,20 @@ def receiving() -> "Iterator[Receiving]":
         yield Receiving(engine, settings)
 
 
+def registered(connection: "Connection", owner: str, name: str, *, lock: bool = False) -> "Receiver":
+    """Return a tenant's receiver; a sentence when there is none, or only jobs have named it."""
+    found = known(connection, owner, name, lock=lock)
+    if found.is_awaited:
+        option = "" if owner == "default" else f" --tenant {owner}"
+        raise click.ClickException(
+            f"nobody has registered {name} yet; jobs have named it, and what they have to say is on hold. "
+            f"Register it with: afterword webhooks add {name} URL{option}"
+        )
+    return found
+
+
 def known(connection: "Connection", owner: str, name: str, *, lock: bool = False) -> "Receiver":
-    """Return a tenant's receiver; a sentence with the nearest name when there is none."""
+    """Return a tenant's receiver, also an awaited one; a sentence with the nearest name when there is none."""
     from worker.store import receivers
 
     found = receivers.find(connection, owner, name, lock=lock)

@@ -1,13 +1,12 @@
 """The values of a receiver as options of a command: read, held to the rules of core, sealed where they are secret."""
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from worker.cli.receiving import Receiving, batches
+from worker.cli.receiving import Receiving
 from worker.core.custom_headers import custom_header_fault
 from worker.core.events import Payload
 from worker.core.registration import ON_EXHAUSTED, ORDERINGS, Registration, read_registration
@@ -100,38 +99,6 @@ def check_url(place: Receiving, url: str) -> None:
 
     if fault := target_fault(url, policy_of(place.settings)):
         raise click.UsageError(fault)
-
-
-def enter(place: Receiving, chosen: Registration, url: str, headers: Mapping[str, str]) -> tuple[dict[str, Any], str]:
-    """Register a receiver; return what may be shown of it, with `public_key`, and its signing secret.
-
-    What jobs have addressed to its name before it was there is queued now.
-    """
-    from worker import keyring
-    from worker.store import receivers, requeue
-
-    check_url(place, url)
-    vault = place.vault()
-    with place.engine.begin() as connection:
-        awaited = receivers.awaited(connection, chosen.tenant, chosen.name)
-        new = awaited or str(uuid.uuid4())
-        keys, shown = keyring.new_keys(receivers.present(connection))
-        sealed = receivers.Sealed(
-            *keyring.seal_url(vault, new, url),
-            keyring.seal_headers(vault, new, headers),
-            keyring.seal_keys(vault, new, keys),
-            keyring.public_text(keys),
-        )
-        if awaited:
-            receivers.change(connection, new, chosen, sealed)
-            receivers.enable(connection, new)
-        elif not receivers.add(connection, new, chosen, sealed):
-            told = f"{chosen.tenant} has a receiver {chosen.name!r} already; change or remove it"
-            raise click.ClickException(told)
-    if awaited:
-        batches(place, lambda one: requeue.resume(one, new))
-    public = {"id": new, "tenant": chosen.tenant, "name": chosen.name, "url": sealed.url}
-    return public | {"public_key": sealed.public_key}, shown[0]
 
 
 def resealed(

@@ -20,11 +20,13 @@ def secrets() -> None:
 
 
 @secrets.command("new-key")
-def new_key() -> None:
+@script
+def new_key(as_json: bool) -> None:
     """Print a new key for AFTERWORD_SECRET_KEYS; nothing is changed."""
     from worker.vault import new_master_key
 
-    click.echo(new_master_key())
+    new = new_master_key()
+    table.as_json({"key": new}) if as_json else click.echo(new)
     click.echo(
         "Put it at the end of AFTERWORD_SECRET_KEYS of every worker and restart them; then move it to the front, "
         "restart again and run: afterword secrets rotate",
@@ -53,12 +55,13 @@ def check(as_json: bool) -> None:
 
 
 @secrets.command()
-def rotate() -> None:
+@script
+def rotate(as_json: bool) -> None:
     """Seal every secret with the first key; it can be broken off and run again at any time."""
     from worker.resealing import reseal
     from worker.store.sealed import FIRST
 
-    resealed, faults = 0, 0
+    resealed, faults = 0, dict[str, str | None]()
     with receiving() as place:
         vault = place.vault()
         after: str | None = FIRST
@@ -66,10 +69,14 @@ def rotate() -> None:
             with place.engine.begin() as connection:
                 step = reseal(connection, vault, after=after)
             after, resealed = step.after, resealed + step.resealed
-            faults += len(step.faults)
-            for one in step.faults:
-                click.echo(f"{one.receiver} ({one.kind}): {one.fault}", err=True)
-    click.echo(f"secrets sealed anew with {vault.key_ids[0]}, the first key: {resealed}")
+            faults |= {f"{one.receiver} ({one.kind})": one.fault for one in step.faults}
+    first = vault.key_ids[0]
+    if as_json:
+        table.as_json({"key": first, "resealed": resealed, "faults": faults})
+    else:
+        for whose, fault in faults.items():
+            click.echo(f"{whose}: {fault}", err=True)
+        click.echo(f"secrets sealed anew with {first}, the first key: {resealed}")
     if faults:
         raise SystemExit(1)
 

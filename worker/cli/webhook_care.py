@@ -1,5 +1,6 @@
 """Commands that operate receivers: test, rotate, disable, enable, remove."""
 
+import sys
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.cli import table
-from worker.cli.receiving import Receiving, batches, known, receiving, span, when
+from worker.cli.receiving import Receiving, batches, known, receiving, registered, span, when
 from worker.cli.receiving import tenant as of_tenant
 from worker.cli.webhooks import print_secrets, webhooks
 from worker.cli.work import NOT_YET, script
@@ -37,7 +38,7 @@ def test(name: str, tenant: str, wait_s: float, as_json: bool) -> None:
 
     with receiving() as place:
         with place.engine.begin() as connection:
-            found = known(connection, tenant, name)
+            found = registered(connection, tenant, name)
             if found.status != "enabled":
                 raise click.ClickException(f"{name} is disabled; first: afterword webhooks enable {name}")
             new = requeue.new_test(connection, found)
@@ -87,11 +88,18 @@ def rotate(name: str, tenant: str, overlap: str, kind: str, as_json: bool) -> No
     with receiving() as place:
         vault = place.vault()
         with place.engine.begin() as connection:
-            found = known(connection, tenant, name, lock=True)
+            found = registered(connection, tenant, name, lock=True)
             now = receivers.present(connection)
             keys = _rotated(vault, found, Kind(kind), now=now, overlap=span("--overlap", overlap))
             public = keyring.public_text(keys)
-            sealed = replace(found.sealed, keys_sealed=keyring.seal_keys(vault, found.id, keys), public_key=public)
+            url, hidden = keyring.seal_shown_url(vault, found.id, found.sealed.url, found.sealed.url_sealed)
+            sealed = replace(
+                found.sealed,
+                url=url,
+                url_sealed=hidden,
+                keys_sealed=keyring.seal_keys(vault, found.id, keys),
+                public_key=public,
+            )
             receivers.change(connection, found.id, found.registration, sealed)
     secret = keys[0].text if keys[0].kind is Kind.HMAC else None
     print_secrets({"tenant": tenant, "name": name}, secret=secret, public_key=public, as_json=as_json)
@@ -122,22 +130,26 @@ def _rotated(
 @click.argument("name")
 @of_tenant
 @click.option("--reason", help="Shown wherever its deliveries wait; default: by an operator.")
-def disable(name: str, tenant: str, reason: str | None) -> None:
+@script
+def disable(name: str, tenant: str, reason: str | None, as_json: bool) -> None:
     """Send a receiver nothing more; what comes for it is kept on hold for 30 days."""
     from worker.store import receivers
 
+    why = reason or receivers.BY_OPERATOR
     with receiving() as place, place.engine.begin() as connection:
-        found = known(connection, tenant, name)
-        if not receivers.disable(connection, found.id, reason or receivers.BY_OPERATOR):
+        found = registered(connection, tenant, name)
+        if not receivers.disable(connection, found.id, why):
             raise click.ClickException(f"{name} is disabled already ({found.disabled_reason})")
-    click.echo(f"{name} is disabled; what comes for it is kept on hold")
+    told = {"tenant": tenant, "name": name, "status": "disabled", "disabled_reason": why}
+    table.as_json(told) if as_json else click.echo(f"{name} is disabled; what comes for it is kept on hold")
 
 
 @webhooks.command()
 @click.argument("name")
 @of_tenant
 @click.option("--resume", default="all", show_default=True, help="Of what is on hold: all, none, or since when (6h).")
-def enable(name: str, tenant: str, resume: str) -> None:
+@script
+def enable(name: str, tenant: str, resume: str, as_json: bool) -> None:
     """Send to a receiver again, with the health of a new one, and send it what is on hold.
 
     What is not resumed is cancelled; `afterword webhooks recover --status cancelled` finds it again.
@@ -146,7 +158,7 @@ def enable(name: str, tenant: str, resume: str) -> None:
 
     with receiving() as place:
         with place.engine.begin() as connection:
-            found = known(connection, tenant, name)
+            found = registered(connection, tenant, name)
             since = _since(resume, now=receivers.present(connection))
             receivers.enable(connection, found.id)
         # In transactions of their own: there may be a million, and workers write meanwhile.
@@ -154,7 +166,9 @@ def enable(name: str, tenant: str, resume: str) -> None:
         dropped = batches(place, lambda one: requeue.drop(one, found.id, statuses=held, before=since)) if since else 0
         resumed = batches(place, lambda one: requeue.resume(one, found.id, since=since))
         _advance(place, found.id)
-    click.echo(f"{name} is enabled; queued again: {resumed}, cancelled: {dropped}")
+    told = {"tenant": tenant, "name": name, "status": "enabled", "queued": resumed, "cancelled": dropped}
+    line = f"{name} is enabled; queued again: {resumed}, cancelled: {dropped}"
+    table.as_json(told) if as_json else click.echo(line)
 
 
 def _since(resume: str, *, now: datetime) -> datetime | None:
@@ -176,8 +190,9 @@ def _advance(place: Receiving, receiver_id: str) -> None:
 @webhooks.command()
 @click.argument("name")
 @of_tenant
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def remove(name: str, tenant: str, yes: bool) -> None:
+@click.option("--yes", is_flag=True, help="Do not ask; a script has to say it.")
+@script
+def remove(name: str, tenant: str, yes: bool, as_json: bool) -> None:
     """Remove a receiver: its secrets are forgotten, what waits for it is cancelled, its name is free again."""
     from worker.store import receivers, requeue
 
@@ -185,8 +200,11 @@ def remove(name: str, tenant: str, yes: bool) -> None:
         with place.engine.begin() as connection:
             found = known(connection, tenant, name)
         if not yes:
+            if not sys.stdin.isatty():
+                raise click.UsageError(f"there is no terminal to ask at; say that {name} is to be removed with --yes")
             click.confirm(f"Remove {name} and cancel what waits for it?", abort=True, err=True)
         with place.engine.begin() as connection:
             receivers.remove(connection, found.id)
         dropped = batches(place, lambda one: requeue.drop(one, found.id))
-    click.echo(f"{name} is removed; deliveries cancelled: {dropped}")
+    told = {"tenant": tenant, "name": name, "status": "removed", "cancelled": dropped}
+    table.as_json(told) if as_json else click.echo(f"{name} is removed; deliveries cancelled: {dropped}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.cli import table
-from worker.cli.receiving import delivery_id, known, plain, plain_row, receiving, standing, when
+from worker.cli.receiving import delivery_id, known, plain, plain_row, receiving, registered, standing, when
 from worker.cli.receiving import tenant as of_tenant
 from worker.cli.webhooks import webhooks
 from worker.cli.work import script
@@ -106,15 +106,18 @@ def _answer(attempt: dict[str, Any]) -> list[str]:
 
 @webhooks.command()
 @click.argument("id", metavar="DELIVERY_ID")
-def redeliver(id: str) -> None:
+@script
+def redeliver(id: str, as_json: bool) -> None:
     """Send a delivery once more, whatever became of it: the same id and bytes, all its attempts, out of turn."""
     from worker.store import requeue
 
+    chosen = delivery_id(id)
     with receiving() as place, place.engine.begin() as connection:
-        fault = requeue.redeliver(connection, delivery_id(id))
+        fault = requeue.redeliver(connection, chosen)
     if fault is not None:
         raise click.ClickException(fault)
-    click.echo(f"delivery {id} is queued again")
+    told = {"delivery": chosen, "status": "queued"}
+    table.as_json(told) if as_json else click.echo(f"delivery {id} is queued again")
 
 
 @webhooks.command()
@@ -140,7 +143,7 @@ def recover(
     from worker.store import receivers, recoveries
 
     with receiving() as place, place.engine.begin() as connection:
-        found = known(connection, tenant, name)
+        found = registered(connection, tenant, name)
         now = receivers.present(connection)
         chosen = tuple(DeliveryStatus(one) for one in statuses or ["failed"])
         first, last = when("--since", since, now=now), when("--until", until, now=now) if until else now

@@ -1,14 +1,15 @@
 """Commands on receivers of webhooks: add, change, list, show. A secret is printed once, by what makes it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from worker.cli import main, table
-from worker.cli.receiving import Receiving, known, plain, receiving, standing
+from worker.cli.entering import enter, hmac_text, secret_of
+from worker.cli.receiving import Receiving, known, plain, receiving, registered, standing
 from worker.cli.receiving import tenant as of_tenant
-from worker.cli.registering import check_url, enter, given_values, header_lines, merged, registration, resealed, values
+from worker.cli.registering import check_url, given_values, header_lines, merged, registration, resealed, values
 from worker.cli.work import script
 from worker.core.waiting import health_lines
 
@@ -28,14 +29,28 @@ def webhooks() -> None:
 @click.argument("url")
 @of_tenant
 @click.option("--default", "is_default", is_flag=True, help="It is told of its tenant's jobs that name no receiver.")
+@click.option("--secret-file", type=click.File(), help="Its whsec_ secret of before, in a file (- for standard input).")
 @values
 @script
-def add(name: str, url: str, headers: Sequence[str], as_json: bool, **given: Any) -> None:
-    """Register a receiver, and print its signing secret, which is never shown again."""
+def add(name: str, url: str, headers: Sequence[str], secret_file: TextIO | None, as_json: bool, **given: Any) -> None:
+    """Register a receiver, and print its signing secret, which is never shown again.
+
+    One that verifies with a secret already keeps it: give it with --secret-file, and it is not printed.
+    """
+    from worker import keyring
+    from worker.vault import fingerprint
+
     chosen = registration(name, given_values(given))
+    brought = secret_of(secret_file)
     with receiving() as place:
-        told, secret = enter(place, chosen, url, header_lines(headers))
-    print_secrets(told, secret=secret, public_key=told.pop("public_key"), as_json=as_json)
+        told, keys = enter(place, chosen, url, header_lines(headers), brought=brought)
+    secret = hmac_text(keys)
+    print_secrets(
+        told | {"fingerprint": fingerprint(secret)},
+        secret=None if secret == brought else secret,
+        public_key=keyring.public_text(keys),
+        as_json=as_json,
+    )
 
 
 @webhooks.command()
@@ -63,10 +78,10 @@ def change(
         if url is not None:
             check_url(place, url)
         with place.engine.begin() as connection:
-            old = known(connection, tenant, name, lock=True)
+            old = registered(connection, tenant, name, lock=True)
             chosen = registration(name, merged(old.registration, wanted), old=True)
             sealed = resealed(place, old, url=url, headers=header_lines(headers), dropped=dropped)
-            receivers.change(connection, old.id, chosen, sealed)
+            receivers.change(connection, old.id, chosen, sealed, moved=url is not None)
             told = described(known(connection, tenant, name))
     table.as_json(told) if as_json else click.echo(table.fields(told))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from worker.core.chat_fields import RULES
 from worker.core.faults import Fault, member_path, shown
+from worker.core.registration import name_fault
 from worker.core.rules import Rule, integer, json_object, text
 
 # Bounds of our own, so that a key of an SQL index holds any of these texts and no job runs for ever.
@@ -28,7 +29,6 @@ _unstorable = re.compile("[\0\ud800-\udfff]").search
 _NOT_STORABLE = "holds U+0000 or half of a surrogate pair, which SQL cannot store; leave it out"
 
 _label_text = text(longest=_LONGEST_TEXT)
-_url_text = text(longest=_LONGEST_URL)
 _metadata_text = text(longest=_METADATA_TEXT, empty=True)
 
 
@@ -102,19 +102,33 @@ def _endpoint(path: str, value: Any) -> Iterator[Fault]:
 def _webhook(path: str, value: Any) -> Iterator[Fault]:
     match value:
         case {"to": name} if len(value) == 1:
-            yield from _label(f"{path}.to", name)
+            yield from _receiver(f"{path}.to", name)
         case {"url": url} if len(value) == 1:
             yield from _url(f"{path}.url", url)
         case None:
             return
         case _:
-            yield Fault(path, f'is {shown(value)}; send {{"to": a receiver\'s name}}, {{"url": "https://…"}} or null')
+            # A text may be an address with a token in it: what is wrong with a job is stored, shown and sent.
+            told = "a text" if type(value) is str else shown(value)
+            yield Fault(path, f'is {told}; send {{"to": a receiver\'s name}}, {{"url": "https://…"}} or null')
+
+
+def _receiver(path: str, name: Any) -> Iterator[Fault]:
+    """A name that somebody can register: what is on hold for any other would wait for nobody."""
+    if type(name) is str and "://" in name:
+        yield Fault(path, 'is an address, not a receiver\'s name; send it as {"url": "https://…"}')
+    elif fault := name_fault(name):
+        yield Fault(path, fault)
 
 
 def _url(path: str, value: Any) -> Iterator[Fault]:
     # Whether plain http is allowed is the operator's setting, known where deliveries are sent.
-    yield from _url_text(path, value)
-    if type(value) is str and (not value.startswith(("https://", "http://")) or _unstorable(value)):
+    if type(value) is str and len(value) > _LONGEST_URL:
+        # Never quoted: its query may be a token.
+        yield Fault(path, f"has {len(value)} characters; send at most {_LONGEST_URL}")
+    elif type(value) is not str or not value:
+        yield Fault(path, f"is {shown(value)}; send an address that begins with https://")
+    elif not value.startswith(("https://", "http://")) or _unstorable(value):
         yield Fault(path, "is no address a webhook can go to; send one that begins with https://")
 
 

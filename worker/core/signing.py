@@ -81,16 +81,6 @@ def read_key(text: str, *, created_at: datetime, expires_at: datetime | None = N
     raise BadKey("a signing key begins with whsec_ (HMAC-SHA256) or whsk_ (ed25519); this text does not")
 
 
-def read_public_key(text: str) -> bytes:
-    """Return the 32 bytes of a text `whpk_…`; raise BadKey."""
-    if not text.startswith(PUBLIC_PREFIX):
-        raise BadKey("a public key begins with whpk_; this text does not")
-    public = _decoded(text, PUBLIC_PREFIX)
-    if len(public) != PUBLIC_BYTES:
-        raise BadKey(f"the whpk_ key has {len(public)} bytes; it must have {PUBLIC_BYTES}")
-    return public
-
-
 def live(keys: Iterable[SigningKey], now: datetime) -> tuple[SigningKey, ...]:
     """Return the keys that sign at `now`, hmac before ed25519, the newest first, at most three a kind.
 

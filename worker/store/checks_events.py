@@ -11,9 +11,9 @@ from worker.core.events import EventType, event_id_of, event_type
 from worker.core.lifecycle import FINAL, Status
 from worker.core.subscription import wants
 from worker.core.webhook import Variant
+from worker.store.audience import NOBODY, name_of
 from worker.store.checking import Offender, found
 from worker.store.clock import shifted
-from worker.store.events import NOBODY, NOT_REGISTERED, name_of
 from worker.store.tables import finished, jobs
 from worker.store.types import Instant
 from worker.store.webhook_tables import deliveries, events, receivers
@@ -27,7 +27,7 @@ _is_final = jobs.c.status.in_(sorted(FINAL))
 _its_type = literal("job.").concat(jobs.c.status)
 _stands = receivers.c.status != "removed"
 _RECEIVERS = select(
-    *(receivers.c[name] for name in ("id", "tenant", "name", "created_at", "is_default", "events", "disabled_reason"))
+    *(receivers.c[name] for name in ("id", "tenant", "name", "created_at", "is_default", "events", "url"))
 ).where(_stands)
 
 
@@ -63,7 +63,7 @@ def ends_are_told(connection: Connection, within: ColumnElement[bool]) -> Iterab
     """A job that has ended was told to the receiver it names, or to its tenant's defaults, as far as can be known."""
     numbered = exists().where(finished.c.job_id == jobs.c.id)
     told = exists().where(_of_job, events.c.created_at >= jobs.c.finished_at)
-    since = or_(receivers.c.created_at <= jobs.c.finished_at, receivers.c.disabled_reason == NOT_REGISTERED)
+    since = or_(receivers.c.created_at <= jobs.c.finished_at, receivers.c.url == "")
     there = and_(receivers.c.tenant == jobs.c.tenant, since, _stands)
     untold = select(jobs.c.id, jobs.c.tenant, jobs.c.status, jobs.c.webhook, jobs.c.finished_at).where(
         within, _is_final, numbered, ~told, or_(jobs.c.webhook.is_(None), jobs.c.webhook != NOBODY)
@@ -79,7 +79,7 @@ def ends_are_told(connection: Connection, within: ColumnElement[bool]) -> Iterab
 def _is_meant(row: Any, receiver: Any) -> bool:
     """Say that an end is for a receiver, as it is registered now."""
     # What nobody has registered was made by the first job that named it, just after that job's end.
-    late = receiver.created_at > row.finished_at and receiver.disabled_reason != NOT_REGISTERED
+    late = receiver.created_at > row.finished_at and receiver.url != ""
     if receiver.tenant != row.tenant or late:
         return False
     name = None if row.webhook is None else name_of(json.loads(row.webhook))
@@ -92,7 +92,7 @@ def _was_listening(connection: Connection, row: Any, receiver: Any) -> bool:
 
     When a registration was changed is not known; nobody changes one twice within that time.
     """
-    if receiver.disabled_reason == NOT_REGISTERED:
+    if not receiver.url:
         return True
     at = literal(row.finished_at, Instant())
     alike = select(deliveries.c.id).join(jobs, jobs.c.id == deliveries.c.job_id)

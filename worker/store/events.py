@@ -7,36 +7,24 @@ will register it. Bodies are frozen here; dispatch and `deliver` do the rest.
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
-from hashlib import sha256
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, exists, insert, or_, select
+from sqlalchemy import Connection, and_, bindparam, insert, select
 
 from worker.core.events import Bodies, Finished, Payload, event_id_of, event_type, freeze
 from worker.core.lifecycle import DeliveryStatus, Status
-from worker.core.registration import IN_FLIGHT, TIMEOUT_S
-from worker.core.subscription import EVERY_JOB, wants
+from worker.core.subscription import wants
 from worker.core.usage import TOKENS
 from worker.core.webhook import Profile, Variant, variant
 from worker.store import order
+from worker.store.audience import Listener, audience
 from worker.store.clock import from_now, now
 from worker.store.tables import answers, attempts, finished, jobs
-from worker.store.upsert import upsert
-from worker.store.webhook_tables import deliveries, events, receivers
+from worker.store.webhook_tables import deliveries, events
 
 # How long a delivery is tried, whatever its schedule says.
 DEADLINE_S = 7 * 86400.0
-NOBODY = "null"
-# Why a receiver is disabled that jobs have named and nobody has registered.
-NOT_REGISTERED = "not_registered"
-
-_default = exists().where(receivers.c.tenant == jobs.c.tenant, receivers.c.is_default, receivers.c.status != "removed")
-# Nearly always empty where nobody has a receiver, so that telling costs a finished batch one short statement.
-_WANTED = select(jobs.c.id, jobs.c.tenant, jobs.c.webhook).where(
-    jobs.c.id.in_(bindparam("ids", expanding=True)),
-    or_(and_(jobs.c.webhook.is_not(None), jobs.c.webhook != NOBODY), and_(jobs.c.webhook.is_(None), _default)),
-)
 _COLUMNS = (
     jobs.c.id, jobs.c.tenant, jobs.c.status, jobs.c.batch, jobs.c.custom_id, jobs.c.idempotency_key, jobs.c.endpoint,
     jobs.c.model, jobs.c.attempt.label("attempts"), jobs.c.created_at, jobs.c.started_at, jobs.c.finished_at,
@@ -54,41 +42,14 @@ _ROWS = (
 )
 
 
-class Listener(NamedTuple):
-    """What telling needs to know of a receiver."""
-
-    id: str
-    tenant: str
-    name: str
-    url: str
-    is_default: bool
-    events: str
-    payload: str
-    profile: str
-    ordering: str
-    status: str
-
-
-_LISTENERS = select(*(receivers.c[name] for name in Listener._fields)).where(
-    receivers.c.tenant.in_(bindparam("tenants", expanding=True)),
-    receivers.c.status != "removed",
-    or_(receivers.c.is_default, receivers.c.name.in_(bindparam("names", expanding=True))),
-)
-
-
 def tell(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[str]]:
     """Write the events of jobs that have just ended and were numbered; return the deliveries that may go, by job.
 
     The caller holds the counter's lock (`finish.number`), so that nobody else gives places to deliveries meanwhile.
     """
-    wanted = {row.id: row for row in connection.execute(_WANTED, {"ids": sorted(job_ids)})}
-    if not wanted:
-        return {}
-    audience = _audience(connection, list(wanted.values()))
-    heard = {job_id: listeners for job_id, listeners in audience.items() if listeners}
+    heard = audience(connection, job_ids)
     if not heard:
         return {}
-    heard = _locked(connection, heard)
     told = _Told(connection)
     for row in connection.execute(_ROWS, {"ids": sorted(heard)}):
         listeners = [one for one in heard[row.id] if wants(json.loads(one.events), event_type(Status(row.status)))]
@@ -96,79 +57,6 @@ def tell(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[str]]
             told.add(row, listeners)
     told.write()
     return told.ready
-
-
-def _locked(connection: Connection, heard: Mapping[str, list[Listener]]) -> dict[str, list[Listener]]:
-    """Lock the receivers that keep an order or are disabled, and return all with the statuses that stand now.
-
-    Who enables a receiver resumes what is on hold: nothing may be put there after that.
-    """
-    known = {one for listeners in heard.values() for one in listeners}
-    statuses = order.lock(connection, [one.id for one in known if one.ordering == "per_key" or one.status != "enabled"])
-    return {
-        job_id: [one._replace(status=statuses.get(one.id, one.status)) for one in listeners]
-        for job_id, listeners in heard.items()
-    }
-
-
-def url_receiver(url: str) -> str:
-    """Return the name of the receiver made for an address that jobs carry."""
-    return f"url-{sha256(url.encode()).hexdigest()[:24]}"
-
-
-def _audience(connection: Connection, rows: Sequence[Any]) -> dict[str, list[Listener]]:
-    """Return the receivers of each job by its id; those that are named or brought and not there yet are made."""
-    targets: dict[str, Mapping[str, str]] = {
-        row.id: {} if row.webhook is None else json.loads(row.webhook) for row in rows
-    }
-    wanted = {row.id: name_of(targets[row.id]) for row in rows}
-    values = {"tenants": sorted({row.tenant for row in rows}), "names": sorted(filter(None, wanted.values()))}
-    known = [Listener._make(row) for row in connection.execute(_LISTENERS, values)]
-    there = {(one.tenant, one.name) for one in known}
-    missing = {
-        (row.tenant, name): targets[row.id].get("url")
-        for row in rows
-        if (name := wanted[row.id]) is not None and (row.tenant, name) not in there
-    }
-    if missing:
-        _make(connection, missing)
-        known = [Listener._make(row) for row in connection.execute(_LISTENERS, values)]
-    found: dict[str, list[Listener]] = {}
-    for row in rows:
-        name = wanted[row.id]
-        mine = [one for one in known if one.tenant == row.tenant]
-        found[row.id] = [one for one in mine if (one.is_default if name is None else one.name == name)]
-    return found
-
-
-def name_of(target: Mapping[str, str]) -> str | None:
-    """Return the name of the receiver that a job's `webhook` means; None: its tenant's defaults."""
-    return url_receiver(target["url"]) if "url" in target else target.get("to")
-
-
-def _make(connection: Connection, missing: Mapping[tuple[str, str], str | None]) -> None:
-    """Make receivers by tenant and name: of an address, whose keys its first delivery makes, or of a name alone."""
-    rows = [
-        {
-            "id": str(uuid.uuid4()),
-            "tenant": tenant,
-            "name": name,
-            "url": url or "",
-            "is_default": False,
-            "events": json.dumps([EVERY_JOB]),
-            "payload": Payload.auto,
-            "profile": Profile.afterword,
-            "timeout_s": TIMEOUT_S,
-            "in_flight": IN_FLIGHT,
-            "ordering": "none",
-            "on_exhausted": "skip",
-            "status": "enabled" if url else "disabled",
-            "disabled_reason": None if url else NOT_REGISTERED,
-        }
-        for (tenant, name), url in sorted(missing.items())
-    ]
-    statement = upsert(connection.dialect.name, receivers).on_conflict_do_nothing().values(created_at=now())
-    connection.execute(statement, rows)
 
 
 class _Told:
@@ -184,8 +72,10 @@ class _Told:
     def add(self, row: Any, listeners: Sequence[Listener]) -> None:
         """Freeze the event of a job and give each of its receivers a delivery."""
         new = uuid.uuid4()
-        bodies = freeze(event_id_of(new), _finished(row), {Payload(one.payload) for one in listeners})
-        wants_openai = any(one.profile == Profile.openai for one in listeners)
+        # Whoever registers an awaited receiver may choose any of them.
+        payloads = {Payload.full if one.is_awaited else Payload(one.payload) for one in listeners}
+        bodies = freeze(event_id_of(new), _finished(row), payloads)
+        wants_openai = any(one.profile == Profile.openai or one.is_awaited for one in listeners)
         self._events.append(
             {
                 "id": str(new),

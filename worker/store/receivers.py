@@ -16,7 +16,6 @@ from worker.core.webhook import Profile
 from worker.store import order
 from worker.store.clock import now, seconds_until
 from worker.store.deliveries import UNIX_S
-from worker.store.events import NOT_REGISTERED
 from worker.store.health import health_of
 from worker.store.upsert import upsert
 from worker.store.webhook_tables import deliveries, receivers
@@ -56,6 +55,11 @@ class Receiver:
         """Its name, which is one of its tenant's."""
         return self.registration.name
 
+    @property
+    def is_awaited(self) -> bool:
+        """Jobs have named it, and nobody has registered it yet (see store.awaited)."""
+        return not self.sealed.url
+
 
 _ROWS = select(receivers, UNIX_S.label("now_s"), (-seconds_until(receivers.c.tokens_at)).label("tokens_age_s"))
 _STANDING = receivers.c.status != "removed"
@@ -86,26 +90,21 @@ def find(connection: Connection, tenant: str, name: str, *, lock: bool = False) 
     return next(iter(_read(connection, statement.with_for_update() if lock else statement)), None)
 
 
-def awaited(connection: Connection, tenant: str, name: str) -> str | None:
-    """Return the id of a receiver that jobs have named and nobody has registered yet; lock it until our commit."""
-    wanted = select(receivers.c.id).where(
-        receivers.c.tenant == tenant,
-        receivers.c.name == name,
-        receivers.c.status == "disabled",
-        receivers.c.disabled_reason == NOT_REGISTERED,
-    )
-    return connection.execute(wanted.with_for_update()).scalar()
-
-
 def by_id(connection: Connection, receiver_id: str) -> Receiver | None:
     """Return the receiver of an id, also one that was removed."""
     return next(iter(_read(connection, _ROWS.where(receivers.c.id == receiver_id))), None)
 
 
-def change(connection: Connection, receiver_id: str, registration: Registration, sealed: Sealed) -> bool:
-    """Write new values; False when it was removed. What waits is sent by them; deliveries keep their variant."""
+def change(
+    connection: Connection, receiver_id: str, registration: Registration, sealed: Sealed, *, moved: bool = False
+) -> bool:
+    """Write new values; False when it was removed. What waits is sent by them; deliveries keep their variant.
+
+    `moved`: to another address, about which the failures and the pauses of the old one say nothing.
+    """
     statement = update(receivers).where(receivers.c.id == receiver_id, _STANDING)
-    return connection.execute(statement.values(**_columns(registration), **asdict(sealed))).rowcount == 1
+    values = {**_columns(registration), **asdict(sealed), **({"health": None} if moved else {})}
+    return connection.execute(statement.values(values)).rowcount == 1
 
 
 def disable(connection: Connection, receiver_id: str, reason: str = BY_OPERATOR) -> bool:

@@ -63,7 +63,7 @@ def new_test(connection: Connection, receiver: Receiver) -> str:
 def redeliver(connection: Connection, delivery_id: str) -> str | None:
     """Send a delivery once more at once, outside of the order; return None, or why not in a sentence."""
     row = connection.execute(
-        select(deliveries.c.receiver_id, receivers.c.name, receivers.c.status)
+        select(deliveries.c.receiver_id, receivers.c.name, receivers.c.status, receivers.c.url)
         .join(receivers, receivers.c.id == deliveries.c.receiver_id)
         .where(deliveries.c.id == delivery_id)
         # The receiver's row is the lock of all its deliveries.
@@ -73,6 +73,8 @@ def redeliver(connection: Connection, delivery_id: str) -> str | None:
         return f"no delivery {delivery_id} is known; list them with: afterword webhooks deliveries"
     if row.status == "removed":
         return f"delivery {delivery_id} went to {row.name}, which was removed; nothing can be sent to it"
+    if not row.url:
+        return f"nobody has registered the receiver {row.name} yet; first: afterword webhooks add {row.name} URL"
     if row.status == "disabled":
         return f"the receiver {row.name} is disabled; first: afterword webhooks enable {row.name}"
     # A claim that is being made has its row locked and waits for the receiver.

@@ -1,0 +1,23 @@
+"""What the commands on webhooks, secrets and events answer: a script, and somebody who made a mistake."""
+
+import json
+from typing import Any
+
+from tests.cli.conftest import Command
+
+HOOK = "https://hooks.example.com/in?token=geheim"
+
+
+def told(run: Command, *arguments: str, **options: Any) -> Any:
+    """Return what a command answers a script."""
+    result = run(*arguments, "--json", **options)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def refused(run: Command, *arguments: str, code: int = 1, **options: Any) -> str:
+    """Return the sentence of a command that did nothing."""
+    result = run(*arguments, **options)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    return str(result.stderr)

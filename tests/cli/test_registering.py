@@ -1,0 +1,209 @@
+"""What stands between a name in a job and a receiver that is sent something: add, change, and the secret one brings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from sqlalchemy import Engine, insert, update
+
+from tests.cli.conftest import Command
+from tests.cli.operating import HOOK, refused, told
+from tests.store.made import accept_all, entry, job, one, rows
+from tests.store.receiving import VAULT, delivery, found, receiver, stands, statuses
+from worker import keyring
+from worker.cli import main
+from worker.core.delivery import Disable_reason
+from worker.core.lifecycle import DeliveryStatus
+from worker.core.receiver_health import Health
+from worker.core.signing import Kind
+from worker.store.clock import now
+from worker.store.health import text_of
+from worker.store.webhook_tables import receivers
+from worker.vault import fingerprint, new_key
+
+HELD = "SELECT status, variant, ordering_key, sequence FROM afterword_deliveries ORDER BY created_at, sequence"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def ended(engine: Engine, *, name: str = "billing", tenant: str = "default") -> None:
+    """Have a job fail that names a receiver."""
+    fields = {"request": {}, "webhook": {"to": name}, "ordering_key": "k", "tenant": tenant}
+    accept_all(engine, entry(job(**fields)))
+
+
+def secret_file(folder: Path, text: str) -> str:
+    path = folder / "secret"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_receiver_that_jobs_have_named_is_registered_as_one_wants_it(run: Command, engine: Engine) -> None:
+    ended(engine)
+    ended(engine)
+    assert [(row.status, row.ordering_key) for row in rows(engine, HELD)] == [("held", None)] * 2
+
+    made = told(run, *f"webhooks add billing {HOOK} --payload thin --ordering per_key --event job.failed".split())
+
+    assert made["secret"].startswith("whsec_")
+    assert [tuple(row) for row in rows(engine, HELD)] == [("queued", "thin", "k", 1), ("queued", "thin", "k", 2)]
+    shown = told(run, "webhooks", "show", "billing")
+    assert (shown["status"], shown["payload"], shown["id"]) == ("enabled", "thin", made["id"])
+    assert "already" in refused(run, "webhooks", "add", "billing", HOOK)
+
+
+def test_what_a_receiver_does_not_want_of_what_was_on_hold_is_cancelled(run: Command, engine: Engine) -> None:
+    ended(engine)
+
+    told(run, "webhooks", "add", "billing", HOOK, "--event", "job.completed", "--profile", "openai")
+
+    assert [row.status for row in rows(engine, HELD)] == ["cancelled"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "enable billing", "disable billing --reason maintenance", "change billing --url https://b.example/in",
+        "rotate billing", "test billing", "recover billing --since 1h",
+    ],
+)  # fmt: skip
+def test_what_only_jobs_have_named_is_registered_first(run: Command, engine: Engine, line: str) -> None:
+    ended(engine)
+
+    assert "with: afterword webhooks add billing URL" in refused(run, "webhooks", *line.split())
+
+    assert one(engine, "SELECT status FROM afterword_receivers").status == "disabled"
+    assert told(run, "webhooks", "add", "billing", HOOK)["name"] == "billing"
+    assert [row.status for row in rows(engine, HELD)] == ["queued"]
+
+
+def test_the_sentence_about_an_awaited_receiver_names_its_tenant(run: Command, engine: Engine) -> None:
+    ended(engine, tenant="acme")
+    assert "URL --tenant acme" in refused(run, "webhooks", "enable", "billing", "--tenant", "acme")
+    (held,) = rows(engine, "SELECT id FROM afterword_deliveries")
+    assert "nobody has registered the receiver billing" in refused(run, "webhooks", "redeliver", str(held.id))
+
+
+def test_an_awaited_receiver_can_be_removed(run: Command, engine: Engine) -> None:
+    ended(engine)
+    assert told(run, "webhooks", "remove", "billing", "--yes")["cancelled"] == 1
+    assert told(run, "webhooks", "list") == []
+
+
+def test_a_reason_that_looks_like_that_of_an_awaited_receiver_is_only_a_reason(run: Command, engine: Engine) -> None:
+    receiver(engine)
+    run("webhooks", "disable", "billing", "--reason", "not_registered")
+
+    assert "has a receiver 'billing' already" in refused(run, "webhooks", "add", "billing", HOOK)
+    assert told(run, "webhooks", "enable", "billing")["status"] == "enabled"
+
+
+def test_a_new_address_begins_with_a_new_health(run: Command, engine: Engine) -> None:
+    made = receiver(engine)
+    sick = Health(ramp=1, open_until_s=4e9, open_s=600.0, failing_since_s=1.0, disabled=Disable_reason.forbidden)
+    with engine.begin() as connection:
+        connection.execute(update(receivers).values(health=text_of(sick)))
+
+    run("webhooks", "change", "billing", "--in-flight", "2")
+    assert found(engine, made.id).health == sick
+    run("webhooks", "change", "billing", "--url", "https://b.example/in")
+
+    assert found(engine, made.id).health == Health()
+
+
+def test_commands_answer_a_script(run: Command, engine: Engine) -> None:
+    made = receiver(engine)
+    held = delivery(engine, made, DeliveryStatus.held)
+
+    assert told(run, "webhooks", "disable", "billing") == {
+        "tenant": "default", "name": "billing", "status": "disabled", "disabled_reason": "operator",
+    }  # fmt: skip
+    assert told(run, "webhooks", "enable", "billing") == {
+        "tenant": "default", "name": "billing", "status": "enabled", "queued": 1, "cancelled": 0,
+    }  # fmt: skip
+    assert told(run, "webhooks", "redeliver", held) == {"delivery": held, "status": "queued"}
+    assert stands(engine, held).origin == "manual"
+    assert told(run, "webhooks", "remove", "billing", "--yes") == {
+        "tenant": "default", "name": "billing", "status": "removed", "cancelled": 1,
+    }  # fmt: skip
+    assert statuses(engine, held) == ["cancelled"]
+
+
+def test_every_command_on_webhooks_secrets_and_events_takes_json() -> None:
+    commands = {**group("webhooks").commands, **group("secrets").commands, "events": main.commands["events"]}
+
+    assert len(commands) > 10
+    for name, command in commands.items():
+        assert "--json" in {option for parameter in command.params for option in parameter.opts}, name
+
+
+def group(name: str) -> click.Group:
+    found = main.commands[name]
+    assert isinstance(found, click.Group)
+    return found
+
+
+@pytest.mark.parametrize("how", ["file", "stdin"])
+def test_a_receiver_keeps_the_secret_that_it_brings(run: Command, engine: Engine, tmp_path: Path, how: str) -> None:
+    source = secret_file(tmp_path, f"{SECRET}\n") if how == "file" else "-"
+    arguments = ("webhooks", "add", "billing", HOOK, "--secret-file", source)
+
+    result = run(*arguments, "--json", typed=SECRET if how == "stdin" else None)
+
+    made = json.loads(result.stdout)
+    assert SECRET not in result.output
+    assert (made["secret"], made["fingerprint"]) == (None, fingerprint(SECRET))
+    assert made["public_key"].startswith("whpk_")
+    kept = found(engine, made["id"])
+    keys = keyring.keys_of(VAULT, kept.id, kept.sealed.keys_sealed)
+    assert [key.text == SECRET for key in keys] == [True, False]
+    assert told(run, "webhooks", "rotate", "billing")["secret"] not in (None, SECRET)
+
+
+def test_a_receiver_keeps_the_key_pair_that_it_knows_the_public_half_of(
+    run: Command, engine: Engine, tmp_path: Path
+) -> None:
+    pair = new_key(Kind.ED25519, found(engine, receiver(engine, "other").id).created_at)
+
+    made = told(run, "webhooks", "add", "billing", HOOK, "--secret-file", secret_file(tmp_path, pair.text))
+
+    assert made["public_key"] == pair.public_text
+    assert made["secret"].startswith("whsec_")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "holds no signing secret"), ("whsec_" + "geheim" * 100, "holds no signing secret"),
+        ("geheim", "begins with whsec_"), ("whsec_geheim*", "is not base64"), ("whsec_AAAA", "must have 24 to 64"),
+        ("whpk_AAAA", "is public and cannot sign"),
+    ],
+    ids=["empty", "long", "word", "no base64", "short", "public"],
+)  # fmt: skip
+def test_a_file_without_a_signing_secret_registers_nobody(run: Command, tmp_path: Path, text: str, reason: str) -> None:
+    file = secret_file(tmp_path, text)
+
+    said = refused(run, "webhooks", "add", "billing", HOOK, "--secret-file", file, code=2)
+
+    assert reason in said
+    assert "geheim" not in said
+    assert told(run, "webhooks", "list") == []
+
+
+def test_an_address_of_a_jobs_own_is_sealed_by_who_gives_it_a_secret(run: Command, engine: Engine) -> None:
+    name = f"url-{'0a' * 12}"
+    row: dict[str, Any] = {
+        "id": "8d7a4c1e-0000-4000-8000-000000000001", "tenant": "default", "name": name, "url": HOOK,
+        "is_default": False, "events": '["job.*"]', "payload": "auto", "profile": "afterword", "timeout_s": 15.0,
+        "in_flight": 10, "ordering": "none", "on_exhausted": "skip", "status": "enabled",
+    }  # fmt: skip
+    with engine.begin() as connection:
+        connection.execute(insert(receivers).values(created_at=now(), **row))
+
+    assert "geheim" not in run("webhooks", "show", name).output
+    assert told(run, "webhooks", "rotate", name)["secret"].startswith("whsec_")
+
+    kept = found(engine, row["id"]).sealed
+    assert kept.url == "https://hooks.example.com/in"
+    assert keyring.url_of(VAULT, row["id"], kept.url, kept.url_sealed) == HOOK

@@ -1,0 +1,324 @@
+"""Receivers that jobs name before somebody registers them: what is on hold becomes what it would have been."""
+
+import itertools
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from tests.pool.workers import until
+from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
+from tests.store.receiving import claimed, found, registration, sealed
+from tests.store.test_attempts import ANSWER, closing
+from worker.core.lifecycle import COMPLETE, DROP_DELIVERY, Outcome
+from worker.store import awaited, cancel, moves, receivers, requeue, verify
+from worker.store.record import record
+from worker.store.webhook_tables import deliveries
+from worker.store.webhook_tables import receivers as table
+
+ROWS = "SELECT * FROM afterword_deliveries ORDER BY created_at, sequence, id"
+REFUSED: dict[str, Any] = {"request": {}}
+
+
+def named(**fields: Any) -> dict[str, Any]:
+    return job(webhook={"to": "billing"}, **fields)
+
+
+def cancelled(engine: Engine, *jobs: dict[str, Any]) -> list[str]:
+    """Accept jobs and end them, all in one transaction; return their ids."""
+    ids = [str(uuid.uuid4()) for _ in jobs]
+    accept_all(engine, *(entry(each, id=job_id) for each, job_id in zip(jobs, ids, strict=True)))
+    with engine.begin() as connection:
+        cancel.cancel(connection, ids)
+    return ids
+
+
+def failed(engine: Engine, **fields: Any) -> str:
+    """Have a job refused, which ends it as failed; return its id."""
+    job_id = str(uuid.uuid4())
+    accept_all(engine, entry({**named(**fields), **REFUSED}, id=job_id))
+    return job_id
+
+
+def answered(engine: Engine, response: str) -> str:
+    """Complete a job with this answer; return its id."""
+    job_id = str(uuid.uuid4())
+    accept_all(engine, entry(named(), id=job_id))
+    got = claim_one(engine, worker(engine), job_id)
+    assert got is not None
+    with engine.begin() as connection:
+        record(connection, [closing(got, COMPLETE, Outcome.completed, answer={**ANSWER, "response": response})])
+    return job_id
+
+
+def fitting(engine: Engine, **values: Any) -> awaited.Fitting:
+    """Begin to register the receiver that the jobs have named."""
+    with engine.begin() as connection:
+        new = awaited.find(connection, "default", "billing")
+        assert new is not None
+        begun = awaited.Fitting(new, registration(**values), sealed(new))
+        awaited.reserve(connection, begun)
+    return begun
+
+
+def fit(engine: Engine, begun: awaited.Fitting) -> bool | None:
+    with engine.begin() as connection:
+        return awaited.fit(connection, begun)
+
+
+def register(engine: Engine, **values: Any) -> str:
+    """Register it, and queue what was on hold; return its id."""
+    begun = fitting(engine, **values)
+    while fit(engine, begun) is False:
+        pass
+    with engine.begin() as connection:
+        requeue.resume(connection, begun.receiver_id)
+    return begun.receiver_id
+
+
+def stands(engine: Engine) -> dict[str, Any]:
+    """Return the deliveries by their jobs' ids."""
+    return {str(row.job_id): row for row in rows(engine, ROWS)}
+
+
+def sends(engine: Engine, job_id: str) -> bytes | None:
+    """Return the body of a job's delivery."""
+    holder = worker(engine)
+    got = claimed(engine, holder, str(stands(engine)[job_id].id))
+    assert got is not None
+    return got.body
+
+
+def flaws(engine: Engine) -> list[verify.Finding]:
+    return list(verify.verify(engine, grace_s=0.0).broken)
+
+
+def test_a_receiver_that_wants_no_answers_is_sent_none_of_those_that_were_on_hold(engine: Engine) -> None:
+    (job_id,) = cancelled(engine, named())
+    assert stands(engine)[job_id].variant == "full"
+
+    register(engine, payload="thin")
+
+    assert stands(engine)[job_id].variant == "thin"
+    assert b'"result_omitted":true' in (sends(engine, job_id) or b"")
+
+
+def test_a_receiver_that_wants_large_answers_is_sent_those_that_were_on_hold(engine: Engine) -> None:
+    # More than a receiver without a wish is sent, less than the most there is.
+    job_id = answered(engine, '{"content":"%s"}' % ("x" * 100_000))
+    assert stands(engine)[job_id].variant == "thin"
+
+    register(engine, payload="full")
+
+    assert stands(engine)[job_id].variant == "full"
+    assert 64 * 1024 < len(sends(engine, job_id) or b"") <= 256 * 1024
+
+
+def test_a_receiver_with_openais_libraries_is_sent_their_words(engine: Engine) -> None:
+    (job_id,) = cancelled(engine, named())
+
+    register(engine, profile="openai")
+
+    assert b'"object":"event"' in (sends(engine, job_id) or b"")
+
+
+def test_what_the_registration_does_not_want_is_cancelled(engine: Engine) -> None:
+    (unwanted,) = cancelled(engine, named())
+    wanted = failed(engine)
+
+    register(engine, events=["job.failed"], payload="thin")
+
+    assert {job_id: row.status for job_id, row in stands(engine).items()} == {unwanted: "cancelled", wanted: "queued"}
+    assert {row.variant for row in stands(engine).values()} == {"thin"}
+    assert stands(engine)[unwanted].finished_at is not None
+
+
+def test_places_in_the_order_are_given_as_the_jobs_ended(engine: Engine) -> None:
+    first = [failed(engine, ordering_key="a"), failed(engine, ordering_key="b")]
+    skipped = cancelled(engine, named(ordering_key="a"))
+    # Those of one transaction have one instant; the feed numbers them by their ids.
+    more = sorted(failed_together(engine, 5, ordering_key="a"))
+    unordered = failed(engine)
+
+    receiver_id = register(engine, events=["job.failed"], ordering="per_key")
+
+    row = stands(engine)
+    assert [(row[each].ordering_key, row[each].sequence) for each in (first[0], *more)] == [
+        ("a", place) for place in range(1, 7)
+    ]
+    assert (row[first[1]].ordering_key, row[first[1]].sequence) == ("b", 1)
+    assert (row[unordered].ordering_key, row[unordered].waiting_for) == (None, None)
+    assert [row[each].waiting_for for each in (first[0], *more)] == [None, *["order"] * 5]
+    assert (row[skipped[0]].status, row[skipped[0]].ordering_key) == ("cancelled", None)
+    following = failed(engine, ordering_key="a")
+    assert (stands(engine)[following].sequence, stands(engine)[following].waiting_for) == (7, "order")
+    assert found(engine, receiver_id).status == "enabled"
+    assert flaws(engine) == []
+
+
+def failed_together(engine: Engine, count: int, **fields: Any) -> list[str]:
+    ids = [str(uuid.uuid4()) for _ in range(count)]
+    accept_all(engine, *(entry({**named(**fields), **REFUSED}, id=job_id) for job_id in ids))
+    return ids
+
+
+def test_many_are_fitted_a_batch_at_a_time_in_one_order(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(awaited, "BATCH", 2)
+    ended = list(itertools.chain(*(sorted(failed_together(engine, count, ordering_key="k")) for count in (1, 3, 2, 2))))
+
+    begun = fitting(engine, ordering="per_key")
+    steps = list(iter(lambda: fit(engine, begun), True))
+
+    # Batches end where an instant does; SQLite's have a millisecond, so that two may share one.
+    assert 1 <= len(steps) <= 4
+    assert set(steps) == {False}
+    assert [stands(engine)[each].sequence for each in ended] == list(range(1, 9))
+
+
+def test_until_it_is_registered_jobs_that_end_are_held_and_fitted_too(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awaited, "BATCH", 1)
+    early = failed(engine, ordering_key="k")
+    begun = fitting(engine, payload="thin", ordering="per_key", events=["job.failed"])
+    assert fit(engine, begun) is False
+
+    late = failed(engine, ordering_key="k")
+    (unwanted,) = cancelled(engine, named(ordering_key="k"))
+    while fit(engine, begun) is False:
+        pass
+
+    row = stands(engine)
+    assert [(row[each].status, row[each].sequence, row[each].variant) for each in (early, late)] == [
+        ("held", 1, "thin"),
+        ("held", 2, "thin"),
+    ]
+    assert row[unwanted].status == "cancelled"
+
+
+def test_a_registration_that_was_broken_off_is_begun_anew_by_the_next(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awaited, "BATCH", 1)
+    ids = [failed(engine, ordering_key="k") for _ in range(3)]
+    broken = fitting(engine, ordering="per_key", profile="openai")
+    assert fit(engine, broken) is False
+
+    register(engine, payload="thin")
+
+    row = stands(engine)
+    assert [(row[each].ordering_key, row[each].sequence, row[each].variant) for each in ids] == [(None, 1, "thin")] * 3
+    assert fit(engine, broken) is None
+    assert flaws(engine) == []
+
+
+def test_of_two_that_register_at_once_the_later_has_it_whole(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(awaited, "BATCH", 1)
+    ids = [failed(engine) for _ in range(3)]
+    first = fitting(engine, profile="openai")
+    assert fit(engine, first) is False
+    second = fitting(engine, payload="thin")
+    assert fit(engine, second) is False
+
+    assert fit(engine, first) is None
+
+    while fit(engine, second) is False:
+        pass
+    assert [stands(engine)[each].variant for each in ids] == ["thin"] * 3
+    assert found(engine, second.receiver_id).registration == second.registration
+
+
+def test_one_that_is_removed_meanwhile_is_not_registered(engine: Engine) -> None:
+    failed(engine)
+    begun = fitting(engine)
+    with engine.begin() as connection:
+        assert receivers.remove(connection, begun.receiver_id)
+
+    assert fit(engine, begun) is None
+    assert found(engine, begun.receiver_id).status == "removed"
+
+
+@pytest.mark.parametrize("reason", ["maintenance", "not_registered"])
+def test_whether_it_is_awaited_does_not_hang_on_the_reason_it_shows(engine: Engine, reason: str) -> None:
+    failed(engine)
+    with engine.begin() as connection:
+        connection.execute(update(table).values(disabled_reason=reason))
+    register(engine)
+    with engine.begin() as connection:
+        known = receivers.find(connection, "default", "billing")
+        assert known is not None
+        assert receivers.disable(connection, known.id, "not_registered")
+
+        assert awaited.find(connection, "default", "billing") is None
+        assert not known.is_awaited
+
+
+def test_what_is_too_old_meanwhile_has_no_place(engine: Engine) -> None:
+    old, young = (failed(engine, ordering_key="k") for _ in range(2))
+    begun = fitting(engine, ordering="per_key")
+    with engine.begin() as connection:
+        key = deliveries.c.job_id == old
+        ids = [(row.id, row.attempt) for row in connection.execute(select(deliveries).where(key))]
+        moves.apply(connection, DROP_DELIVERY, ids, table=deliveries)
+
+    assert fit(engine, begun) is True
+
+    assert (stands(engine)[old].status, stands(engine)[old].ordering_key) == ("cancelled", None)
+    assert stands(engine)[young].sequence == 1
+
+
+def test_a_job_that_ends_while_the_last_batch_is_fitted_is_told_as_the_registration_wants(engine: Engine) -> None:
+    """The end has read the receiver as nobody had registered it, waits for its lock, and reads it again."""
+    failed(engine, ordering_key="k")
+    begun = fitting(engine, payload="thin", ordering="per_key", events=["job.failed"])
+    ends: list[str] = []
+
+    def end() -> None:
+        cancelled(engine, named())
+        ends.append(failed(engine, ordering_key="k"))
+
+    thread = threading.Thread(target=end)
+    with engine.begin() as connection:
+        assert awaited.fit(connection, begun) is True
+        thread.start()
+        if engine.dialect.name == "postgresql":
+            until(waits_for_a_lock(engine), what="the end of a job waits")
+    thread.join(60)
+
+    row = stands(engine)
+    assert len(row) == 2
+    assert (row[ends[0]].variant, row[ends[0]].sequence, row[ends[0]].status) == ("thin", 2, "queued")
+
+
+def waits_for_a_lock(engine: Engine) -> Callable[[], bool]:
+    waiting = "SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
+    return lambda: one(engine, waiting).n > 0
+
+
+def test_jobs_end_while_a_receiver_is_registered_and_none_is_told_wrongly(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awaited, "BATCH", 8)
+    for _ in range(20):
+        failed(engine, ordering_key="k")
+
+    def end() -> None:
+        for _ in range(15):
+            failed(engine, ordering_key="k")
+            cancelled(engine, named(ordering_key="k"))
+
+    threads = [threading.Thread(target=end) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    receiver_id = register(engine, payload="thin", ordering="per_key", events=["job.failed"])
+    for thread in threads:
+        thread.join(60)
+
+    assert found(engine, receiver_id).status == "enabled"
+    told = [row for row in rows(engine, ROWS) if row.status != "cancelled"]
+    assert {(row.event_type, row.variant) for row in told} == {("job.failed", "thin")}
+    assert [row.sequence for row in told] == list(range(1, len(told) + 1))
+    assert flaws(engine) == []

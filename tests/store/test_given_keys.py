@@ -1,0 +1,74 @@
+"""A receiver that a job's address made: its keys are one worker's, and its query is sealed with them."""
+
+import pytest
+from sqlalchemy import Engine, update
+
+from tests.store.made import one
+from tests.store.receiving import URL, VAULT, found
+from tests.store.test_deliveries import ended, told
+from worker import keyring
+from worker.store.given_keys import NewKeys, give_keys
+from worker.store.receivers import Receiver
+from worker.store.webhook_tables import receivers
+
+OTHER = "https://hooks.example.com/in?other"
+
+
+def brought(engine: Engine, url: str = URL) -> Receiver:
+    """End a job that brings an address; return the receiver made for it."""
+    ended(engine, webhook={"url": url})
+    return found(engine, str(one(engine, "SELECT id FROM afterword_receivers").id))
+
+
+def offered(to: Receiver, sealed: str, url: str = URL) -> NewKeys:
+    return NewKeys(to.id, sealed, f"whpk_{sealed}", *keyring.seal_url(VAULT, to.id, url))
+
+
+def give(engine: Engine, *items: NewKeys) -> list[str]:
+    with engine.begin() as connection:
+        return give_keys(connection, items)
+
+
+def test_the_first_delivery_seals_the_query_and_gives_the_keys(engine: Engine) -> None:
+    made = brought(engine)
+    assert (made.sealed.url, made.sealed.url_sealed) == (URL, None)
+
+    assert give(engine, offered(made, "first")) == ["first"]
+
+    kept = found(engine, made.id).sealed
+    assert (kept.url, kept.public_key) == ("https://hooks.example.com/in", "whpk_first")
+    assert keyring.url_of(VAULT, made.id, kept.url, kept.url_sealed) == URL
+    assert len(told(engine)) == 1
+
+
+def test_of_two_workers_the_first_one_gives_and_both_sign_with_its_keys(engine: Engine) -> None:
+    made = brought(engine)
+
+    assert give(engine, offered(made, "first"), offered(made, "second")) == ["first", "first"]
+    assert give(engine, offered(made, "third")) == ["first"]
+
+    assert found(engine, made.id).sealed.public_key == "whpk_first"
+
+
+def test_a_receiver_that_has_keys_has_its_query_sealed_all_the_same(engine: Engine) -> None:
+    made = brought(engine)
+    bare = offered(made, "first", "https://hooks.example.com/in")
+    give(engine, bare)
+    assert found(engine, made.id).sealed.url == URL
+
+    assert give(engine, offered(made, "second")) == ["first"]
+
+    assert "?" not in found(engine, made.id).sealed.url
+
+
+@pytest.mark.parametrize("sealed_with", [OTHER, "https://b.example/in"], ids=["query", "none"])
+def test_an_address_it_was_given_meanwhile_stays(engine: Engine, sealed_with: str) -> None:
+    made = brought(engine)
+    shown, hidden = keyring.seal_url(VAULT, made.id, sealed_with)
+    with engine.begin() as connection:
+        connection.execute(update(receivers).values(url=shown, url_sealed=hidden))
+
+    give(engine, offered(made, "first"))
+
+    kept = found(engine, made.id).sealed
+    assert keyring.url_of(VAULT, made.id, kept.url, kept.url_sealed) == sealed_with
