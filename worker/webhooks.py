@@ -38,6 +38,7 @@ def policy_of(settings: Settings) -> Policy:
         allow_http=settings.webhook_allow_http,
         allow_cidrs=settings.webhook_allow_cidrs,
         deny_cidrs=settings.webhook_deny_cidrs,
+        ports=settings.webhook_ports,
         nat64=settings.webhook_nat64,
     )
 

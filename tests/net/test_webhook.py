@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from importlib.metadata import version
 
 import pytest
 
@@ -57,6 +58,12 @@ def test_the_request_is_the_body_as_it_is_with_the_callers_headers() -> None:
         b"webhook-signature: v1,c2ln",
         b"x-team: blue",
     } <= set(lines)
+
+
+def test_the_user_agent_names_the_product_and_its_version() -> None:
+    head = asked_with(SIGNED).partition(b"\r\n\r\n")[0].decode()
+    (agent,) = [line.partition(": ")[2] for line in head.split("\r\n") if line.startswith("user-agent: ")]
+    assert agent == f"afterword-webhooks/{version('afterword')}"
 
 
 def test_headers_cannot_change_what_the_message_is() -> None:

@@ -8,6 +8,7 @@ import asyncio
 from asyncio.trsock import TransportSocket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Self
 
 import httpx
@@ -26,6 +27,16 @@ from worker.net.transport import AiohttpTransport
 DNS_S: Final = 3.0
 CONNECT_S: Final = 5.0
 TOTAL_S: Final = 15.0
+
+
+def _user_agent() -> str:
+    try:
+        return f"afterword-webhooks/{version('afterword')}"
+    except PackageNotFoundError:  # a checkout that nobody installed
+        return "afterword-webhooks"
+
+
+USER_AGENT: Final = _user_agent()
 # Never a receiver's to say: what the message is, where it ends, and to whom it goes.
 _OURS: Final = frozenset(
     {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "accept-encoding"}
@@ -140,7 +151,7 @@ def _wire_request(
         "content-type": "application/json",
         # Compressed, the little that is kept of an answer could not be read by anybody.
         "accept-encoding": "identity",
-        "user-agent": "afterword-webhooks",
+        "user-agent": USER_AGENT,
     }
     headers |= {name.lower(): value for name, value in request.headers.items() if name.lower() not in _OURS}
     return httpx.Request(

@@ -167,6 +167,16 @@ def _networks(text: str) -> tuple[Network, ...]:
     return tuple(found)
 
 
+def _ports(text: str) -> tuple[int, ...]:
+    found = _listed(text)
+    for one in found:
+        if not re.fullmatch(r"[0-9]{1,5}", one) or not 1 <= int(one) <= 65535:
+            raise ValueError(f"{one!r} must be a port, a number from 1 to 65535, such as 8443")
+    if not found:
+        raise ValueError("it must hold at least one port, such as 8443")
+    return tuple(sorted({int(one) for one in found}))
+
+
 def _file(text: str) -> str:
     if not Path(text).is_file():
         raise ValueError("there is no such file")
@@ -183,5 +193,6 @@ ENDPOINT_NAME = Reader("a name", _endpoint_name)
 SCHEMA_NAME = Reader("a name", _schema)
 SECRET_KEYS = Reader("keys of 44 characters, the newest first, a comma between two", _secret_keys)
 NETWORKS = Reader("networks such as 10.1.0.0/16, a comma between two", _networks)
+PORTS = Reader("ports such as 8443, a comma between two", _ports)
 FILE = Reader("path of a file", _file)
 FOLDER = Reader("path of a folder", Path)
