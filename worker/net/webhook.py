@@ -91,22 +91,26 @@ async def send(client: WebhookClient, request: WebhookRequest, receipt: Receipt 
     """POST `request` to its receiver and say what came of it; nothing of the wire raises.
 
     Three deadlines in wall-clock time, against drips and floods too: DNS 3 s, connect and TLS 5 s, `timeout_s` for
-    everything. Success is decided at the status line of the final response. Cancelling aborts the connection at once;
-    `receipt` then says whether there was one.
+    everything. All begin with the lookup: the time it waited for a thread of ours is not the receiver's. Success is
+    decided at the status line of the final response. Cancelling aborts the connection at once; `receipt` then says
+    whether there was one.
     """
     receipt = receipt or Receipt()
     try:
         target = check(request.url, client.guard.policy)
     except Unfit:
         return receipt.close(Code.target_forbidden)
-    receipt.named = not target.literal
-    limits = _Limits(request.timeout_s)
+    limits = _Limits(request.timeout_s, named=not target.literal)
+
+    def looking() -> None:
+        receipt.note_looking()
+        limits.begin()
 
     def found() -> None:
         receipt.note_found()
         limits.connecting()
 
-    passage = Passage(request.owner, found)
+    passage = Passage(request.owner, looking=looking, found=found)
     token = PASSAGE.set(passage)
     broken = None
     try:
@@ -118,7 +122,9 @@ async def send(client: WebhookClient, request: WebhookRequest, receipt: Receipt 
         broken = _OF_WIRE[code_of(error, sent=receipt.sent)]
     finally:
         PASSAGE.reset(token)
-    return receipt.close(Code.target_forbidden if passage.forbidden else broken)
+    if passage.forbidden or passage.crowded:
+        broken = Code.target_forbidden if passage.forbidden else Code.dns_busy
+    return receipt.close(broken)
 
 
 async def _exchange(client: WebhookClient, wire: httpx.Request, receipt: Receipt) -> None:
@@ -166,10 +172,17 @@ def _wire_request(
 class _Limits:
     """The deadlines of one attempt on one timer: DNS, then connect, then what is left of the total."""
 
-    def __init__(self, total_s: float) -> None:
+    def __init__(self, total_s: float, *, named: bool) -> None:
         self._loop = asyncio.get_running_loop()
+        self._total_s = total_s
         self._end = self._loop.time() + total_s
-        self.timeout = asyncio.timeout_at(self._within(DNS_S))
+        # While a lookup waits for its turn no deadline runs but the patience of `net.names`.
+        self.timeout = asyncio.timeout_at(None if named else self._within(CONNECT_S))
+
+    def begin(self) -> None:
+        """Put the deadlines for the lookup and for everything in force."""
+        self._end = self._loop.time() + self._total_s
+        self.timeout.reschedule(self._within(DNS_S))
 
     def connecting(self) -> None:
         """Put the deadline for TCP and TLS in force. Called by a task of aiohttp's, perhaps just after the last one."""
