@@ -13,9 +13,9 @@ from structlog.contextvars import bound_contextvars
 
 from worker import call
 from worker.call import Reason, absorb_cancellation
-from worker.core import delivery
 from worker.core.clean import clean_json
-from worker.core.delivery import Cancel, Code, Delivered, Give_up, Retry, Sent, decide
+from worker.core.delivery import Cancel, Code, Delivered, Give_up, Postpone, Retry, Sent, decide
+from worker.core.delivery_waits import SCHEDULE_S
 from worker.core.events import EventType, event_id_of
 from worker.core.lifecycle import (
     CANCEL_DELIVERY,
@@ -89,21 +89,22 @@ async def _made(host: Host, got: DeliveryClaim) -> tuple[Sent, End]:
 
 
 async def _tried(host: Host, got: DeliveryClaim, receipt: Receipt) -> Sent:
+    if got.body is None:
+        log.error("delivery.bodiless", event_id=got.event_id, variant=got.variant)
+        return Sent(sent=False, error_code=Code.no_body)
     try:
-        request = await _request(host, got)
+        request = await _request(host, got, got.body)
     except (CannotOpen, BadMasterKeys) as error:
         log.error("delivery.unsigned", receiver=got.receiver, **describe(error))
         return Sent(sent=False, error_code=Code.no_secret)
     except Exception as error:
         log.error("delivery.broken", **describe(error))
-        return Sent(sent=False, error_code=Code.invalid_header)
+        return Sent(sent=False, error_code=Code.internal_error)
     return await send(host.webhooks.client, request, receipt)
 
 
-async def _request(host: Host, got: DeliveryClaim) -> WebhookRequest:
+async def _request(host: Host, got: DeliveryClaim, stored: bytes) -> WebhookRequest:
     """Return the signed request of an attempt; secrets are opened for it and forgotten with it."""
-    if got.body is None:
-        raise LookupError(f"event {got.event_id} has no body {got.variant}; somebody has deleted it")
     vault = host.webhooks.vault
     sealed = got.keys_sealed
     if sealed is None:
@@ -111,7 +112,7 @@ async def _request(host: Host, got: DeliveryClaim) -> WebhookRequest:
         keys, _ = new_keys(datetime.now(UTC))
         new = NewKeys(got.receiver_id, seal_keys(vault, got.receiver_id, keys), public_text(keys))
         sealed = await host.webhooks.batcher.submit(give_keys, new)
-    body = sent_body(Variant(got.variant), got.body, sequence=got.sequence, previous_undelivered=got.after_gap)
+    body = sent_body(Variant(got.variant), stored, sequence=got.sequence, previous_undelivered=got.after_gap)
     at = datetime.now(UTC)
     event_id = event_id_of(UUID(got.event_id))
     signed = signed_headers(
@@ -136,7 +137,7 @@ async def _request(host: Host, got: DeliveryClaim) -> WebhookRequest:
 
 
 def _follows(got: DeliveryClaim, sent: Sent) -> End:
-    schedule = delivery.SCHEDULE_S if got.schedule is None else tuple(json.loads(got.schedule))
+    schedule = SCHEDULE_S if got.schedule is None else tuple(json.loads(got.schedule))
     step = decide(
         sent,
         used=got.attempts_used,
@@ -144,6 +145,8 @@ def _follows(got: DeliveryClaim, sent: Sent) -> End:
         variant="full" if got.variant == Variant.full else "thin",
         jitter=random.random(),  # noqa: S311  spreads retries, keeps no secret
         schedule=schedule,
+        # After a redelivery also all before it: what was in trouble then may be tried a little later.
+        postponed=got.attempt - got.attempts_used,
     )
     match step:
         case Delivered():
@@ -151,6 +154,8 @@ def _follows(got: DeliveryClaim, sent: Sent) -> End:
         case Retry(delay_s, _, chosen):
             variant = got.variant if got.variant == Variant.openai else chosen
             return End(RETRY_DELIVERY, DeliveryOutcome.failed, delay_s=delay_s, variant=variant)
+        case Postpone(delay_s):
+            return End(RETRY_DELIVERY, DeliveryOutcome.released, counts=False, delay_s=delay_s, judged=False)
         case Give_up():
             return End(FAIL_DELIVERY, DeliveryOutcome.failed)
         case Cancel():

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from worker.core.delivery import HOUR_S, Code, Control, Disable_reason, Sent
+from worker.core.delivery import OURS, Code, Control, Disable_reason, Sent
+from worker.core.delivery_waits import HOUR_S
 from worker.core.receiver_health import Health, health_after, resting_until_s, room
 
 OK = Sent(sent=True, error_code=None, http_status=200)
@@ -51,6 +52,12 @@ def test_any_sign_of_life_breaks_the_row(between: Sent) -> None:
 def test_our_own_trouble_says_nothing_of_the_receiver() -> None:
     assert free(told([LOST, FORBIDDEN] * 20)) == 10
     assert free(told([DOWN] * 4 + [LOST, DOWN])) == 0
+
+
+@pytest.mark.parametrize("code", [*OURS, Code.no_body])
+def test_trouble_of_ours_leaves_a_receivers_health_as_it_is(code: Code) -> None:
+    failing = told([FORBIDDEN, DOWN, DOWN, FORBIDDEN])
+    assert told([Sent(sent=False, error_code=code)] * 100, failing, every_s=HOUR_S) == failing
 
 
 def test_answers_that_are_failures_never_open_it() -> None:

@@ -6,7 +6,8 @@ The store keeps a Health as columns of the receiver's row, folds outcomes into i
 from dataclasses import dataclass, replace
 from typing import Final
 
-from worker.core.delivery import FATES, HOUR_S, Code, Disable_reason, Sent, disable_reason, pause_s
+from worker.core.delivery import FATES, OURS, Code, Disable_reason, Sent, disable_reason, pause_s
+from worker.core.delivery_waits import HOUR_S
 
 OPENS_AT_IN_ROW: Final = 5
 WINDOW_S: Final = 60.0
@@ -141,7 +142,7 @@ def _dated(health: Health, code: Code | None, now_s: float, event_at_s: float) -
 
 def _forbidden(health: Health, code: Code | None, now_s: float) -> Health:
     if code is not Code.target_forbidden:
-        own = code in (Code.worker_lost, Code.no_secret, Code.invalid_header)
+        own = code in (*OURS, Code.worker_lost, Code.invalid_header, Code.no_body)
         return health if own else replace(health, forbidden_in_row=0, forbidden_since_s=None)
     since = now_s if health.forbidden_since_s is None else health.forbidden_since_s
     in_row = health.forbidden_in_row + 1

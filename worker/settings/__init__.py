@@ -85,7 +85,7 @@ class Settings:
     webhook_ports: tuple[int, ...] = _setting(
         (),
         values.PORTS,
-        "Further ports of public addresses that webhooks may be sent to, beside 443 and, without TLS, 80; not set: none.",
+        "Ports of public addresses that webhooks may be sent to, beside 443 and (without TLS) 80; not set: none.",
     )
     webhook_nat64: bool = _setting(
         False, values.FLAG, "Whether this host reaches IPv4 through NAT64: 64:ff9b::/96 is judged as what it carries."
