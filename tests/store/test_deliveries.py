@@ -162,6 +162,17 @@ def test_a_delivery_is_claimed_once_with_an_attempt_row_before_the_wire(engine: 
     assert abs(got.now_s - got.event_at_s) < 60
 
 
+def test_where_the_time_of_an_attempt_went_is_kept(engine: Engine) -> None:
+    receiver(engine)
+    ended(engine)
+    times = {"dns_ms": 1, "connect_ms": 20, "tls_ms": 15, "first_byte_ms": 30, "total_ms": 60}
+
+    recorded(engine, closing(claim_first(engine, worker(engine)), attempt={"is_truncated": False, **times}))
+
+    attempt = one(engine, "SELECT dns_ms, connect_ms, tls_ms, first_byte_ms, total_ms FROM afterword_delivery_attempts")
+    assert dict(attempt._mapping) == times
+
+
 def test_a_worker_whose_lease_has_ended_claims_nothing(engine: Engine) -> None:
     receiver(engine)
     ended(engine)

@@ -109,7 +109,8 @@ class Sent:
     """What one attempt came to. `error_code` None: delivered.
 
     `sent`: connect returned, so the receiver may have it. `retry_after_s`: None also for what is garbage or past. The
-    parts of the time are milliseconds, None where there was no such part (a kept connection) or it did not end.
+    parts of the time are milliseconds, None where there was no such part (a kept connection) or it did not end;
+    `tls_ms` is a part of `connect_ms`.
     `response_body` is the start of the body as it came, `truncated` if more followed. `peer` is for the operator only.
     """
 
@@ -121,6 +122,7 @@ class Sent:
     elapsed_s: float = 0.0
     dns_ms: int | None = None
     connect_ms: int | None = None
+    tls_ms: int | None = None
     ttfb_ms: int | None = None
     response_headers: Mapping[str, str] = field(default_factory=dict)
     response_body: bytes = b""

@@ -24,6 +24,7 @@ class Receipt:
         self._started_s = time.monotonic()
         self._looking_s: float | None = None
         self._found_s: float | None = None
+        self._tls_s: float | None = None
         self._connected_s: float | None = None
         self._head_s: float | None = None
         self._http_status: int | None = None
@@ -40,6 +41,10 @@ class Receipt:
     def note_found(self) -> None:
         """The address is known, and a connection is about to be made."""
         self._found_s = time.monotonic()
+
+    def note_secured(self, took_s: float) -> None:
+        """TLS stands on a new connection."""
+        self._tls_s = took_s
 
     def note_connected(self) -> None:
         """A connection stands; from here on the receiver may have the request."""
@@ -88,6 +93,7 @@ class Receipt:
             elapsed_s=time.monotonic() - self._started_s,
             dns_ms=_ms(self._looking_s, self._found_s),
             connect_ms=_ms(self._found_s, self._connected_s),
+            tls_ms=_ms(0.0, self._tls_s),
             ttfb_ms=_ms(self._connected_s, self._head_s),
             response_headers=self._headers,
             response_body=bytes(self._body),
