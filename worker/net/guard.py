@@ -16,6 +16,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from worker.net.addresses import Policy
 from worker.net.names import Crowded, Names
+from worker.net.own import Own
 
 
 class Forbidden(OSError):
@@ -48,10 +49,11 @@ PASSAGE: Final[ContextVar[Passage]] = ContextVar("PASSAGE")
 
 
 class Guard(AbstractResolver):
-    """aiohttp's resolver and its socket factory in one, under one policy."""
+    """aiohttp's resolver and its socket factory in one, under one policy; nothing goes to our `own` servers."""
 
-    def __init__(self, policy: Policy, names: Names) -> None:
+    def __init__(self, policy: Policy, names: Names, own: Own | None = None) -> None:
         self.policy = policy
+        self.own = own or Own()
         self._names = names
 
     async def resolve(
@@ -97,6 +99,6 @@ class Guard(AbstractResolver):
         return str(where[0])
 
     def _admit(self, address: str, port: int) -> None:
-        if not self.policy.is_allowed(address, port):
+        if not self.policy.is_allowed(address, port) or self.own.holds(address, port):
             PASSAGE.get().forbidden = True
             raise Forbidden

@@ -19,6 +19,7 @@ from worker.net.addresses import Policy
 from worker.net.exceptions import WIRE, code_of
 from worker.net.guard import PASSAGE, Guard, Passage
 from worker.net.names import Names
+from worker.net.own import Own
 from worker.net.receipt import Receipt
 from worker.net.target import Target, Unfit, check
 from worker.net.tls import trusting
@@ -70,9 +71,11 @@ class WebhookRequest:
 class WebhookClient:
     """The connections to all receivers under one policy, pooled by origin and kept for seconds."""
 
-    def __init__(self, policy: Policy, *, names: Names | None = None, ca_file: str | None = None) -> None:
+    def __init__(
+        self, policy: Policy, *, names: Names | None = None, own: Own | None = None, ca_file: str | None = None
+    ) -> None:
         """Trust the authority in `ca_file`, else the system's. Raises ValueError, naming the file, if unreadable."""
-        self.guard = Guard(policy, Names() if names is None else names)
+        self.guard = Guard(policy, Names() if names is None else names, own)
         trusted = trusting(ca_file, setting="ca_file of webhooks")
         self.transport = AiohttpTransport(trusted, socket_factory=self.guard.open_socket, resolver=self.guard)
 
@@ -84,6 +87,7 @@ class WebhookClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        self.guard.own.close()
         await self.transport.aclose()
 
 
@@ -100,6 +104,9 @@ async def send(client: WebhookClient, request: WebhookRequest, receipt: Receipt 
         target = check(request.url, client.guard.policy)
     except Unfit:
         return receipt.close(Code.target_forbidden)
+    if client.guard.own.is_named(target.host, target.port):
+        return receipt.close(Code.target_forbidden)
+    await client.guard.own.renew()
     limits = _Limits(request.timeout_s, named=not target.literal)
 
     def looking() -> None:
@@ -165,7 +172,7 @@ def _wire_request(
         target.url,
         headers=[(name.encode(), value.encode("utf-8", "replace")) for name, value in headers.items()],
         stream=httpx.ByteStream(request.body),
-        extensions={"peer": peer, "connected": connected},
+        extensions={"peer": peer, "secured": receipt.note_secured, "connected": connected},
     )
 
 
