@@ -107,33 +107,27 @@ def refused(connection: Connection, span: timedelta, receiver_ids: Sequence[str]
     if not receiver_ids:
         return 0
     present = _present_value(connection)
-    statement = (
-        select(func.count())
-        .select_from(deliveries.join(delivery_attempts, delivery_attempts.c.delivery_id == deliveries.c.id))
-        .where(
-            deliveries.c.receiver_id.in_(receiver_ids),
-            deliveries.c.created_at >= present - _LIFE,
-            deliveries.c.last_error_code == Code.target_forbidden,
-            delivery_attempts.c.error_code == Code.target_forbidden,
-            delivery_attempts.c.finished_at >= present - span,
-        )
+    mine = (
+        deliveries.c.receiver_id.in_(receiver_ids),
+        deliveries.c.created_at >= present - _LIFE,
+        deliveries.c.last_error_code == Code.target_forbidden,
     )
-    return connection.execute(statement).scalar_one()
+    return _attempts(
+        connection,
+        mine,
+        delivery_attempts.c.error_code == Code.target_forbidden,
+        delivery_attempts.c.finished_at >= present - span,
+    )
 
 
 def suspected_duplicates(connection: Connection, span: timedelta) -> int:
     """Return how many attempts nobody knows the fate of and another followed, of deliveries made within `span`."""
-    statement = (
-        select(func.count())
-        .select_from(deliveries.join(delivery_attempts, delivery_attempts.c.delivery_id == deliveries.c.id))
-        .where(
-            _made(connection, span),
-            deliveries.c.attempt > 1,
-            delivery_attempts.c.outcome == DeliveryOutcome.unknown,
-            delivery_attempts.c.attempt < deliveries.c.attempt,
-        )
+    return _attempts(
+        connection,
+        (_made(connection, span), deliveries.c.attempt > 1),
+        delivery_attempts.c.outcome == DeliveryOutcome.unknown,
+        delivery_attempts.c.attempt < deliveries.c.attempt,
     )
-    return connection.execute(statement).scalar_one()
 
 
 def own_trouble(connection: Connection) -> dict[str, int]:
@@ -163,6 +157,13 @@ def oldest_overdue_job_s(connection: Connection) -> float | None:
         for due in dispatch.due(connection, lane._replace(priorities=(priority,)), limit=1)
     ]
     return max(ages, default=None)
+
+
+def _attempts(connection: Connection, of: Sequence[Any], *like: Any) -> int:
+    """Count the attempts `like` these at the deliveries `of` these: by delivery, as attempts have no other index."""
+    found = select(func.count()).where(delivery_attempts.c.delivery_id == deliveries.c.id, *like)
+    statement = select(func.sum(found.correlate(deliveries).scalar_subquery())).where(*of)
+    return int(connection.execute(statement).scalar() or 0)
 
 
 def _made(connection: Connection, span: timedelta) -> Any:
