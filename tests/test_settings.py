@@ -71,6 +71,11 @@ def test_all_faults_are_reported_at_once() -> None:
             "8443,0",
             "AFTERWORD_WEBHOOK_PORTS is '8443,0'; '0' must be a port, a number from 1 to",
         ),
+        (
+            "WEBHOOK_EGRESS_PROXY",
+            "https://proxy.example.com",
+            "AFTERWORD_WEBHOOK_EGRESS_PROXY is (not shown); it must begin with http://, as in",
+        ),
         ("WEBHOOK_PORTS", "65536", "AFTERWORD_WEBHOOK_PORTS is '65536'; '65536' must be a port, a number from 1 to"),
         ("WEBHOOK_PORTS", "8000-9000", "AFTERWORD_WEBHOOK_PORTS is '8000-9000'; '8000-9000' must be a port, a number"),
         ("WEBHOOK_PORTS", " , ", "AFTERWORD_WEBHOOK_PORTS is ' , '; it must hold at least one port, such as 8443."),

@@ -113,7 +113,11 @@ class Webhooks:
         """Open the client; its certificates are read in a thread, for the loop has more to do."""
         own = Own(own_servers(self._engine, self._settings))
         made = asyncio.to_thread(
-            WebhookClient, policy_of(self._settings), own=own, ca_file=self._settings.webhook_ca_file
+            WebhookClient,
+            policy_of(self._settings),
+            own=own,
+            ca_file=self._settings.webhook_ca_file,
+            proxy=self._settings.webhook_egress_proxy,
         )
         self._client = await made
 

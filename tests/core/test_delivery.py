@@ -194,6 +194,7 @@ def test_what_speaks_against_a_receiver() -> None:
         Code.no_secret,
         Code.no_body,
         Code.dns_busy,
+        Code.proxy_failed,
         Code.internal_error,
         Code.worker_lost,
     }

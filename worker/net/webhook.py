@@ -1,13 +1,16 @@
 """One delivery attempt: a signed body out to a receiver, a Sent back, whatever happened on the wire. Called by `run`.
 
 Always over the guarded aiohttp transport, whatever AFTERWORD_HTTP_TRANSPORT says of calls: only there are names and
-numeric addresses ours to refuse. No proxy, no redirect and no cookie exists on this way: no httpx client is between.
+numeric addresses ours to refuse. No redirect and no cookie exists on this way: no httpx client is between.
+
+With an egress proxy, that is the guard: we read the URL's text and resolve nothing. What goes wrong before a connection
+to the receiver stands is the proxy's, and so our trouble, but for a certificate.
 """
 
 import asyncio
 from asyncio.trsock import TransportSocket
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Self
 
@@ -16,7 +19,7 @@ import httpx
 from worker.core import failure
 from worker.core.delivery import Code, Sent
 from worker.net.addresses import Policy
-from worker.net.exceptions import WIRE, code_of
+from worker.net.exceptions import WIRE, code_of, refused_by_proxy
 from worker.net.guard import PASSAGE, Guard, Passage
 from worker.net.names import Names
 from worker.net.own import Own
@@ -28,6 +31,7 @@ from worker.net.transport import AiohttpTransport
 DNS_S: Final = 3.0
 CONNECT_S: Final = 5.0
 TOTAL_S: Final = 15.0
+PROXY_AUTHENTICATION_REQUIRED: Final = 407
 
 
 def _user_agent() -> str:
@@ -72,12 +76,23 @@ class WebhookClient:
     """The connections to all receivers under one policy, pooled by origin and kept for seconds."""
 
     def __init__(
-        self, policy: Policy, *, names: Names | None = None, own: Own | None = None, ca_file: str | None = None
+        self,
+        policy: Policy,
+        *,
+        names: Names | None = None,
+        own: Own | None = None,
+        ca_file: str | None = None,
+        proxy: str | None = None,
     ) -> None:
         """Trust the authority in `ca_file`, else the system's. Raises ValueError, naming the file, if unreadable."""
         self.guard = Guard(policy, Names() if names is None else names, own)
         trusted = trusting(ca_file, setting="ca_file of webhooks")
-        self.transport = AiohttpTransport(trusted, socket_factory=self.guard.open_socket, resolver=self.guard)
+        self.is_proxied = proxy is not None
+        self.transport = (
+            AiohttpTransport(trusted, proxy=proxy)
+            if self.is_proxied
+            else AiohttpTransport(trusted, socket_factory=self.guard.open_socket, resolver=self.guard)
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -106,8 +121,10 @@ async def send(client: WebhookClient, request: WebhookRequest, receipt: Receipt 
         return receipt.close(Code.target_forbidden)
     if client.guard.own.is_named(target.host, target.port):
         return receipt.close(Code.target_forbidden)
+    if client.is_proxied:
+        return await _sent_by_proxy(client, target, request, receipt)
     await client.guard.own.renew()
-    limits = _Limits(request.timeout_s, named=not target.literal)
+    limits = _Limits(request.timeout_s, first_s=CONNECT_S if target.literal else None)
 
     def looking() -> None:
         receipt.note_looking()
@@ -122,7 +139,8 @@ async def send(client: WebhookClient, request: WebhookRequest, receipt: Receipt 
     broken = None
     try:
         async with limits.timeout:
-            await _exchange(client, _wire_request(target, request, receipt, limits, client.guard), receipt)
+            wire = _wire_request(target, request, receipt, limits, check_peer=client.guard.check_peer)
+            await _exchange(client, wire, receipt)
     except TimeoutError:
         broken = receipt.overdue()
     except WIRE as error:
@@ -148,11 +166,38 @@ async def _exchange(client: WebhookClient, wire: httpx.Request, receipt: Receipt
         await response.aclose()
 
 
+async def _sent_by_proxy(client: WebhookClient, target: Target, request: WebhookRequest, receipt: Receipt) -> Sent:
+    receipt.note_found()
+    limits = _Limits(request.timeout_s, first_s=DNS_S + CONNECT_S)
+    broken = None
+    try:
+        async with limits.timeout:
+            await _exchange(client, _wire_request(target, request, receipt, limits), receipt)
+    except TimeoutError:
+        broken = receipt.overdue() if receipt.sent else Code.proxy_failed
+    except WIRE as error:
+        broken = _OF_WIRE.get(code_of(error, sent=receipt.sent), Code.proxy_failed)
+        if refused_by_proxy(error):
+            broken = Code.target_forbidden
+        elif not receipt.sent and broken not in (Code.tls_failed, Code.invalid_header):
+            broken = Code.proxy_failed
+    sent = receipt.close(broken)
+    # Without a tunnel its own answers stand where the receiver's would.
+    is_its_own = target.url.scheme == "http" and sent.http_status == PROXY_AUTHENTICATION_REQUIRED
+    return replace(sent, sent=False, error_code=Code.proxy_failed) if is_its_own else sent
+
+
 def _wire_request(
-    target: Target, request: WebhookRequest, receipt: Receipt, limits: "_Limits", guard: Guard
+    target: Target,
+    request: WebhookRequest,
+    receipt: Receipt,
+    limits: "_Limits",
+    *,
+    check_peer: Callable[[TransportSocket], str] | None = None,
 ) -> httpx.Request:
     def peer(sock: TransportSocket) -> None:
-        receipt.peer = guard.check_peer(sock)
+        if check_peer is not None:
+            receipt.peer = check_peer(sock)
 
     def connected() -> None:
         receipt.note_connected()
@@ -179,12 +224,13 @@ def _wire_request(
 class _Limits:
     """The deadlines of one attempt on one timer: DNS, then connect, then what is left of the total."""
 
-    def __init__(self, total_s: float, *, named: bool) -> None:
+    def __init__(self, total_s: float, *, first_s: float | None) -> None:
+        """Begin with the deadline `first_s`; None: a lookup comes first, and waits for its turn."""
         self._loop = asyncio.get_running_loop()
         self._total_s = total_s
         self._end = self._loop.time() + total_s
-        # While a lookup waits for its turn no deadline runs but the patience of `net.names`.
-        self.timeout = asyncio.timeout_at(None if named else self._within(CONNECT_S))
+        # While a lookup waits no deadline runs but the patience of `net.names`.
+        self.timeout = asyncio.timeout_at(None if first_s is None else self._within(first_s))
 
     def begin(self) -> None:
         """Put the deadlines for the lookup and for everything in force."""

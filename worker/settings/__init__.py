@@ -93,6 +93,12 @@ class Settings:
     webhook_ca_file: str | None = _setting(
         None, values.FILE, "The only certificates that webhooks trust, PEM; not set: the system's."
     )
+    webhook_egress_proxy: str | None = _setting(
+        None,
+        values.EGRESS_PROXY,
+        "A forward proxy for all webhooks; it resolves their names, and must itself refuse what they may not reach.",
+        secret=True,
+    )
     webhook_allow_http: bool = _setting(False, values.FLAG, "Whether a webhook may be sent without TLS.")
     webhook_allow_urls: bool = _setting(
         False, values.FLAG, 'Whether a job may bring its own address, `"webhook": {"url": …}`.'

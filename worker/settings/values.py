@@ -118,6 +118,13 @@ def _proxy(text: str) -> str:
     return text
 
 
+def _egress_proxy(text: str) -> str:
+    if not text.startswith("http://"):
+        # The certificate of a proxy could not be told apart from a receiver's.
+        raise ValueError("it must begin with http://, as in http://proxy.example.com:3128")
+    return _proxy(text)
+
+
 def _key(text: str) -> str:
     # It becomes a header's value: a line break in it would start a header of its own.
     if not re.fullmatch(r"[\x21-\x7e]{1,4096}", text):
@@ -188,6 +195,7 @@ DATABASE_URL = Reader("postgresql://user:password@host/name or sqlite:////path",
 REDIS_URL = Reader("redis://host:6379/0 or rediss://…", _redis_url)
 COMPLETIONS_URL = Reader("https://host, its base_url, or the whole address", completions_url)
 PROXY = Reader("http://host:port", _proxy)
+EGRESS_PROXY = Reader("http://host:port", _egress_proxy)
 KEY = Reader("one word", _key)
 ENDPOINT_NAME = Reader("a name", _endpoint_name)
 SCHEMA_NAME = Reader("a name", _schema)
