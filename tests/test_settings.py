@@ -66,6 +66,19 @@ def test_all_faults_are_reported_at_once() -> None:
             "10.1.2.3/8",
             "AFTERWORD_WEBHOOK_ALLOW_CIDRS is '10.1.2.3/8'; '10.1.2.3/8' must be a network such as",
         ),
+        (
+            "WEBHOOK_PORTS",
+            "8443,0",
+            "AFTERWORD_WEBHOOK_PORTS is '8443,0'; '0' must be a port, a number from 1 to",
+        ),
+        (
+            "WEBHOOK_EGRESS_PROXY",
+            "https://proxy.example.com",
+            "AFTERWORD_WEBHOOK_EGRESS_PROXY is (not shown); it must begin with http://, as in",
+        ),
+        ("WEBHOOK_PORTS", "65536", "AFTERWORD_WEBHOOK_PORTS is '65536'; '65536' must be a port, a number from 1 to"),
+        ("WEBHOOK_PORTS", "8000-9000", "AFTERWORD_WEBHOOK_PORTS is '8000-9000'; '8000-9000' must be a port, a number"),
+        ("WEBHOOK_PORTS", " , ", "AFTERWORD_WEBHOOK_PORTS is ' , '; it must hold at least one port, such as 8443."),
     ],
 )
 def test_a_fault_names_the_variable_the_value_and_the_remedy(name: str, text: str, reason: str) -> None:
@@ -165,7 +178,9 @@ def test_the_settings_of_webhooks_are_read() -> None:
         WEBHOOK_ALLOW_CIDRS="10.1.0.0/16, fd00::/8,192.168.1.9",
         WEBHOOK_ALLOW_HTTP="true",
         WEBHOOK_ALLOW_URLS="on",
+        WEBHOOK_PORTS="8443, 9443,8443",
     )
+    assert settings.webhook_ports == (8443, 9443)
     assert settings.secret_keys == (NEW_KEY, OLD_KEY)
     assert settings.webhook_allow_cidrs == tuple(map(ip_network, ("10.1.0.0/16", "fd00::/8", "192.168.1.9/32")))
     assert (settings.webhook_allow_http, settings.webhook_allow_urls) == (True, True)
@@ -173,7 +188,7 @@ def test_the_settings_of_webhooks_are_read() -> None:
 
 def test_nothing_is_allowed_and_no_secret_key_known_unless_said() -> None:
     settings = read({})
-    assert (settings.secret_keys, settings.webhook_allow_cidrs) == ((), ())
+    assert (settings.secret_keys, settings.webhook_allow_cidrs, settings.webhook_ports) == ((), (), ())
     assert (settings.webhook_allow_http, settings.webhook_allow_urls) == (False, False)
 
 

@@ -13,9 +13,9 @@ from structlog.contextvars import bound_contextvars
 
 from worker import call
 from worker.call import Reason, absorb_cancellation
-from worker.core import delivery
 from worker.core.clean import clean_json
-from worker.core.delivery import Cancel, Code, Delivered, Give_up, Retry, Sent, decide
+from worker.core.delivery import Cancel, Code, Delivered, Give_up, Postpone, Retry, Sent, decide
+from worker.core.delivery_waits import SCHEDULE_S
 from worker.core.events import EventType, event_id_of
 from worker.core.lifecycle import (
     CANCEL_DELIVERY,
@@ -90,27 +90,28 @@ async def _made(host: Host, got: DeliveryClaim) -> tuple[Sent, End]:
 
 
 async def _tried(host: Host, got: DeliveryClaim, receipt: Receipt) -> Sent:
+    if got.body is None:
+        log.error("delivery.bodiless", event_id=got.event_id, variant=got.variant)
+        return Sent(sent=False, error_code=Code.no_body)
     try:
-        request = await _request(host, got)
+        request = await _request(host, got, got.body)
     except (CannotOpen, BadMasterKeys) as error:
         log.error("delivery.unsigned", receiver=got.receiver, **describe(error))
         return Sent(sent=False, error_code=Code.no_secret)
     except Exception as error:
         log.error("delivery.broken", **describe(error))
-        return Sent(sent=False, error_code=Code.invalid_header)
+        return Sent(sent=False, error_code=Code.internal_error)
     return unquoted(await send(host.webhooks.client, request, receipt), request.url, request.headers)
 
 
-async def _request(host: Host, got: DeliveryClaim) -> WebhookRequest:
+async def _request(host: Host, got: DeliveryClaim, stored: bytes) -> WebhookRequest:
     """Return the signed request of an attempt; secrets are opened for it and forgotten with it."""
-    if got.body is None:
-        raise LookupError(f"event {got.event_id} has no body {got.variant}; somebody has deleted it")
     vault = host.webhooks.vault
     sealed = got.keys_sealed
     if sealed is None or (got.url_sealed is None and "?" in got.url):
         # A receiver that a job's address made has no keys, and its query is not sealed, before its first delivery.
         sealed = await host.webhooks.batcher.submit(give_keys, _first_of(vault, got))
-    body = sent_body(Variant(got.variant), got.body, sequence=got.sequence, previous_undelivered=got.after_gap)
+    body = sent_body(Variant(got.variant), stored, sequence=got.sequence, previous_undelivered=got.after_gap)
     at = datetime.now(UTC)
     event_id = event_id_of(UUID(got.event_id))
     signed = signed_headers(
@@ -142,7 +143,7 @@ def _first_of(vault: Vault, got: DeliveryClaim) -> NewKeys:
 
 
 def _follows(got: DeliveryClaim, sent: Sent) -> End:
-    schedule = delivery.SCHEDULE_S if got.schedule is None else tuple(json.loads(got.schedule))
+    schedule = SCHEDULE_S if got.schedule is None else tuple(json.loads(got.schedule))
     step = decide(
         sent,
         used=got.attempts_used,
@@ -150,6 +151,8 @@ def _follows(got: DeliveryClaim, sent: Sent) -> End:
         variant="full" if got.variant == Variant.full else "thin",
         jitter=random.random(),  # noqa: S311  spreads retries, keeps no secret
         schedule=schedule,
+        # After a redelivery also all before it: what was in trouble then may be tried a little later.
+        postponed=got.attempt - got.attempts_used,
     )
     match step:
         case Delivered():
@@ -157,6 +160,8 @@ def _follows(got: DeliveryClaim, sent: Sent) -> End:
         case Retry(delay_s, _, chosen):
             variant = got.variant if got.variant == Variant.openai else chosen
             return End(RETRY_DELIVERY, DeliveryOutcome.failed, delay_s=delay_s, variant=variant)
+        case Postpone(delay_s):
+            return End(RETRY_DELIVERY, DeliveryOutcome.released, counts=False, delay_s=delay_s, judged=False)
         case Give_up():
             return End(FAIL_DELIVERY, DeliveryOutcome.failed)
         case Cancel():
@@ -199,7 +204,9 @@ def _columns(sent: Sent) -> dict[str, Any]:
         "error_code": sent.error_code,
         "http_status": sent.http_status,
         "retry_after_s": sent.retry_after_s,
+        "dns_ms": sent.dns_ms,
         "connect_ms": sent.connect_ms,
+        "tls_ms": sent.tls_ms,
         "first_byte_ms": sent.ttfb_ms,
         "total_ms": round(sent.elapsed_s * 1000),
         "response_headers": clean_json(dict(sent.response_headers)) if sent.response_headers else None,

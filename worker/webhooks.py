@@ -7,6 +7,7 @@ that ends deliveries locks receivers: mixed in one transaction they would lock e
 import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import structlog
 from redis import Redis
@@ -14,7 +15,8 @@ from sqlalchemy import Engine
 
 from worker.announce import Announcer
 from worker.delivering import PRIORITY, QUEUE, Delivering
-from worker.net.addresses import Policy, policy
+from worker.net.addresses import HTTP_PORT, HTTPS_PORT, Policy, policy
+from worker.net.own import Own, Server
 from worker.net.target import target_fault
 from worker.net.webhook import WebhookClient
 from worker.nudge import nudge
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 # How many nudges may stand in Redis, for each slot of this process, before announcing stops.
 ROOM_A_SLOT = 4
+REDIS_PORT, POSTGRESQL_PORT = 6379, 5432
 
 log = structlog.get_logger()
 
@@ -38,8 +41,37 @@ def policy_of(settings: Settings) -> Policy:
         allow_http=settings.webhook_allow_http,
         allow_cidrs=settings.webhook_allow_cidrs,
         deny_cidrs=settings.webhook_deny_cidrs,
+        ports=settings.webhook_ports,
         nat64=settings.webhook_nat64,
     )
+
+
+def own_servers(engine: Engine, settings: Settings) -> list[Server]:
+    """Return the servers that this service itself talks to; those behind Unix sockets have no address."""
+    found = [*_database_servers(engine), *_servers(settings.redis_url, REDIS_PORT)]
+    for endpoint in settings.endpoints.values():
+        for url in (endpoint.url, endpoint.proxy):
+            standard = HTTPS_PORT if (url or "").startswith("https:") else HTTP_PORT
+            found += _servers(url, standard, is_endpoint=True)
+    return found
+
+
+def _database_servers(engine: Engine) -> list[Server]:
+    if engine.dialect.name != "postgresql":
+        return []
+    # As the driver is told: several hosts are "a,b", their ports "1,2", or one for all.
+    _, told = engine.dialect.create_connect_args(engine.url)
+    hosts, ports = str(told.get("host") or "").split(","), str(told.get("port") or POSTGRESQL_PORT).split(",")
+    return [
+        Server(host, int(ports[place % len(ports)] or POSTGRESQL_PORT))
+        for place, host in enumerate(hosts)
+        if host and not host.startswith("/")
+    ]
+
+
+def _servers(url: str | None, standard: int, *, is_endpoint: bool = False) -> list[Server]:
+    parts = urlsplit(url or "")
+    return [Server(parts.hostname, parts.port or standard, is_endpoint)] if parts.hostname else []
 
 
 class Webhooks:
@@ -79,7 +111,14 @@ class Webhooks:
 
     async def open_client(self) -> None:
         """Open the client; its certificates are read in a thread, for the loop has more to do."""
-        made = asyncio.to_thread(WebhookClient, policy_of(self._settings), ca_file=self._settings.webhook_ca_file)
+        own = Own(own_servers(self._engine, self._settings))
+        made = asyncio.to_thread(
+            WebhookClient,
+            policy_of(self._settings),
+            own=own,
+            ca_file=self._settings.webhook_ca_file,
+            proxy=self._settings.webhook_egress_proxy,
+        )
         self._client = await made
 
     async def close_client(self) -> None:

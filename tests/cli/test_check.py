@@ -64,6 +64,8 @@ def test_a_doctor_finds_a_running_system_well(afterword: Command, stack: Stack) 
         "workers": "ok",
         "jobs": "ok",
         "webhooks": "ok",
+        "receivers": "ok",
+        "delivered": "ok",
         "redis": "ok",
         "endpoint": "ok",
     }

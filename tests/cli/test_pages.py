@@ -58,8 +58,8 @@ def test_the_quickstart_in_sql_runs_as_it_stands(stack: Stack) -> None:
 
 def test_the_runbooks_statements_run_on_both_databases(engine: Engine) -> None:
     for statement in statements("\n".join(blocks("ops/runbook.md", "sql"))):
-        if "interval" in statement and engine.dialect.name == "sqlite":
-            continue  # it says that it is PostgreSQL's
+        if engine.dialect.name == "sqlite" and any(word in statement for word in ("interval", "LATERAL", "jsonb")):
+            continue  # the page says that it is PostgreSQL's
         with engine.connect() as connection:
             connection.exec_driver_sql(statement).fetchall()
 

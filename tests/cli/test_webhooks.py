@@ -106,6 +106,13 @@ def test_the_policy_of_the_settings_holds_for_addresses(run: Command, monkeypatc
     assert told(run, "webhooks", "add", "local", "http://127.0.0.1:9/in")["name"] == "local"
 
 
+def test_another_port_is_taken_once_it_is_set(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = "https://hooks.example.com:8443/in"
+    assert "port is 8443; 443 can be used" in refused(run, "webhooks", "add", "other", hook, code=2)
+    monkeypatch.setenv("AFTERWORD_WEBHOOK_PORTS", "8443")
+    assert told(run, "webhooks", "add", "other", hook)["name"] == "other"
+
+
 def test_a_command_that_needs_a_master_key_says_so(run: Command, afterword: Command, engine: Engine) -> None:
     made = receiver(engine)
     old = delivery(engine, made, FAILED)

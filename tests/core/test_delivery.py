@@ -8,8 +8,7 @@ import pytest
 
 from worker.core.delivery import (
     FATES,
-    HOUR_S,
-    SCHEDULE_S,
+    OURS,
     Cancel,
     Code,
     Control,
@@ -17,15 +16,15 @@ from worker.core.delivery import (
     Delivered,
     Disable_reason,
     Give_up,
+    Postpone,
     Retry,
     Sent,
     Variant,
     decide,
     http_code,
     pause_s,
-    schedule_fault,
-    wait_s,
 )
+from worker.core.delivery_waits import HOUR_S, SCHEDULE_S, schedule_fault, wait_s
 
 OK = Sent(sent=True, error_code=None, http_status=200)
 DAY_S = 24 * HOUR_S
@@ -162,7 +161,7 @@ def test_a_body_too_large_is_sent_thin_the_next_time() -> None:
     assert after(answered(500), variant="thin") == Retry(5.0, 0.0, "thin")
 
 
-@pytest.mark.parametrize("code", [code for code in Code if code is not Code.gone])
+@pytest.mark.parametrize("code", [code for code in Code if code not in {*OURS, Code.gone, Code.no_body}])
 def test_every_other_failure_is_tried_again_on_schedule(code: Code) -> None:
     found = after(Sent(sent=False, error_code=code))
     assert isinstance(found, Retry)
@@ -193,8 +192,46 @@ def test_what_speaks_against_a_receiver() -> None:
         Code.target_forbidden,
         Code.invalid_header,
         Code.no_secret,
+        Code.no_body,
+        Code.dns_busy,
+        Code.proxy_failed,
+        Code.internal_error,
         Code.worker_lost,
     }
+    assert all(FATES[code].receiver == "unknown" for code in OURS)
+
+
+def ours(code: Code, *, used: int = 1, left_s: float = DAY_S, postponed: int = 0, jitter: float = 0.0) -> Decision:
+    sent = Sent(sent=False, error_code=code)
+    return decide(sent, used=used, left_s=left_s, variant="full", jitter=jitter, postponed=postponed)
+
+
+@pytest.mark.parametrize("code", OURS)
+@pytest.mark.parametrize("used", [1, 11, 12, 100])
+def test_trouble_of_ours_never_ends_a_delivery_by_its_attempts(code: Code, used: int) -> None:
+    assert ours(code, used=used) == Postpone(OURS[code][0])
+
+
+@pytest.mark.parametrize(
+    ("code", "waits"),
+    [
+        (Code.no_secret, [60, 120, 240, 480, 600, 600]),
+        (Code.internal_error, [60, 120, 240, 480, 600, 600]),
+        (Code.dns_busy, [2, 4, 8, 16, 32, 60]),
+    ],
+)
+def test_trouble_of_ours_that_lasts_is_tried_less_often(code: Code, waits: list[float]) -> None:
+    assert [ours(code, postponed=count) for count in range(6)] == [Postpone(wait) for wait in waits]
+    assert ours(code, postponed=10_000, jitter=1.0) == Postpone(waits[-1] * 1.2)
+
+
+def test_trouble_of_ours_is_bounded_by_the_deadline() -> None:
+    assert ours(Code.no_secret, left_s=60.1) == Postpone(60.0)
+    assert ours(Code.no_secret, left_s=60.0) == Give_up("deadline")
+
+
+def test_what_has_no_body_any_more_is_not_tried_again() -> None:
+    assert ours(Code.no_body) == Give_up("body")
 
 
 @pytest.mark.parametrize("steps", [[1], [1.5, 2], (86400,), [86400] * 7, [1] * 20, list(SCHEDULE_S)])

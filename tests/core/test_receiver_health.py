@@ -3,8 +3,11 @@
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from worker.core.delivery import HOUR_S, Code, Control, Disable_reason, Sent
+from worker.core.delivery import OURS, Code, Control, Disable_reason, Sent
+from worker.core.delivery_waits import HOUR_S
 from worker.core.receiver_health import Health, health_after, resting_until_s, room
 
 OK = Sent(sent=True, error_code=None, http_status=200)
@@ -53,6 +56,12 @@ def test_our_own_trouble_says_nothing_of_the_receiver() -> None:
     assert free(told([DOWN] * 4 + [LOST, DOWN])) == 0
 
 
+@pytest.mark.parametrize("code", [*OURS, Code.no_body])
+def test_trouble_of_ours_leaves_a_receivers_health_as_it_is(code: Code) -> None:
+    failing = told([FORBIDDEN, DOWN, DOWN, FORBIDDEN])
+    assert told([Sent(sent=False, error_code=code)] * 100, failing, every_s=HOUR_S) == failing
+
+
 def test_answers_that_are_failures_never_open_it() -> None:
     assert free(told([ERROR] * 100)) == 10
 
@@ -65,6 +74,47 @@ def test_half_of_twenty_within_a_minute_open_it() -> None:
 
 def test_a_minute_later_the_share_is_counted_anew() -> None:
     assert free(told([OK, DOWN] * 30, every_s=4), NOW_S + 240) == 10
+
+
+def test_the_minute_slides() -> None:
+    """Ten failures at the end of one minute and ten at the start of the next are twenty in a few seconds."""
+    quiet = told([OK] * 2, at_s=NOW_S)
+    late = told([OK, DOWN] * 5, quiet, at_s=NOW_S + 55, every_s=0.4)
+    assert free(told([OK, DOWN] * 5, late, at_s=NOW_S + 61, every_s=0.4), NOW_S + 65) == 0
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from([0.0, 0.1, 1.0, 3.0, 9.9, 10.0, 25.0, 61.0]), st.booleans()), min_size=1, max_size=80
+    ),
+    start_s=st.floats(0.0, 60.0),
+)
+def test_it_opens_by_a_share_of_the_last_minute_and_of_nothing_older(
+    steps: list[tuple[float, bool]], start_s: float
+) -> None:
+    health, now_s, past = Health(), NOW_S + start_s, []
+    for wait_s, is_down in steps:
+        now_s += wait_s
+        past.append((now_s, is_down))
+        health = told([DOWN if is_down else OK], health, at_s=now_s)
+        in_row = all(down for _, down in past[-5:]) and len(past) >= 5
+        # The oldest results that are counted are 50 to 60 s old.
+        shares = [
+            [down for at_s, down in past if at_s >= since_s]
+            for since_s, _ in past
+            if now_s - 60 < since_s <= now_s - 50
+        ]
+        shares += [
+            [down for at_s, down in past if at_s > now_s - 50],
+            [down for at_s, down in past if at_s > now_s - 60],
+        ]
+        crowded = [len(share) >= 20 and 2 * sum(share) >= len(share) for share in shares]
+        if health.ramp:
+            assert is_down
+            assert in_row or any(crowded)
+            return
+        assert len(health.window) <= 6
+        assert not (is_down and (in_row or all(crowded)))
 
 
 def test_after_the_opening_one_probe_then_two_then_four_then_all() -> None:
@@ -162,7 +212,7 @@ def test_a_burst_to_a_dead_receiver_disables_nobody() -> None:
 def test_any_success_begins_the_days_anew() -> None:
     almost = days_of(ERROR, days=4.9, attempts=20, events_apart_h=24.0)
     recovered = health_after(almost, OK, now_s=NOW_S + 118 * HOUR_S, event_at_s=NOW_S)
-    assert recovered == Health(window_at_s=recovered.window_at_s, window_results=recovered.window_results)
+    assert recovered == Health(window=recovered.window)
     later = told([ERROR] * 20, recovered, at_s=NOW_S + 121 * HOUR_S)
     assert later.disabled is None
 

@@ -33,6 +33,12 @@ CASES = {
         standing(),
         "retry: next attempt in 30 s, after dns_failed",
     ),
+    "our-trouble": (
+        queued("retry", 60.0, last_error_code="no_secret"),
+        standing(),
+        "our trouble: no_secret (This service could not open the receiver's secret; its operator must mend that): "
+        "next try in 1 min, no attempt is spent",
+    ),
     "order": (queued("order", 9.0), standing(), "order: an earlier delivery under its key is not over"),
     "breaker": (queued(), standing(OPEN), "breaker: open; 1.5 min until one delivery probes billing"),
     "half-open": (

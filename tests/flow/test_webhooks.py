@@ -42,6 +42,10 @@ def test_the_end_of_a_job_is_told_to_a_default_receiver(system: System, receiver
     assert got.event["data"]["metadata"] == {"team": "search"}
     assert got.headers["x-afterword-attempt"] == "1"
     assert (str(row.job_id), row.receiver, row.attempts, row.last_http_status) == (job_id, "mine", 1, 204)
+    # An address in numbers and plain HTTP: nothing was looked up, there was no TLS.
+    [times] = system.rows("SELECT dns_ms, connect_ms, tls_ms, total_ms FROM afterword_delivery_attempts")
+    assert (times.dns_ms, times.tls_ms) == (None, None)
+    assert 0 <= times.connect_ms <= times.total_ms
 
 
 def test_jobs_name_a_receiver_bring_an_address_or_want_nobody(
@@ -209,3 +213,59 @@ def test_a_forbidden_address_is_never_connected_to(postgres_system: System, rece
     assert row.last_error_code == "target_forbidden"
     attempts = system.rows("SELECT sent_at FROM afterword_delivery_attempts")
     assert [one.sent_at for one in attempts] == [None, None]
+
+
+def test_a_jobs_address_never_leads_to_this_services_own_redis(postgres_system: System) -> None:
+    system = postgres_system
+    system.start(**ALLOWED)
+
+    where = system.redis_url.partition("://")[2].rpartition("@")[2].partition("/")[0]
+    system.await_status(system.send(webhook={"url": f"http://{where}/"}))
+
+    until(lambda: [row.last_error_code for row in system.rows(DELIVERIES)] == ["target_forbidden"], what="a refusal")
+
+
+def test_a_worker_without_the_receivers_key_spends_no_attempt_and_one_with_it_delivers(
+    postgres_system: System, receiver: WebhookReceiver
+) -> None:
+    system = postgres_system
+    # It starts before there is any receiver, so that nothing tells it that it has no key.
+    keyless = system.start(webhook_allow_http="true", webhook_allow_cidrs="127.0.0.0/8")
+    register(system.engine, receiver.url, schedule="[1]")
+    system.await_status(system.send())
+    left = "SELECT status, attempt, attempts_used, last_error_code FROM afterword_deliveries"
+    until(lambda: system.rows(left)[0].last_error_code == "no_secret", what=f"an attempt; {system.said()}")
+
+    assert [tuple(row) for row in system.rows(left)] == [("queued", 1, 0, "no_secret")]
+    [health] = system.rows("SELECT health FROM afterword_receivers")
+    assert health.health is None
+    keyless.kill()
+    with system.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE afterword_deliveries SET run_at = now()")
+    system.start(**ALLOWED)
+
+    delivered(system)
+    assert [tuple(row)[1:] for row in system.rows(left)] == [(2, 1, None)]
+    outcomes = "SELECT outcome, error_code, sent_at IS NULL FROM afterword_delivery_attempts ORDER BY attempt"
+    assert [tuple(row) for row in system.rows(outcomes)] == [
+        ("released", "no_secret", True),
+        ("delivered", None, False),
+    ]
+
+
+def test_a_delivery_whose_body_was_deleted_fails_by_that_name(
+    postgres_system: System, receiver: WebhookReceiver
+) -> None:
+    system = postgres_system
+    register(system.engine, receiver.url)
+    accepting = system.start("-Q", "chat.intake,chat.run", **ALLOWED)
+    system.await_status(system.send())
+    with system.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM afterword_events")
+    system.start("-Q", "webhooks", **ALLOWED)
+
+    until(lambda: [row.status for row in system.rows(DELIVERIES)] == ["failed"], what=f"the end; {system.said()}")
+
+    assert [row.last_error_code for row in system.rows(DELIVERIES)] == ["no_body"]
+    assert receiver.received == []
+    accepting.kill()

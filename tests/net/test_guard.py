@@ -246,7 +246,7 @@ def test_a_receivers_cookies_are_not_sent_back() -> None:
 
 def test_the_socket_factory_refuses_by_numeric_address_alone() -> None:
     guard = Guard(PUBLIC_ONLY, Names())
-    passage = Passage("", lambda: None)
+    passage = Passage("", looking=lambda: None, found=lambda: None)
     token = PASSAGE.set(passage)
     with pytest.raises(Forbidden):
         guard.open_socket((socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 443)))
@@ -256,7 +256,7 @@ def test_the_socket_factory_refuses_by_numeric_address_alone() -> None:
 
 def test_the_peer_of_a_connection_is_judged_too() -> None:
     guard = Guard(PUBLIC_ONLY, Names())
-    passage = Passage("", lambda: None)
+    passage = Passage("", looking=lambda: None, found=lambda: None)
     token = PASSAGE.set(passage)
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sock:
         assert Guard(LOOPBACK, Names()).check_peer(TransportSocket(sock)) == "127.0.0.1"

@@ -11,7 +11,7 @@ import pytest
 from tests.net.raw_server import Peer, RawServer, wait_for
 from tests.net.receiver import BODY, LOOPBACK, SIGNED, deliver, hook, outcome, reply
 from worker.core.delivery import Sent
-from worker.net.names import Names
+from worker.net.names import Crowded, Names
 from worker.net.webhook import WebhookClient, WebhookRequest, send
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ def test_an_abandoned_lookup_counts_until_it_returns() -> None:
 def test_a_slow_name_ends_by_its_own_deadline_beside_a_delivery_that_succeeds() -> None:
     async def story(servers: Servers) -> list[Sent]:
         with RawServer(serves) as server:
-            async with WebhookClient(LOOPBACK, names=Names(servers)) as client:
+            async with WebhookClient(LOOPBACK, names=Names(servers, patience_s=0.4)) as client:
 
                 def to(host: str, owner: str, timeout_s: float) -> Awaitable[Sent]:
                     return send(client, WebhookRequest(hook(server, host), BODY, SIGNED, timeout_s, owner))
@@ -109,7 +109,70 @@ def test_a_slow_name_ends_by_its_own_deadline_beside_a_delivery_that_succeeds() 
 
     quick, *slow = with_servers(story)
     assert outcome(quick) == (None, 200, True)
-    assert {outcome(sent) for sent in slow} == {("dns_timeout", None, False)}
+    codes = [outcome(sent)[0] for sent in slow]
+    # Four are looked up; the others wait behind them, and nothing is known of their names.
+    assert sorted(map(str, codes)) == ["dns_busy"] * 4 + ["dns_timeout"] * 4
+    assert not any(sent.sent for sent in slow)
+
+
+def test_a_lookup_that_never_began_is_told_apart_and_leaves_its_place() -> None:
+    async def story(servers: Servers) -> list[str]:
+        names = Names(servers, threads=1, patience_s=0.05)
+        slow = asyncio.create_task(names.resolve("slow.example", 443, owner="a"))
+        await in_flight(servers, 1)
+        began: list[str] = []
+        with pytest.raises(Crowded):
+            await names.resolve("quick.example", 443, owner="b", began=lambda: began.append("b"))
+        assert began == []
+        servers.release.set()
+        await slow
+        return await names.resolve("quick.example", 443, owner="b", began=lambda: began.append("b")) + began
+
+    assert with_servers(story) == ["127.0.0.1", "b"]
+
+
+def test_many_owners_of_silent_names_make_no_receiver_of_another_look_dead() -> None:
+    """Eight owners hold all 32 threads; the ninth's name is answered at once when it is asked at all."""
+
+    async def story(servers: Servers) -> tuple[list[Sent], Sent]:
+        with RawServer(serves) as server:
+            names = Names(servers, threads=32, patience_s=0.1)
+            async with WebhookClient(LOOPBACK, names=names) as client:
+
+                def to(host: str, owner: str) -> Awaitable[Sent]:
+                    return send(client, WebhookRequest(hook(server, host), BODY, SIGNED, 20.0, owner))
+
+                silent = [asyncio.ensure_future(to("slow.internal", f"owner{n % 8}")) for n in range(32)]
+                await in_flight(servers, 32)
+                ninth = await to("quick.internal", "ninth")
+                servers.release.set()
+                return list(await asyncio.gather(*silent)), ninth
+
+    silent, ninth = with_servers(story)
+    assert {outcome(sent) for sent in silent} == {(None, 200, True)}
+    assert outcome(ninth) == ("dns_busy", None, False)
+    assert ninth.dns_ms is None
+
+
+def test_the_time_a_lookup_waits_for_a_thread_is_not_the_receivers() -> None:
+    async def story(servers: Servers) -> Sent:
+        with RawServer(serves) as server:
+            names = Names(servers, threads=1, patience_s=30.0)
+            async with WebhookClient(LOOPBACK, names=names) as client:
+                slow = asyncio.create_task(names.resolve("slow.internal", 443, owner="a"))
+                await in_flight(servers, 1)
+                # It waits for longer than its receiver may take for everything.
+                asyncio.get_running_loop().call_later(1.5, servers.release.set)
+                request = WebhookRequest(hook(server, "quick.internal"), BODY, SIGNED, 1.0, "b")
+                sent = await send(client, request)
+                await slow
+                return sent
+
+    sent = with_servers(story)
+    assert outcome(sent) == (None, 200, True)
+    assert sent.elapsed_s > 1.0
+    assert sent.dns_ms is not None
+    assert sent.dns_ms < 1000
 
 
 def no_such_name(host: str, port: int) -> list[str]:

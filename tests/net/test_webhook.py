@@ -3,17 +3,20 @@
 import asyncio
 import gzip
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from importlib.metadata import version
 
 import pytest
 
 from tests.net.raw_server import Peer, RawServer, wait_for
-from tests.net.receiver import BODY, LOOPBACK, SIGNED, deliver, hook, outcome, reply
+from tests.net.receiver import BODY, LOOPBACK, SIGNED, deliver, hook, names_of, outcome, reply
 from worker.core.delivery import Control, Sent
 from worker.net import webhook
+from worker.net.names import Names
 from worker.net.receipt import MAX_KEPT_BYTES
 from worker.net.webhook import WebhookClient, WebhookRequest, send
 
@@ -57,6 +60,12 @@ def test_the_request_is_the_body_as_it_is_with_the_callers_headers() -> None:
         b"webhook-signature: v1,c2ln",
         b"x-team: blue",
     } <= set(lines)
+
+
+def test_the_user_agent_names_the_product_and_its_version() -> None:
+    head = asked_with(SIGNED).partition(b"\r\n\r\n")[0].decode()
+    (agent,) = [line.partition(": ")[2] for line in head.split("\r\n") if line.startswith("user-agent: ")]
+    assert agent == f"afterword-webhooks/{version('afterword')}"
 
 
 def test_headers_cannot_change_what_the_message_is() -> None:
@@ -387,6 +396,31 @@ def test_a_kept_connection_that_died_meanwhile_costs_no_attempt() -> None:
     with RawServer(script) as server:
         assert [outcome(sent) for sent in asyncio.run(twice(hook(server)))] == [(None, 200, True)] * 2
         assert server.connections == 2
+
+
+def test_the_time_of_tls_is_a_part_of_the_connects(server_tls: ssl.SSLContext, ca_file: str) -> None:
+    def slow_handshake(peer: Peer) -> None:
+        peer.wait(0.2)
+        with server_tls.wrap_socket(peer.sock, server_side=True) as peer.sock:
+            for _ in range(2):
+                peer.read_request()
+                peer.send(reply())
+
+    async def twice(url: str) -> list[Sent]:
+        async with WebhookClient(LOOPBACK, names=Names(names_of(localhost=["127.0.0.1"])), ca_file=ca_file) as client:
+            return [await send(client, WebhookRequest(url, BODY, SIGNED)) for _ in range(2)]
+
+    with RawServer(slow_handshake) as server:
+        first, kept = asyncio.run(twice(f"https://localhost:{server.port}/"))
+    assert first.connect_ms is not None
+    assert first.tls_ms is not None
+    assert 200 <= first.tls_ms <= first.connect_ms
+    assert (kept.http_status, kept.connect_ms, kept.tls_ms) == (200, None, None)
+
+
+def test_without_tls_there_is_no_time_of_it() -> None:
+    sent = result(answers(reply()))
+    assert (sent.connect_ms is None, sent.tls_ms) == (False, None)
 
 
 def test_an_unreadable_ca_file_is_named() -> None:

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import Engine, delete, insert, text, update
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
-from worker.core.delivery import Code, Sent
+from worker.core.delivery import Code, Disable_reason, Sent
 from worker.core.lifecycle import CANCEL_DELIVERY, DELIVER, FAIL_DELIVERY, RETRY_DELIVERY, DeliveryOutcome
-from worker.core.receiver_health import Health
+from worker.core.receiver_health import Bucket, Health
 from worker.store import cancel, leases, requeue, webhook_dispatch
 from worker.store.claim import Wish
 from worker.store.clock import from_now, now
@@ -162,6 +162,17 @@ def test_a_delivery_is_claimed_once_with_an_attempt_row_before_the_wire(engine: 
     assert abs(got.now_s - got.event_at_s) < 60
 
 
+def test_where_the_time_of_an_attempt_went_is_kept(engine: Engine) -> None:
+    receiver(engine)
+    ended(engine)
+    times = {"dns_ms": 1, "connect_ms": 20, "tls_ms": 15, "first_byte_ms": 30, "total_ms": 60}
+
+    recorded(engine, closing(claim_first(engine, worker(engine)), attempt={"is_truncated": False, **times}))
+
+    attempt = one(engine, "SELECT dns_ms, connect_ms, tls_ms, first_byte_ms, total_ms FROM afterword_delivery_attempts")
+    assert dict(attempt._mapping) == times
+
+
 def test_a_worker_whose_lease_has_ended_claims_nothing(engine: Engine) -> None:
     receiver(engine)
     ended(engine)
@@ -222,6 +233,13 @@ def test_a_resting_or_disabled_receiver_is_sent_nothing(engine: Engine) -> None:
         with engine.begin() as connection:
             connection.execute(update(receivers).where(receivers.c.id == receiver_id).values(changes))
         assert claimed(engine, holder, *told(engine)) == [None]
+
+
+def test_a_health_is_read_as_it_was_written_also_where_another_release_wrote_it() -> None:
+    failing = Health(down_in_row=3, window=(Bucket(180, 4, 1), Bucket(181, 2, 2)), disabled=Disable_reason.gone)
+    assert health_of(text_of(failing)) == failing
+    other = json.loads(text_of(failing)) | {"window_at_s": 7.0, "mood": "grim"}
+    assert health_of(json.dumps(other)) == failing
 
 
 def test_a_stale_attempt_moves_nothing_and_is_kept(engine: Engine) -> None:

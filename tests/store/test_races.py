@@ -9,6 +9,7 @@ import redis
 from sqlalchemy import Engine, text
 
 from afterword import Afterword
+from tests.pool.workers import until
 from tests.producers.made import accept_inbox, accept_queue
 from tests.store.made import REQUEST, one, rows, worker
 from tests.store.test_attempts import closing, completed, started, write
@@ -16,6 +17,7 @@ from tests.store.test_cancel import cancel_one
 from tests.store.test_orders import accepted, order
 from worker.core.lifecycle import RETRY, Outcome
 from worker.store import dispatch, orders
+from worker.store.engine import open_engine
 
 OVERLOADED = {"error_code": "overloaded", "error_message": "m", "error": '{"code": "overloaded"}'}
 
@@ -128,6 +130,30 @@ def test_replays_and_cancellations_at_once_leave_a_job_that_stands_somewhere_who
 
         assert ends(engine, job_id) in (("cancelled", 1), ("queued", 0))
         assert rows(engine, "SELECT id FROM cancel_v1") == []
+
+
+def test_a_replay_of_a_waiting_job_does_not_lose_a_cancellation_that_comes_meanwhile(postgresql_url: str) -> None:
+    engine = open_engine(postgresql_url)
+    job_id = accepted(engine)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO afterword_cancellations VALUES (:id, clock_timestamp())"), {"id": job_id})
+    works = [lambda door=door: order(engine, door, job_id) for door in ("replay_v1", "cancel_v1")]
+    threads = [threading.Thread(target=work) for work in works]
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    with engine.begin() as connection:
+        # Held, the mark keeps the replay between its look at the job and the mark's end.
+        connection.execute(text("SELECT 1 FROM afterword_cancellations FOR UPDATE"))
+        threads[0].start()
+        until(lambda: rows(engine, waiting), what="the replay waits")
+        threads[1].start()
+        until(lambda: not threads[1].is_alive() or len(rows(engine, waiting)) == 2, what="the cancellation's turn")
+    for thread in threads:
+        thread.join()
+    serve(engine)
+
+    assert ends(engine, job_id) == ("cancelled", 1)
+    engine.dispose()
 
 
 def test_an_id_that_is_accepted_while_it_is_cancelled_is_cancelled(redis_url: str, engine: Engine) -> None:

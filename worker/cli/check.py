@@ -1,6 +1,7 @@
 """Commands on the installation: config, db upgrade, doctor."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -58,7 +59,7 @@ def doctor(worker_only: bool, as_json: bool) -> None:
     settings = load()
     findings = [own_worker(settings)] if worker_only else list(examine(settings))
     if as_json:
-        table.as_json([{"part": one.part, "state": one.state, "text": one.text} for one in findings])
+        table.as_json([asdict(one) for one in findings])
     else:
         click.echo("\n".join(f"{one.state:7} {one.part:9} {one.text}" for one in findings))
     if any(one.state == "failed" for one in findings):

@@ -2,31 +2,24 @@
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from redis import Redis, RedisError
 
 from worker.cli.reading import database
+from worker.cli.webhook_findings import Finding, webhook_findings
 from worker.core.endpoint import Endpoint
+from worker.core.waiting import words
 from worker.resealing import unusable_secrets
 from worker.settings import Settings
 from worker.store import version
 from worker.store.engine import UnusableDatabase
 from worker.store.listing import CannotRead, Listing
+from worker.store.webhook_figures import oldest_overdue_job_s
 
 PATIENCE_S = 3.0
 OLDEST_REDIS = (6, 2)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One part, how it is, and the sentence about it."""
-
-    part: str
-    state: Literal["ok", "warning", "failed"]
-    text: str
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -63,9 +56,10 @@ def _database(settings: Settings) -> Iterator[Finding]:
             yield _migrated(listing.kind, current, newest)
             if current is not None:
                 yield _workers(listing.workers())
-                yield _jobs(listing.counts())
+                overdue_s = listing.ask(oldest_overdue_job_s) if current == newest else None
+                yield _jobs(listing.counts(), overdue_s)
             if current == newest:
-                yield _webhooks(listing, settings)
+                yield from _webhooks(listing, settings)
     except (CannotRead, UnusableDatabase) as error:
         yield Finding("database", "failed", str(error))
 
@@ -85,17 +79,18 @@ def _workers(seen: dict[str, float]) -> Finding:
     return Finding("workers", "ok", f"{len(alive)} alive: {', '.join(alive[:10])}")
 
 
-def _jobs(counts: dict[str, int]) -> Finding:
+def _jobs(counts: dict[str, int], overdue_s: float | None) -> Finding:
     text = ", ".join(f"{number} {name}" for name, number in counts.items()) or "none yet"
-    return Finding("jobs", "warning" if counts["dead_letters"] else "ok", text)
+    # No warning by itself: a batch may wait for hours because it was meant to.
+    text += f"; the oldest is overdue for {words(overdue_s)}" if overdue_s is not None else ""
+    figures = {"counts": counts, "oldest_overdue_s": None if overdue_s is None else round(overdue_s, 3)}
+    return Finding("jobs", "warning" if counts["dead_letters"] else "ok", text, figures)
 
 
-def _webhooks(listing: Listing, settings: Settings) -> Finding:
+def _webhooks(listing: Listing, settings: Settings) -> Iterator[Finding]:
     if trouble := listing.ask(lambda connection: unusable_secrets(connection, settings.secret_keys)):
-        return Finding("webhooks", "failed", trouble)
-    counts = listing.deliveries()
-    text = ", ".join(f"{number} {status}" for status, number in counts.items()) or "nothing to deliver"
-    return Finding("webhooks", "warning" if counts.get("held") else "ok", text)
+        yield Finding("webhooks", "failed", trouble)
+    yield from listing.ask(lambda connection: list(webhook_findings(connection)))
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:

@@ -23,8 +23,8 @@ COLUMNS = [
     "id", "receiver", "event_type", "status", "attempts", "created_at", "last_http_status", "last_error_code", "why",
 ]  # fmt: skip
 ATTEMPT_COLUMNS = [
-    "attempt", "origin", "variant", "sent_at", "outcome", "http_status", "error_code", "retry_after_s", "connect_ms",
-    "first_byte_ms", "total_ms",
+    "attempt", "origin", "variant", "sent_at", "outcome", "http_status", "error_code", "retry_after_s", "dns_ms",
+    "connect_ms", "tls_ms", "first_byte_ms", "total_ms",
 ]  # fmt: skip
 RECOVERY_COLUMNS = ["id", "tenant", "receiver", "status", "statuses", "since", "until", "rate_per_s", "redelivered"]
 _HIDDEN = {"receiver_id", "attempt", "run_at", "due_in_s"}

@@ -6,21 +6,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Final, Literal
+
+from worker.core.delivery_waits import LONGEST_RETRY_AFTER_S, SCHEDULE_S, postponed_s, wait_s
 
 Variant = Literal["full", "thin"]
 # What an outcome says about the receiver's breaker: it is not there, it is there, or nothing.
 Receiver = Literal["down", "up", "unknown"]
-
-HOUR_S: Final = 3600.0
-SCHEDULE_S: Final = (5.0, 30.0, 300.0, 1800.0, *(hours * HOUR_S for hours in (2.0, 5.0, 10.0, 14.0, 20.0, 24.0)))
-MAX_STEPS: Final = 20
-MAX_STEP_S: Final = 24 * HOUR_S
-MAX_SUM_S: Final = 7 * 24 * HOUR_S
-LONGEST_RETRY_AFTER_S: Final = 24 * HOUR_S
-_SPREAD: Final = 0.2
-_LEAST_SPREAD_S: Final = 1.0
-_MOST_SPREAD_S: Final = 1800.0
 
 
 class Code(StrEnum):
@@ -34,7 +26,12 @@ class Code(StrEnum):
     connect_timeout = "connect_timeout"
     tls_failed = "tls_failed"
     invalid_header = "invalid_header"
+    no_body = "no_body"
+    # Nor can it, and the trouble is ours: it spends no attempt.
+    dns_busy = "dns_busy"
+    proxy_failed = "proxy_failed"
     no_secret = "no_secret"  # noqa: S105 - the name of a failure
+    internal_error = "internal_error"
     # It may have it.
     timeout = "timeout"
     connection_lost = "connection_lost"
@@ -65,7 +62,11 @@ FATES: Final[Mapping[Code, Fate]] = {
     Code.connect_timeout: Fate("down", "The receiver did not accept a connection in time."),
     Code.tls_failed: Fate("down", "No trusted TLS connection could be made; check the receiver's certificate."),
     Code.invalid_header: Fate("unknown", "A header of the receiver cannot be sent; correct its headers."),
-    Code.no_secret: Fate("unknown", "The receiver's signing secret could not be read; rotate it."),
+    Code.no_body: Fate("unknown", "What was to be sent is no longer stored; somebody has deleted it."),
+    Code.dns_busy: Fate("unknown", "This service had no room to look up the receiver's host name; it tries again."),
+    Code.proxy_failed: Fate("unknown", "This service's own proxy led to no connection; it tries again."),
+    Code.no_secret: Fate("unknown", "This service could not open the receiver's secret; its operator must mend that."),
+    Code.internal_error: Fate("unknown", "This service failed before it sent anything; its log says how."),
     Code.timeout: Fate("down", "The receiver did not answer in time."),
     Code.connection_lost: Fate("down", "The connection was lost before the receiver answered."),
     Code.protocol_error: Fate("down", "The receiver's answer breaks the rules of HTTP/1.1."),
@@ -78,6 +79,15 @@ FATES: Final[Mapping[Code, Fate]] = {
     Code.rate_limited: Fate("down", "The receiver answered 429: it takes no more for now."),
     Code.unavailable: Fate("down", "The receiver, or a gateway before it, answered 502, 503 or 504."),
     Code.http_error: Fate("up", "The receiver answered with an HTTP status that is no success."),
+}
+
+
+# Our own trouble, of which the receiver knows nothing: seconds to the first try after it, and the longest wait.
+OURS: Final[Mapping[Code, tuple[float, float]]] = {
+    Code.dns_busy: (2.0, 60.0),
+    Code.proxy_failed: (5.0, 300.0),
+    Code.no_secret: (60.0, 600.0),
+    Code.internal_error: (60.0, 600.0),
 }
 
 
@@ -102,7 +112,8 @@ class Sent:
     """What one attempt came to. `error_code` None: delivered.
 
     `sent`: connect returned, so the receiver may have it. `retry_after_s`: None also for what is garbage or past. The
-    parts of the time are milliseconds, None where there was no such part (a kept connection) or it did not end.
+    parts of the time are milliseconds, None where there was no such part (a kept connection) or it did not end;
+    `tls_ms` is a part of `connect_ms`.
     `response_body` is the start of the body as it came, `truncated` if more followed. `peer` is for the operator only.
     """
 
@@ -114,6 +125,7 @@ class Sent:
     elapsed_s: float = 0.0
     dns_ms: int | None = None
     connect_ms: int | None = None
+    tls_ms: int | None = None
     ttfb_ms: int | None = None
     response_headers: Mapping[str, str] = field(default_factory=dict)
     response_body: bytes = b""
@@ -138,10 +150,17 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class Give_up:
-    """Fail the delivery: the schedule is used up, or the next attempt would miss the deadline."""
+class Postpone:
+    """Try again after `delay_s`, for the trouble was ours: no attempt is spent, the receiver is not judged."""
 
-    reason: Literal["attempts", "deadline"]
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Give_up:
+    """Fail the delivery: the schedule is used up, the next attempt would miss the deadline, or its body is gone."""
+
+    reason: Literal["attempts", "deadline", "body"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +170,7 @@ class Cancel:
     disable_reason: Disable_reason | None = None
 
 
-Decision = Delivered | Retry | Give_up | Cancel
+Decision = Delivered | Retry | Postpone | Give_up | Cancel
 
 
 def decide(
@@ -162,17 +181,24 @@ def decide(
     variant: Variant,
     jitter: float,
     schedule: Sequence[float] = SCHEDULE_S,
+    postponed: int = 0,
 ) -> Decision:
     """Say what follows an attempt.
 
-    `used`: attempts spent, this one included. `left_s`: seconds to the delivery's deadline. `variant`: the body that
-    was sent. `jitter`: chance in [0, 1). `schedule`: seconds to wait after each failure but the last.
+    `used`: attempts spent, this one included. `postponed`: attempts before it that our own trouble ended. `left_s`:
+    seconds to the delivery's deadline. `variant`: the body that was sent. `jitter`: chance in [0, 1). `schedule`:
+    seconds to wait after each failure but the last.
     """
     reason = disable_reason(sent)
     if sent.error_code is None:
         return Delivered(reason)
     if reason is not None or sent.control is Control.abort_message:
         return Cancel(reason)
+    if sent.error_code is Code.no_body:
+        return Give_up("body")
+    if sent.error_code in OURS:
+        delay_s = postponed_s(*OURS[sent.error_code], postponed=postponed, jitter=jitter)
+        return Postpone(delay_s) if delay_s < left_s else Give_up("deadline")
     if used > len(schedule):
         return Give_up("attempts")
     delay_s = wait_s(schedule[max(used - 1, 0)], retry_after_s=sent.retry_after_s, jitter=jitter)
@@ -193,29 +219,6 @@ def pause_s(sent: Sent) -> float:
     """Return for how long nothing should go to the receiver: what it asked for with a failure, at most 24 h."""
     asked = None if sent.error_code is None else sent.retry_after_s
     return min(LONGEST_RETRY_AFTER_S, asked or 0.0)
-
-
-def wait_s(step_s: float, *, retry_after_s: float | None, jitter: float) -> float:
-    """Return the wait: the later of schedule and Retry-After, and up to 20 % of it (1 s to 30 min) on top.
-
-    Jitter is only added: a wait below the Retry-After would be an attempt the receiver has refused beforehand.
-    """
-    wait = max(step_s, min(LONGEST_RETRY_AFTER_S, retry_after_s or 0.0))
-    return wait + jitter * min(_MOST_SPREAD_S, max(_LEAST_SPREAD_S, wait * _SPREAD))
-
-
-def schedule_fault(steps: Any) -> str | None:
-    """Say in a sentence why `steps` is no schedule for a receiver, or None: 1 to 20 waits in seconds."""
-    if not isinstance(steps, list | tuple) or not 1 <= len(steps) <= MAX_STEPS:
-        return f"The schedule is no list of 1 to {MAX_STEPS} waits in seconds"
-    for number, step in enumerate(steps, 1):
-        if type(step) not in (int, float) or not 1 <= step <= MAX_STEP_S:
-            return (
-                f"Step {number} of the schedule is {step!r:.40}; a wait is 1 to {MAX_STEP_S:.0f} seconds, as a number"
-            )
-    if sum(steps) > MAX_SUM_S:
-        return f"The schedule's waits add up to {sum(steps):.0f} s; {MAX_SUM_S:.0f} s (7 days) are allowed"
-    return None
 
 
 def http_code(status: int) -> Code | None:

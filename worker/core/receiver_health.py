@@ -4,12 +4,15 @@ The store keeps a Health as columns of the receiver's row, folds outcomes into i
 """
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
-from worker.core.delivery import FATES, HOUR_S, Code, Disable_reason, Sent, disable_reason, pause_s
+from worker.core.delivery import FATES, OURS, Code, Disable_reason, Sent, disable_reason, pause_s
+from worker.core.delivery_waits import HOUR_S
 
 OPENS_AT_IN_ROW: Final = 5
-WINDOW_S: Final = 60.0
+# The window slides by a bucket: it holds all results of its last 50 s and none that is older than 60.
+WINDOW_BUCKETS: Final = 6
+BUCKET_S: Final = 10.0
 WINDOW_RESULTS: Final = 20
 WINDOW_SHARE: Final = 0.5
 FIRST_OPEN_S: Final = 30.0
@@ -23,20 +26,27 @@ FORBIDDEN_IN_ROW: Final = 3
 FORBIDDEN_FOR_S: Final = HOUR_S
 
 
+class Bucket(NamedTuple):
+    """Ten seconds of results: which (Unix time divided by BUCKET_S), how many, and how many of them down."""
+
+    number: int
+    results: int
+    down: int
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """All that is remembered of a receiver's attempts; a new and an enabled receiver has the default.
 
     Every `_at_s` is an instant, in seconds of the store's clock (Unix time). `ramp` 0: the breaker is closed; 1, 2 or
-    4: it is open until `open_until_s`, and from then on so many deliveries may be in flight. `oldest_event_s` and
-    `newest_event_s` are when the first and the last of the events were made that failed since the last success.
+    4: it is open until `open_until_s`, and from then on so many deliveries may be in flight. `window`: a closed
+    breaker's results of the last minute, the oldest bucket first. `oldest_event_s` and `newest_event_s` are when the
+    first and the last of the events were made that failed since the last success.
     `warned_h` becomes 24, then 72, and `disabled` its reason: a change of them is to be told.
     """
 
     down_in_row: int = 0
-    window_at_s: float = 0.0
-    window_results: int = 0
-    window_down: int = 0
+    window: tuple[Bucket, ...] = ()
     ramp: int = 0
     open_until_s: float = 0.0
     open_s: float = 0.0
@@ -91,18 +101,22 @@ def _broken(health: Health, code: Code | None, now_s: float) -> Health:
 
 
 def _counted(health: Health, now_s: float, *, down: bool) -> Health:
-    """Return the health of a closed breaker with one more result; the window begins anew when its time is over."""
-    fresh = now_s - health.window_at_s >= WINDOW_S
-    counted = replace(
-        health,
-        down_in_row=health.down_in_row + 1 if down else 0,
-        window_at_s=now_s if fresh else health.window_at_s,
-        window_results=1 if fresh else health.window_results + 1,
-        window_down=down + (0 if fresh else health.window_down),
-    )
-    crowded = counted.window_results >= WINDOW_RESULTS
-    failing = crowded and counted.window_down >= WINDOW_SHARE * counted.window_results
+    """Return the health of a closed breaker with one more result in its window."""
+    window = _slid(health.window, now_s, down=down)
+    counted = replace(health, down_in_row=health.down_in_row + 1 if down else 0, window=window)
+    results, failed = sum(bucket.results for bucket in window), sum(bucket.down for bucket in window)
+    failing = results >= WINDOW_RESULTS and failed >= WINDOW_SHARE * results
     return _opened(counted, now_s) if down and (failing or counted.down_in_row >= OPENS_AT_IN_ROW) else counted
+
+
+def _slid(window: tuple[Bucket, ...], now_s: float, *, down: bool) -> tuple[Bucket, ...]:
+    """Return the window with one more result, without what is too old."""
+    last = window[-1] if window else None
+    # Attempts end in another order than they are written in: what comes late counts with the latest.
+    number = int(now_s // BUCKET_S) if last is None else max(last.number, int(now_s // BUCKET_S))
+    current = last if last is not None and last.number == number else Bucket(number, 0, 0)
+    kept = (bucket for bucket in window if number - WINDOW_BUCKETS < bucket.number < number)
+    return (*kept, Bucket(number, current.results + 1, current.down + down))
 
 
 def _opened(health: Health, now_s: float) -> Health:
@@ -113,9 +127,7 @@ def _opened(health: Health, now_s: float) -> Health:
         open_s=open_s,
         open_until_s=now_s + open_s,
         down_in_row=0,
-        window_at_s=0.0,
-        window_results=0,
-        window_down=0,
+        window=(),
     )
 
 
@@ -141,7 +153,7 @@ def _dated(health: Health, code: Code | None, now_s: float, event_at_s: float) -
 
 def _forbidden(health: Health, code: Code | None, now_s: float) -> Health:
     if code is not Code.target_forbidden:
-        own = code in (Code.worker_lost, Code.no_secret, Code.invalid_header)
+        own = code in (*OURS, Code.worker_lost, Code.invalid_header, Code.no_body)
         return health if own else replace(health, forbidden_in_row=0, forbidden_since_s=None)
     since = now_s if health.forbidden_since_s is None else health.forbidden_since_s
     in_row = health.forbidden_in_row + 1

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from worker.core.delivery import schedule_fault
+from worker.core.delivery_waits import schedule_fault
 from worker.core.faults import Fault, shown
 from worker.core.subscription import Subscription, read_subscription
 

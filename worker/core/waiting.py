@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from worker.core.delivery import HOUR_S
+from worker.core.delivery import FATES, OURS, Code
+from worker.core.delivery_waits import HOUR_S
 from worker.core.receiver_health import Health
 
 _UNITS: Final = ((24 * HOUR_S, "d"), (HOUR_S, "h"), (60.0, "min"))
@@ -55,8 +56,17 @@ def why(delivery: Waiting, receiver: Standing) -> str | None:
         return "order: an earlier delivery under its key is not over"
     rests = rest(receiver)
     if delivery.due_in_s > 0 and delivery.due_in_s >= _rest_s(receiver):
+        if trouble := own_trouble(delivery.last_error_code):
+            return f"{trouble}: next try in {words(delivery.due_in_s)}, no attempt is spent"
         return f"retry: next attempt in {words(delivery.due_in_s)}{_after(delivery)}"
     return rests or "nothing: a worker takes it when one has a free slot"
+
+
+def own_trouble(code: str | None) -> str | None:
+    """Say what trouble of ours an error code is, in a word and a sentence; None for all others."""
+    if code is None or code not in OURS:
+        return None
+    return f"our trouble: {code} ({FATES[Code(code)].sentence.rstrip('.')})"
 
 
 def rest(receiver: Standing) -> str | None:

@@ -119,6 +119,18 @@ def policy(
     )
 
 
+def is_public(address: str) -> bool:
+    """Say whether a numeric address is one that everybody can reach."""
+    found = _read(address, nat64=False)
+    return found is not None and _is_public(found)
+
+
+def plain(address: str) -> str:
+    """Return a numeric address in the one form that can be compared, IPv4 in IPv6 as IPv4; what is none as it is."""
+    found = _read(address, nat64=True)
+    return address if found is None else str(found)
+
+
 def _network(text: Network | str) -> Network:
     try:
         return ip_network(text)

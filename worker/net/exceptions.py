@@ -72,6 +72,11 @@ def connect_error(error: Exception, *, proxied: bool) -> httpx.TransportError:
     return httpx.ConnectError("no connection")
 
 
+def refused_by_proxy(error: Exception) -> bool:
+    """Say whether a proxy answered that it may not lead there (403)."""
+    return any(isinstance(cause, aiohttp.ClientHttpProxyError) and cause.status == 403 for cause in _chain(error))
+
+
 def read_error(error: Exception) -> httpx.TransportError:
     """Return httpx's exception for what reading an answer raised (one of READING)."""
     if isinstance(

@@ -15,7 +15,8 @@ from aiohappyeyeballs import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from worker.net.addresses import Policy
-from worker.net.names import Names
+from worker.net.names import Crowded, Names
+from worker.net.own import Own
 
 
 class Forbidden(OSError):
@@ -23,16 +24,18 @@ class Forbidden(OSError):
 
 
 class Passage:
-    """One request on its way out: `owner` pays for its lookup; `forbidden`: the guard refused an address of its target.
+    """One request on its way out: `owner` pays for its lookup.
 
-    `found` is called when the address is known, just before the first connect.
+    `forbidden`: the guard refused an address of its target. `crowded`: there was no room to look its name up.
+    `looking` is called when the lookup begins, `found` when the address is known, just before the first connect.
     """
 
-    __slots__ = ("_found", "forbidden", "owner")
+    __slots__ = ("_found", "crowded", "forbidden", "looking", "owner")
 
-    def __init__(self, owner: str, found: Callable[[], None]) -> None:
+    def __init__(self, owner: str, *, looking: Callable[[], None], found: Callable[[], None]) -> None:
         self.owner = owner
-        self.forbidden = False
+        self.forbidden = self.crowded = False
+        self.looking = looking
         self._found: Callable[[], None] | None = found
 
     def connecting(self) -> None:
@@ -46,17 +49,23 @@ PASSAGE: Final[ContextVar[Passage]] = ContextVar("PASSAGE")
 
 
 class Guard(AbstractResolver):
-    """aiohttp's resolver and its socket factory in one, under one policy."""
+    """aiohttp's resolver and its socket factory in one, under one policy; nothing goes to our `own` servers."""
 
-    def __init__(self, policy: Policy, names: Names) -> None:
+    def __init__(self, policy: Policy, names: Names, own: Own | None = None) -> None:
         self.policy = policy
+        self.own = own or Own()
         self._names = names
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Return the addresses of `host`. Raises Forbidden if one of them is, OSError if there are none."""
-        addresses = await self._names.resolve(host, port, owner=PASSAGE.get().owner)
+        passage = PASSAGE.get()
+        try:
+            addresses = await self._names.resolve(host, port, owner=passage.owner, began=passage.looking)
+        except Crowded:
+            passage.crowded = True
+            raise
         for address in addresses:
             self._admit(address, port)
         return [
@@ -90,6 +99,6 @@ class Guard(AbstractResolver):
         return str(where[0])
 
     def _admit(self, address: str, port: int) -> None:
-        if not self.policy.is_allowed(address, port):
+        if not self.policy.is_allowed(address, port) or self.own.holds(address, port):
             PASSAGE.get().forbidden = True
             raise Forbidden

@@ -19,8 +19,12 @@ HEADER_LINES: Final = 256
 
 
 class WireProtocol(ResponseHandler):
-    """One connection: `fresh` until its first request, `asked` while an answer is due."""
+    """One connection: `fresh` until its first request, `asked` while an answer is due.
 
+    `made_s`: the monotonic time at which it was made, which is when TCP (or a proxy's tunnel) stood and TLS began.
+    """
+
+    made_s = 0.0
     fresh = True
     asked = False
 

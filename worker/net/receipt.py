@@ -16,14 +16,15 @@ _MAX_HEADER_CHARS: Final = 256
 
 
 class Receipt:
-    """Collects one attempt; `close` says what it came to, however it ended. `named`: the target is a host name."""
+    """Collects one attempt; `close` says what it came to, however it ended."""
 
     def __init__(self) -> None:
         self.sent = False
-        self.named = True
         self.peer: str | None = None
         self._started_s = time.monotonic()
+        self._looking_s: float | None = None
         self._found_s: float | None = None
+        self._tls_s: float | None = None
         self._connected_s: float | None = None
         self._head_s: float | None = None
         self._http_status: int | None = None
@@ -33,9 +34,17 @@ class Receipt:
         self._read = 0
         self._ended = False
 
+    def note_looking(self) -> None:
+        """The lookup of the name begins; before, it waited for its turn among ours."""
+        self._looking_s = time.monotonic()
+
     def note_found(self) -> None:
         """The address is known, and a connection is about to be made."""
         self._found_s = time.monotonic()
+
+    def note_secured(self, took_s: float) -> None:
+        """TLS stands on a new connection."""
+        self._tls_s = took_s
 
     def note_connected(self) -> None:
         """A connection stands; from here on the receiver may have the request."""
@@ -82,8 +91,9 @@ class Receipt:
             retry_after_s=self._retry_after_s,
             control=_control(self._headers.get("webhook-delivery", "")),
             elapsed_s=time.monotonic() - self._started_s,
-            dns_ms=_ms(self._started_s, self._found_s) if self.named else None,
+            dns_ms=_ms(self._looking_s, self._found_s),
             connect_ms=_ms(self._found_s, self._connected_s),
+            tls_ms=_ms(0.0, self._tls_s),
             ttfb_ms=_ms(self._connected_s, self._head_s),
             response_headers=self._headers,
             response_body=bytes(self._body),

@@ -3,7 +3,8 @@
 Why not httpx's own pool, nor httpx-aiohttp: ops/decisions/0003-transport.md. Two promises matter to callers: only
 errors from inside `connect` become ConnectError, ConnectTimeout or ProxyError; and `extensions["connected"]`, if given,
 is called when `connect` has returned, the last moment at which the endpoint cannot have seen the request. Before it,
-`extensions["peer"]`, if given, is called with the connection's socket, and may refuse it by raising OSError.
+`extensions["peer"]`, if given, is called with the connection's socket, and may refuse it by raising OSError, and
+`extensions["secured"]` of a new connection with the seconds that TLS took.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import base64
 import functools
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -67,6 +69,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         try:
             assert protocol.transport is not None
             request.extensions.get("peer", _ignore)(protocol.transport.get_extra_info("socket"))
+            if protocol.fresh and request.url.scheme == "https":
+                request.extensions.get("secured", _ignore)(time.monotonic() - protocol.made_s)
             request.extensions.get("connected", _ignore)()
             protocol.ask(ahead)
             message, body = await protocol.answer()
@@ -210,7 +214,9 @@ def _split_proxy(proxy: str | None) -> tuple[yarl.URL | None, str | None]:
 
 
 def _protocol(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
-    return WireProtocol(loop)
+    made = WireProtocol(loop)
+    made.made_s = time.monotonic()
+    return made
 
 
 def _ignore(*_: object) -> None:

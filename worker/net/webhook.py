@@ -1,13 +1,17 @@
 """One delivery attempt: a signed body out to a receiver, a Sent back, whatever happened on the wire. Called by `run`.
 
 Always over the guarded aiohttp transport, whatever AFTERWORD_HTTP_TRANSPORT says of calls: only there are names and
-numeric addresses ours to refuse. No proxy, no redirect and no cookie exists on this way: no httpx client is between.
+numeric addresses ours to refuse. No redirect and no cookie exists on this way: no httpx client is between.
+
+With an egress proxy, that is the guard: we read the URL's text and resolve nothing. What goes wrong before a connection
+to the receiver stands is the proxy's, and so our trouble, but for a certificate.
 """
 
 import asyncio
 from asyncio.trsock import TransportSocket
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Self
 
 import httpx
@@ -15,9 +19,10 @@ import httpx
 from worker.core import failure
 from worker.core.delivery import Code, Sent
 from worker.net.addresses import Policy
-from worker.net.exceptions import WIRE, code_of
+from worker.net.exceptions import WIRE, code_of, refused_by_proxy
 from worker.net.guard import PASSAGE, Guard, Passage
 from worker.net.names import Names
+from worker.net.own import Own
 from worker.net.receipt import Receipt
 from worker.net.target import Target, Unfit, check
 from worker.net.tls import trusting
@@ -26,6 +31,17 @@ from worker.net.transport import AiohttpTransport
 DNS_S: Final = 3.0
 CONNECT_S: Final = 5.0
 TOTAL_S: Final = 15.0
+PROXY_AUTHENTICATION_REQUIRED: Final = 407
+
+
+def _user_agent() -> str:
+    try:
+        return f"afterword-webhooks/{version('afterword')}"
+    except PackageNotFoundError:  # a checkout that nobody installed
+        return "afterword-webhooks"
+
+
+USER_AGENT: Final = _user_agent()
 # Never a receiver's to say: what the message is, where it ends, and to whom it goes.
 _OURS: Final = frozenset(
     {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "accept-encoding"}
@@ -59,11 +75,24 @@ class WebhookRequest:
 class WebhookClient:
     """The connections to all receivers under one policy, pooled by origin and kept for seconds."""
 
-    def __init__(self, policy: Policy, *, names: Names | None = None, ca_file: str | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        names: Names | None = None,
+        own: Own | None = None,
+        ca_file: str | None = None,
+        proxy: str | None = None,
+    ) -> None:
         """Trust the authority in `ca_file`, else the system's. Raises ValueError, naming the file, if unreadable."""
-        self.guard = Guard(policy, Names() if names is None else names)
+        self.guard = Guard(policy, Names() if names is None else names, own)
         trusted = trusting(ca_file, setting="ca_file of webhooks")
-        self.transport = AiohttpTransport(trusted, socket_factory=self.guard.open_socket, resolver=self.guard)
+        self.is_proxied = proxy is not None
+        self.transport = (
+            AiohttpTransport(trusted, proxy=proxy)
+            if self.is_proxied
+            else AiohttpTransport(trusted, socket_factory=self.guard.open_socket, resolver=self.guard)
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -73,6 +102,7 @@ class WebhookClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        self.guard.own.close()
         await self.transport.aclose()
 
 
@@ -80,34 +110,46 @@ async def send(client: WebhookClient, request: WebhookRequest, receipt: Receipt 
     """POST `request` to its receiver and say what came of it; nothing of the wire raises.
 
     Three deadlines in wall-clock time, against drips and floods too: DNS 3 s, connect and TLS 5 s, `timeout_s` for
-    everything. Success is decided at the status line of the final response. Cancelling aborts the connection at once;
-    `receipt` then says whether there was one.
+    everything. All begin with the lookup: the time it waited for a thread of ours is not the receiver's. Success is
+    decided at the status line of the final response. Cancelling aborts the connection at once; `receipt` then says
+    whether there was one.
     """
     receipt = receipt or Receipt()
     try:
         target = check(request.url, client.guard.policy)
     except Unfit:
         return receipt.close(Code.target_forbidden)
-    receipt.named = not target.literal
-    limits = _Limits(request.timeout_s)
+    if client.guard.own.is_named(target.host, target.port):
+        return receipt.close(Code.target_forbidden)
+    if client.is_proxied:
+        return await _sent_by_proxy(client, target, request, receipt)
+    await client.guard.own.renew()
+    limits = _Limits(request.timeout_s, first_s=CONNECT_S if target.literal else None)
+
+    def looking() -> None:
+        receipt.note_looking()
+        limits.begin()
 
     def found() -> None:
         receipt.note_found()
         limits.connecting()
 
-    passage = Passage(request.owner, found)
+    passage = Passage(request.owner, looking=looking, found=found)
     token = PASSAGE.set(passage)
     broken = None
     try:
         async with limits.timeout:
-            await _exchange(client, _wire_request(target, request, receipt, limits, client.guard), receipt)
+            wire = _wire_request(target, request, receipt, limits, check_peer=client.guard.check_peer)
+            await _exchange(client, wire, receipt)
     except TimeoutError:
         broken = receipt.overdue()
     except WIRE as error:
         broken = _OF_WIRE[code_of(error, sent=receipt.sent)]
     finally:
         PASSAGE.reset(token)
-    return receipt.close(Code.target_forbidden if passage.forbidden else broken)
+    if passage.forbidden or passage.crowded:
+        broken = Code.target_forbidden if passage.forbidden else Code.dns_busy
+    return receipt.close(broken)
 
 
 async def _exchange(client: WebhookClient, wire: httpx.Request, receipt: Receipt) -> None:
@@ -124,11 +166,38 @@ async def _exchange(client: WebhookClient, wire: httpx.Request, receipt: Receipt
         await response.aclose()
 
 
+async def _sent_by_proxy(client: WebhookClient, target: Target, request: WebhookRequest, receipt: Receipt) -> Sent:
+    receipt.note_found()
+    limits = _Limits(request.timeout_s, first_s=DNS_S + CONNECT_S)
+    broken = None
+    try:
+        async with limits.timeout:
+            await _exchange(client, _wire_request(target, request, receipt, limits), receipt)
+    except TimeoutError:
+        broken = receipt.overdue() if receipt.sent else Code.proxy_failed
+    except WIRE as error:
+        broken = _OF_WIRE.get(code_of(error, sent=receipt.sent), Code.proxy_failed)
+        if refused_by_proxy(error):
+            broken = Code.target_forbidden
+        elif not receipt.sent and broken not in (Code.tls_failed, Code.invalid_header):
+            broken = Code.proxy_failed
+    sent = receipt.close(broken)
+    # Without a tunnel its own answers stand where the receiver's would.
+    is_its_own = target.url.scheme == "http" and sent.http_status == PROXY_AUTHENTICATION_REQUIRED
+    return replace(sent, sent=False, error_code=Code.proxy_failed) if is_its_own else sent
+
+
 def _wire_request(
-    target: Target, request: WebhookRequest, receipt: Receipt, limits: "_Limits", guard: Guard
+    target: Target,
+    request: WebhookRequest,
+    receipt: Receipt,
+    limits: "_Limits",
+    *,
+    check_peer: Callable[[TransportSocket], str] | None = None,
 ) -> httpx.Request:
     def peer(sock: TransportSocket) -> None:
-        receipt.peer = guard.check_peer(sock)
+        if check_peer is not None:
+            receipt.peer = check_peer(sock)
 
     def connected() -> None:
         receipt.note_connected()
@@ -140,7 +209,7 @@ def _wire_request(
         "content-type": "application/json",
         # Compressed, the little that is kept of an answer could not be read by anybody.
         "accept-encoding": "identity",
-        "user-agent": "afterword-webhooks",
+        "user-agent": USER_AGENT,
     }
     headers |= {name.lower(): value for name, value in request.headers.items() if name.lower() not in _OURS}
     return httpx.Request(
@@ -148,17 +217,25 @@ def _wire_request(
         target.url,
         headers=[(name.encode(), value.encode("utf-8", "replace")) for name, value in headers.items()],
         stream=httpx.ByteStream(request.body),
-        extensions={"peer": peer, "connected": connected},
+        extensions={"peer": peer, "secured": receipt.note_secured, "connected": connected},
     )
 
 
 class _Limits:
     """The deadlines of one attempt on one timer: DNS, then connect, then what is left of the total."""
 
-    def __init__(self, total_s: float) -> None:
+    def __init__(self, total_s: float, *, first_s: float | None) -> None:
+        """Begin with the deadline `first_s`; None: a lookup comes first, and waits for its turn."""
         self._loop = asyncio.get_running_loop()
+        self._total_s = total_s
         self._end = self._loop.time() + total_s
-        self.timeout = asyncio.timeout_at(self._within(DNS_S))
+        # While a lookup waits no deadline runs but the patience of `net.names`.
+        self.timeout = asyncio.timeout_at(None if first_s is None else self._within(first_s))
+
+    def begin(self) -> None:
+        """Put the deadlines for the lookup and for everything in force."""
+        self._end = self._loop.time() + self._total_s
+        self.timeout.reschedule(self._within(DNS_S))
 
     def connecting(self) -> None:
         """Put the deadline for TCP and TLS in force. Called by a task of aiohttp's, perhaps just after the last one."""

@@ -82,11 +82,22 @@ class Settings:
     webhook_deny_cidrs: tuple[values.Network, ...] = _setting(
         (), values.NETWORKS, "Networks that webhooks are never sent to, such as your own public ones; not set: none."
     )
+    webhook_ports: tuple[int, ...] = _setting(
+        (),
+        values.PORTS,
+        "Ports of public addresses that webhooks may be sent to, beside 443 and (without TLS) 80; not set: none.",
+    )
     webhook_nat64: bool = _setting(
         False, values.FLAG, "Whether this host reaches IPv4 through NAT64: 64:ff9b::/96 is judged as what it carries."
     )
     webhook_ca_file: str | None = _setting(
         None, values.FILE, "The only certificates that webhooks trust, PEM; not set: the system's."
+    )
+    webhook_egress_proxy: str | None = _setting(
+        None,
+        values.EGRESS_PROXY,
+        "A forward proxy for all webhooks; it resolves their names, and must itself refuse what they may not reach.",
+        secret=True,
     )
     webhook_allow_http: bool = _setting(False, values.FLAG, "Whether a webhook may be sent without TLS.")
     webhook_allow_urls: bool = _setting(

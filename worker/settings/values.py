@@ -118,6 +118,13 @@ def _proxy(text: str) -> str:
     return text
 
 
+def _egress_proxy(text: str) -> str:
+    if not text.startswith("http://"):
+        # The certificate of a proxy could not be told apart from a receiver's.
+        raise ValueError("it must begin with http://, as in http://proxy.example.com:3128")
+    return _proxy(text)
+
+
 def _key(text: str) -> str:
     # It becomes a header's value: a line break in it would start a header of its own.
     if not re.fullmatch(r"[\x21-\x7e]{1,4096}", text):
@@ -167,6 +174,16 @@ def _networks(text: str) -> tuple[Network, ...]:
     return tuple(found)
 
 
+def _ports(text: str) -> tuple[int, ...]:
+    found = _listed(text)
+    for one in found:
+        if not re.fullmatch(r"[0-9]{1,5}", one) or not 1 <= int(one) <= 65535:
+            raise ValueError(f"{one!r} must be a port, a number from 1 to 65535, such as 8443")
+    if not found:
+        raise ValueError("it must hold at least one port, such as 8443")
+    return tuple(sorted({int(one) for one in found}))
+
+
 def _file(text: str) -> str:
     if not Path(text).is_file():
         raise ValueError("there is no such file")
@@ -178,10 +195,12 @@ DATABASE_URL = Reader("postgresql://user:password@host/name or sqlite:////path",
 REDIS_URL = Reader("redis://host:6379/0 or rediss://…", _redis_url)
 COMPLETIONS_URL = Reader("https://host, its base_url, or the whole address", completions_url)
 PROXY = Reader("http://host:port", _proxy)
+EGRESS_PROXY = Reader("http://host:port", _egress_proxy)
 KEY = Reader("one word", _key)
 ENDPOINT_NAME = Reader("a name", _endpoint_name)
 SCHEMA_NAME = Reader("a name", _schema)
 SECRET_KEYS = Reader("keys of 44 characters, the newest first, a comma between two", _secret_keys)
 NETWORKS = Reader("networks such as 10.1.0.0/16, a comma between two", _networks)
+PORTS = Reader("ports such as 8443, a comma between two", _ports)
 FILE = Reader("path of a file", _file)
 FOLDER = Reader("path of a folder", Path)

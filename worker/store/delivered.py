@@ -17,8 +17,8 @@ from worker.store.health import health_of, text_of
 from worker.store.webhook_tables import deliveries, delivery_attempts, receivers
 
 CLOSED = (
-    "error_code", "http_status", "retry_after_s", "connect_ms", "first_byte_ms", "total_ms", "response_headers",
-    "response_body", "is_truncated", "peer",
+    "error_code", "http_status", "retry_after_s", "dns_ms", "connect_ms", "tls_ms", "first_byte_ms", "total_ms",
+    "response_headers", "response_body", "is_truncated", "peer",
 )  # fmt: skip
 
 

@@ -11,14 +11,13 @@ from sqlalchemy import Column, Connection, MetaData, Row, Select, Table, case, f
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.core.health import State
-from worker.core.lifecycle import DeliveryStatus, Status
+from worker.core.lifecycle import Status
 from worker.store import migrate, version
 from worker.store.clock import seconds_until
 from worker.store.engine import open_engine
 from worker.store.tables import dead_letters, inbox, jobs, workers
 from worker.store.tables import endpoints as resting
 from worker.store.types import Id, JsonText
-from worker.store.webhook_tables import deliveries
 
 Answer = TypeVar("Answer")
 
@@ -104,12 +103,6 @@ class Listing:
         for name, table in (("inbox", inbox), ("dead_letters", dead_letters)):
             found[name] = self._rows(select(func.count()).select_from(table))[0][0]
         return found
-
-    def deliveries(self) -> dict[str, int]:
-        """Return how many deliveries there are that are not over, of each status."""
-        waiting = [DeliveryStatus.queued, DeliveryStatus.in_progress, DeliveryStatus.held]
-        chosen = select(deliveries.c.status, func.count()).where(deliveries.c.status.in_(waiting))
-        return {status: number for status, number in self._rows(chosen.group_by(deliveries.c.status))}
 
     def endpoints(self) -> list[dict[str, Any]]:
         """Return the endpoints that have a row or jobs to do, by name, as plain JSON values by column.

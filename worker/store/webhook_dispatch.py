@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal_column, select, tuple_, update
 
-from worker.core.delivery import SCHEDULE_S, Code
+from worker.core.delivery import Code
+from worker.core.delivery_waits import SCHEDULE_S
 from worker.core.lifecycle import (
     DROP_DELIVERY,
     GIVE_UP_DELIVERY,
