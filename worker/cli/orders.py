@@ -56,7 +56,8 @@ def cancel(ids: tuple[str, ...], where: tuple[str, ...], dry_run: bool, as_json:
 def replay(ids: tuple[str, ...], where: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Queue jobs that failed, expired or were cancelled again, by their ids or all that a filter means.
 
-    Each has new attempts and as much time as it first had. Exit code 3: one of the ids cannot be replayed.
+    Each has new attempts and as much time as it first had, or a day where that was less than a minute. Exit code 3: one
+    of the ids cannot be replayed.
     """
     if _by_filter(ids, where, dry_run=dry_run):
         _bulk("replay", where, dry_run=dry_run, as_json=as_json)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from worker.core.endpoint import Endpoint
 from worker.core.faults import FAULT_LIMIT, Fault, shown
-from worker.core.job_fields import FIELDS, instant, is_traceparent, unknown_field
+from worker.core.job_fields import FIELDS, instant, is_traceparent, unknown_field, within_reach
 from worker.core.job_request import Request, read_request
 from worker.core.jsontext import JsonError, Member, members
 
@@ -206,7 +206,7 @@ def _job(
 
 
 def _instant(value: str | None) -> datetime | None:
-    return None if value is None else instant(value)
+    return None if value is None else within_reach(instant(value))
 
 
 def _refusal(job: Job, faults: list[Fault]) -> Refusal:
