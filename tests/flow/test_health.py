@@ -123,6 +123,47 @@ def test_what_was_in_flight_through_a_rest_opens_no_breaker(
     assert state(engine) == ("paused" if opened else "slow")
 
 
+def slow_jobs(engine: Engine, number: int) -> list[Claim]:
+    got = claimed(engine)
+    return [got._replace(job_id=f"00000000-0000-4000-8000-{each:012}") for each in range(number)]
+
+
+def test_a_fleet_of_few_slots_counts_its_timeouts_together(engine: Engine, batcher: Batcher) -> None:
+    fleet = [Health(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(5)]
+
+    for number, job in enumerate(slow_jobs(engine, 10)):
+        assert not number or state(engine) == "open"
+        blame(fleet[number % 5], job, reply(Code.first_byte_timeout, elapsed_s=600.0))
+
+    assert state(engine) == "paused"
+
+
+@pytest.mark.parametrize("answers", ["to the same worker", "to another"])
+def test_slow_jobs_among_answers_make_nobody_rest(engine: Engine, batcher: Batcher, answers: str) -> None:
+    ours, other = (Health(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(2))
+    served, good = ours if answers == "to the same worker" else other, claimed(engine)
+
+    for number, job in enumerate(slow_jobs(engine, 18)):
+        blame(ours, job, reply(Code.first_byte_timeout, elapsed_s=600.0))
+        if number % 5 == 0:
+            # More than one, or the share of half a minute would be half.
+            for _ in range(6):
+                blame(served, good, reply(None, elapsed_s=0.1))
+            served.exchange()
+
+    assert state(engine) == "open"
+
+
+def test_an_answer_to_another_worker_clears_the_suspicion(engine: Engine, batcher: Batcher, health: Health) -> None:
+    other = Health(engine, batcher, ["default"], wake=lambda delay_s: None)
+    assert blame(health, claimed(engine), reply(Code.unauthorized, elapsed_s=5.0)) is Blame.endpoint
+    blame(other, claimed(engine), reply(None, elapsed_s=3.0))
+    other.exchange()
+
+    assert blame(health, claimed(engine), reply(Code.unauthorized, elapsed_s=1.0)) is Blame.endpoint
+    assert state(engine) == "open"
+
+
 @pytest.mark.parametrize(("is_open", "nudges"), [(True, 3), (False, 0)])
 def test_accepting_leaves_the_jobs_of_an_endpoint_that_rests_to_the_dispatcher(
     engine: Engine, database_url: str, redis_url: str, is_open: bool, nudges: int
