@@ -1,6 +1,7 @@
 """What a worker process knows of its endpoints, on a real database and its own writer."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,9 +12,11 @@ from sqlalchemy import Engine, insert
 from tests.flow.test_faults import conf, fill
 from tests.pool.workers import until
 from tests.store.made import accept_all, claim_one, entry, one, rows, worker
+from worker.closing import End, close
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
 from worker.core.health import Blame, Cause, State
+from worker.core.lifecycle import FAIL, Outcome
 from worker.health import Health
 from worker.intake import Intake
 from worker.net.progress import Reply
@@ -152,6 +155,18 @@ def test_slow_jobs_among_answers_make_nobody_rest(engine: Engine, batcher: Batch
             served.exchange()
 
     assert state(engine) == "open"
+
+
+def test_what_an_endpoint_says_at_length_is_cut_in_the_jobs_row(engine: Engine) -> None:
+    huge = replace(failure(Code.provider_error), provider={"message": "x" * 2_000_000})
+    came = replace(reply(None), failure=huge, request_id="y" * 60_000)
+
+    closing = close(claimed(engine), came, End(FAIL, Outcome.failed), usage_requested=False)
+
+    assert closing.error is not None
+    assert 200_000 < len(closing.error) < 300_000
+    assert json.loads(closing.error)["provider"].startswith('{"message":"xxx')
+    assert len(str(closing.attempt["request_id"])) == 512
 
 
 def test_an_answer_to_another_worker_clears_the_suspicion(engine: Engine, batcher: Batcher, health: Health) -> None:
