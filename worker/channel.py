@@ -5,6 +5,8 @@ one becomes a message made here. Nothing is acknowledged, so there is nothing to
 `unacked` keys is touched: a nudge that is lost is repeated by the dispatcher.
 """
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,10 @@ log = structlog.get_logger(__name__)
 # chat.intake has a reader of its own, see worker.intake.
 NOT_BY_KOMBU = frozenset({*TASKS, "chat.intake"})
 RECONNECT_S = (0.2, 0.4, 2.0)
+# Between two starts on a Redis that answers but refuses: the first pause, and the longest. Celery has none.
+REFUSED_S = (0.1, 2.0)
+FORGET_S = 10.0
+SLICE_S = 0.05
 
 
 class QoS(virtual.QoS):
@@ -96,6 +102,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery publishes no typ
         # There are no flags for these in a settings file. Workers meet in SQL, not by broadcast.
         quiet = dict.fromkeys(("without_mingle", "without_gossip", "without_heartbeat"), True)
         super().__init__(*args, worker_options={**(worker_options or {}), **quiet}, **kwargs)
+        self._pause_s, self._broke_at = REFUSED_S[0], -math.inf
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long it takes; a stop signal is heard meanwhile."""
@@ -114,6 +121,19 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery publishes no typ
         )
         self.first_connection_attempt = False
         return conn
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Let go of the connection, as Celery does, and rest before the next start: it may fail as fast."""
+        super().on_connection_error_after_connected(exc)
+        first_s, longest_s = REFUSED_S
+        again = time.monotonic() - self._broke_at < FORGET_S
+        self._pause_s = min(2 * self._pause_s, longest_s) if again else first_s
+        log.warning("broker.lost", error=str(exc)[:200], retry_s=self._pause_s)
+        rested_at = time.monotonic() + self._pause_s
+        while time.monotonic() < rested_at:
+            self._meanwhile()
+            time.sleep(SLICE_S)
+        self._broke_at = time.monotonic()
 
     def cancel_active_requests(self) -> None:
         """Cold shutdown: cancel the calls as a shutdown. Celery's way is a revocation, and that cancels the job."""

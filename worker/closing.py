@@ -11,9 +11,12 @@ from worker.core.health import Blame
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
 from worker.core.retry import Give_up, Hold, Retry, decide
 from worker.core.usage import Usage, normalise
-from worker.net.progress import Reply
+from worker.net.progress import MAX_ERROR_BYTES, Reply
 from worker.store.claim import Claim
 from worker.store.record import Closing
+
+# A header may have 64 KiB; no endpoint's id of a request is longer.
+_LONGEST_REQUEST_ID = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ def _attempt(reply: Reply, usage: Usage, *, usage_requested: bool) -> dict[str, 
         "error_message": None if found is None else clean_text(found.message),
         "http_status": reply.http_status,
         "billed": "yes" if found is None else found.billed,
-        "request_id": None if reply.request_id is None else clean_text(reply.request_id),
+        "request_id": None if reply.request_id is None else clean_text(reply.request_id[:_LONGEST_REQUEST_ID]),
         "retry_after_s": None if found is None else found.retry_after_s,
         "headers": clean_json(dict(reply.headers)) if reply.headers else None,
         "usage_requested": usage_requested,
@@ -155,9 +158,15 @@ def _error(found: Failure | None) -> dict[str, str | None]:
         "code": found.code,
         "message": found.message,
         "http_status": found.http_status,
-        "provider": found.provider,
+        "provider": _told(found.provider),
     }
     return {"error_code": found.code, "error_message": clean_text(found.message), "error": clean_json(told)}
+
+
+def _told(provider: object) -> object:
+    """Return an endpoint's error value, as the beginning of its text where it is huge: the answer's bytes are kept."""
+    text = provider if isinstance(provider, str) else clean_json(provider)
+    return provider if len(text) <= MAX_ERROR_BYTES else text[:MAX_ERROR_BYTES]
 
 
 def _ago(reply: Reply, seconds: float | None) -> float | None:

@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 from sqlalchemy import Engine
 
-from worker.core.breaker import Breaker
+from worker.core.breaker import QUIET_S, Breaker
 from worker.core.endpoint import Endpoint
+from worker.core.failure import Code
 from worker.core.health import PROBE_S, Blame, Sign, State, sign_of
 from worker.net.progress import Reply
-from worker.store import endpoints
+from worker.store import endpoints, weakness
 from worker.store.batcher import Batcher
 from worker.store.claim import Claim
-from worker.store.endpoints import Passed, Seen, Trouble, Weakness
+from worker.store.endpoints import Answered, Passed, Seen, Trouble
 from worker.store.engine import describe
+from worker.store.weakness import Sick, Weakness
 
 log = structlog.get_logger()
 
@@ -31,8 +33,10 @@ class Health:
     ) -> None:
         self._engine, self._batcher, self._wake = engine, batcher, wake
         self._breakers = {name: Breaker() for name in names}
-        # When the latest call began that was answered, monotonic; and which of them all others have been told.
+        # When the latest call began that was answered, and when an answer last came, monotonic; and which of the latter
+        # all others have been told.
         self._answered = dict.fromkeys(self._breakers, -math.inf)
+        self._came = dict(self._answered)
         self._told = dict(self._answered)
         self._seen: Mapping[str, Seen] = {}
         self._seen_at = 0.0
@@ -45,12 +49,16 @@ class Health:
     def exchange(self) -> None:
         """Tell the others of answers, and see which endpoints rest; a chore of every second."""
         looked_at = time.monotonic()
-        answered = dict(self._answered)
-        news = {name: looked_at - began for name, began in answered.items() if began > self._told[name]}
+        came = dict(self._came)
+        news = {
+            name: Answered(looked_at - self._answered[name], looked_at - at)
+            for name, at in came.items()
+            if at > self._told[name]
+        }
         with self._engine.begin() as connection:
             endpoints.tell_answered(connection, news)
             seen = endpoints.look(connection)
-        self._told = answered
+        self._told = came
         self._seen_at, self._seen = looked_at, seen
 
     async def blame(self, got: Claim, endpoint: Endpoint, reply: Reply) -> Blame:
@@ -79,6 +87,7 @@ class Health:
 
     async def _note_answer(self, got: Claim, began: float, now: float) -> None:
         self._answered[got.endpoint] = max(self._answered[got.endpoint], began)
+        self._came[got.endpoint] = now
         self._breakers[got.endpoint].answered(now)
         if not got.probe:
             return
@@ -105,11 +114,24 @@ class Health:
         if (seen is not None and seen.state is State.paused) or began < changed_at:
             return
         breaker = self._breakers[got.endpoint]
-        if not breaker.sick(got.job_id, now, after=changed_at):
-            return
-        breaker.clear()
-        if await self._batcher.submit(endpoints.open_breaker, Weakness(got.endpoint, reply.failure.code)):
-            self._note_pause(got.endpoint, "breaker", reply.failure.code)
+        code = reply.failure.code
+        if breaker.sick(got.job_id, now, after=changed_at):
+            breaker.clear()
+            opened = await self._batcher.submit(weakness.open_breaker, Weakness(got.endpoint, code))
+        else:
+            opened = await self._count_in_a_row(got, code, began, now)
+        if opened:
+            self._note_pause(got.endpoint, "breaker", code)
+
+    async def _count_in_a_row(self, got: Claim, code: Code, began: float, now: float) -> bool:
+        """Let all workers know of a weak answer where none of ours was better of late: a breaker sees one process."""
+        quiet_s = now - self._came[got.endpoint]
+        if quiet_s < QUIET_S:
+            return False
+        known_s = None if quiet_s == math.inf else quiet_s
+        return await self._batcher.submit(
+            weakness.count_in_a_row, Sick(got.endpoint, got.job_id, code, now - began, known_s)
+        )
 
     def _note_pause(self, endpoint: str, cause: str, reason: str) -> None:
         log.warning("endpoint.paused", endpoint=endpoint, cause=cause, reason=reason)

@@ -15,6 +15,7 @@ from redis import Redis, RedisError
 from sqlalchemy import Engine
 
 from worker.core.envelope import decode
+from worker.core.faults import shown
 from worker.core.message import DeadLetter, read_job
 from worker.inbox import InboxWatch
 from worker.nudge import nudge, push_nudges
@@ -169,7 +170,7 @@ class Intake:
         if isinstance(envelope, DeadLetter):
             return Entry(QUEUE, raw, envelope)
         if envelope.task != TASK:
-            reason = f"The task is {envelope.task!r}; this queue takes {TASK} only."
+            reason = f"The task is {shown(envelope.task)}; this queue takes {TASK} only."
             return Entry(QUEUE, raw, DeadLetter("unknown_task", reason, envelope.id))
         return self._entry(QUEUE, raw, envelope.arguments_text, envelope.id, envelope.ignored)
 

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from worker.core.envelope import decode
+from worker.core.faults import shown
 from worker.core.message import DeadLetter
 
 # The only task each queue may name.
@@ -156,7 +157,7 @@ def read(queue: str, entry: bytes) -> Nudge | Rejected:
     if isinstance(envelope, DeadLetter):
         return Rejected(queue, envelope.reason, envelope.message, entry)
     if envelope.task != TASKS[queue]:
-        told = f"The task is {envelope.task[:200]!r}; this queue takes {TASKS[queue]} only."
+        told = f"The task is {shown(envelope.task)}; this queue takes {TASKS[queue]} only."
         return Rejected(queue, "unknown_task", told, entry)
     if not envelope.id or len(envelope.id) > ID_CHARACTERS:
         told = f"The message has no task id of 1 to {ID_CHARACTERS} characters; send one in headers.id."

@@ -125,6 +125,43 @@ def test_a_change_of_roles_ends_nothing(server: RedisServer, own: Toy) -> None:
     assert not child.ended()
 
 
+def refuse_writes(redis: Redis) -> None:
+    redis.replicaof("127.0.0.1", str(free_port()))
+
+
+def accept_writes(redis: Redis) -> None:
+    redis.replicaof("NO", "ONE")
+
+
+def fill_up(redis: Redis) -> None:
+    redis.config_set("maxmemory", 1)
+
+
+def make_room(redis: Redis) -> None:
+    redis.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "accept"), [(refuse_writes, accept_writes), (fill_up, make_room)], ids=["read-only", "full"]
+)
+def test_a_redis_that_refuses_the_control_connection_is_asked_again_at_leisure(
+    server: RedisServer, own: Toy, refuse: Callable[[Redis], None], accept: Callable[[Redis], None]
+) -> None:
+    server.start()
+    child = own.start()
+    refuse(own.redis)
+    kill_clients(own.redis)
+
+    until(lambda: child.text().count("broker.lost") > 5 or child.ended(), what="it is refused again and again")
+    accept(own.redis)
+
+    own.push(own.row())
+    own.await_events("end", 1)
+    until(lambda: own.redis.pubsub_numpat() == 1, what="the control connection")
+    assert "Frequent restarts" not in child.text()
+    assert not child.ended()
+
+
 def test_a_full_redis_is_still_emptied_and_rejects_wait_until_there_is_room(server: RedisServer, own: Toy) -> None:
     server.start()
     child = own.start(SLOTS="1")

@@ -58,6 +58,44 @@ def test_jobs_are_replayed_by_their_ids_and_each_that_cannot_be_says_why(
     ]  # fmt: skip
 
 
+def test_a_dry_run_says_of_each_id_what_would_be_and_changes_nothing(
+    afterword: Command, settings: dict[str, str], engine: Engine
+) -> None:
+    mine, unknown, refused = worker(engine), str(uuid.uuid4()), str(uuid.uuid4())
+    waiting, running, failed, done = (
+        accepted(engine),
+        started(engine, mine).job_id,
+        accepted(engine),
+        started(engine, mine),
+    )
+    accept_all(engine, entry({"request": {"model": "m"}}, id=refused))
+    fail(engine, failed)
+    write(engine, completed(done))
+    ids = [waiting, running, failed, done.job_id, refused, unknown]
+    before = rows(engine, "SELECT * FROM afterword_jobs ORDER BY id")
+
+    cancelled = afterword("cancel", *ids, "--dry-run", "--json", settings=settings)
+    replayed = afterword("replay", *ids, "--dry-run", "--json")
+    told = afterword("cancel", waiting, running, unknown, "--dry-run"), afterword("replay", failed, "--dry-run")
+
+    assert rows(engine, "SELECT * FROM afterword_jobs ORDER BY id") == before
+    assert rows(engine, "SELECT id FROM cancel_v1") == []
+    assert told[0].stdout.splitlines() == [
+        f"{waiting} would be cancelled",
+        f"{running} in_progress; its call would be ended within two seconds",
+        f"{unknown} no worker has accepted it yet; it would be cancelled when one does",
+    ]
+    assert told[1].stdout == f"{failed} would be queued\n"
+    assert [one.exit_code for one in (cancelled, replayed, *told)] == [3, 3, 0, 0]
+    would = json.loads(cancelled.stdout), json.loads(replayed.stdout)
+    assert all(one["dry_run"] is True for one in (*would[0], *would[1]))
+    for order, predicted in zip(("cancel", "replay"), would, strict=True):
+        if order == "replay":
+            afterword("replay", waiting)  # cancelled by now: let all stand as they stood
+        real = json.loads(afterword(order, *ids, "--json").stdout)
+        assert [one | {"dry_run": True} for one in real] == predicted
+
+
 def test_a_filter_says_first_what_it_would_reach(afterword: Command, settings: dict[str, str], engine: Engine) -> None:
     for job_id in [accepted(engine, tenant="t") for _ in range(3)]:
         fail(engine, job_id)
@@ -92,7 +130,6 @@ def test_waiting_jobs_change_their_priority_and_deadline(
     [
         (["cancel"], "give the ids of jobs, or --where, one of the two"),
         (["replay", "x", "--where", "status=failed"], "give the ids of jobs, or --where, one of the two"),
-        (["cancel", "x", "--dry-run"], "--dry-run goes with --where"),
         (["replay", "--where", "state=failed"], "did you mean status?"),
         (["replay", "--where", ""], "the filter is empty"),
         (["jobs", "update", "--where", "batch=b"], "say what is to change: --priority or --deadline"),

@@ -1,12 +1,16 @@
 """verify: what an operator is told of a sound database and of a broken one."""
 
 import json
+from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine, delete
 
 from tests.cli.conftest import Command
 from tests.store.made import accept_all, entry, worker
 from tests.store.test_attempts import started
+from worker.store import migrate, version
+from worker.store.engine import open_engine
 from worker.store.tables import requests, workers
 
 
@@ -51,8 +55,42 @@ def test_a_job_whose_worker_is_gone_is_named_after_the_grace(
     )
 
 
-def test_a_database_without_our_tables_is_a_sentence(afterword: Command, tmp_path: object) -> None:
-    result = afterword("verify", settings={"AFTERWORD_DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"})
+ID = "018f4a5e-7c1b-7d2e-9a53-0242ac120002"
+LOOKING = [
+    ["verify"], ["jobs"], ["status", ID], ["wait", ID], ["cancel", ID], ["replay", ID], ["endpoints", "list"],
+    ["dead-letters", "list"], ["dead-letters", "show", "1"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", LOOKING, ids=" ".join)
+def test_a_database_without_our_tables_is_a_sentence(afterword: Command, tmp_path: Path, command: list[str]) -> None:
+    result = afterword(*command, settings={"AFTERWORD_DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"})
 
     assert result.exit_code == 1
-    assert result.stderr == "Error: no such table: afterword_jobs\n"
+    assert result.stderr == "Error: the database has no tables of Afterword yet; run: afterword db upgrade\n"
+
+
+@pytest.mark.parametrize("command", LOOKING, ids=" ".join)
+def test_a_database_of_an_older_release_is_a_sentence(afterword: Command, sqlite_url: str, command: list[str]) -> None:
+    engine = open_engine(sqlite_url)
+    migrate.downgrade(engine, revision="0001")
+    engine.dispose()
+
+    result = afterword(*command, settings={"AFTERWORD_DATABASE_URL": sqlite_url})
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: the database is at migration 0001, this release needs {version.known()[-1]}; "
+        "run: afterword db upgrade\n"
+    )
+
+
+def test_dead_letters_are_looked_at_while_another_writes(afterword: Command, sqlite_url: str) -> None:
+    engine = open_engine(sqlite_url)
+    with engine.begin() as connection:  # holds SQLite's one lock for writers
+        connection.execute(delete(workers))
+
+        result = afterword("dead-letters", "list", settings={"AFTERWORD_DATABASE_URL": sqlite_url})
+
+    assert (result.exit_code, result.stdout) == (0, "no dead letters\n")
+    engine.dispose()

@@ -1,8 +1,10 @@
-"""The breaker opens when half of twenty calls fail, of ten different jobs, within half a minute."""
+"""The breaker opens when half of twenty calls fail within half a minute, or ten jobs in a row however slowly."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from worker.core.breaker import Breaker
+from worker.core.breaker import FEWEST_SICK_JOBS, QUIET_S, Breaker, in_a_row
 
 
 def fed(answers: int, sick_jobs: int, *, at: float = 100.0) -> bool:
@@ -63,3 +65,53 @@ def test_it_begins_anew_when_cleared() -> None:
     breaker.clear()
 
     assert not breaker.sick("new", 100.0)
+
+
+# What ends at an endpoint, one after another: the number of a job that it failed, or None for an answer; each so many
+# seconds after the one before.
+ENDS = st.lists(st.tuples(st.none() | st.integers(0, 15), st.sampled_from([0.0, 0.1, 1.0, QUIET_S])), max_size=60)
+
+
+def opened(ends: list[tuple[int | None, float]]) -> list[bool]:
+    """Say of each end whether it made the endpoint rest, as workers do who learn of every answer at once."""
+    jobs: tuple[str, ...] = ()
+    quiet_s, found = 0.0, []
+    for job, after_s in ends:
+        quiet_s += after_s
+        opens = False
+        if job is None:
+            jobs, quiet_s = (), 0.0
+        else:
+            jobs, opens = in_a_row(jobs, f"job {job}", quiet_s=quiet_s)
+        found.append(opens)
+    return found
+
+
+@given(ENDS)
+def test_an_endpoint_rests_when_ten_jobs_in_a_row_failed_and_nothing_was_answered_for_a_while(
+    ends: list[tuple[int | None, float]],
+) -> None:
+    for at, opens in enumerate(opened(ends)):
+        since = next((back for back in range(at, -1, -1) if ends[back][0] is None), -1) + 1
+        row = ends[since : at + 1]
+        quiet_s = sum(after_s for _, after_s in row)
+        assert opens is (len({job for job, _ in row}) >= FEWEST_SICK_JOBS and quiet_s >= QUIET_S)
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=FEWEST_SICK_JOBS, unique=True), st.floats(1.0, 600.0))
+def test_an_endpoint_that_answers_nobody_rests_with_the_tenth_job_however_slowly_they_fail(
+    jobs: list[int], apart_s: float
+) -> None:
+    assert opened([(job, apart_s) for job in jobs]).index(True) == FEWEST_SICK_JOBS - 1
+
+
+@given(st.lists(st.lists(st.integers(0, 100), max_size=FEWEST_SICK_JOBS - 1)))
+def test_answers_among_slow_jobs_keep_it_open_for_ever(rows: list[list[int]]) -> None:
+    ends = [end for row in rows for end in [*((job, 600.0) for job in row), (None, 1.0)]]
+
+    assert not any(opened(ends))
+
+
+@given(st.lists(st.integers(0, FEWEST_SICK_JOBS - 2)))
+def test_nine_jobs_that_fail_for_ever_are_their_own_trouble(jobs: list[int]) -> None:
+    assert not any(opened([(job, 600.0) for job in jobs]))

@@ -216,6 +216,37 @@ def test_an_unknown_endpoint_is_answered_with_the_known_ones():
     assert outcome.job.endpoint == "elsewhere"
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("0001-01-01T00:00:00.5Z", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("9999-12-31T00:00:00Z", datetime(9999, 12, 31, tzinfo=UTC)),
+        ("9999-12-31T23:59:59.9Z", datetime(9999, 12, 31, tzinfo=UTC)),
+    ],
+)
+def test_a_time_that_not_everybody_could_show_is_moved_to_one_they_can(given, kept):
+    assert read({"request": REQUEST, "deadline": given}).deadline == kept
+    assert read({"request": REQUEST, "not_before": given}).not_before == kept
+
+
+def test_what_is_said_of_a_message_stays_short_whatever_it_holds():
+    huge = "7" * 1_000_000
+    late, early = f"2026-01-02T00:00:00.{huge}Z", f"2026-01-01T00:00:00.{huge}Z"
+    fields = {huge: 1, "tenant": huge, "endpoint": huge, "priority": huge, "not_before": late, "deadline": early}
+    jobs = [
+        {"request": REQUEST, **fields},
+        {"request": REQUEST, "not_before": late, "deadline": early},
+        {"request": REQUEST, "id": huge},
+        {"request": {**REQUEST, "model": huge, huge: 1, "n": huge}},
+    ]
+
+    for outcome in (read(job, max_request_bytes=10_000_000) for job in jobs):
+        row = outcome.job if isinstance(outcome, Refusal) else outcome
+        assert isinstance(outcome, Job) or len(outcome.message) < 3000
+        assert isinstance(row, DeadLetter) or len(row.model) <= 255
+        assert len(row.id) <= 255
+
+
 def test_a_job_that_could_never_start_is_refused():
     outcome = refused(
         {"request": REQUEST, "not_before": "2026-01-02T00:00:00Z", "deadline": "2026-01-02T01:00:00+01:00"}

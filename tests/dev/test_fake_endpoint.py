@@ -209,6 +209,12 @@ def test_a_script_that_cannot_be_played_is_refused_with_the_reason(ask: Asker, s
     assert answer.json()["error"]["message"].startswith(reason)
 
 
+@pytest.mark.parametrize("n", [129, 10**30])
+def test_more_choices_than_a_provider_makes_are_refused(ask: Asker, n: int) -> None:
+    assert ask(body(n=n)).json()["error"]["code"] == "integer_above_max_value"
+    assert len(ask(body(n=128)).json()["choices"]) == 128
+
+
 @pytest.mark.parametrize("request_", [{"messages": [{}]}, {"model": "m"}, {"model": "m", "messages": []}])
 def test_an_impossible_request_is_refused_as_a_provider_would(ask: Asker, request_: dict[str, Any]) -> None:
     assert ask(request_).json()["error"]["code"] == "missing_required_parameter"

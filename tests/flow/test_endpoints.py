@@ -160,6 +160,40 @@ def test_the_breaker_opens_on_server_errors_and_probes_close_it(postgres_system:
 
 
 @pytest.mark.timeout(200)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_endpoint_that_hangs_rests_though_few_slots_wait_for_it(postgres_system: System, workers: int) -> None:
+    system = postgres_system
+    system.fake.endpoint.outage = Script(latency_s=600)
+    fill(system, 500)
+    for _ in range(workers):
+        system.start(concurrency=4 // workers, endpoint_first_byte_s=1.5)
+
+    until(lambda: state(system) == "paused", what=f"the pause: {system.said()}")
+
+    (line,) = until(lambda: system.lines("endpoint.paused"), what="the line")
+    assert (line["cause"], line["reason"]) == ("breaker", "first_byte_timeout")
+    # The share of half a minute needs twenty calls of one worker.
+    assert 10 <= len(system.rows("SELECT 1 FROM afterword_attempts")) < 20
+    mend(system)
+    await_return(system)
+    until(lambda: count(system, "status = 'completed'") > 20, what="the others are served")
+
+
+@pytest.mark.timeout(200)
+def test_a_few_slow_jobs_hold_nobody_up(postgres_system: System) -> None:
+    system = postgres_system
+    fill(system, 500)
+    slow = [entry(job(request=request(fake={"latency_s": 600}), priority=0)) for _ in range(12)]
+    accept_all(system.engine, *slow)
+    system.start(concurrency=SLOTS, endpoint_first_byte_s=5)
+
+    ended = system.await_all([one.job.id for one in slow])
+
+    assert {row.error_code for row in ended.values()} == {"first_byte_timeout"}
+    assert (system.lines("endpoint.paused"), state(system)) == ([], "open")
+
+
+@pytest.mark.timeout(200)
 def test_a_job_that_alone_is_refused_fails_itself_and_nobody_waits(postgres_system: System) -> None:
     system = postgres_system
     system.start(concurrency=SLOTS)

@@ -1,6 +1,7 @@
 """What a worker process knows of its endpoints, on a real database and its own writer."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,9 +12,11 @@ from sqlalchemy import Engine, insert
 from tests.flow.test_faults import conf, fill
 from tests.pool.workers import until
 from tests.store.made import accept_all, claim_one, entry, one, rows, worker
+from worker.closing import End, close
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
 from worker.core.health import Blame, Cause, State
+from worker.core.lifecycle import FAIL, Outcome
 from worker.health import Health
 from worker.intake import Intake
 from worker.net.progress import Reply
@@ -121,6 +124,59 @@ def test_what_was_in_flight_through_a_rest_opens_no_breaker(
         assert blame(health, job, reply(Code.server_error, elapsed_s=elapsed_s)) is Blame.job
 
     assert state(engine) == ("paused" if opened else "slow")
+
+
+def slow_jobs(engine: Engine, number: int) -> list[Claim]:
+    got = claimed(engine)
+    return [got._replace(job_id=f"00000000-0000-4000-8000-{each:012}") for each in range(number)]
+
+
+def test_a_fleet_of_few_slots_counts_its_timeouts_together(engine: Engine, batcher: Batcher) -> None:
+    fleet = [Health(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(5)]
+
+    for number, job in enumerate(slow_jobs(engine, 10)):
+        assert not number or state(engine) == "open"
+        blame(fleet[number % 5], job, reply(Code.first_byte_timeout, elapsed_s=600.0))
+
+    assert state(engine) == "paused"
+
+
+@pytest.mark.parametrize("answers", ["to the same worker", "to another"])
+def test_slow_jobs_among_answers_make_nobody_rest(engine: Engine, batcher: Batcher, answers: str) -> None:
+    ours, other = (Health(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(2))
+    served, good = ours if answers == "to the same worker" else other, claimed(engine)
+
+    for number, job in enumerate(slow_jobs(engine, 18)):
+        blame(ours, job, reply(Code.first_byte_timeout, elapsed_s=600.0))
+        if number % 5 == 0:
+            # More than one, or the share of half a minute would be half.
+            for _ in range(6):
+                blame(served, good, reply(None, elapsed_s=0.1))
+            served.exchange()
+
+    assert state(engine) == "open"
+
+
+def test_what_an_endpoint_says_at_length_is_cut_in_the_jobs_row(engine: Engine) -> None:
+    huge = replace(failure(Code.provider_error), provider={"message": "x" * 2_000_000})
+    came = replace(reply(None), failure=huge, request_id="y" * 60_000)
+
+    closing = close(claimed(engine), came, End(FAIL, Outcome.failed), usage_requested=False)
+
+    assert closing.error is not None
+    assert 200_000 < len(closing.error) < 300_000
+    assert json.loads(closing.error)["provider"].startswith('{"message":"xxx')
+    assert len(str(closing.attempt["request_id"])) == 512
+
+
+def test_an_answer_to_another_worker_clears_the_suspicion(engine: Engine, batcher: Batcher, health: Health) -> None:
+    other = Health(engine, batcher, ["default"], wake=lambda delay_s: None)
+    assert blame(health, claimed(engine), reply(Code.unauthorized, elapsed_s=5.0)) is Blame.endpoint
+    blame(other, claimed(engine), reply(None, elapsed_s=3.0))
+    other.exchange()
+
+    assert blame(health, claimed(engine), reply(Code.unauthorized, elapsed_s=1.0)) is Blame.endpoint
+    assert state(engine) == "open"
 
 
 @pytest.mark.parametrize(("is_open", "nudges"), [(True, 3), (False, 0)])

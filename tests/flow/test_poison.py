@@ -49,6 +49,8 @@ POISON: list[tuple[str, bytes, str]] = [
         ("task a number", submitted(task=5), "no_task"),
         ("task unknown", submitted(task="celery.backend_cleanup"), "unknown_task"),
         ("task of another queue", submitted(task="chat.run"), "unknown_task"),
+        ("task endless", submitted(task="x" * LIMIT), "unknown_task"),
+        ("id endless", submitted(id="x" * LIMIT), "id_not_uuid"),
         ("job a list", submitted([1]), "not_an_object"),
         ("job a text", submitted("x"), "not_an_object"),
         ("two jobs", submitted(body=[[JOB, JOB], {}, {}]), "bad_arguments"),
@@ -109,6 +111,9 @@ def test_no_entry_of_the_intake_stops_a_worker_and_each_has_its_reason(system: S
     wanted = Counter(("chat.intake", reason) for _, _, reason in POISON)
     until(lambda: letters(system).total() == wanted.total(), what="every dead letter")
     assert letters(system) == wanted
+    texts = system.rows("SELECT max(length(message)) AS told, max(length(job_id)) AS id FROM afterword_dead_letters")[0]
+    assert texts.told < 300
+    assert texts.id <= 255
     stored = {bytes(row.entry) for row in system.rows("SELECT entry FROM afterword_dead_letters")}
     assert stored == {entry for _, entry, _ in POISON}
     assert_untroubled(system)

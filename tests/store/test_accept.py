@@ -244,8 +244,33 @@ def test_a_start_in_the_past_is_now_and_one_in_the_future_moves_the_deadline(eng
 
     statement = "SELECT CAST(not_before AS TEXT) AS start, waiting_for, CAST(deadline AS TEXT) AS over FROM jobs_v1"
     ages = {row.start[:4]: row for row in rows(engine, statement)}
-    assert ages["0001"].waiting_for == "slot"
+    assert ages["1970"].waiting_for == "slot"
     assert ages["2999"].over.startswith("2999-01-01")
+
+
+def test_the_last_start_of_all_leaves_a_row_that_everybody_can_read(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = "9999-12-31T23:59:59Z"
+    fields = ({"not_before": last}, {"not_before": "9999-12-30T12:00:00Z"}, {"deadline": last})
+    accept_all(engine, *(entry(job(**each)) for each in fields), job_ttl_s=86_400.0)
+    # Psycopg reads an instant as the session's zone shows it, and knows no year 10000.
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    abroad = open_engine(database_url)
+
+    found = rows(abroad, "SELECT * FROM jobs_v1")
+
+    assert [str(row.deadline)[:4] for row in found] == ["9999"] * 3
+    abroad.dispose()
+
+
+@pytest.mark.parametrize("early", ["0001-01-01T00:00:02.047Z", "1969-12-31T23:59:59.5Z"])
+def test_a_deadline_of_long_ago_is_shown_as_a_time(sqlite_url: str, early: str) -> None:
+    engine = open_engine(sqlite_url)
+    accept_all(engine, entry(job(deadline=early)))
+
+    assert one(engine, "SELECT deadline FROM jobs_v1").deadline == "1970-01-01T00:00:00.000000Z"
+    engine.dispose()
 
 
 def test_what_the_views_cannot_show_is_kept_in_the_bytes(engine: Engine) -> None:

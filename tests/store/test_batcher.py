@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, rows, worker
@@ -17,7 +17,7 @@ from worker.core.health import Blame
 from worker.store import endpoints
 from worker.store.batcher import Batcher, BatcherClosed
 from worker.store.cancel import cancel
-from worker.store.engine import describe, open_engine
+from worker.store.engine import describe, open_engine, sqlstate
 from worker.store.record import record
 from worker.store.tables import counters
 
@@ -176,6 +176,55 @@ def test_what_lost_a_deadlock_is_done_again(postgresql_url: str) -> None:
     found = rows(engine, "SELECT value FROM afterword_counters WHERE name IN ('a', 'b')")
     assert [row.value for row in found] == [2, 2]
     batcher.close(timeout_s=10)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("items", [1, 2])
+def test_what_could_not_be_serialised_is_done_again(postgresql_url: str, items: int) -> None:
+    other = open_engine(postgresql_url)
+    strict = other.execution_options(isolation_level="REPEATABLE READ")
+    increase = "UPDATE afterword_counters SET value = value + 1 WHERE name = 'a'"
+    with other.begin() as connection:
+        connection.execute(text("INSERT INTO afterword_counters (name, value) VALUES ('a', 0)"))
+    begun, gone_on, states = threading.Event(), threading.Event(), []
+
+    def late(connection: Connection, items: Sequence[int]) -> list[None]:
+        connection.execute(text("SELECT value FROM afterword_counters"))  # from here on it sees what was then
+        begun.set()
+        assert gone_on.wait(20)
+        try:
+            connection.execute(text(increase))
+        except OperationalError as error:
+            states.append(sqlstate(error))
+            raise
+        return [None] * len(items)
+
+    batcher = Batcher(strict)
+    done = [batcher.put(late, number) for number in range(items)]
+    batcher.start()
+    assert begun.wait(20)
+    with other.begin() as connection:
+        connection.execute(text(increase))
+    gone_on.set()
+
+    assert [one.result(30) for one in done] == [None] * items
+    assert states == ["40001"]
+    (row,) = rows(other, "SELECT value FROM afterword_counters WHERE name = 'a'")
+    assert row.value == 2
+    batcher.close(timeout_s=10)
+    other.dispose()
+
+
+@pytest.mark.parametrize("default", ["repeatable read", "serializable"])
+def test_what_a_database_says_of_isolation_is_not_ours(postgresql_url: str, default: str) -> None:
+    plain = open_engine(postgresql_url)
+    with plain.begin() as connection:
+        name = plain.url.database
+        connection.execute(text(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = '{default}'"))
+    plain.dispose()
+    engine = open_engine(postgresql_url)
+
+    assert rows(engine, "SHOW transaction_isolation")[0][0] == "read committed"
     engine.dispose()
 
 

@@ -11,13 +11,14 @@ from tests.store.test_attempts import closing, write
 from worker.core.failure import Code
 from worker.core.health import Blame, Cause, State
 from worker.core.lifecycle import HOLD, Outcome
-from worker.store import dispatch, endpoints
+from worker.store import dispatch, endpoints, weakness
 from worker.store.claim import Claim, Wish, claim
 from worker.store.clock import from_now
 from worker.store.dispatch import FIRST
-from worker.store.endpoints import Passed, Seen, Trouble, Verdict, Weakness
+from worker.store.endpoints import Answered, Passed, Seen, Trouble, Verdict
 from worker.store.tables import attempts, jobs
 from worker.store.tables import endpoints as table
+from worker.store.weakness import Sick, Weakness
 
 HELD = Verdict(Blame.endpoint, paused=False)
 PAUSED = Verdict(Blame.endpoint, paused=True)
@@ -91,8 +92,8 @@ def test_trouble_at_one_endpoint_is_none_of_another(engine: Engine) -> None:
 def test_an_answer_that_another_worker_had_speaks_for_the_endpoint(engine: Engine) -> None:
     judged(engine, trouble(A, began_s=30.0))
     with engine.begin() as connection:
-        endpoints.tell_answered(connection, {"default": 10.0, "other": 1.0})
-        endpoints.tell_answered(connection, {"default": 20.0})
+        endpoints.tell_answered(connection, {"default": Answered(10.0, 10.0), "other": Answered(1.0, 1.0)})
+        endpoints.tell_answered(connection, {"default": Answered(20.0, 20.0)})
 
     assert judged(engine, trouble(B, began_s=15.0)) == [ALONE]
     assert judged(engine, trouble(C, began_s=5.0)) == [HELD], "a new suspect: the answer cleared the old one"
@@ -126,7 +127,7 @@ def test_a_job_that_always_meets_trouble_while_others_do_not_is_to_blame(
 ) -> None:
     job_id = failed_attempts(engine, *codes, ended_s=20.0)
     with engine.begin() as connection:
-        endpoints.tell_answered(connection, {"default": 10.0})
+        endpoints.tell_answered(connection, {"default": Answered(10.0, 10.0)})
 
     assert judged(engine, trouble(job_id, attempt=len(codes) + 1)) == [verdict]
 
@@ -134,15 +135,81 @@ def test_a_job_that_always_meets_trouble_while_others_do_not_is_to_blame(
 def test_a_job_that_always_meets_trouble_as_all_others_do_is_held(engine: Engine) -> None:
     job_id = failed_attempts(engine, *3 * ["unauthorized"], ended_s=20.0)
     with engine.begin() as connection:
-        endpoints.tell_answered(connection, {"default": 30.0})
+        endpoints.tell_answered(connection, {"default": Answered(30.0, 30.0)})
 
     assert judged(engine, trouble(job_id, attempt=4)) == [HELD]
+
+
+def sick(number: int, **changes: Any) -> Sick:
+    job_id = f"00000000-0000-4000-8000-{number:012}"
+    return replace(Sick("default", job_id, Code.first_byte_timeout, 31.0, None), **changes)
+
+
+def counted(engine: Engine, *ones: Sick) -> list[bool]:
+    with engine.begin() as connection:
+        return weakness.count_in_a_row(connection, ones)
+
+
+def answered(engine: Engine, came_s: float) -> None:
+    with engine.begin() as connection:
+        endpoints.tell_answered(connection, {"default": Answered(came_s, came_s)})
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after another"])
+def test_ten_jobs_in_a_row_make_the_endpoint_rest_whoever_counts_them(engine: Engine, together: bool) -> None:
+    ten = [sick(number) for number in range(10)]
+
+    told = counted(engine, *ten) if together else [counted(engine, each)[0] for each in ten]
+
+    assert told == [*9 * [False], True]
+    found = seen(engine)
+    assert (found.state, found.cause, found.reason) == (State.paused, Cause.breaker, "first_byte_timeout")
+    assert one(engine, "SELECT sick_jobs FROM afterword_endpoints").sick_jobs is None
+    assert counted(engine, sick(11)) == [False]
+
+
+def test_an_answer_to_any_worker_ends_the_row(engine: Engine) -> None:
+    counted(engine, *(sick(number) for number in range(9)))
+    answered(engine, 5.0)
+    assert counted(engine, *(sick(number) for number in range(9, 18))) == 9 * [False]
+
+    # An older answer, told late, says nothing new.
+    answered(engine, 10.0)
+    assert counted(engine, sick(18)) == [True]
+
+
+@pytest.mark.parametrize("known_to", ["all", "its own worker"])
+def test_what_was_answered_a_moment_ago_is_not_silent_yet(engine: Engine, known_to: str) -> None:
+    counted(engine, *(sick(number) for number in range(9)))
+    if known_to == "all":
+        answered(engine, 1.0)
+        counted(engine, *(sick(number) for number in range(9)))
+
+    assert counted(engine, sick(9, quiet_s=None if known_to == "all" else 1.0)) == [False]
+
+
+def test_the_same_job_is_counted_once(engine: Engine) -> None:
+    assert not any(counted(engine, *(sick(number % 9) for number in range(100))))
+
+
+def test_what_was_in_flight_when_the_endpoint_came_back_is_not_counted(engine: Engine) -> None:
+    put(engine, State.slow, since_s=20.0)
+
+    assert counted(engine, *(sick(number) for number in range(20))) == 20 * [False]
+    assert counted(engine, *(sick(number, began_s=10.0) for number in range(10))) == [*9 * [False], True]
+
+
+def test_weakness_of_one_endpoint_is_none_of_another(engine: Engine) -> None:
+    both = [sick(number, endpoint=("default", "other")[number % 2]) for number in range(19)]
+
+    assert counted(engine, *both) == [*18 * [False], True]
+    assert seen(engine, "other").state is State.open
 
 
 def test_a_breaker_makes_an_endpoint_rest_once(engine: Engine) -> None:
     weak = Weakness("default", Code.server_error)
     with engine.begin() as connection:
-        assert endpoints.open_breaker(connection, [weak, weak]) == [True, False]
+        assert weakness.open_breaker(connection, [weak, weak]) == [True, False]
 
     found = seen(engine)
     assert (found.state, found.cause, found.reason) == (State.paused, Cause.breaker, "server_error")
@@ -331,7 +398,7 @@ def test_a_first_answer_opens_no_row_but_an_open_one(engine: Engine) -> None:
     with engine.begin() as connection:
         endpoints.tell_answered(connection, {})
         assert endpoints.look(connection) == {}
-        endpoints.tell_answered(connection, {"default": 2.0})
+        endpoints.tell_answered(connection, {"default": Answered(2.0, 2.0)})
 
     row = one(engine, "SELECT state, suspect_job FROM afterword_endpoints")
     assert (row.state, row.suspect_job) == ("open", None)

@@ -76,3 +76,11 @@ def test_a_purge_deletes_what_is_meant_in_bounded_steps(engine: Engine) -> None:
 
     assert steps == [letters.BATCH, 1, 0]
     assert len(seqs(engine, Chosen())) == 1
+
+
+def test_no_text_of_a_letter_is_as_long_as_what_it_quotes(engine: Engine) -> None:
+    huge = "x" * 8_000_000
+    buried(engine, letter()._replace(job_id=huge))
+
+    (found,) = rows(engine, "SELECT length(job_id) AS size FROM afterword_dead_letters")
+    assert found.size == 255

@@ -124,5 +124,18 @@ def test_jobs_outlive_every_step_down_and_up_again(engine: Engine) -> None:
         assert statuses(engine) == {told.job_id: "completed", waits.job_id: "cancelled"}, revision
 
 
+def test_an_instant_that_nobody_could_read_is_moved_to_where_they_can(engine: Engine) -> None:
+    accept_all(engine, entry())
+    migrate.downgrade(engine, revision="0005")
+    far = "'10000-01-01 00:00:00+00'" if engine.dialect.name == "postgresql" else "253402300800000000"
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE afterword_jobs SET deadline = {far}"))
+
+    migrate.upgrade(engine)
+
+    (row,) = rows(engine, "SELECT deadline, not_before FROM jobs_v1")
+    assert (str(row.deadline)[:10], row.not_before) == ("9999-12-31", None)
+
+
 def statuses(engine: Engine) -> dict[str, str]:
     return {str(row.id): row.status for row in rows(engine, "SELECT id, status FROM jobs_v1")}

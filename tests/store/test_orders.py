@@ -3,11 +3,14 @@
 import json
 import uuid
 
-from sqlalchemy import Engine, text
+import pytest
+from sqlalchemy import Engine, select, text, update
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.failure import Code
+from worker.store.clock import from_now, seconds_until
 from worker.store.endings import ending
+from worker.store.tables import jobs
 
 STANDS = "SELECT status, error_code, error_message, finished_at FROM jobs_v1 WHERE id = :id"
 
@@ -110,6 +113,37 @@ def test_a_second_replay_gives_as_much_time_as_the_first(engine: Engine) -> None
 
     row = one(engine, "SELECT replay_time_s FROM afterword_jobs WHERE id = :id", id=new)
     assert abs(row.replay_time_s - 3600.0) < 1.0  # what accept_all gives a job that names no deadline
+
+
+@pytest.mark.parametrize("given_s", [-7200.0, 0.0, 59.0])
+def test_a_job_that_came_too_late_is_replayed_with_a_days_time(engine: Engine, given_s: float) -> None:
+    new = accepted(engine)
+    with engine.begin() as connection:
+        connection.execute(update(jobs).values(created_at=from_now(-9000.0), deadline=from_now(given_s - 9000.0)))
+    fail(engine, new)
+
+    order(engine, "replay_v1", new)
+
+    assert 86_390 < left_s(engine) <= 86_400
+    claimed = claim_one(engine, worker(engine), new)
+    assert claimed is not None
+    assert claimed.left_s > 86_000
+
+
+def test_a_replay_far_away_ends_where_it_can_be_read(engine: Engine) -> None:
+    new = accepted(engine, deadline="9999-12-31T23:59:59Z")
+    with engine.begin() as connection:
+        connection.execute(update(jobs).values(created_at=from_now(-1000 * 86_400.0)))
+    fail(engine, new)
+
+    order(engine, "replay_v1", new)
+
+    assert str(one(engine, "SELECT deadline FROM jobs_v1").deadline)[:10] == "9999-12-31"
+
+
+def left_s(engine: Engine) -> float:
+    with engine.connect() as connection:
+        return float(connection.execute(select(seconds_until(jobs.c.deadline))).scalar_one())
 
 
 def test_a_replay_takes_back_a_cancellation_and_its_mark(engine: Engine) -> None:

@@ -172,6 +172,7 @@ BREAKS: list[tuple[str, str, Hand]] = [
     ("rest_has_a_cause", "resting", lambda w: [endpoint(**TROUBLE | {"probe_at": None})]),
     ("rest_has_a_cause", "resting", lambda w: [endpoint(state="paused", cause="operator", probe_at=now())]),
     ("rest_has_a_cause", "resting", lambda w: [endpoint(state="open", suspect_job=NOBODY)]),
+    ("rest_has_a_cause", "resting", lambda w: [endpoint(**TROUBLE, sick_jobs="[]")]),
     ("probes_are_jobs", "resting", lambda w: [endpoint(**TROUBLE, probe_job=NOBODY)]),
     ("rest_is_probed", "resting", lambda w: [
         endpoint(**TROUBLE | {"probe_at": from_now(-1.0)}), of(w.waits, endpoint="resting")

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from worker.cli import main, table
-from worker.cli.reading import database, writer
+from worker.cli.reading import migrated, writer
 from worker.settings import Settings, load
 
 COLUMNS = ["name", "state", "cause", "reason", "since", "next_probe", "queued", "in_progress"]
@@ -22,7 +22,7 @@ def endpoints() -> None:
 def list_them(as_json: bool) -> None:
     """List the endpoints that are configured here or known to the database."""
     settings = load()
-    with database(settings) as listing:
+    with migrated(settings) as listing:
         known = {row["name"]: row for row in listing.endpoints()}
     unknown = {"state": "open", "queued": 0, "in_progress": 0}
     names = sorted({*known, *settings.endpoints})
@@ -69,7 +69,7 @@ def resume(name: str, as_json: bool) -> None:
 
 
 def _check(name: str, settings: Settings) -> None:
-    with database(settings) as listing:
+    with migrated(settings) as listing:
         known = {*settings.endpoints, *(row["name"] for row in listing.endpoints())}
     if name not in known:
         listed = ", ".join(sorted(known)) or "none"

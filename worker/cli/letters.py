@@ -10,7 +10,7 @@ import click
 
 from worker.cli import main, table
 from worker.cli.orders import usage
-from worker.cli.reading import writer
+from worker.cli.reading import reader, writer
 from worker.cli.work import script
 from worker.core.where import instant
 from worker.settings import Settings, load, need
@@ -45,7 +45,7 @@ def list_(queue: str | None, reason: str | None, limit: int, as_json: bool) -> N
     """List the newest dead letters."""
     from worker.store import letters
 
-    with writer(load()) as engine, engine.connect() as connection:
+    with reader(load()) as engine, engine.connect() as connection:
         found = [_plain(one) for one in letters.newest(connection, letters.Chosen(queue, reason), limit=limit)]
     if as_json:
         table.as_json(found)
@@ -58,7 +58,7 @@ def list_(queue: str | None, reason: str | None, limit: int, as_json: bool) -> N
 @script
 def show(seq: int, as_json: bool) -> None:
     """Print a dead letter and its bytes, as text where they are UTF-8, else in base64."""
-    with writer(load()) as engine:
+    with reader(load()) as engine:
         letter, entry = _letter(engine, seq)
     try:
         told = _plain(letter) | {"entry": entry.decode()}

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from afterword import Afterword
+from afterword.orders import why_not
 from worker.cli import main, table
 from worker.cli.reading import writer
 from worker.cli.work import ENDED_OTHERWISE, client_of, jobs, script
@@ -17,11 +19,16 @@ WHERE = (
     "created_before, created_after, finished_…, deadline_…; a name given twice means either value."
 )
 where_option = click.option("--where", "where", multiple=True, metavar="FILTER", help=WHERE)
-dry_run_option = click.option("--dry-run", is_flag=True, help="Only say how many jobs it would reach.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only say which jobs it would reach.")
 TOLD = {
     None: "no worker has accepted it yet; it is cancelled when one does",
     "cancelled": "cancelled",
     "in_progress": "in_progress; its call is ended within two seconds",
+}
+WOULD = {
+    None: "no worker has accepted it yet; it would be cancelled when one does",
+    "cancelled": "would be cancelled",
+    "in_progress": "in_progress; its call would be ended within two seconds",
 }
 
 
@@ -35,15 +42,16 @@ def cancel(ids: tuple[str, ...], where: tuple[str, ...], dry_run: bool, as_json:
 
     Exit code 3: for one of the ids it was too late.
     """
-    if _by_filter(ids, where, dry_run=dry_run):
+    if _by_filter(ids, where):
         _bulk("cancel", where, dry_run=dry_run, as_json=as_json)
         return
     with client_of("database_url") as client:
-        stands = {id: client.cancel(id) for id in ids}
+        stands = {id: _cancelled(client, id, dry_run=dry_run) for id in ids}
     if as_json:
-        table.as_json([{"id": id, "status": status} for id, status in stands.items()])
+        table.as_json([{"id": id, "status": status, **_dry(dry_run)} for id, status in stands.items()])
     else:
-        click.echo("\n".join(f"{id} {TOLD.get(status, f'{status}; too late')}" for id, status in stands.items()))
+        told = WOULD if dry_run else TOLD
+        click.echo("\n".join(f"{id} {told.get(status, f'{status}; too late')}" for id, status in stands.items()))
     if set(stands.values()) - set(TOLD):
         raise SystemExit(ENDED_OTHERWISE)
 
@@ -56,27 +64,52 @@ def cancel(ids: tuple[str, ...], where: tuple[str, ...], dry_run: bool, as_json:
 def replay(ids: tuple[str, ...], where: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Queue jobs that failed, expired or were cancelled again, by their ids or all that a filter means.
 
-    Each has new attempts and as much time as it first had. Exit code 3: one of the ids cannot be replayed.
+    Each has new attempts and as much time as it first had, or a day where that was less than a minute. Exit code 3: one
+    of the ids cannot be replayed.
     """
-    if _by_filter(ids, where, dry_run=dry_run):
+    if _by_filter(ids, where):
         _bulk("replay", where, dry_run=dry_run, as_json=as_json)
         return
-    told: list[dict[str, str | None]] = []
     with client_of("database_url") as client:
-        for id in ids:
-            try:
-                job = client.replay(id)
-                reason = None if job is not None else "no worker has accepted it yet"
-                told.append({"id": id, "status": None if job is None else job.status, "reason": reason})
-            except ValueError as error:
-                told.append({"id": id, "status": None, "reason": str(error)})
+        reasons = {id: _replayed(client, id, dry_run=dry_run) for id in ids}
     if as_json:
-        table.as_json(told)
+        table.as_json(
+            [
+                {"id": id, "status": "queued" if reason is None else None, "reason": reason, **_dry(dry_run)}
+                for id, reason in reasons.items()
+            ]
+        )
     else:
-        for one in told:
-            click.echo(f"{one['id']} {one['status'] or one['reason']}", err=one["status"] is None)
-    if any(one["status"] is None for one in told):
+        for id, reason in reasons.items():
+            click.echo(f"{id} {reason or ('would be queued' if dry_run else 'queued')}", err=reason is not None)
+    if any(reasons.values()):
         raise SystemExit(ENDED_OTHERWISE)
+
+
+def _cancelled(client: Afterword, id: str, *, dry_run: bool) -> str | None:
+    """Cancel a job, or only look at it; return the status it has, or would have, after that."""
+    if not dry_run:
+        return client.cancel(id)
+    job = client.get(id)
+    if job is None or job.tenant is None:
+        return None
+    return "cancelled" if job.status == "queued" else job.status
+
+
+def _replayed(client: Afterword, id: str, *, dry_run: bool) -> str | None:
+    """Replay a job, or only look at it; return why it cannot be done, None where it is or could be."""
+    try:
+        job = client.get(id) if dry_run else client.replay(id)
+    except ValueError as error:
+        return str(error)
+    if job is None or job.tenant is None:
+        return "no worker has accepted it yet"
+    return why_not(job) if dry_run else None
+
+
+def _dry(dry_run: bool) -> dict[str, bool]:
+    # Said only where it is so: what scripts read today stays as it is.
+    return {"dry_run": True} if dry_run else {}
 
 
 @jobs.command()
@@ -98,11 +131,9 @@ def update(where: tuple[str, ...], priority: int | None, deadline: str | None, d
     _bulk("update", where, changes=changes, dry_run=dry_run, as_json=as_json)
 
 
-def _by_filter(ids: tuple[str, ...], where: tuple[str, ...], *, dry_run: bool) -> bool:
+def _by_filter(ids: tuple[str, ...], where: tuple[str, ...]) -> bool:
     if bool(ids) == bool(where):
         raise click.UsageError("give the ids of jobs, or --where, one of the two")
-    if ids and dry_run:
-        raise click.UsageError("--dry-run goes with --where")
     return bool(where)
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from worker.cli import main, table
-from worker.settings import load, need
+from worker.cli.reading import reader
+from worker.settings import Settings, load
 
 if TYPE_CHECKING:
     from worker.store.verify import Finding, Report
@@ -22,13 +23,7 @@ def verify(grace_s: float | None, as_json: bool) -> None:
     default a lease and a few ticks. Exit code 1 when a rule is broken; the first 20 offenders of each are named.
     """
     settings = load()
-    need(settings, "database_url")
-    assert settings.database_url is not None
-    report = _ask(
-        settings.database_url,
-        schema=settings.database_schema,
-        grace_s=settings.lease_s + 5 * settings.tick_s if grace_s is None else grace_s,
-    )
+    report = _ask(settings, grace_s=settings.lease_s + 5 * settings.tick_s if grace_s is None else grace_s)
     if as_json:
         table.as_json(
             {"ok": not report.broken, "jobs": report.jobs, "checks": [asdict(one) for one in report.findings]}
@@ -39,17 +34,11 @@ def verify(grace_s: float | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _ask(url: str, *, schema: str | None, grace_s: float) -> "Report":
-    from worker.store.engine import open_engine
-    from worker.store.listing import sentences
+def _ask(settings: Settings, *, grace_s: float) -> "Report":
     from worker.store.verify import verify
 
-    engine = open_engine(url, schema=schema, reading=True)
-    try:
-        with sentences():
-            return verify(engine, grace_s=grace_s)
-    finally:
-        engine.dispose()
+    with reader(settings) as engine:
+        return verify(engine, grace_s=grace_s)
 
 
 def _lines(report: "Report") -> list[str]:

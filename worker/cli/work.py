@@ -12,7 +12,7 @@ import click
 
 from afterword import Afterword, Job, NotConfigured, SubmitError, WaitTimeout
 from worker.cli import main, table
-from worker.cli.reading import database
+from worker.cli.reading import migrated
 from worker.settings import load, need
 
 ENDED_OTHERWISE = 3
@@ -27,6 +27,10 @@ script = click.option("--json", "as_json", is_flag=True, help="Print JSON for a 
 def client_of(*needed: str) -> Iterator[Afterword]:
     settings = load()
     need(settings, *needed)
+    if "database_url" in needed:
+        # The package tells a producer what its driver says; whoever types a command is told what to do.
+        with migrated(settings):
+            pass
     with Afterword(settings.redis_url, settings.database_url, schema=settings.database_schema) as client:
         try:
             yield client
@@ -109,7 +113,7 @@ def status(id: str, as_json: bool) -> None:
         job = client.get(id)
     if job is None:
         raise click.ClickException(f"no job {id} is known; a worker must have accepted it before it can be seen")
-    with database(load()) as listing:
+    with migrated(load()) as listing:
         attempts = listing.attempts_of(job.id)
     if as_json:
         table.as_json(_plain(job) | {"attempt_rows": attempts})
@@ -168,7 +172,7 @@ def jobs(
     """List the newest jobs, or change jobs that wait (update)."""
     if context.invoked_subcommand is not None:
         return
-    with database(load()) as listing:
+    with migrated(load()) as listing:
         found = listing.newest(limit=limit, status=status, batch=batch, tenant=tenant)
     if as_json:
         table.as_json(found)

@@ -1,4 +1,8 @@
-"""When so many calls fail that asking on makes it worse: one process's last half minute of an endpoint. Pure."""
+"""When so many calls fail that asking on makes it worse. Pure; counted in `health` and `store.weakness`.
+
+Two rules: half of one process's calls of the last half minute; and, where calls are few or fail slowly, so many jobs in
+a row, by all processes together, however long that takes.
+"""
 
 import math
 from collections import deque
@@ -9,6 +13,18 @@ FEWEST_CALLS: Final = 20
 # A prompt that crashes its endpoint is asked for a few times; it must not close the endpoint to others.
 FEWEST_SICK_JOBS: Final = 10
 SICK_SHARE: Final = 0.5
+# An answer of one process is known to all others within a second or two; before that nothing is in a row.
+QUIET_S: Final = 3.0
+
+
+def in_a_row(sick_jobs: tuple[str, ...], job_id: str, *, quiet_s: float) -> tuple[tuple[str, ...], bool]:
+    """Add a job to those that the endpoint failed since it last answered; say whether it should rest.
+
+    `quiet_s`: seconds since the last answer to anybody, or since the endpoint's last change where that is less.
+    """
+    known = job_id in sick_jobs or len(sick_jobs) >= FEWEST_SICK_JOBS
+    jobs = sick_jobs if known else (*sick_jobs, job_id)
+    return jobs, len(jobs) >= FEWEST_SICK_JOBS and quiet_s >= QUIET_S
 
 
 class Breaker:

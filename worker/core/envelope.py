@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.core.jsontext import JsonError, Member, elements, load, members
-from worker.core.message import DeadLetter
+from worker.core.message import LONGEST_ID, DeadLetter
 
 # How Python's Celery ends and begins the body of a task with one argument and no callbacks.
 _PLAIN_START = "[["
@@ -145,4 +145,5 @@ def _task(name: Any) -> str:
 
 
 def _text_or_none(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    # One character more than an id has: whoever reads it sees that it is none.
+    return value[: LONGEST_ID + 1] if isinstance(value, str) else None

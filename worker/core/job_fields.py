@@ -22,6 +22,11 @@ _METADATA_PAIRS = 16
 _METADATA_NAME = 64
 _METADATA_TEXT = 512
 
+# What every database, view and client can show. Not the last second of 9999: a session east of Greenwich would show it
+# in year 10000. A time before 1970 has passed as 1970 has.
+FIRST_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_INSTANT = datetime(9999, 12, 31, tzinfo=UTC)
+
 _rfc3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII).fullmatch
 _traceparent = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 # PostgreSQL's text holds no U+0000, UTF-8 no lone surrogate.
@@ -40,6 +45,11 @@ def instant(value: str) -> datetime:
         return datetime.fromisoformat(value.upper()).astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"{value!r} lies beyond the years 1 to 9999") from error
+
+
+def within_reach(found: datetime) -> datetime:
+    """Return the instant, or the nearest that everybody can show."""
+    return min(max(found, FIRST_INSTANT), LAST_INSTANT)
 
 
 def is_traceparent(value: str) -> bool:

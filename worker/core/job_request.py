@@ -12,6 +12,9 @@ from worker.core.fingerprint import fingerprint, text_fingerprint
 from worker.core.jsontext import Member, deeper_than
 from worker.core.wirejson import MAX_DEPTH
 
+# What the row shows of a model's name, beside the request that has all of it.
+_LONGEST_MODEL = 255
+
 
 # A tuple for the reason `jsontext.Member` is one.
 class Request(NamedTuple):
@@ -58,7 +61,7 @@ def _checked(written: str, value: Mapping[str, Any], validation: Validation) -> 
     request = Request(
         text=written,
         fingerprint=digest,
-        model=clean_text(model) if type(model) is str else None,
+        model=clean_text(model[:_LONGEST_MODEL]) if type(model) is str else None,
         streamed=value.get("stream") is True,
         n=n,
         token_limit=_token_limit(value, n or 1),

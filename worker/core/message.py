@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from worker.core.endpoint import Endpoint
 from worker.core.faults import FAULT_LIMIT, Fault, shown
-from worker.core.job_fields import FIELDS, instant, is_traceparent, unknown_field
+from worker.core.job_fields import FIELDS, instant, is_traceparent, unknown_field, within_reach
 from worker.core.job_request import Request, read_request
 from worker.core.jsontext import JsonError, Member, members
 
@@ -19,6 +19,9 @@ DEFAULT_MAX_ATTEMPTS = 5
 
 # A text this many times the limit is not even parsed: parsing costs several times its size in memory.
 _HOPELESS = 4
+
+# Of an id that is none, so many characters are kept beside the message's bytes.
+LONGEST_ID = 255
 
 _uuid = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}").fullmatch
 
@@ -128,7 +131,8 @@ def _read_id(member: Member | None, default_id: str | None) -> str | DeadLetter:
     if type(given) is str and _uuid(given):
         return given.lower()
     remedy = "send a UUID such as 018f4a5e-7c1b-7d2e-9a53-0242ac120002"
-    return DeadLetter("id_not_uuid", f"The id is {shown(given)}; {remedy}.", given if type(given) is str else None)
+    kept = given[:LONGEST_ID] if type(given) is str else None
+    return DeadLetter("id_not_uuid", f"The id is {shown(given)}; {remedy}.", kept)
 
 
 def _read_fields(found: Mapping[str, Member]) -> tuple[dict[str, Any], list[Fault]]:
@@ -161,7 +165,8 @@ def _whole_job(good: Mapping[str, Any], endpoints: Mapping[str, Endpoint]) -> It
         yield Fault("endpoint", f"is {shown(endpoint)}, which is not configured; configured: {known}")
     if "not_before" in good and "deadline" in good and instant(good["not_before"]) >= instant(good["deadline"]):
         yield Fault(
-            "not_before", f"is {good['not_before']}, not before the deadline {good['deadline']}; move one of them"
+            "not_before",
+            f"is {shown(good['not_before'])}, not before the deadline {shown(good['deadline'])}; move one of them",
         )
 
 
@@ -206,7 +211,7 @@ def _job(
 
 
 def _instant(value: str | None) -> datetime | None:
-    return None if value is None else instant(value)
+    return None if value is None else within_reach(instant(value))
 
 
 def _refusal(job: Job, faults: list[Fault]) -> Refusal:

@@ -54,9 +54,9 @@ def parse(texts: Sequence[str]) -> tuple[Condition, ...]:
 
 
 def instant(name: str, text: str) -> datetime:
-    """Read a time with an offset (RFC 3339); BadFilter if it is none."""
+    """Read a time with an offset (RFC 3339) as near as a row may hold it; BadFilter if it is none."""
     try:
-        return job_fields.instant(text)
+        return job_fields.within_reach(job_fields.instant(text))
     except ValueError as error:
         raise BadFilter(f"{name} is {text!r}; write a time with its offset, such as 2026-11-23T03:00:00Z") from error
 

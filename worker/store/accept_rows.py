@@ -15,11 +15,13 @@ from sqlalchemy import (
     cast,
     func,
     insert,
+    literal,
     select,
     true,
 )
 
 from worker.core.clean import clean_json, clean_text
+from worker.core.job_fields import LAST_INSTANT
 from worker.core.lifecycle import Status
 from worker.core.message import Job, Refusal
 from worker.store.clock import now, seconds_until, shifted
@@ -70,14 +72,15 @@ def _find_aliases(dialect: str) -> Executable:
 def _insert_jobs(dialect: str) -> Executable:
     texts = {"metadata": Text(), "error": Text()}
     given = unpacked(dialect, {name: jobs.c[name].type for name in _SAID} | texts | {"deadline": Instant()}).c
-    later = func.greatest if dialect == "postgresql" else func.max
+    later, earlier = (func.greatest, func.least) if dialect == "postgresql" else (func.max, func.min)
     # A start in the past is now: it must not overtake those who waited.
     start = later(func.coalesce(given.not_before, now()), now(), type_=Instant())
+    end = earlier(shifted(start, cast(bindparam("ttl_s"), Float)), literal(LAST_INSTANT, Instant()), type_=Instant())
     values = {name: given[name] for name in _SAID} | {
         "metadata": cast(given.metadata, JsonText),
         "error": cast(given.error, JsonText),
         "run_at": start,
-        "deadline": func.coalesce(given.deadline, shifted(start, cast(bindparam("ttl_s"), Float))),
+        "deadline": func.coalesce(given.deadline, end),
         "created_at": now(),
         "finished_at": case((given.status == Status.failed, now())),
     }

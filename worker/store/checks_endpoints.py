@@ -22,6 +22,7 @@ def rest_has_a_cause(connection: Connection, within: ColumnElement[bool]) -> Ite
         _is_probed != endpoints.c.probe_at.is_not(None),
         ~_is_probed & endpoints.c.probe_job.is_not(None),
         endpoints.c.suspect_job.is_not(None) != endpoints.c.suspect_at.is_not(None),
+        (endpoints.c.state == State.paused) & endpoints.c.sick_jobs.is_not(None),
     )
     columns = [endpoints.c[name] for name in ("name", "state", "cause", "reason", "probe_at", "probe_job")]
     return found(connection, select(*columns, endpoints.c.suspect_job, endpoints.c.suspect_at).where(within, wrong))

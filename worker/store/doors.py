@@ -6,6 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, LargeBinary, cast, delete, func, insert, select
 
 from worker.core.clean import clean_text
+from worker.core.message import LONGEST_ID
 from worker.store.clock import now
 from worker.store.packed import among
 from worker.store.tables import dead_letters, inbox
@@ -53,7 +54,7 @@ def bury(connection: Connection, letters: Sequence[Letter]) -> None:
     """Keep entries that can become nothing, with their bytes and the reason."""
     rows = [
         letter._asdict()
-        | {"message": clean_text(letter.message), "job_id": letter.job_id and clean_text(letter.job_id)}
+        | {"message": clean_text(letter.message), "job_id": letter.job_id and clean_text(letter.job_id[:LONGEST_ID])}
         for letter in letters
     ]
     if rows:

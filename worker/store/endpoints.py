@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Connection, case, select, tuple_, update
+from sqlalchemy import Connection, case, null, select, tuple_, update
 
 from worker.core import health
 from worker.core.failure import Code
@@ -16,7 +16,7 @@ from worker.store.clock import from_now, now, seconds_until
 from worker.store.tables import attempts, endpoints
 from worker.store.upsert import upsert
 
-_CLEARED = {"suspect_job": None, "suspect_at": None}
+_CLEARED = {"suspect_job": None, "suspect_at": None, "sick_jobs": None}
 # Who resumes by itself; an operator's pause waits for the operator.
 _PROBED = (endpoints.c.state == State.paused, endpoints.c.cause.in_([Cause.trouble, Cause.breaker]))
 _LOOK = select(
@@ -68,12 +68,11 @@ class Verdict:
     paused: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Weakness:
-    """The breaker of one worker wants an endpoint to rest, after a failure `code`."""
+class Answered(NamedTuple):
+    """A worker's answers: the latest call that was answered began `began_s` ago, the last answer came `came_s` ago."""
 
-    endpoint: str
-    code: Code
+    began_s: float
+    came_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ def look(connection: Connection) -> dict[str, Seen]:
 
 def judge(connection: Connection, troubles: Sequence[Trouble]) -> list[Verdict]:
     """Decide on each trouble in turn, and pause the endpoints that two different jobs met it at."""
-    _enter(connection, {one.endpoint: one.began_s for one in sorted(troubles, key=lambda one: one.began_s)})
+    enter(connection, {one.endpoint: one.began_s for one in sorted(troubles, key=lambda one: one.began_s)})
     before = _stands(connection, {one.endpoint for one in troubles})
     stubborn = _stubborn(connection, troubles)
     stands, verdicts, reasons = dict(before), [], dict[str, Code]()
@@ -106,17 +105,11 @@ def judge(connection: Connection, troubles: Sequence[Trouble]) -> list[Verdict]:
             reasons[one.endpoint] = one.code
     for name in sorted(stands):
         if name in reasons:
-            _pause(connection, name, Cause.trouble, reasons[name])
+            rest(connection, name, Cause.trouble, reasons[name])
         elif stands[name] != before[name]:
             suspect = {"suspect_job": stands[name].suspect_job, "suspect_at": from_now(-stands[name].suspect_s)}
             connection.execute(update(endpoints).where(endpoints.c.name == name).values(suspect))
     return verdicts
-
-
-def open_breaker(connection: Connection, wishes: Sequence[Weakness]) -> list[bool]:
-    """Pause endpoints whose calls fail too often; True where it was not resting yet."""
-    _enter(connection, {wish.endpoint: 0.0 for wish in wishes})
-    return [_pause(connection, wish.endpoint, Cause.breaker, wish.code) for wish in wishes]
 
 
 def passed(connection: Connection, probes: Sequence[Passed]) -> list[float | None]:
@@ -127,19 +120,24 @@ def passed(connection: Connection, probes: Sequence[Passed]) -> list[float | Non
     return [_resume_slowly(connection, probe) for probe in probes]
 
 
-def tell_answered(connection: Connection, ages: Mapping[str, float]) -> None:
-    """Note how long ago the latest answered call of each endpoint began, where nobody knows of a later one."""
-    if not ages:
+def tell_answered(connection: Connection, news: Mapping[str, Answered]) -> None:
+    """Note the answers of each endpoint, where nobody knows of later ones; an answer ends a row of failures."""
+    if not news:
         return
     statement = upsert(connection.dialect.name, endpoints).values(
         [
-            {"name": name, "state": State.open, "since": from_now(-age_s), "alive_at": from_now(-age_s)}
-            for name, age_s in sorted(ages.items())
+            {"name": name, "state": State.open, "since": from_now(-one.began_s)}
+            | {"alive_at": from_now(-one.began_s), "answered_at": from_now(-one.came_s)}
+            for name, one in sorted(news.items())
         ]
     )
-    told = statement.excluded.alive_at
-    later = case((endpoints.c.alive_at > told, endpoints.c.alive_at), else_=told)
-    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"alive_at": later}))
+    known, told = endpoints.c, statement.excluded
+    later = {
+        "alive_at": case((known.alive_at > told.alive_at, known.alive_at), else_=told.alive_at),
+        "answered_at": case((known.answered_at > told.answered_at, known.answered_at), else_=told.answered_at),
+        "sick_jobs": case((known.answered_at >= told.answered_at, known.sick_jobs), else_=null()),
+    }
+    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=later))
 
 
 def send_probe(connection: Connection, name: str, job_id: str | None) -> bool:
@@ -163,7 +161,7 @@ def open_fully(connection: Connection, name: str) -> None:
 
 def pause(connection: Connection, name: str) -> None:
     """Pause an endpoint for an operator: until an operator resumes it."""
-    _enter(connection, {name: 0.0})
+    enter(connection, {name: 0.0})
     rest = {"state": State.paused, "cause": Cause.operator, "reason": None, "probe_at": None, "probe_job": None}
     connection.execute(update(endpoints).where(endpoints.c.name == name).values(**rest, since=now(), **_CLEARED))
 
@@ -174,7 +172,7 @@ def resume(connection: Connection, name: str) -> bool:
     return connection.execute(resting.values(**_started(State.open))).rowcount == 1
 
 
-def _enter(connection: Connection, ages: Mapping[str, float]) -> None:
+def enter(connection: Connection, ages: Mapping[str, float]) -> None:
     """Give endpoints a row that have none: open for as long as these seconds."""
     rows = [{"name": name, "state": State.open, "since": from_now(-ages[name])} for name in sorted(ages)]
     connection.execute(upsert(connection.dialect.name, endpoints).values(rows).on_conflict_do_nothing())
@@ -217,10 +215,11 @@ def _stubborn(connection: Connection, troubles: Sequence[Trouble]) -> dict[tuple
     return {key: min(ages) for key, ages in ended.items() if len(ages) == STUBBORN_ATTEMPTS}
 
 
-def _pause(connection: Connection, name: str, cause: Cause, code: Code) -> bool:
+def rest(connection: Connection, name: str, cause: Cause, code: Code) -> bool:
+    """Pause an endpoint that does not rest yet, until a probe is answered; False where it rests."""
     open_one = update(endpoints).where(endpoints.c.name == name, endpoints.c.state != State.paused)
-    rest = {"state": State.paused, "cause": cause, "reason": code, "since": now(), "probe_job": None}
-    return connection.execute(open_one.values(**rest, probe_at=from_now(PROBE_S), **_CLEARED)).rowcount == 1
+    paused = {"state": State.paused, "cause": cause, "reason": code, "since": now(), "probe_job": None}
+    return connection.execute(open_one.values(**paused, probe_at=from_now(PROBE_S), **_CLEARED)).rowcount == 1
 
 
 def _resume_slowly(connection: Connection, probe: Passed) -> float | None:

@@ -234,8 +234,11 @@ endpoints = Table(
     # The first of two different jobs that met trouble.
     Column("suspect_job", Id),
     Column("suspect_at", Instant),
-    # When a worker last had an answer from it; told about once a second.
+    # When the latest call began that was answered, and when an answer last came to anybody; told about once a second.
     Column("alive_at", Instant),
+    Column("answered_at", Instant),
+    # JSON: the different jobs whose calls it failed since, by all workers; ten at most.
+    Column("sick_jobs", Text),
     CheckConstraint(one_of("state", ["open", "paused", "slow"]), name="afterword_endpoints_state"),
     CheckConstraint(
         f"cause IS NULL OR {one_of('cause', ['breaker', 'operator', 'trouble'])}", name="afterword_endpoints_cause"

@@ -17,6 +17,7 @@ _NOT_AGAIN = {
     "in_progress": "it runs; cancel it first, or wait for its end",
     "completed": "it is completed; submit the request as a new job to have another answer",
 }
+_REFUSALS = ("invalid_request", "idempotency_conflict")
 _REFUSED = "it was refused when it came ({code}); submit it anew, mended"
 
 
@@ -40,9 +41,18 @@ def replay(database: str | Engine, job_id: str, *, schema: str | None) -> Job | 
     if job is None or job.tenant is None:
         return None
     if job.status != "queued":
-        reason = _NOT_AGAIN.get(job.status) or _REFUSED.format(code=job.error_code)
-        raise ValueError(f"job {job.id} cannot be replayed: {reason}")
+        raise ValueError(
+            why_not(job) or f"job {job.id} was {job.status} again at once; look at it, then repeat the order"
+        )
     return job
+
+
+def why_not(job: Job) -> str | None:
+    """Say why a job, as it stands, cannot be replayed; None if it can, or waits anyway."""
+    reason = _NOT_AGAIN.get(job.status)
+    if job.status == "failed" and job.attempts == 0 and job.error_code in _REFUSALS:
+        reason = _REFUSED.format(code=job.error_code)
+    return None if reason is None else f"job {job.id} cannot be replayed: {reason}"
 
 
 def _order(ready: Connected, door: str, job_id: str, *, schema: str | None) -> None:

@@ -18,6 +18,7 @@ from worker.dev.fake.script import HEADER, BadScript, Script, choose, controls, 
 from worker.dev.fake.usage import SHAPES
 
 BIGGEST = 256 * 1024 * 1024
+MOST_CHOICES = 128  # of one request, as at OpenAI
 BACKLOG = 4096
 RST = struct.pack("ii", 1, 0)  # SO_LINGER with no time: closing discards and resets
 MODELS = [{"id": name, "object": "model", "owned_by": "fake"} for name in NAMED]
@@ -111,6 +112,9 @@ class Endpoint:
             return refusal(400, "'model' is required.", code="missing_required_parameter", param="model")
         if asked is not None and not (isinstance(asked.get("messages"), list) and asked["messages"]):
             return refusal(400, "'messages' is required.", code="missing_required_parameter", param="messages")
+        n = None if asked is None else asked.get("n")
+        if isinstance(n, int) and n > MOST_CHOICES:
+            return refusal(400, f"'n' is above {MOST_CHOICES}.", code="integer_above_max_value", param="n")
         return None
 
     def _repeated(self, row: Row, *, job: str, body: bytes) -> Plan | None:
