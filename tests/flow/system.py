@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 
 from tests.pool.workers import Child, until
 from worker.dev.fake_endpoint import FakeEndpoint
+from worker.store.verify import verify
 
 FINAL = ("completed", "failed", "cancelled", "expired")
 KEY = "sk-flow-secret-0123456789"
@@ -98,6 +99,11 @@ class System:
 
     def await_all(self, job_ids: list[str], *, seconds: float = 60.0) -> dict[str, Any]:
         return {job_id: self.await_status(job_id, seconds=seconds) for job_id in job_ids}
+
+    def assert_sound(self, *, lease_s: float) -> None:
+        """Ask every rule of `afterword verify`, beside the workers that run, whose leases are so long."""
+        broken = verify(self.engine, grace_s=lease_s + 2).broken
+        assert not broken, broken
 
     def said(self) -> str:
         return "\n".join(worker.text()[-2000:] for worker in self.workers)
