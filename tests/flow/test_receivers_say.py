@@ -102,14 +102,14 @@ def rest_is_over(system: System, *, in_flight: int) -> None:
     with system.engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE afterword_receivers SET in_flight = %s, health = "
-            "jsonb_set(health::jsonb, '{open_until_s}', to_jsonb(extract(epoch FROM clock_timestamp())))::text",
+            "jsonb_set(health, '{open_until_s}', to_jsonb(extract(epoch FROM clock_timestamp())))",
             (in_flight,),
         )
 
 
 def assert_ramp(system: System) -> None:
     """Hold what was in flight at each start against what had been delivered: one probe, then two, then four."""
-    tries = system.rows(f"{TRIES} WHERE outcome = 'delivered' ORDER BY sent_at")  # noqa: S608
+    tries = system.rows(f"{TRIES} WHERE outcome = 'delivered' ORDER BY sent_at")
     for one in tries:
         done = sum(other.finished_at <= one.sent_at for other in tries)
         flying = sum(other.sent_at <= one.sent_at < other.finished_at for other in tries)
