@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from tests.flow.system import KEY, System
 from worker.dev.fake_endpoint import FakeEndpoint
+from worker.dev.redis import RedisServer
 from worker.store.engine import open_engine
 
 
@@ -40,6 +41,24 @@ def postgres_system(redis_url: str, postgresql_url: str, fake: FakeEndpoint, tmp
     """Everything but a worker, on PostgreSQL: for what does not depend on the database."""
     engine = open_engine(postgresql_url)
     made = System(redis_url, postgresql_url, engine, fake, tmp_path)
+    yield made
+    made.close()
+    engine.dispose()
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A Redis that the test may break."""
+    made = RedisServer().start()
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def on_own_redis(server: RedisServer, postgresql_url: str, fake: FakeEndpoint, tmp_path: Path) -> Iterator[System]:
+    """Everything but a worker, on PostgreSQL and the Redis that the test may break."""
+    engine = open_engine(postgresql_url)
+    made = System(server.url, postgresql_url, engine, fake, tmp_path)
     yield made
     made.close()
     engine.dispose()
