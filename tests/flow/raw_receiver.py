@@ -2,24 +2,32 @@
 
 import ssl
 import threading
+from collections.abc import Callable
 from typing import Self
 
 from tests.net.raw_server import Peer, RawServer
 from worker.dev.receiver import Received
 
 PATIENCE_S = 30.0
-ANSWER = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
+ANSWER = "HTTP/1.1 {} Said\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
 
 
 class RawReceiver:
-    """Answers 200, and leaves it to the worker to close: then it has read the answer, and `read` counts one more.
+    """Answers with the status it `says`, and leaves it to the worker to close: then `read` counts one more answer read.
 
     `tls`: speaks TLS, but on its first `shut` connections not a byte of it before `open()`. `holds`: so many requests
     are read and answered only after `open()`.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, shut: int = 0, holds: int = 0) -> None:
-        self._tls, self._shut, self._holds = tls, shut, holds
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        shut: int = 0,
+        holds: int = 0,
+        says: Callable[[Received], int] = lambda _: 200,
+    ) -> None:
+        self._tls, self._shut, self._holds, self._says = tls, shut, holds, says
         self._opened, self._lock = threading.Event(), threading.Lock()
         self._server = RawServer(self._serve)
         self.received: list[Received] = []
@@ -59,12 +67,13 @@ class RawReceiver:
         wire = peer.read_request()
         if not wire:
             return  # the worker has left
+        got = _received(wire)
         with self._lock:
-            self.received.append(_received(wire))
+            self.received.append(got)
             held = len(self.received) <= self._holds
         if held:
             self._opened.wait(PATIENCE_S)
-        peer.send(ANSWER)
+        peer.send(ANSWER.format(self._says(got)).encode())
         if peer.ended() == "fin":
             with self._lock:
                 self.read += 1
