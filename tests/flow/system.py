@@ -17,12 +17,19 @@ from worker.dev.fake_endpoint import FakeEndpoint
 from worker.store.verify import verify
 
 FINAL = ("completed", "failed", "cancelled", "expired")
+SKEWED = Path(__file__).parent / "skewed"
 KEY = "sk-flow-secret-0123456789"
 
 
 def request(words: str = "hello", **more: Any) -> dict[str, Any]:
     """Return a chat-completion body that the fake endpoint echoes."""
     return {"model": "fake-echo", "messages": [{"role": "user", "content": words}], **more}
+
+
+def skewed(seconds: float) -> dict[str, str]:
+    """Return the variables that make a Python process's clock wrong, see skewed/sitecustomize.py."""
+    path = [str(SKEWED), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"SKEW_S": str(seconds), "PYTHONPATH": os.pathsep.join(path)}
 
 
 @dataclass
@@ -49,13 +56,15 @@ class System:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AFTERWORD_")}
         return kept | {f"AFTERWORD_{name.upper()}": str(value) for name, value in ours.items()}
 
-    def start(self, *arguments: str, application: str = "worker.app", **settings: Any) -> Child:
-        """Start `celery -A worker.app worker` and return when its lease stands."""
+    def start(
+        self, *arguments: str, application: str = "worker.app", clock_off_s: float = 0.0, **settings: Any
+    ) -> Child:
+        """Start `celery -A worker.app worker`, on a machine whose clock is so wrong; return when its lease stands."""
         before = len(self.rows("SELECT 1 FROM afterword_workers"))
         child = Child(
             [sys.executable, "-m", "celery", "-A", application, "worker", *arguments],
             log=self.folder / f"worker-{len(self.workers)}.log",
-            environment=self.environment(**settings),
+            environment=self.environment(**settings) | (skewed(clock_off_s) if clock_off_s else {}),
         )
         self.workers.append(child)
         until(
