@@ -23,6 +23,10 @@ DUE = "SELECT 1 FROM afterword_deliveries WHERE status = 'queued' AND run_at <= 
 REFUSED = 10
 
 
+# Long for a test, and then other load.
+pytestmark = pytest.mark.timeout(240)
+
+
 @pytest.fixture
 def other() -> Iterator[RedisServer]:
     """Another Redis."""
@@ -99,14 +103,16 @@ def test_a_backlog_goes_on_when_a_failover_gives_the_workers_redis_its_role_back
 ) -> None:
     system = on_own_redis
     near, far = Redis.from_url(server.url), Redis.from_url(other.url)
-    replicate(far, server)
+    far.replicaof("127.0.0.1", str(server.port))
+    await_replica(far)
     worker = system.start(concurrency=10)
-    queue(system, 500, latency_s=0.5)
+    queue(system, 500, latency_s=1.0)
     until(lambda: count(system, COMPLETED) > 20, what=f"the backlog is worked on; {system.said()}")
 
     far.replicaof("NO", "ONE")
-    replicate(near, other)
+    near.replicaof("127.0.0.1", str(other.port))
     running = {row.id for row in system.rows(IN_PROGRESS)}
+    await_replica(near)
     await_count(system, IN_PROGRESS, 0)
     stood = {row.id for row in system.rows(COMPLETED)}
     assert running
@@ -117,16 +123,15 @@ def test_a_backlog_goes_on_when_a_failover_gives_the_workers_redis_its_role_back
     near.replicaof("NO", "ONE")
     back_at = time.monotonic()
 
-    until(lambda: count(system, COMPLETED) > len(stood), what=f"the backlog goes on; {system.said()}", seconds=5)
+    until(lambda: count(system, IN_PROGRESS), what=f"the backlog goes on; {system.said()}", seconds=5)
     print(f"The backlog went on {time.monotonic() - back_at:.2f} s after Redis could be written to.")
-    until(lambda: count(system, COMPLETED) > len(stood) + 50, what=f"and on; {system.said()}")
+    until(lambda: count(system, COMPLETED) > len(stood) + 20, what=f"and on; {system.said()}")
     assert not worker.ended()
     assert system.rows("SELECT 1 FROM jobs_v1 WHERE attempts > 1 OR status = 'failed'") == []
     near.close()
     far.close()
 
 
-def replicate(redis: Redis, of: RedisServer) -> None:
-    """Make a Redis the replica of another, and wait until it holds what that one holds."""
-    redis.replicaof("127.0.0.1", str(of.port))
+def await_replica(redis: Redis) -> None:
+    """Wait until a replica holds what its master holds."""
     until(lambda: redis.info("replication").get("master_link_status") == "up", what="the replication", seconds=30)
