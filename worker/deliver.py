@@ -106,13 +106,14 @@ async def _tried(host: Host, got: DeliveryClaim, receipt: Receipt) -> Sent:
 
 async def _request(host: Host, got: DeliveryClaim, stored: bytes) -> WebhookRequest:
     """Return the signed request of an attempt; secrets are opened for it and forgotten with it."""
+    # By the database: receivers refuse a time that is minutes off, and keys end by the clock that rotated them.
+    at = datetime.fromtimestamp(got.now_s, UTC)
     vault = host.webhooks.vault
     sealed = got.keys_sealed
     if sealed is None or (got.url_sealed is None and "?" in got.url):
         # A receiver that a job's address made has no keys, and its query is not sealed, before its first delivery.
-        sealed = await host.webhooks.batcher.submit(give_keys, _first_of(vault, got))
+        sealed = await host.webhooks.batcher.submit(give_keys, _first_of(vault, got, at))
     body = sent_body(Variant(got.variant), stored, sequence=got.sequence, previous_undelivered=got.after_gap)
-    at = datetime.now(UTC)
     event_id = event_id_of(UUID(got.event_id))
     signed = signed_headers(
         keys_of(vault, got.receiver_id, sealed),
@@ -135,8 +136,8 @@ async def _request(host: Host, got: DeliveryClaim, stored: bytes) -> WebhookRequ
     )
 
 
-def _first_of(vault: Vault, got: DeliveryClaim) -> NewKeys:
-    keys, _ = new_keys(datetime.now(UTC))
+def _first_of(vault: Vault, got: DeliveryClaim, at: datetime) -> NewKeys:
+    keys, _ = new_keys(at)
     sealed = seal_keys(vault, got.receiver_id, keys)
     address = seal_shown_url(vault, got.receiver_id, got.url, got.url_sealed)
     return NewKeys(got.receiver_id, sealed, public_text(keys), *address)

@@ -22,6 +22,11 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         ({"retry-after": "Mon, 23 Nov 2026 13:01:30 +0100"}, 90.0),
         ({"retry-after": "Mon, 23 Nov 2026 12:01:30 -0000"}, 90.0),
         ({"retry-after": "Mon, 23 Nov 2026 11:00:00 GMT"}, 0.0),
+        # Our clock is ten minutes behind theirs, or ahead of it.
+        ({"retry-after": "Mon, 23 Nov 2026 12:11:30 GMT", "date": "Mon, 23 Nov 2026 12:10:00 GMT"}, 90.0),
+        ({"retry-after": "Mon, 23 Nov 2026 11:51:30 GMT", "date": "Mon, 23 Nov 2026 11:50:00 GMT"}, 90.0),
+        ({"retry-after": "Mon, 23 Nov 2026 12:01:30 GMT", "date": "today"}, 90.0),
+        ({"retry-after": "120", "date": "Mon, 23 Nov 2026 11:50:00 GMT"}, 120.0),
         ({"retry-after": "Monday, 23-Nov-26 12:00:10 GMT"}, 10.0),
         ({"retry-after": "-5"}, None),
         ({"retry-after": "nan"}, None),

@@ -1,11 +1,14 @@
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from sqlalchemy import Engine
 
 from tests.flow.system import KEY, System
 from worker.dev.fake_endpoint import FakeEndpoint
+from worker.dev.redis import RedisServer
 from worker.store.engine import open_engine
 
 
@@ -41,3 +44,43 @@ def postgres_system(redis_url: str, postgresql_url: str, fake: FakeEndpoint, tmp
     yield made
     made.close()
     engine.dispose()
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A Redis that the test may break."""
+    made = RedisServer().start()
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def on_own_redis(server: RedisServer, postgresql_url: str, fake: FakeEndpoint, tmp_path: Path) -> Iterator[System]:
+    """Everything but a worker, on PostgreSQL and the Redis that the test may break."""
+    engine = open_engine(postgresql_url)
+    made = System(server.url, postgresql_url, engine, fake, tmp_path)
+    yield made
+    made.close()
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """A certificate authority that only these tests trust."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
+    """The authority's certificate as a file."""
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+@pytest.fixture
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    """A server's context for 127.0.0.1."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context

@@ -18,12 +18,19 @@ from worker.store.verify import verify
 from worker.store.walks import SETTLING
 
 FINAL = ("completed", "failed", "cancelled", "expired")
+SKEWED = Path(__file__).parent / "skewed"
 KEY = "sk-flow-secret-0123456789"
 
 
 def request(words: str = "hello", **more: Any) -> dict[str, Any]:
     """Return a chat-completion body that the fake endpoint echoes."""
     return {"model": "fake-echo", "messages": [{"role": "user", "content": words}], **more}
+
+
+def skewed(seconds: float) -> dict[str, str]:
+    """Return the variables that make a Python process's clock wrong, see skewed/sitecustomize.py."""
+    path = [str(SKEWED), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"SKEW_S": str(seconds), "PYTHONPATH": os.pathsep.join(path)}
 
 
 @dataclass
@@ -50,13 +57,15 @@ class System:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AFTERWORD_")}
         return kept | {f"AFTERWORD_{name.upper()}": str(value) for name, value in ours.items()}
 
-    def start(self, *arguments: str, application: str = "worker.app", **settings: Any) -> Child:
-        """Start `celery -A worker.app worker` and return when its lease stands."""
+    def start(
+        self, *arguments: str, application: str = "worker.app", clock_off_s: float = 0.0, **settings: Any
+    ) -> Child:
+        """Start `celery -A worker.app worker`, on a machine whose clock is so wrong; return when its lease stands."""
         before = len(self.rows("SELECT 1 FROM afterword_workers"))
         child = Child(
             [sys.executable, "-m", "celery", "-A", application, "worker", *arguments],
             log=self.folder / f"worker-{len(self.workers)}.log",
-            environment=self.environment(**settings),
+            environment=self.environment(**settings) | (skewed(clock_off_s) if clock_off_s else {}),
         )
         self.workers.append(child)
         until(
@@ -100,6 +109,11 @@ class System:
 
     def await_all(self, job_ids: list[str], *, seconds: float = 60.0) -> dict[str, Any]:
         return {job_id: self.await_status(job_id, seconds=seconds) for job_id in job_ids}
+
+    def assert_sound(self, *, lease_s: float) -> None:
+        """Ask every rule of `afterword verify`, beside the workers that run, whose leases are so long."""
+        broken = verify(self.engine, grace_s=lease_s + 2).broken
+        assert not broken, broken
 
     def said(self) -> str:
         return "\n".join(worker.text()[-2000:] for worker in self.workers)

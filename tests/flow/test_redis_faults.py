@@ -1,10 +1,8 @@
 """What Redis can do to a fleet: refuse everything, freeze, return with an old snapshot. Nothing is lost or doubled."""
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from redis import Redis
 
 from tests.flow.system import System, request
@@ -14,23 +12,6 @@ from worker.dev.redis import RedisServer
 from worker.store.engine import open_engine
 
 COMPLETED = "SELECT count(*) FROM jobs_v1 WHERE status = 'completed'"
-
-
-@pytest.fixture
-def server() -> Iterator[RedisServer]:
-    made = RedisServer().start()
-    yield made
-    made.remove()
-
-
-@pytest.fixture
-def on_own_redis(server: RedisServer, postgresql_url: str, fake: FakeEndpoint, tmp_path: Path) -> Iterator[System]:
-    """Everything but a worker, on a Redis that the test may break."""
-    engine = open_engine(postgresql_url)
-    made = System(server.url, postgresql_url, engine, fake, tmp_path)
-    yield made
-    made.close()
-    engine.dispose()
 
 
 def queue(system: System, number: int, **script: object) -> None:

@@ -29,6 +29,7 @@ def retry_after_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """Return the wait in seconds that `retry-after-ms` or `retry-after` asks for; names are lower-case.
 
     Milliseconds win over seconds; a date in the past is 0; what cannot be read is None (RFC 9110, section 10.2.3).
+    A date counts from the response's own `date`, which the same clock wrote; from `now` where it has none.
     """
     wait = _number(headers.get("retry-after-ms"))
     if wait is not None:
@@ -37,7 +38,11 @@ def retry_after_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
     if text is None:
         return None
     wait = _number(text)
-    return wait if wait is not None else _until(text, now)
+    if wait is not None:
+        return wait
+    then = _date(text)
+    since = _date(headers.get("date", "")) or now
+    return None if then is None else max(0.0, (then - since).total_seconds())
 
 
 def rate_limits(headers: Mapping[str, str]) -> tuple[RateLimit, ...]:
@@ -79,11 +84,10 @@ def _count(text: str | None) -> int | None:
     return None if number is None else int(number)
 
 
-def _until(text: str, now: datetime) -> float | None:
+def _date(text: str) -> datetime | None:
     try:
         then = parsedate_to_datetime(text)
     except (ValueError, OverflowError):  # overflow: a year or a zone of twenty digits
         return None
     # An HTTP date is in GMT; parsedate_to_datetime leaves "-0000" without a zone.
-    then = then if then.tzinfo else then.replace(tzinfo=UTC)
-    return max(0.0, (then - now).total_seconds())
+    return then if then.tzinfo else then.replace(tzinfo=UTC)

@@ -21,7 +21,7 @@ from worker.net.redaction import redact, secrets_of
 MAX_ERROR_BYTES: Final = 256 * 1024
 _REQUEST_IDS: Final = ("x-request-id", "x-oneapi-request-id", "request-id", "x-generation-id", "apim-request-id")
 _KEPT: Final = frozenset(
-    (*_REQUEST_IDS, "content-type", "openai-processing-ms", "retry-after", "retry-after-ms", "x-should-retry")
+    (*_REQUEST_IDS, "content-type", "date", "openai-processing-ms", "retry-after", "retry-after-ms", "x-should-retry")
 )
 _MAX_KEPT: Final = 64
 _MAX_HEADER_CHARS: Final = 256

@@ -57,7 +57,7 @@ class Receipt:
         self._http_status = response.status_code
         headers = response.headers
         self._headers = {name: _clean(headers[name]) for name in _KEPT if name in headers}
-        asked = {name: headers[name] for name in ("retry-after", "retry-after-ms") if name in headers}
+        asked = {name: headers[name] for name in ("retry-after", "retry-after-ms", "date") if name in headers}
         # A wait of nothing is a date that has passed.
         self._retry_after_s = retry_after_s(asked, now=datetime.now(UTC)) or None
 
