@@ -68,6 +68,9 @@ WHERE status IN ('cancelled', 'expired', 'failed') AND NOT coalesce({REFUSED}, f
     later = f"clock_timestamp() + make_interval(secs => {time_s})"
     deadline = f"least({later}, {LAST[dialect]})" if bounded else later
     body = _replay("NEW.id", now="clock_timestamp()", time_s=time_s, deadline=deadline)
+    if bounded:
+        # Held from the first look on: a cancellation between that and the mark's end would lose its mark unheard.
+        body = f"    PERFORM 1 FROM afterword_jobs WHERE id = {_owner('NEW.id')} FOR UPDATE;\n{body}"
     return [
         view,
         "CREATE FUNCTION afterword_replay_v1() RETURNS trigger LANGUAGE plpgsql\n"
@@ -85,8 +88,12 @@ def _time_s(first: str, *, bounded: bool) -> str:
     return f"(CASE WHEN {own} < {LEAST_S} THEN {TIME_S}.0 ELSE {own} END)" if bounded else own
 
 
+def _owner(job: str) -> str:
+    return f"coalesce((SELECT job_id FROM afterword_aliases WHERE id = {job}), {job})"
+
+
 def _replay(job: str, *, now: str, time_s: str, deadline: str) -> str:
-    owner = f"coalesce((SELECT job_id FROM afterword_aliases WHERE id = {job}), {job})"
+    owner = _owner(job)
     return f"""    UPDATE afterword_jobs
     SET status = 'queued', finished_at = NULL, cancel_requested_at = NULL, waiting_for = NULL, worker_id = NULL,
         attempts_used = 0, generation = generation + 1, run_at = {now},

@@ -5,6 +5,7 @@ WHERE status IN ('cancelled', 'expired', 'failed') AND NOT coalesce((attempt = 0
 CREATE FUNCTION afterword_replay_v1() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
+    PERFORM 1 FROM afterword_jobs WHERE id = coalesce((SELECT job_id FROM afterword_aliases WHERE id = NEW.id), NEW.id) FOR UPDATE;
     UPDATE afterword_jobs
     SET status = 'queued', finished_at = NULL, cancel_requested_at = NULL, waiting_for = NULL, worker_id = NULL,
         attempts_used = 0, generation = generation + 1, run_at = clock_timestamp(),
