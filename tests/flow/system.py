@@ -43,6 +43,8 @@ class System:
     fake: FakeEndpoint
     folder: Path
     workers: list[Child] = field(default_factory=list)
+    # A test that breaks a rule by hand says so.
+    is_sound: bool = True
 
     def __post_init__(self) -> None:
         self.redis = Redis.from_url(self.redis_url)
@@ -139,4 +141,5 @@ class System:
             worker.kill()
         self.celery.close()
         self.redis.close()
-        self.check()
+        if self.is_sound:
+            self.check()

@@ -262,6 +262,7 @@ def test_a_delivery_whose_body_was_deleted_fails_by_that_name(
     system.await_status(system.send())
     with system.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM afterword_events")
+    system.is_sound = False
     system.start("-Q", "webhooks", **ALLOWED)
 
     until(lambda: [row.status for row in system.rows(DELIVERIES)] == ["failed"], what=f"the end; {system.said()}")
