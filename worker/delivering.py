@@ -61,8 +61,7 @@ class Delivering:
             recoveries.step(connection)
         if time.monotonic() - self._old_at > OLD_EVERY_S:
             self._old_at = time.monotonic()
-            with self._engine.begin() as connection:
-                webhook_dispatch.drop_old(connection)
+            self._drop_old()
 
     def _missing(self, lanes: list[Lane], standing: Container[bytes], left: int) -> list[tuple[int, bytes]]:
         """Return entries that are due and do not stand yet: of each receiver what it has room for, the oldest first."""
@@ -73,6 +72,18 @@ class Delivering:
                     rows = webhook_dispatch.due(connection, lane.receiver_id, limit=min(lane.free or 0, left))
                     found += [(-row.age_s, nudge(row.job_id, row.attempt)) for row in rows]
         return [(PRIORITY, entry) for _, entry in sorted(found) if entry not in standing][:left]
+
+    def _drop_old(self) -> None:
+        """Drop all that was on hold for too long, a batch a transaction."""
+        with self._engine.begin() as connection:
+            disabled = webhook_dispatch.disabled(connection)
+        for receiver_id in disabled:
+            dropped = webhook_dispatch.BATCH
+            while dropped >= webhook_dispatch.BATCH:
+                with self._engine.begin() as connection:
+                    dropped = webhook_dispatch.drop_old(connection, receiver_id)
+                if dropped:
+                    log.warning("delivery.dropped", reason="on_hold", receiver_id=receiver_id, deliveries=dropped)
 
     def _settle(self, lanes: list[Lane]) -> None:
         """Hold or drop what waits for receivers that take nothing any more, a batch each."""

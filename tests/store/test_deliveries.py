@@ -286,7 +286,10 @@ def test_failures_open_the_breaker_in_the_receivers_row(engine: Engine) -> None:
     after = health_of(row.health if isinstance(row.health, str) else json.dumps(row.health))
     assert after.ramp == 1
     assert after.open_until_s > time.time()
-    assert written[0].after == after
+    assert written[-1].after == after
+    # Each end says its own step: that it was paused is told once.
+    opened = [one.before is not None and one.after is not None and one.before.ramp < one.after.ramp for one in written]
+    assert opened == [False] * 4 + [True]
     assert rows(engine, "SELECT 1 FROM webhook_deliveries_v1 WHERE status = 'failed'") == []
 
 

@@ -52,7 +52,10 @@ class DeliveryClosing:
 
 
 class Recorded(NamedTuple):
-    """What came of one closing: whether the delivery moved, what may go next, what the receiver has become."""
+    """What came of one closing: whether the delivery moved, what may go next, what the receiver has become by it.
+
+    Of several ends in one transaction each says its own step, so that what a receiver becomes is told once.
+    """
 
     moved: bool
     next_ids: tuple[str, ...]
@@ -60,6 +63,7 @@ class Recorded(NamedTuple):
     after: Health | None
 
 
+UNTOLD = (None, None)
 _CLOSE = (
     update(delivery_attempts)
     .where(
@@ -86,7 +90,7 @@ def record(connection: Connection, closings: Sequence[DeliveryClosing]) -> list[
     following = _following(connection, closings, released)
     return [
         # Of all that ended for a receiver, the first says what follows.
-        Recorded(_place(one) in moved, tuple(following.pop(one.receiver_id, ())), *healths[one.receiver_id])
+        Recorded(_place(one) in moved, tuple(following.pop(one.receiver_id, ())), *healths.get(_place(one), UNTOLD))
         for one in closings
     ]
 
@@ -117,29 +121,28 @@ def _move(connection: Connection, closings: Sequence[DeliveryClosing]) -> set[mo
     return moved
 
 
-def _judge(
-    connection: Connection, closings: Sequence[DeliveryClosing]
-) -> dict[str, tuple[Health | None, Health | None]]:
-    """Fold the attempts into their receivers' health; return it before and after."""
-    telling: dict[str, list[DeliveryClosing]] = defaultdict(list)
+def _judge(connection: Connection, closings: Sequence[DeliveryClosing]) -> dict[moves.Key, tuple[Health, Health]]:
+    """Fold the attempts into their receivers' health, one after another; return it before and after each."""
+    telling: dict[str, list[tuple[DeliveryClosing, Sent]]] = defaultdict(list)
     for closing in closings:
-        telling[closing.receiver_id] += [closing] if closing.sent is not None else []
+        if closing.sent is not None:
+            telling[closing.receiver_id].append((closing, closing.sent))
     found = connection.execute(
         select(receivers.c.id, receivers.c.health, receivers.c.status).where(receivers.c.id.in_(sorted(telling)))
     ).all()
-    judged: dict[str, tuple[Health | None, Health | None]] = {}
+    steps: dict[moves.Key, tuple[Health, Health]] = {}
     for row in found:
-        before = after = health_of(row.health)
-        for closing in telling[row.id]:
-            assert closing.sent is not None
-            after = health_after(after, closing.sent, now_s=closing.now_s, event_at_s=closing.event_at_s)
-        judged[row.id] = (before, after)
-        if after != before:
+        first = after = health_of(row.health)
+        for closing, sent in telling[row.id]:
+            before = after
+            after = health_after(before, sent, now_s=closing.now_s, event_at_s=closing.event_at_s)
+            steps[_place(closing)] = (before, after)
+        if after != first:
             changes: dict[str, Any] = {"health": text_of(after)}
             if after.disabled is not None and row.status == "enabled":
                 changes |= {"status": "disabled", "disabled_reason": after.disabled, "disabled_at": now()}
             connection.execute(update(receivers).where(receivers.c.id == row.id).values(changes))
-    return judged
+    return steps
 
 
 def _release(connection: Connection, closings: Sequence[DeliveryClosing]) -> dict[str, list[str]]:

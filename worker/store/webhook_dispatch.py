@@ -142,13 +142,17 @@ def settle(connection: Connection, lane: Lane) -> int:
     return _apply(connection, move, _queued(deliveries.c.id, deliveries.c.attempt), lane.receiver_id)
 
 
-def drop_old(connection: Connection) -> int:
-    """Drop what has been on hold for HELD_S; return how many."""
+def drop_old(connection: Connection, receiver_id: str) -> int:
+    """Drop a batch of what has been on hold for a receiver for HELD_S; return how many."""
     held = select(deliveries.c.id, deliveries.c.attempt).where(
         order.ON_HOLD, deliveries.c.created_at <= from_now(-HELD_S)
     )
-    disabled = connection.scalars(select(receivers.c.id).where(receivers.c.status == "disabled")).all()
-    return sum(_apply(connection, DROP_DELIVERY, held, receiver_id) for receiver_id in disabled)
+    return _apply(connection, DROP_DELIVERY, held, receiver_id)
+
+
+def disabled(connection: Connection) -> list[str]:
+    """Return the receivers that are disabled."""
+    return list(connection.scalars(select(receivers.c.id).where(receivers.c.status == "disabled")))
 
 
 def _apply(connection: Connection, move: Move, chosen: Select[Any], receiver_id: str) -> int:
