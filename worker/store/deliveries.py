@@ -1,11 +1,12 @@
 """CLAIM and RECORD of deliveries: the same fence, lease and guarded moves as for jobs, a receiver's limits besides.
 
 The receiver's row is locked while its deliveries begin and end: its health, its rate and its order are read, decided on
-by `core` and written back, and two workers never decide on the same.
+by `core` and written back, and two workers never decide on the same. Whoever wants both locks receivers first, in the
+order of their ids, and then deliveries.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -82,7 +83,11 @@ _DUE = (
 )
 _RECEIVERS = (
     select(receivers, UNIX_S.label("now_s"), seconds_until(receivers.c.tokens_at).label("tokens_in_s"))
-    .where(receivers.c.id.in_(bindparam("ids", expanding=True)))
+    .where(
+        receivers.c.id.in_(
+            select(deliveries.c.receiver_id).where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
+        )
+    )
     .order_by(receivers.c.id)
     .with_for_update()
 )
@@ -131,8 +136,8 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim 
     ids = sorted({wish.job_id for wish in wishes})
     if connection.execute(_ALIVE, {"worker_id": worker_id}).first() is None:
         return [None] * len(wishes)
-    due = connection.execute(_DUE, {"ids": ids}).all()
-    chosen, known = _with_room(connection, due)
+    known = {row.id: row for row in connection.execute(_RECEIVERS, {"ids": ids})}
+    chosen = _with_room(connection, connection.execute(_DUE, {"ids": ids}).all(), known)
     if not chosen:
         return [None] * len(wishes)
     rows = {row.id: row for row in connection.execute(_MOVE, {"ids": chosen, "holder": worker_id})}
@@ -143,16 +148,14 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim 
     return [claims.pop(wish.job_id, None) for wish in wishes]
 
 
-def _with_room(connection: Connection, due: Sequence[Any]) -> tuple[list[str], dict[str, Row[Any]]]:
+def _with_room(connection: Connection, due: Sequence[Any], known: Mapping[str, Row[Any]]) -> list[str]:
     """Choose the deliveries that may start now; spend a token of its receiver for each."""
     wanted: dict[str, list[str]] = defaultdict(list)
     for row in due:
         wanted[row.receiver_id].append(row.id)
     if not wanted:
-        return [], {}
-    ids = {"ids": sorted(wanted)}
-    known = {row.id: row for row in connection.execute(_RECEIVERS, ids)}
-    flight: dict[str, int] = {row[0]: row[1] for row in connection.execute(_FLIGHT, ids)}
+        return []
+    flight: dict[str, int] = {row[0]: row[1] for row in connection.execute(_FLIGHT, {"ids": sorted(wanted)})}
     chosen: list[str] = []
     for receiver_id, waiting in wanted.items():
         row = known[receiver_id]
@@ -163,7 +166,7 @@ def _with_room(connection: Connection, due: Sequence[Any]) -> tuple[list[str], d
         if tokens is not None and taken:
             spent = update(receivers).where(receivers.c.id == receiver_id)
             connection.execute(spent.values(tokens=tokens - len(taken), tokens_at=now()))
-    return sorted(chosen), known
+    return sorted(chosen)
 
 
 def room_of(receiver: Any, in_flight: int) -> int:

@@ -79,7 +79,6 @@ _OVER = (
     .where(deliveries.c.deadline <= present())
     .order_by(deliveries.c.deadline)
     .limit(BATCH)
-    .with_for_update(skip_locked=True)
 )
 _RECEIVERS = select(receivers, UNIX_S.label("now_s"), seconds_until(receivers.c.tokens_at).label("tokens_in_s")).where(
     receivers.c.id.in_(bindparam("ids", expanding=True))
@@ -124,7 +123,7 @@ def next_start_s(connection: Connection) -> float | None:
 
 def give_up(connection: Connection) -> int:
     """Fail queued deliveries that passed their deadline, and let go what waited for them; return how many."""
-    rows = connection.execute(_OVER).all()
+    rows = _locked(connection, _OVER)
     keys = [(row.id, row.attempt) for row in rows]
     ended = moves.apply(connection, GIVE_UP_DELIVERY, keys, table=deliveries, changes={"last_error_code": "deadline"})
     _let_go(connection, [row for row in rows if (row.id, row.attempt) in ended])
@@ -172,14 +171,14 @@ def take_back(connection: Connection) -> int:
 
     The receiver may have had them: the attempt is `unknown` and counts. What has no attempts left fails.
     """
-    return _requeue(connection, connection.execute(orphans()).all())
+    return _requeue(connection, _locked(connection, orphans()))
 
 
 def orphans() -> Select[Any]:
     """Choose a batch of deliveries whose worker is gone."""
     gone = deliveries.c.worker_id.not_in(select(workers.c.id))
     chosen = _in_progress().where(deliveries.c.worker_id.is_not(None), gone)
-    return chosen.limit(BATCH).with_for_update(skip_locked=True)
+    return chosen.limit(BATCH)
 
 
 def give_back(connection: Connection, worker_id: str, keys: Collection[moves.Key]) -> int:
@@ -188,7 +187,7 @@ def give_back(connection: Connection, worker_id: str, keys: Collection[moves.Key
         return 0
     place = tuple_(deliveries.c.id, deliveries.c.attempt)
     mine = _in_progress().where(deliveries.c.worker_id == worker_id, place.in_(sorted(keys)))
-    return _requeue(connection, connection.execute(mine.with_for_update()).all())
+    return _requeue(connection, _locked(connection, mine))
 
 
 def _in_progress() -> Select[Any]:
@@ -229,7 +228,18 @@ def _steps(schedule: str | None) -> int:
 
 
 def _let_go(connection: Connection, rows: Sequence[Any]) -> None:
-    """Let go what waited for deliveries that were given up."""
-    lanes = {(row.receiver_id, row.ordering_key) for row in rows if row.ordering_key is not None}
-    order.lock(connection, [receiver_id for receiver_id, _ in lanes])
-    order.release(connection, lanes)
+    """Let go what waited for deliveries that were given up; their receivers are locked."""
+    order.release(connection, {(row.receiver_id, row.ordering_key) for row in rows if row.ordering_key is not None})
+
+
+def _locked(connection: Connection, chosen: Select[Any]) -> Sequence[Any]:
+    """Return the chosen rows locked, without those that somebody else holds.
+
+    Before them the receivers whose order they stand in, as everybody does who wants both.
+    """
+    found = connection.execute(chosen).all()
+    if not found:
+        return found
+    order.lock(connection, [row.receiver_id for row in found if row.ordering_key is not None])
+    still = chosen.where(deliveries.c.id.in_([row.id for row in found]))
+    return connection.execute(still.with_for_update(skip_locked=True)).all()
