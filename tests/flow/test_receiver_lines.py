@@ -1,4 +1,4 @@
-"""What the log says of a receiver: that it fails, rests, is back or is disabled, each once however many end together."""
+"""What the log says of a receiver: it fails, rests, is back, is disabled; each once, however many end together."""
 
 import threading
 from typing import Any

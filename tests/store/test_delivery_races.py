@@ -20,7 +20,7 @@ from worker.store.clock import from_now
 from worker.store.delivered import record
 from worker.store.deliveries import DeliveryClaim, claim
 from worker.store.engine import open_engine
-from worker.store.webhook_dispatch import Lane
+from worker.store.webhook_lanes import Lane
 from worker.store.webhook_tables import deliveries
 
 WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
