@@ -34,8 +34,8 @@ from worker.net.receipt import Receipt
 from worker.net.redaction import unquoted
 from worker.net.webhook import WebhookRequest, send
 from worker.store.claim import Wish
-from worker.store.delivered import DeliveryClosing, Recorded, record
-from worker.store.deliveries import DeliveryClaim, claim
+from worker.store.delivered import DeliveryClosing, Recorded
+from worker.store.deliveries import DeliveryClaim
 from worker.store.engine import describe
 from worker.store.given_keys import NewKeys, give_keys
 from worker.vault import BadMasterKeys, CannotOpen, Vault, sign_ed25519
@@ -62,13 +62,15 @@ class End:
 async def attempt(host: Host, delivery_id: str) -> None:
     """Make one attempt at a delivery, if it is due, nobody else has it and its receiver has room."""
     with host.holds(delivery_id):
-        got = await host.webhooks.batcher.submit(claim, Wish(delivery_id, host.worker_id), size=CLAIM_BYTES)
+        got = await host.webhooks.batcher.submit(
+            host.webhooks.claim, Wish(delivery_id, host.worker_id), size=CLAIM_BYTES
+        )
         if got is None:
             log.debug("claim.lost", delivery_id=delivery_id)
             return
         with bound_contextvars(delivery_id=got.delivery_id, job_id=got.job_id, attempt=got.attempt):
             sent, end = await _made(host, got)
-            recorded = await host.webhooks.batcher.submit(record, _closing(got, sent, end))
+            recorded = await host.webhooks.batcher.submit(host.webhooks.record, _closing(got, sent, end))
             _report(got, sent, end, recorded)
     host.webhooks.announce(recorded.next_ids)
     if recorded.moved and end.move is RETRY_DELIVERY:
@@ -186,6 +188,7 @@ def _closing(got: DeliveryClaim, sent: Sent, end: End) -> DeliveryClosing:
         number=got.attempt,
         worker_id=got.worker_id,
         receiver_id=got.receiver_id,
+        tenant=got.tenant,
         move=end.move,
         outcome=end.outcome,
         was_sent=sent.sent,

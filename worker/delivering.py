@@ -1,23 +1,27 @@
 """The dispatcher's part for webhooks: due deliveries into Redis, and the end of those that time or receivers ended."""
 
 import math
+import random
 import time
-from collections.abc import Container
+from collections import defaultdict
+from collections.abc import Container, Iterable, Sequence
 
 import structlog
 from redis import Redis
 from sqlalchemy import Engine
 
 from worker.core.pace import Pace
+from worker.core.places import by_turns
 from worker.nudge import nudge, push_nudges, read_window
-from worker.store import leases, recoveries, webhook_dispatch
-from worker.store.webhook_dispatch import Lane
+from worker.store import leases, recoveries, webhook_dispatch, webhook_lanes
+from worker.store.webhook_lanes import LANES_A_STATEMENT, Lane
 
 QUEUE = "webhooks"
-# Deliveries have no priorities: the oldest first, receiver by receiver.
+# Deliveries have no priorities: by turns, of each receiver the oldest first.
 PRIORITY = 0
 OLD_EVERY_S = 600.0
-LANES_A_TRANSACTION = 20
+# Of a receiver more than its share is read: some stand already, and others have less than their share.
+SPARE = 8
 
 log = structlog.get_logger()
 
@@ -28,7 +32,7 @@ class Delivering:
     def __init__(self, engine: Engine, redis: Redis, *, window_s: float, slots: int) -> None:
         self._engine, self._redis, self._slots = engine, redis, slots
         self._pace = Pace(window_s)
-        self._after = webhook_dispatch.FIRST
+        self._after = webhook_lanes.FIRST
         self._old_at = -math.inf
 
     def fill(self) -> float | None:
@@ -37,12 +41,12 @@ class Delivering:
         with self._engine.begin() as connection:
             # Before the due rows: what becomes due in between is among those.
             next_s = webhook_dispatch.next_start_s(connection)
-            lanes, self._after = webhook_dispatch.lanes(connection, after=self._after)
+            lanes, self._after = webhook_lanes.lanes(connection, after=self._after)
             slots = self._slots * max(1, len(leases.living(connection))) if lanes else 0
         self._settle([lane for lane in lanes if lane.free is None])
         room = self._pace.room(standing.keys(), slots=slots, at=time.monotonic())
         left = room - len(standing)
-        open_lanes = [lane for lane in lanes if lane.free]
+        open_lanes = [lane for lane in lanes if lane.free and lane.is_due]
         if left > 0 and open_lanes:
             missing = self._missing(open_lanes, standing, left)
             push_nudges(self._redis, QUEUE, missing, room=room)
@@ -61,18 +65,40 @@ class Delivering:
             recoveries.step(connection)
         if time.monotonic() - self._old_at > OLD_EVERY_S:
             self._old_at = time.monotonic()
-            with self._engine.begin() as connection:
-                webhook_dispatch.drop_old(connection)
+            self._drop_old()
 
-    def _missing(self, lanes: list[Lane], standing: Container[bytes], left: int) -> list[tuple[int, bytes]]:
-        """Return entries that are due and do not stand yet: of each receiver what it has room for, the oldest first."""
-        found: list[tuple[float, bytes]] = []
-        for first in range(0, len(lanes), LANES_A_TRANSACTION):
+    def _missing(self, lanes: Sequence[Lane], standing: Container[bytes], left: int) -> list[tuple[int, bytes]]:
+        """Return entries that are due and do not stand yet, `left` at most: by turns of the tenants and receivers.
+
+        No more receivers are read than have a place in the window; who has least in flight comes first.
+        """
+        tenants = _tenants(lanes)
+        most = {one: math.ceil(left / len(tenants) / len(some)) + SPARE for some in tenants for one in some}
+        found: dict[Lane, list[bytes]] = {}
+        waiting = _in_turn(lanes)
+        for first in range(0, len(waiting), LANES_A_STATEMENT):
+            some = waiting[first:][:LANES_A_STATEMENT]
             with self._engine.begin() as connection:
-                for lane in lanes[first:][:LANES_A_TRANSACTION]:
-                    rows = webhook_dispatch.due(connection, lane.receiver_id, limit=min(lane.free or 0, left))
-                    found += [(-row.age_s, nudge(row.job_id, row.attempt)) for row in rows]
-        return [(PRIORITY, entry) for _, entry in sorted(found) if entry not in standing][:left]
+                due = webhook_lanes.due(connection, {one.receiver_id: min(one.free or 0, most[one]) for one in some})
+            for lane in some:
+                entries = (nudge(row.job_id, row.attempt) for row in due.get(lane.receiver_id, ()))
+                found[lane] = [entry for entry in entries if entry not in standing]
+            if sum(map(bool, found.values())) >= left:
+                break
+        by_tenant = [by_turns(found[lane] for lane in some) for some in _tenants(found)]
+        return [(PRIORITY, entry) for entry in by_turns(by_tenant)][:left]
+
+    def _drop_old(self) -> None:
+        """Drop all that was on hold for too long, a batch a transaction."""
+        with self._engine.begin() as connection:
+            disabled = webhook_dispatch.disabled(connection)
+        for receiver_id in disabled:
+            dropped = webhook_dispatch.BATCH
+            while dropped >= webhook_dispatch.BATCH:
+                with self._engine.begin() as connection:
+                    dropped = webhook_dispatch.drop_old(connection, receiver_id)
+                if dropped:
+                    log.warning("delivery.dropped", reason="on_hold", receiver_id=receiver_id, deliveries=dropped)
 
     def _settle(self, lanes: list[Lane]) -> None:
         """Hold or drop what waits for receivers that take nothing any more, a batch each."""
@@ -81,3 +107,18 @@ class Delivering:
                 settled = webhook_dispatch.settle(connection, lane)
             if settled:
                 log.info("delivery.held", receiver_id=lane.receiver_id, deliveries=settled)
+
+
+def _in_turn(lanes: Sequence[Lane]) -> list[Lane]:
+    """Return receivers with those first that have least in flight, by turns of their tenants."""
+    # By chance among equals: no name is the first at every tick.
+    mixed = random.sample(lanes, len(lanes))
+    return by_turns(_tenants(sorted(mixed, key=lambda lane: lane.in_flight)))
+
+
+def _tenants(lanes: Iterable[Lane]) -> list[list[Lane]]:
+    """Return receivers by tenant, in the order they have."""
+    found: dict[str, list[Lane]] = defaultdict(list)
+    for lane in lanes:
+        found[lane.tenant].append(lane)
+    return list(found.values())

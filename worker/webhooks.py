@@ -5,13 +5,13 @@ that ends deliveries locks receivers: mixed in one transaction they would lock e
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
 from redis import Redis
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from worker.announce import Announcer
 from worker.delivering import PRIORITY, QUEUE, Delivering
@@ -21,8 +21,11 @@ from worker.net.target import target_fault
 from worker.net.webhook import WebhookClient
 from worker.nudge import nudge
 from worker.settings import Settings
-from worker.store import webhook_dispatch
+from worker.store import delivered, deliveries, webhook_dispatch
 from worker.store.batcher import Batcher
+from worker.store.claim import Wish
+from worker.store.delivered import DeliveryClosing, Recorded
+from worker.store.deliveries import DeliveryClaim
 from worker.strays import Strays
 
 if TYPE_CHECKING:
@@ -125,6 +128,14 @@ class Webhooks:
         """Close its connections."""
         if self._client is not None:
             await self._client.aclose()
+
+    def claim(self, connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim | None]:
+        """Claim deliveries for this process, within its slots: see `store.deliveries`."""
+        return deliveries.claim(connection, wishes, slots=self._settings.webhook_slots)
+
+    def record(self, connection: Connection, closings: Sequence[DeliveryClosing]) -> list[Recorded]:
+        """Write the ends of this process's deliveries: see `store.delivered`."""
+        return delivered.record(connection, closings, slots=self._settings.webhook_slots)
 
     def address_fault(self, url: str) -> str | None:
         """Say why no job may bring this address, as the end of a sentence, or None."""

@@ -5,13 +5,17 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
+from sqlalchemy import select, update
 
 from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System, request
 from tests.pool.workers import until
 from worker.dev.receiver import Answer, Received, WebhookReceiver
+from worker.store.health import health_of, text_of
+from worker.store.webhook_tables import receivers
 
 QUICK = {**ALLOWED, "lease_s": "2", "beat_s": "0.2", "tick_s": "0.2"}
 STANDS = "SELECT status, attempts, last_error_code FROM webhook_deliveries_v1 ORDER BY created_at, id"
@@ -169,32 +173,113 @@ def test_a_receiver_removed_while_it_is_told_ends_its_deliveries(
     assert len(receiver.received) == 1
 
 
-def test_a_dead_receiver_delays_neither_a_healthy_one_nor_a_job(postgres_system: System) -> None:
-    system = postgres_system
-    silent, seen = threading.Event(), Counter[str]()
+class Dead:
+    """Takes connections to `/dead` and never answers, until it is back; answers all others at once.
 
-    def answer(got: Received) -> Answer:
-        seen[got.path] += 1
-        if got.path.endswith("dead"):
-            silent.wait(20)
+    `crowded`: how many were in flight to it, and how many it had answered, whenever that was more than its ramp allows.
+    """
+
+    RAMP = (1, 2, 4, 10)
+
+    def __init__(self) -> None:
+        self.seen, self.ids = Counter[str](), set[str]()
+        self.back, self._lock = threading.Event(), threading.Lock()
+        self._open = self._answered = 0
+        self.crowded: list[tuple[int, int]] = []
+
+    def __call__(self, got: Received) -> Answer | None:
+        self.seen[got.path] += 1
+        if not got.path.endswith("dead"):
+            return Answer(200)
+        if not self.back.is_set():
+            self.back.wait(60)
+            return None
+        with self._lock:
+            self._open += 1
+            if self._open > self.RAMP[min(self._answered, 3)]:
+                self.crowded.append((self._open, self._answered))
+            first = self._answered < 50
+        if first:
+            # It takes a moment, so that those that come together are seen together.
+            threading.Event().wait(0.05)
+        with self._lock:
+            self._open -= 1
+            # Before the answer: whatever its sender lets follow finds it counted.
+            self._answered += 1
+            self.ids.add(got.headers["webhook-id"])
         return Answer(200)
 
-    with WebhookReceiver(answer=answer) as receiver:
+
+def breaker_is_half_open(system: System) -> None:
+    """Let the time pass for which the breaker of `dead` is open."""
+    mine = receivers.c.name == "dead"
+    with system.engine.begin() as connection:
+        health = health_of(connection.execute(select(receivers.c.health).where(mine).with_for_update()).scalar())
+        assert health.ramp == 1
+        passed = text_of(replace(health, open_until_s=1.0))
+        connection.execute(update(receivers).where(mine).values(health=passed))
+
+
+def test_a_dead_receiver_delays_neither_a_healthy_one_nor_a_job_and_comes_back_by_steps(
+    postgres_system: System,
+) -> None:
+    system, dead, events = postgres_system, Dead(), 1000
+    of_dead = "SELECT status, count(*) AS n FROM webhook_deliveries_v1 WHERE receiver = 'dead' GROUP BY status"
+    with WebhookReceiver(answer=dead) as receiver:
         register(system.engine, f"{receiver.url}/dead", name="dead", timeout_s=2.0)
         register(system.engine, f"{receiver.url}/well", name="well")
         system.start(**QUICK)
 
-        ids = [system.send(request(str(number))) for number in range(200)]
-        system.await_all(ids)
+        ids = [system.send(request(str(number))) for number in range(events)]
 
-        until(lambda: seen["/hooks/well"] == 200, what=f"the healthy one has all; {seen}; {system.said()}")
-        left = (
-            "SELECT count(*) FROM webhook_deliveries_v1 WHERE receiver = 'dead' AND status IN ('queued', 'in_progress')"
-        )
-        # Not one was given up, and the breaker kept all but a few from being tried in vain.
-        assert system.rows(left)[0][0] == 200
-        assert seen["/hooks/dead"] <= 30
-        silent.set()
+        # The healthy one has all, of every job; of the dead one's not one is given up, and nearly all are untried.
+        until(lambda: dead.seen["/hooks/well"] == events, what=f"the healthy one has all; {system.said()}")
+        assert {row.status for row in system.await_all(ids).values()} == {"completed"}
+        left = {row.status: row.n for row in system.rows(of_dead)}
+        assert sum(left.get(status, 0) for status in ("queued", "in_progress")) == events
+        assert dead.seen["/hooks/dead"] <= 30
+        assert {row.status for row in system.rows("SELECT status FROM afterword_receivers")} == {"enabled"}
+
+        until(lambda: "in_progress" not in {row.status for row in system.rows(of_dead)}, what="the last gave up")
+        dead.back.set()
+        breaker_is_half_open(system)
+
+        until(lambda: len(dead.ids) == events, what=f"it has all too; {system.rows(of_dead)}; {system.said()}")
+        delivered(system)
+        # Each once, but for those it left unanswered and what tried whether it was back.
+        assert dead.seen["/hooks/dead"] <= events + 30
+    assert dead.crowded == []
+
+
+@pytest.mark.parametrize("tenant", ["another", "slow"])
+def test_slow_receivers_of_a_tenant_keep_no_place_from_one_that_is_well(postgres_system: System, tenant: str) -> None:
+    system, done = postgres_system, threading.Event()
+    slow, events, few = ("one", "two", "three"), 60, 10
+    came = Counter[str]()
+
+    def answer(got: Received) -> Answer:
+        if not got.path.endswith("well"):
+            done.wait(2.0)
+        came[got.path] += 1
+        return Answer(200)
+
+    with WebhookReceiver(answer=answer) as receiver:
+        for name in slow:
+            register(system.engine, f"{receiver.url}/{name}", name=name, tenant="slow")
+        register(system.engine, f"{receiver.url}/well", name="well", tenant=tenant, is_default=False)
+        system.start(**QUICK, webhook_slots="20")
+        system.await_all([system.send(tenant="slow") for _ in range(events)])
+        until(lambda: came, what=f"the first slow answer; {system.said()}")
+
+        for _ in range(few):
+            system.send(tenant=tenant, webhook={"to": "well"})
+        until(lambda: came["/hooks/well"] == few, what=f"the one that is well has all; {came}; {system.said()}")
+        waiting = len(slow) * events - sum(came[f"/hooks/{name}"] for name in slow)
+
+        done.set()
+        delivered(system)
+    # Its ten came before a half of what the slow ones have.
+    assert waiting > len(slow) * events / 2, came
 
 
 def test_a_delivery_that_was_cut_off_before_it_had_a_connection_spends_no_attempt(

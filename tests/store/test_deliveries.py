@@ -4,17 +4,18 @@ import json
 import threading
 import time
 import uuid
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, insert, text, update
+from sqlalchemy import Engine, delete, insert, select, text, update
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.delivery import Code, Disable_reason, Sent
 from worker.core.lifecycle import CANCEL_DELIVERY, DELIVER, FAIL_DELIVERY, RETRY_DELIVERY, DeliveryOutcome
 from worker.core.receiver_health import Bucket, Health
-from worker.store import cancel, leases, requeue, webhook_dispatch
+from worker.store import cancel, leases, requeue, webhook_dispatch, webhook_lanes
 from worker.store.claim import Wish
 from worker.store.clock import from_now, now
 from worker.store.delivered import DeliveryClosing, Recorded, record
@@ -50,16 +51,16 @@ def told(engine: Engine) -> list[str]:
     return [str(row.id) for row in rows(engine, DELIVERIES)]
 
 
-def claimed(engine: Engine, worker_id: str, *delivery_ids: str) -> list[DeliveryClaim | None]:
+def claimed(engine: Engine, worker_id: str, *delivery_ids: str, slots: int = 100) -> list[DeliveryClaim | None]:
     with engine.begin() as connection:
-        return claim(connection, [Wish(one, worker_id) for one in delivery_ids])
+        return claim(connection, [Wish(one, worker_id) for one in delivery_ids], slots=slots)
 
 
 def closing(got: DeliveryClaim, **changes: Any) -> DeliveryClosing:
     """Return the end of an attempt that delivered, with changes."""
     usual = DeliveryClosing(
         delivery_id=got.delivery_id, number=got.attempt, worker_id=got.worker_id, receiver_id=got.receiver_id,
-        move=DELIVER, outcome=DeliveryOutcome.delivered, was_sent=True, counts=True,
+        tenant=got.tenant, move=DELIVER, outcome=DeliveryOutcome.delivered, was_sent=True, counts=True,
         attempt={"http_status": 204, "is_truncated": False},
         variant=got.variant, sent=Sent(sent=True, error_code=None, http_status=204), event_at_s=got.event_at_s,
         now_s=got.now_s, lane=None if got.ordering_key is None else (got.ordering_key, got.sequence),
@@ -67,9 +68,9 @@ def closing(got: DeliveryClaim, **changes: Any) -> DeliveryClosing:
     return replace(usual, **changes)
 
 
-def recorded(engine: Engine, *closings: DeliveryClosing) -> list[Recorded]:
+def recorded(engine: Engine, *closings: DeliveryClosing, slots: int = 100) -> list[Recorded]:
     with engine.begin() as connection:
-        return record(connection, closings)
+        return record(connection, closings, slots=slots)
 
 
 def refused(got: DeliveryClaim, **changes: Any) -> DeliveryClosing:
@@ -304,7 +305,10 @@ def test_failures_open_the_breaker_in_the_receivers_row(engine: Engine) -> None:
     after = health_of(row.health if isinstance(row.health, str) else json.dumps(row.health))
     assert after.ramp == 1
     assert after.open_until_s > time.time()
-    assert written[0].after == after
+    assert written[-1].after == after
+    # Each end says its own step: that it was paused is told once.
+    opened = [one.before is not None and one.after is not None and one.before.ramp < one.after.ramp for one in written]
+    assert opened == [False] * 4 + [True]
     assert rows(engine, "SELECT 1 FROM webhook_deliveries_v1 WHERE status = 'failed'") == []
 
 
@@ -316,7 +320,7 @@ def test_later_ones_of_a_key_wait_without_being_due(engine: Engine) -> None:
     holder = worker(engine)
 
     with engine.begin() as connection:
-        due = [row.job_id for row in webhook_dispatch.due(connection, receiver_id, limit=10)]
+        due = webhook_lanes.due(connection, {receiver_id: 10})[receiver_id]
     assert len(due) == 2
     waiting = rows(engine, "SELECT sequence FROM webhook_deliveries_v1 WHERE waiting_for = 'order' ORDER BY sequence")
     assert [row.sequence for row in waiting] == [2, 3]
@@ -377,7 +381,7 @@ def test_what_waits_for_a_disabled_receiver_is_held(engine: Engine) -> None:
     ended(engine)
 
     with engine.begin() as connection:
-        (lane,), _ = webhook_dispatch.lanes(connection)
+        (lane,), _ = webhook_lanes.lanes(connection)
         assert lane.free is None
         webhook_dispatch.settle(connection, lane)
 
@@ -408,10 +412,10 @@ def test_lanes_tell_how_many_more_each_receiver_takes(engine: Engine) -> None:
     assert claimed(engine, holder, delivery_id)[0] is not None
 
     with engine.begin() as connection:
-        lanes, after = webhook_dispatch.lanes(connection)
+        lanes, after = webhook_lanes.lanes(connection)
 
     assert {lane.receiver_id: lane.free for lane in lanes} == {free: 7, busy: 0}
-    assert after == webhook_dispatch.FIRST
+    assert after == webhook_lanes.FIRST
 
 
 def test_a_claim_on_a_job_never_reads_a_delivery(engine: Engine) -> None:
@@ -498,6 +502,62 @@ def test_the_end_of_one_tells_what_may_go_in_its_place(engine: Engine) -> None:
     following = [one for record in written for one in record.next_ids]
     assert len(set(following)) == 2
     assert set(following) <= {str(one) for one in waiting}
+
+
+def test_a_tenant_takes_no_more_than_half_of_a_workers_slots(engine: Engine) -> None:
+    for name in ("one", "two", "three"):
+        receiver(engine, name, tenant="slow")
+    receiver(engine, "well")
+    for _ in range(10):
+        ended(engine, tenant="slow")
+    holder = worker(engine)
+    slow = told(engine)
+
+    got = [one for one in claimed(engine, holder, *slow, slots=8) if one is not None]
+    assert 3 <= len(got) <= 4
+    assert set(Counter(one.receiver_id for one in got).values()) <= {1, 2}
+    # Another worker's slots are its own.
+    assert any(claimed(engine, worker(engine), *slow, slots=8))
+
+    ended(engine)
+    assert claimed(engine, holder, told(engine)[-1], slots=8)[0] is not None
+
+
+def test_the_last_place_goes_round_among_the_receivers_that_wait(engine: Engine) -> None:
+    names = [receiver(engine, name) for name in ("one", "two", "three")]
+    for _ in range(4):
+        ended(engine)
+    holder, went = worker(engine), []
+    next_id = told(engine)[0]
+
+    for _ in range(6):
+        (got,) = claimed(engine, holder, next_id, slots=1)
+        assert got is not None
+        went.append(got.receiver_id)
+        (after,) = recorded(engine, closing(got), slots=1)
+        (next_id,) = after.next_ids
+
+    assert Counter(went) == dict.fromkeys(names, 2)
+
+
+def test_the_last_place_goes_to_nobody_who_rests_is_full_or_has_nothing_due(engine: Engine) -> None:
+    resting = Health(ramp=1, open_until_s=4e9, open_s=30.0)
+    mine = receiver(engine)
+    receiver(engine, "resting", health=text_of(resting))
+    receiver(engine, "off", status="disabled")
+    receiver(engine, "full", in_flight=0)
+    later = receiver(engine, "later")
+    for _ in range(3):
+        ended(engine)
+    with engine.begin() as connection:
+        connection.execute(update(deliveries).where(deliveries.c.receiver_id == later).values(run_at=from_now(60)))
+        of_mine = connection.scalars(select(deliveries.c.id).where(deliveries.c.receiver_id == mine)).all()
+    (got,) = claimed(engine, worker(engine), of_mine[0], slots=1)
+    assert got is not None
+
+    (after,) = recorded(engine, closing(got), slots=1)
+
+    assert set(after.next_ids) < set(of_mine)
 
 
 def test_a_delivery_whose_event_is_gone_keeps_no_other_from_its_worker(engine: Engine) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +13,14 @@ from structlog.testing import capture_logs
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, job, rows, worker
 from tests.store.test_deliveries import DELIVERIES, claimed, closing, ended, receiver, told
-from worker.store import cancel, receivers, requeue, webhook_dispatch
+from worker.store import cancel, leases, order, receivers, requeue, webhook_dispatch
 from worker.store.batcher import Batcher
 from worker.store.claim import Wish
+from worker.store.clock import from_now
 from worker.store.delivered import record
 from worker.store.deliveries import DeliveryClaim, claim
 from worker.store.engine import open_engine
-from worker.store.webhook_dispatch import Lane
+from worker.store.webhook_lanes import Lane
 from worker.store.webhook_tables import deliveries
 
 WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
@@ -121,6 +122,77 @@ def test_two_workers_that_begin_and_end_deliveries_lock_each_other_out_of_nothin
             assert writer.close(timeout_s=10)
 
     assert lines == []
+
+
+def struck_off(engine: Engine, worker_id: str, *, take_back: bool) -> None:
+    """End a worker's lease; its deliveries are queued again if told so."""
+    with engine.begin() as connection:
+        leases.resign(connection, worker_id)
+    if take_back:
+        with engine.begin() as connection:
+            assert webhook_dispatch.take_back(connection) == 1
+
+
+def met_by(engine: Engine, got: DeliveryClaim, step: Callable[[Connection], Any]) -> bool:
+    """Record the end of a delivery while a step of somebody else's begins; return whether it moved.
+
+    The step begins when the record has locked its receiver, and does what it can before it waits for that.
+    """
+    thread = threading.Thread(target=lambda: in_transaction(engine, step))
+    with engine.begin() as connection:
+        order.lock(connection, [got.receiver_id])
+        thread.start()
+        until(lambda: not thread.is_alive() or waits(engine), what="it is done, or waits for us")
+        (written,) = record(connection, [closing(got)])
+    thread.join()
+    return written.moved
+
+
+def in_transaction(engine: Engine, step: Callable[[Connection], Any]) -> None:
+    with engine.begin() as connection:
+        step(connection)
+
+
+def test_a_late_answer_and_the_next_attempt_do_not_lock_each_other_out(engine: Engine) -> None:
+    receiver(engine)
+    ended(engine)
+    (got,) = claimed(engine, lost := worker(engine), *told(engine))
+    assert got is not None
+    struck_off(engine, lost, take_back=True)
+    other = worker(engine)
+
+    assert met_by(engine, got, lambda connection: claim(connection, [Wish(got.delivery_id, other)]))
+
+    assert [row.status for row in rows(engine, DELIVERIES)] == ["delivered"]
+
+
+def test_a_late_answer_and_what_takes_its_delivery_back_do_not_lock_each_other_out(engine: Engine) -> None:
+    receiver(engine, ordering="per_key")
+    ended(engine, ordering_key="k")
+    (got,) = claimed(engine, lost := worker(engine), *told(engine))
+    assert got is not None
+    with engine.begin() as connection:
+        # Its last attempt: taken back it fails, and lets the next of its key go.
+        connection.execute(update(deliveries).values(attempts_used=100))
+    struck_off(engine, lost, take_back=False)
+
+    assert met_by(engine, got, webhook_dispatch.take_back)
+
+    assert [row.status for row in rows(engine, DELIVERIES)] == ["delivered"]
+
+
+def test_what_lets_the_next_go_and_what_gives_that_up_do_not_lock_each_other_out(engine: Engine) -> None:
+    receiver(engine, ordering="per_key")
+    for _ in range(2):
+        ended(engine, ordering_key="k")
+    (got,) = claimed(engine, worker(engine), told(engine)[0])
+    assert got is not None
+    with engine.begin() as connection:
+        connection.execute(update(deliveries).where(deliveries.c.sequence == 2).values(deadline=from_now(-1)))
+
+    assert met_by(engine, got, webhook_dispatch.give_up)
+
+    assert [row.status for row in rows(engine, DELIVERIES)] == ["delivered", "failed"]
 
 
 def test_looking_for_what_a_dead_worker_left_reads_what_is_in_flight_alone(sqlite_url: str) -> None:

@@ -26,7 +26,8 @@ from worker.core.receiver_health import Health
 from worker.store import receivers, requeue
 from worker.store.health import text_of
 from worker.store.receivers import Receiver
-from worker.store.webhook_dispatch import Lane, settle
+from worker.store.webhook_dispatch import settle
+from worker.store.webhook_lanes import Lane
 from worker.store.webhook_tables import receivers as table
 
 HELD, QUEUED, CANCELLED = DeliveryStatus.held, DeliveryStatus.queued, DeliveryStatus.cancelled

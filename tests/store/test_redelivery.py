@@ -22,8 +22,9 @@ def delivered(engine: Engine, claim: DeliveryClaim) -> tuple[str, ...]:
     """Record that the receiver has it; return what may go next."""
     lane = None if claim.ordering_key is None else (claim.ordering_key, claim.sequence)
     closing = DeliveryClosing(
-        claim.delivery_id, claim.attempt, claim.worker_id, claim.receiver_id, DELIVER, DeliveryOutcome.delivered,
-        was_sent=True, counts=True, attempt={"is_truncated": False}, variant="thin", lane=lane,
+        claim.delivery_id, claim.attempt, claim.worker_id, claim.receiver_id, claim.tenant, DELIVER,
+        DeliveryOutcome.delivered, was_sent=True, counts=True, attempt={"is_truncated": False}, variant="thin",
+        lane=lane,
     )  # fmt: skip
     with engine.begin() as connection:
         return record(connection, [closing])[0].next_ids

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, event
 from tests.store.made import worker
 from tests.store.receiving import receiver
 from worker.store import deliveries as deliveries_of
-from worker.store import dispatch, endpoints, leases, recoveries, webhook_dispatch
+from worker.store import dispatch, endpoints, leases, recoveries, webhook_dispatch, webhook_lanes
 from worker.store.claim import Wish, claim
 from worker.store.clock import POSTGRESQL_NOW, SQLITE_NOW
 
@@ -161,13 +161,9 @@ def webhook_tick(connection: Connection) -> list[str]:
     webhook_dispatch.take_back(connection)
     recoveries.step(connection)
     webhook_dispatch.next_start_s(connection)
-    lanes, _ = webhook_dispatch.lanes(connection)
-    return [
-        row.job_id
-        for lane in lanes
-        if lane.free
-        for row in webhook_dispatch.due(connection, lane.receiver_id, limit=lane.free)
-    ]
+    lanes, _ = webhook_lanes.lanes(connection)
+    most = {lane.receiver_id: lane.free for lane in lanes if lane.free}
+    return [row.job_id for rows in webhook_lanes.due(connection, most).values() for row in rows]
 
 
 def claiming(take: Callable[[Connection, Sequence[Wish]], Any], ids: Sequence[str], mine: str) -> Step:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from worker.core.endpoint import Endpoint
+from worker.core.places import SLOTS
 from worker.settings import values
 from worker.settings.endpoints import DEFAULT, environment_names, read_endpoints
 from worker.settings.sources import PREFIX, Environment, unknown_names
@@ -39,7 +40,11 @@ class Settings:
     redis_url: str | None = _setting(None, values.REDIS_URL, "The Redis that Celery's queues live in.", secret=True)
     config: Path | None = _setting(None, values.FILE, "A TOML file that adds named endpoints.")  # noqa: RUF009  a field
     concurrency: int = _setting(100, values.whole(1, 100_000), "Calls in flight in one worker process.")
-    webhook_slots: int = _setting(20, values.whole(1, 10_000), "Webhook deliveries in flight in one worker process.")
+    webhook_slots: int = _setting(
+        SLOTS,
+        values.whole(1, 10_000),
+        "Webhook deliveries in flight in one worker process; a tenant is given half of them at most.",
+    )
     lease_s: float = _setting(
         30.0, values.seconds(0.05, 3600), "A worker silent for this long is dead: its jobs are queued again."
     )

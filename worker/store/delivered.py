@@ -10,10 +10,13 @@ from sqlalchemy import Boolean, Connection, bindparam, case, null, or_, select, 
 
 from worker.core.delivery import Sent
 from worker.core.lifecycle import DeliveryOutcome, Move
+from worker.core.places import SLOTS, Places
 from worker.core.receiver_health import Health, health_after
-from worker.store import moves, order, webhook_dispatch
+from worker.store import moves, order, webhook_lanes
 from worker.store.clock import from_now, now
+from worker.store.deliveries import places_of
 from worker.store.health import health_of, text_of
+from worker.store.webhook_lanes import Lane
 from worker.store.webhook_tables import deliveries, delivery_attempts, receivers
 
 CLOSED = (
@@ -22,7 +25,7 @@ CLOSED = (
 )  # fmt: skip
 
 
-# Among how many of the oldest due each place that falls free is given away.
+# Among how many of the oldest due, and of how many receivers, each place that falls free is given away.
 CHOICE = 8
 
 
@@ -38,6 +41,7 @@ class DeliveryClosing:
     number: int
     worker_id: str
     receiver_id: str
+    tenant: str
     move: Move | None
     outcome: DeliveryOutcome
     was_sent: bool
@@ -52,7 +56,10 @@ class DeliveryClosing:
 
 
 class Recorded(NamedTuple):
-    """What came of one closing: whether the delivery moved, what may go next, what the receiver has become."""
+    """What came of one closing: whether the delivery moved, what may go next, what the receiver has become by it.
+
+    Of several ends in one transaction each says its own step, so that what a receiver becomes is told once.
+    """
 
     moved: bool
     next_ids: tuple[str, ...]
@@ -60,6 +67,7 @@ class Recorded(NamedTuple):
     after: Health | None
 
 
+UNTOLD = (None, None)
 _CLOSE = (
     update(delivery_attempts)
     .where(
@@ -76,17 +84,20 @@ _CLOSE = (
 )
 
 
-def record(connection: Connection, closings: Sequence[DeliveryClosing]) -> list[Recorded]:
-    """Write each end. What is known of an attempt is kept also where another worker has the delivery by now."""
+def record(connection: Connection, closings: Sequence[DeliveryClosing], *, slots: int = SLOTS) -> list[Recorded]:
+    """Write each end. What is known of an attempt is kept also where another worker has the delivery by now.
+
+    All ends of one call are one worker's, which has `slots`.
+    """
     order.lock(connection, [closing.receiver_id for closing in closings])
     moved = _move(connection, closings)
     connection.execute(_CLOSE, [_closed(closing) for closing in sorted(closings, key=_place)])
     healths = _judge(connection, closings)
     released = _release(connection, [closing for closing in closings if _place(closing) in moved])
-    following = _following(connection, closings, released)
+    following = _following(connection, closings, released, slots)
     return [
         # Of all that ended for a receiver, the first says what follows.
-        Recorded(_place(one) in moved, tuple(following.pop(one.receiver_id, ())), *healths[one.receiver_id])
+        Recorded(_place(one) in moved, tuple(following.pop(one.receiver_id, ())), *healths.get(_place(one), UNTOLD))
         for one in closings
     ]
 
@@ -117,29 +128,28 @@ def _move(connection: Connection, closings: Sequence[DeliveryClosing]) -> set[mo
     return moved
 
 
-def _judge(
-    connection: Connection, closings: Sequence[DeliveryClosing]
-) -> dict[str, tuple[Health | None, Health | None]]:
-    """Fold the attempts into their receivers' health; return it before and after."""
-    telling: dict[str, list[DeliveryClosing]] = defaultdict(list)
+def _judge(connection: Connection, closings: Sequence[DeliveryClosing]) -> dict[moves.Key, tuple[Health, Health]]:
+    """Fold the attempts into their receivers' health, one after another; return it before and after each."""
+    telling: dict[str, list[tuple[DeliveryClosing, Sent]]] = defaultdict(list)
     for closing in closings:
-        telling[closing.receiver_id] += [closing] if closing.sent is not None else []
+        if closing.sent is not None:
+            telling[closing.receiver_id].append((closing, closing.sent))
     found = connection.execute(
         select(receivers.c.id, receivers.c.health, receivers.c.status).where(receivers.c.id.in_(sorted(telling)))
     ).all()
-    judged: dict[str, tuple[Health | None, Health | None]] = {}
+    steps: dict[moves.Key, tuple[Health, Health]] = {}
     for row in found:
-        before = after = health_of(row.health)
-        for closing in telling[row.id]:
-            assert closing.sent is not None
-            after = health_after(after, closing.sent, now_s=closing.now_s, event_at_s=closing.event_at_s)
-        judged[row.id] = (before, after)
-        if after != before:
+        first = after = health_of(row.health)
+        for closing, sent in telling[row.id]:
+            before = after
+            after = health_after(before, sent, now_s=closing.now_s, event_at_s=closing.event_at_s)
+            steps[_place(closing)] = (before, after)
+        if after != first:
             changes: dict[str, Any] = {"health": text_of(after)}
             if after.disabled is not None and row.status == "enabled":
                 changes |= {"status": "disabled", "disabled_reason": after.disabled, "disabled_at": now()}
             connection.execute(update(receivers).where(receivers.c.id == row.id).values(changes))
-    return judged
+    return steps
 
 
 def _release(connection: Connection, closings: Sequence[DeliveryClosing]) -> dict[str, list[str]]:
@@ -152,20 +162,63 @@ def _release(connection: Connection, closings: Sequence[DeliveryClosing]) -> dic
 
 
 def _following(
-    connection: Connection, closings: Sequence[DeliveryClosing], released: dict[str, list[str]]
+    connection: Connection, closings: Sequence[DeliveryClosing], released: dict[str, list[str]], slots: int
 ) -> dict[str, list[str]]:
     """Return what may go in the place of what ended, by receiver: what was let go, and of what is due as many.
 
     Without it a receiver's backlog would be sent in bursts of its limit, one a tick. Any of the oldest: whoever ends
     another delivery at this moment chooses too, and the same one would be claimed once and leave a place empty.
     """
+    turns = _turns(connection, closings, slots)
+    goes_on = Counter(one for ones in turns.values() for one in ones)
+    due = webhook_lanes.due(connection, {one: CHOICE * count for one, count in goes_on.items()})
     following: dict[str, list[str]] = {}
-    for receiver_id, ended in sorted(Counter(one.receiver_id for one in closings).items()):
-        rows = webhook_dispatch.due(connection, receiver_id, limit=CHOICE * ended)
-        waiting = [row.job_id for row in rows if row.job_id not in released[receiver_id]]
-        chosen = random.sample(waiting, min(ended, len(waiting)))
-        following[receiver_id] = released[receiver_id] + chosen
+    for receiver_id, ones in turns.items():
+        following[receiver_id] = list(released[receiver_id])
+        for one, count in Counter(ones).items():
+            waiting = [row.job_id for row in due[one] if row.job_id not in released[one]]
+            following[receiver_id] += random.sample(waiting, min(count, len(waiting)))
     return following
+
+
+def _turns(connection: Connection, closings: Sequence[DeliveryClosing], slots: int) -> dict[str, list[str]]:
+    """Return which receivers go on in the place of one that ended: itself, while its tenant has other places left.
+
+    Where it has none, the next by their ids that have no more in flight than it: else those that came first would
+    follow themselves for as long as they have a backlog.
+    """
+    places = places_of(connection, closings[0].worker_id, slots)
+    given_back = Counter(one.tenant for one in closings)
+    others: list[Lane] | None = None
+    turns: dict[str, list[str]] = defaultdict(list)
+    for one in closings:
+        goes_on = None
+        if places.left(one.tenant) <= given_back[one.tenant]:
+            others = _others(connection, one.receiver_id) if others is None else others
+            goes_on = _with_fewer(others, one.receiver_id, places)
+        if goes_on is None:
+            goes_on = one.receiver_id
+            places.take(one.tenant, one.receiver_id)
+        given_back[one.tenant] -= 1
+        turns[one.receiver_id].append(goes_on)
+    return turns
+
+
+def _others(connection: Connection, receiver_id: str) -> list[Lane]:
+    """Return the receivers behind one, in a ring, that something is due for and that have room."""
+    lanes, _ = webhook_lanes.lanes(connection, after=receiver_id, most=CHOICE)
+    if len(lanes) < CHOICE:
+        lanes += webhook_lanes.lanes(connection, most=CHOICE - len(lanes))[0]
+    return [lane for lane in lanes if lane.free and lane.is_due]
+
+
+def _with_fewer(others: Sequence[Lane], receiver_id: str, places: Places) -> str | None:
+    held = places.held(receiver_id)
+    for lane in sorted(others, key=lambda lane: places.held(lane.receiver_id)):
+        may = lane.receiver_id != receiver_id and places.held(lane.receiver_id) <= held
+        if may and places.take(lane.tenant, lane.receiver_id):
+            return lane.receiver_id
+    return None
 
 
 def _place(closing: DeliveryClosing) -> moves.Key:

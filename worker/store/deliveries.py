@@ -1,17 +1,19 @@
 """CLAIM and RECORD of deliveries: the same fence, lease and guarded moves as for jobs, a receiver's limits besides.
 
 The receiver's row is locked while its deliveries begin and end: its health, its rate and its order are read, decided on
-by `core` and written back, and two workers never decide on the same.
+by `core` and written back, and two workers never decide on the same. Whoever wants both locks receivers first, in the
+order of their ids, and then deliveries.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, literal, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, literal, literal_column, select, update
 
 from worker.core.lifecycle import CLAIM_DELIVERY, DeliveryStatus
+from worker.core.places import SLOTS, Places
 from worker.core.receiver_health import room
 from worker.store.claim import Wish
 from worker.store.clock import now, seconds_until
@@ -82,7 +84,11 @@ _DUE = (
 )
 _RECEIVERS = (
     select(receivers, UNIX_S.label("now_s"), seconds_until(receivers.c.tokens_at).label("tokens_in_s"))
-    .where(receivers.c.id.in_(bindparam("ids", expanding=True)))
+    .where(
+        receivers.c.id.in_(
+            select(deliveries.c.receiver_id).where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
+        )
+    )
     .order_by(receivers.c.id)
     .with_for_update()
 )
@@ -93,6 +99,15 @@ _FLIGHT = (
         deliveries.c.receiver_id.in_(bindparam("ids", expanding=True)),
     )
     .group_by(deliveries.c.receiver_id)
+)
+_PLACES = (
+    select(deliveries.c.tenant, deliveries.c.receiver_id, func.count())
+    .where(
+        deliveries.c.worker_id == bindparam("worker_id", type_=Id),
+        # A literal, for the partial index of what a worker holds.
+        deliveries.c.status == literal_column("'in_progress'"),
+    )
+    .group_by(deliveries.c.tenant, deliveries.c.receiver_id)
 )
 _MOVE = (
     update(deliveries)
@@ -122,17 +137,18 @@ _BODIES = (
 )
 
 
-def claim(connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim | None]:
-    """Claim each wished delivery that is due and that its receiver has room for; None for the others.
+def claim(connection: Connection, wishes: Sequence[Wish], *, slots: int = SLOTS) -> list[DeliveryClaim | None]:
+    """Claim each wished delivery that is due, that its receiver has room for and its tenant a place; None for others.
 
-    All wishes of one call are one worker's. `Wish.job_id` is the delivery's id.
+    All wishes of one call are one worker's, which has `slots`. `Wish.job_id` is the delivery's id.
     """
     worker_id = wishes[0].worker_id
     ids = sorted({wish.job_id for wish in wishes})
     if connection.execute(_ALIVE, {"worker_id": worker_id}).first() is None:
         return [None] * len(wishes)
-    due = connection.execute(_DUE, {"ids": ids}).all()
-    chosen, known = _with_room(connection, due)
+    known = {row.id: row for row in connection.execute(_RECEIVERS, {"ids": ids})}
+    places = places_of(connection, worker_id, slots)
+    chosen = _with_room(connection, connection.execute(_DUE, {"ids": ids}).all(), known, places)
     if not chosen:
         return [None] * len(wishes)
     rows = {row.id: row for row in connection.execute(_MOVE, {"ids": chosen, "holder": worker_id})}
@@ -143,27 +159,30 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim 
     return [claims.pop(wish.job_id, None) for wish in wishes]
 
 
-def _with_room(connection: Connection, due: Sequence[Any]) -> tuple[list[str], dict[str, Row[Any]]]:
+def places_of(connection: Connection, worker_id: str, slots: int) -> Places:
+    """Return the places of a worker as its rows have them; nobody but itself takes any."""
+    return Places(slots, {(row[0], row[1]): row[2] for row in connection.execute(_PLACES, {"worker_id": worker_id})})
+
+
+def _with_room(connection: Connection, due: Sequence[Any], known: Mapping[str, Row[Any]], places: Places) -> list[str]:
     """Choose the deliveries that may start now; spend a token of its receiver for each."""
-    wanted: dict[str, list[str]] = defaultdict(list)
-    for row in due:
-        wanted[row.receiver_id].append(row.id)
+    wanted = sorted({row.receiver_id for row in due})
     if not wanted:
-        return [], {}
-    ids = {"ids": sorted(wanted)}
-    known = {row.id: row for row in connection.execute(_RECEIVERS, ids)}
-    flight: dict[str, int] = {row[0]: row[1] for row in connection.execute(_FLIGHT, ids)}
-    chosen: list[str] = []
-    for receiver_id, waiting in wanted.items():
-        row = known[receiver_id]
-        free = room_of(row, flight.get(receiver_id, 0))
-        tokens = tokens_of(row)
-        taken = waiting[: free if tokens is None else min(free, int(tokens))]
-        chosen += taken
-        if tokens is not None and taken:
-            spent = update(receivers).where(receivers.c.id == receiver_id)
-            connection.execute(spent.values(tokens=tokens - len(taken), tokens_at=now()))
-    return sorted(chosen), known
+        return []
+    flight: dict[str, int] = {row[0]: row[1] for row in connection.execute(_FLIGHT, {"ids": wanted})}
+    tokens = {one: tokens_of(known[one]) for one in wanted}
+    room = {one: room_of(known[one], flight.get(one, 0)) for one in wanted}
+    room |= {one: min(room[one], int(left)) for one, left in tokens.items() if left is not None}
+    chosen: dict[str, list[str]] = defaultdict(list)
+    for row in due:
+        taken = chosen[row.receiver_id]
+        if len(taken) < room[row.receiver_id] and places.take(known[row.receiver_id].tenant, row.receiver_id):
+            taken.append(row.id)
+    for one, left in tokens.items():
+        if left is not None and chosen[one]:
+            spent = update(receivers).where(receivers.c.id == one)
+            connection.execute(spent.values(tokens=left - len(chosen[one]), tokens_at=now()))
+    return sorted(taken_id for taken in chosen.values() for taken_id in taken)
 
 
 def room_of(receiver: Any, in_flight: int) -> int:

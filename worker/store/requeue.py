@@ -77,7 +77,7 @@ def redeliver(connection: Connection, delivery_id: str) -> str | None:
         return f"nobody has registered the receiver {row.name} yet; first: afterword webhooks add {row.name} URL"
     if row.status == "disabled":
         return f"the receiver {row.name} is disabled; first: afterword webhooks enable {row.name}"
-    # A claim that is being made has its row locked and waits for the receiver.
+    # Who gives it up or drops it at this moment holds its row without the receiver.
     mine = select(*_KEY, deliveries.c.status).where(deliveries.c.id == delivery_id)
     found = connection.execute(mine.with_for_update(skip_locked=True)).first()
     if found is None or found.status == DeliveryStatus.in_progress:
@@ -109,7 +109,7 @@ def drop(
 ) -> int:
     """Cancel a batch of what waits or is on hold, made before `before`; return how many.
 
-    Without the receiver's lock, since a claim may hold one of the queued: the dispatcher finds what this leaves.
+    What somebody else holds at this moment is left: a claim ends in flight, the rest the dispatcher finds.
     """
     chosen = select(deliveries.c.id, deliveries.c.attempt).where(
         deliveries.c.receiver_id == receiver_id, deliveries.c.status.in_([str(status) for status in statuses])

@@ -1,10 +1,10 @@
-"""DISPATCH of deliveries: which are due, receiver by receiver; which are over, on hold, or left by a dead worker."""
+"""DISPATCH of deliveries, the end: which are over, on hold, or left by a dead worker; and when the next is due."""
 
 import json
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal_column, select, tuple_, update
+from sqlalchemy import Connection, Select, bindparam, literal_column, select, tuple_, update
 
 from worker.core.delivery import Code
 from worker.core.delivery_waits import SCHEDULE_S
@@ -19,103 +19,25 @@ from worker.core.lifecycle import (
 )
 from worker.store import moves, order
 from worker.store.clock import from_now, now, present, seconds_until
-from worker.store.deliveries import UNIX_S, room_of, tokens_of
-from worker.store.dispatch import Due
 from worker.store.tables import workers
-from worker.store.types import Id
+from worker.store.webhook_lanes import Lane, queued
 from worker.store.webhook_tables import deliveries, delivery_attempts, receivers
 
-FIRST = "00000000-0000-0000-0000-000000000000"
-# Of one receiver each: a step over an index, and a short statement where it has room.
-RECEIVERS_A_TICK = 500
 BATCH = 500
 HELD_S = 30 * 86400.0
 
-
-class Lane(NamedTuple):
-    """A receiver that has queued deliveries; `free`: how many may start now, None where it takes none at all."""
-
-    receiver_id: str
-    free: int | None
-
-
-def _queued(*columns: Any) -> Select[Any]:
-    # A literal: with a bound parameter the planner could not use the partial index.
-    return select(*columns).where(deliveries.c.status == literal_column("'queued'"))
-
-
-def _behind(receiver_id: ColumnElement[str]) -> ColumnElement[str]:
-    found = _queued(deliveries.c.receiver_id).where(deliveries.c.receiver_id > receiver_id)
-    return found.order_by(deliveries.c.receiver_id).limit(1).scalar_subquery()
-
-
-def _walk() -> Select[Any]:
-    """Choose the receivers behind `after` that have queued deliveries: one step over the index each, in one statement.
-
-    However many rows each has: neither database skips duplicates by itself on every version we support.
-    """
-    steps = select(_behind(bindparam("after", type_=Id)).label("id"), literal_column("1").label("n")).cte(
-        "steps", recursive=True
-    )
-    further = select(_behind(steps.c.id), steps.c.n + 1).where(steps.c.id.is_not(None), steps.c.n < RECEIVERS_A_TICK)
-    steps = steps.union_all(further)
-    return select(steps.c.id).where(steps.c.id.is_not(None))
-
-
-_WALK = _walk()
-_DUE = (
-    _queued(deliveries.c.id, deliveries.c.attempt + 1, literal_column("0"), -seconds_until(deliveries.c.run_at))
-    .where(deliveries.c.receiver_id == bindparam("receiver", type_=Id), deliveries.c.run_at <= present())
-    .order_by(deliveries.c.run_at)
-    .limit(bindparam("rows"))
-)
 _NEXT_START = (
-    _queued(seconds_until(deliveries.c.run_at))
+    queued(seconds_until(deliveries.c.run_at))
     .where(deliveries.c.run_at > present())
     .order_by(deliveries.c.run_at)
     .limit(1)
 )
 _OVER = (
-    _queued(*(deliveries.c[name] for name in ("id", "attempt", "receiver_id", "ordering_key")))
+    queued(*(deliveries.c[name] for name in ("id", "attempt", "receiver_id", "ordering_key")))
     .where(deliveries.c.deadline <= present())
     .order_by(deliveries.c.deadline)
     .limit(BATCH)
-    .with_for_update(skip_locked=True)
 )
-_RECEIVERS = select(receivers, UNIX_S.label("now_s"), seconds_until(receivers.c.tokens_at).label("tokens_in_s")).where(
-    receivers.c.id.in_(bindparam("ids", expanding=True))
-)
-_FLIGHT = (
-    select(deliveries.c.receiver_id, func.count())
-    .where(
-        deliveries.c.status == literal_column("'in_progress'"),
-        deliveries.c.receiver_id.in_(bindparam("ids", expanding=True)),
-    )
-    .group_by(deliveries.c.receiver_id)
-)
-
-
-def lanes(connection: Connection, *, after: str = FIRST) -> tuple[list[Lane], str]:
-    """Return receivers that have queued deliveries, at most RECEIVERS_A_TICK, and where the next tick goes on."""
-    found = sorted(connection.scalars(_WALK, {"after": after}))
-    on = found[-1] if len(found) == RECEIVERS_A_TICK else FIRST
-    if not found:
-        return [], on
-    flight = {row[0]: row[1] for row in connection.execute(_FLIGHT, {"ids": found})}
-    rows = connection.execute(_RECEIVERS, {"ids": found}).all()
-    return [Lane(row.id, _free(row, flight.get(row.id, 0))) for row in rows], on
-
-
-def _free(receiver: Any, in_flight: int) -> int | None:
-    if receiver.status != "enabled":
-        return None
-    free, tokens = room_of(receiver, in_flight), tokens_of(receiver)
-    return free if tokens is None else min(free, int(tokens))
-
-
-def due(connection: Connection, receiver_id: str, *, limit: int) -> list[Due]:
-    """Return the oldest due deliveries to a receiver."""
-    return [Due(*row) for row in connection.execute(_DUE, {"receiver": receiver_id, "rows": limit})]
 
 
 def next_start_s(connection: Connection) -> float | None:
@@ -125,7 +47,7 @@ def next_start_s(connection: Connection) -> float | None:
 
 def give_up(connection: Connection) -> int:
     """Fail queued deliveries that passed their deadline, and let go what waited for them; return how many."""
-    rows = connection.execute(_OVER).all()
+    rows = _locked(connection, _OVER)
     keys = [(row.id, row.attempt) for row in rows]
     ended = moves.apply(connection, GIVE_UP_DELIVERY, keys, table=deliveries, changes={"last_error_code": "deadline"})
     _let_go(connection, [row for row in rows if (row.id, row.attempt) in ended])
@@ -140,16 +62,20 @@ def settle(connection: Connection, lane: Lane) -> int:
     if status not in ("disabled", "removed"):
         return 0
     move = HOLD_DELIVERY if status == "disabled" else DROP_DELIVERY
-    return _apply(connection, move, _queued(deliveries.c.id, deliveries.c.attempt), lane.receiver_id)
+    return _apply(connection, move, queued(deliveries.c.id, deliveries.c.attempt), lane.receiver_id)
 
 
-def drop_old(connection: Connection) -> int:
-    """Drop what has been on hold for HELD_S; return how many."""
+def drop_old(connection: Connection, receiver_id: str) -> int:
+    """Drop a batch of what has been on hold for a receiver for HELD_S; return how many."""
     held = select(deliveries.c.id, deliveries.c.attempt).where(
         order.ON_HOLD, deliveries.c.created_at <= from_now(-HELD_S)
     )
-    disabled = connection.scalars(select(receivers.c.id).where(receivers.c.status == "disabled")).all()
-    return sum(_apply(connection, DROP_DELIVERY, held, receiver_id) for receiver_id in disabled)
+    return _apply(connection, DROP_DELIVERY, held, receiver_id)
+
+
+def disabled(connection: Connection) -> list[str]:
+    """Return the receivers that are disabled."""
+    return list(connection.scalars(select(receivers.c.id).where(receivers.c.status == "disabled")))
 
 
 def _apply(connection: Connection, move: Move, chosen: Select[Any], receiver_id: str) -> int:
@@ -169,14 +95,14 @@ def take_back(connection: Connection) -> int:
 
     The receiver may have had them: the attempt is `unknown` and counts. What has no attempts left fails.
     """
-    return _requeue(connection, connection.execute(orphans()).all())
+    return _requeue(connection, _locked(connection, orphans()))
 
 
 def orphans() -> Select[Any]:
     """Choose a batch of deliveries whose worker is gone."""
     gone = deliveries.c.worker_id.not_in(select(workers.c.id))
     chosen = _in_progress().where(deliveries.c.worker_id.is_not(None), gone)
-    return chosen.limit(BATCH).with_for_update(skip_locked=True)
+    return chosen.limit(BATCH)
 
 
 def give_back(connection: Connection, worker_id: str, keys: Collection[moves.Key]) -> int:
@@ -185,7 +111,7 @@ def give_back(connection: Connection, worker_id: str, keys: Collection[moves.Key
         return 0
     place = tuple_(deliveries.c.id, deliveries.c.attempt)
     mine = _in_progress().where(deliveries.c.worker_id == worker_id, place.in_(sorted(keys)))
-    return _requeue(connection, connection.execute(mine.with_for_update()).all())
+    return _requeue(connection, _locked(connection, mine))
 
 
 def _in_progress() -> Select[Any]:
@@ -226,7 +152,18 @@ def _steps(schedule: str | None) -> int:
 
 
 def _let_go(connection: Connection, rows: Sequence[Any]) -> None:
-    """Let go what waited for deliveries that were given up."""
-    lanes = {(row.receiver_id, row.ordering_key) for row in rows if row.ordering_key is not None}
-    order.lock(connection, [receiver_id for receiver_id, _ in lanes])
-    order.release(connection, lanes)
+    """Let go what waited for deliveries that were given up; their receivers are locked."""
+    order.release(connection, {(row.receiver_id, row.ordering_key) for row in rows if row.ordering_key is not None})
+
+
+def _locked(connection: Connection, chosen: Select[Any]) -> Sequence[Any]:
+    """Return the chosen rows locked, without those that somebody else holds.
+
+    Before them the receivers whose order they stand in, as everybody does who wants both.
+    """
+    found = connection.execute(chosen).all()
+    if not found:
+        return found
+    order.lock(connection, [row.receiver_id for row in found if row.ordering_key is not None])
+    still = chosen.where(deliveries.c.id.in_([row.id for row in found]))
+    return connection.execute(still.with_for_update(skip_locked=True)).all()
