@@ -25,10 +25,11 @@
     health, probes    endpoints that rest, and how they come back
     settings/     the one reader of the environment
     core/         decides: lifecycle, message, chat, sse, assemble, usage, failure, retry, pace, health, breaker,
-                  events, webhook, delivery, receiver_health, signing. No I/O, clock, chance
-    store/        SQL: tables, moves, accept, claim, record, leases, dispatch, orders, events, deliveries, receivers,
-                  verify. Sync, lists in, lists out
-    net/          the wire: transport, endpoint call, webhook send and its guard, deadlines, what can go wrong
+                  events, webhook, delivery, delivery_waits, receiver_health, places, signing. No I/O, clock, chance
+    store/        SQL: tables, moves, accept, claim, record, leases, dispatch, weakness, orders, events, audience,
+                  awaited, deliveries, webhook_lanes, webhook_figures, receivers, verify. Sync, lists in, lists out
+    net/          the wire: transport, endpoint call, webhook send and its guard (own: this service's own servers),
+                  redaction, deadlines, what can go wrong
     dev/          embedded Redis, fake endpoint, webhook receiver, a whole stack: for demo, dev and tests
     cli/          the command `afterword`
 
