@@ -127,7 +127,7 @@ def test_a_database_without_tables_is_a_sentence(afterword: Command, tmp_path: A
     result = afterword("webhooks", "list", settings={"AFTERWORD_DATABASE_URL": f"sqlite:///{tmp_path / 'new.db'}"})
     assert (result.exit_code, result.stderr) == (
         1,
-        "Error: the database is at migration none; run: afterword db upgrade\n",
+        "Error: the database has no tables of Afterword yet; run: afterword db upgrade\n",
     )
 
 

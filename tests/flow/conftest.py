@@ -32,8 +32,10 @@ def sqlite_system(redis_url: str, sqlite_url: str, fake: FakeEndpoint, tmp_path:
     engine = open_engine(sqlite_url)
     made = System(redis_url, sqlite_url, engine, fake, tmp_path)
     yield made
-    made.close()
-    engine.dispose()
+    try:
+        made.close()
+    finally:
+        engine.dispose()
 
 
 @pytest.fixture
@@ -42,8 +44,10 @@ def postgres_system(redis_url: str, postgresql_url: str, fake: FakeEndpoint, tmp
     engine = open_engine(postgresql_url)
     made = System(redis_url, postgresql_url, engine, fake, tmp_path)
     yield made
-    made.close()
-    engine.dispose()
+    try:
+        made.close()
+    finally:
+        engine.dispose()
 
 
 @pytest.fixture
@@ -60,8 +64,10 @@ def on_own_redis(server: RedisServer, postgresql_url: str, fake: FakeEndpoint, t
     engine = open_engine(postgresql_url)
     made = System(server.url, postgresql_url, engine, fake, tmp_path)
     yield made
-    made.close()
-    engine.dispose()
+    try:
+        made.close()
+    finally:
+        engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -183,7 +183,7 @@ def test_an_endpoint_that_hangs_rests_though_few_slots_wait_for_it(postgres_syst
 def test_a_few_slow_jobs_hold_nobody_up(postgres_system: System) -> None:
     system = postgres_system
     fill(system, 500)
-    slow = [entry(job(request=request(fake={"latency_s": 600}), priority=0)) for _ in range(12)]
+    slow = [entry(job(request=request(fake={"latency_s": 600}), priority=0, max_attempts=2)) for _ in range(12)]
     accept_all(system.engine, *slow)
     system.start(concurrency=SLOTS, endpoint_first_byte_s=5)
 
@@ -215,7 +215,7 @@ def test_jobs_that_always_fail_their_probe_do_not_hold_the_others(postgres_syste
     bad = entry(job(request=request(model="fake-401"), priority=0, max_attempts=1))
     worse = entry(job(request=request(model="fake-401"), priority=0, max_attempts=1, tenant="another"))
     accept_all(system.engine, bad, worse)
-    fill(system, 500)
+    fill(system, 500, latency_s=0.02)
     system.start(concurrency=2)
     until(lambda: state(system) == "paused", what="the pause")
     mend(system)
