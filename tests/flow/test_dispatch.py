@@ -31,11 +31,17 @@ Make = Callable[..., Dispatcher]
 LONG = Times(30.0, 0.1)
 
 
-def leased(engine: Engine, times: Times = LONG) -> Lease:
+def leased(
+    engine: Engine,
+    times: Times = LONG,
+    *,
+    on_lost: Callable[[], None] = lambda: None,
+    ticked_at: Callable[[], float | None] = lambda: None,
+) -> Lease:
+    """Return a lease that nobody has started yet."""
     return Lease(
-        engine, times, name="test", slots=SLOTS, on_lost=lambda: None, on_cancel=lambda ids: None,
-        ticked_at=lambda: None,
-    )  # fmt: skip
+        engine, times, name="test", slots=SLOTS, on_lost=on_lost, on_cancel=lambda ids: None, ticked_at=ticked_at
+    )
 
 
 @pytest.fixture

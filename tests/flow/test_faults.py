@@ -17,13 +17,14 @@ from sqlalchemy import Engine, text
 
 from afterword import Afterword
 from tests.flow.system import System, request
+from tests.flow.test_dispatch import leased
 from tests.pool.workers import ROOT, Child, until
 from tests.store.made import accept_all, entry, job, one, rows
 from worker import settings
 from worker.dev.redis import RedisServer
 from worker.host import Host
 from worker.intake import Intake
-from worker.lease import Lease, Times
+from worker.lease import Times
 from worker.loop import LoopThread
 from worker.nudge import REJECTED, connect, read_window
 from worker.store import leases
@@ -166,10 +167,7 @@ def test_jobs_expire_while_redis_is_away(sqlite_url: str) -> None:
 
 def test_heartbeats_over_a_database_that_stood_still_are_no_evidence(postgresql_url: str) -> None:
     engine = open_engine(postgresql_url)
-    lease = Lease(
-        engine, Times(3.0, 0.1), name="x", slots=1, on_lost=lambda: None, on_cancel=lambda ids: None,
-        ticked_at=lambda: None,
-    )  # fmt: skip
+    lease = leased(engine, Times(3.0, 0.1))
     lease.start()
     until(lambda: lease.unbroken_s() > 0.5, what="some beats")
     with engine.connect() as stall:
@@ -219,10 +217,7 @@ def _written_to(path: Path) -> int | None:
 
 def test_drops_of_the_connection_between_two_beats_do_not_restart_the_evidence(postgresql_url: str) -> None:
     engine = open_engine(postgresql_url)
-    lease = Lease(
-        engine, Times(9.0, 0.1), name="dropped", slots=1, on_lost=lambda: None, on_cancel=lambda ids: None,
-        ticked_at=lambda: None,
-    )  # fmt: skip
+    lease = leased(engine, Times(9.0, 0.1))
     drop_all = text(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
@@ -331,10 +326,7 @@ def test_a_stopped_worker_buys_no_more_than_the_budget(postgres_system: System) 
 def test_the_life_of_a_lease_that_was_taken_back(sqlite_url: str) -> None:
     engine = open_engine(sqlite_url)
     lost: list[str] = []
-    lease = Lease(
-        engine, Times(3.0, 0.05), name="x", slots=1, on_lost=lambda: lost.append("lost"), on_cancel=lambda ids: None,
-        ticked_at=lambda: None,
-    )  # fmt: skip
+    lease = leased(engine, Times(3.0, 0.05), on_lost=lambda: lost.append("lost"))
     lease.start()
     first = lease.worker_id
     with engine.begin() as connection:
@@ -349,10 +341,7 @@ def test_the_life_of_a_lease_that_was_taken_back(sqlite_url: str) -> None:
 
 def test_a_lease_is_not_renewed_while_the_loop_stands(sqlite_url: str) -> None:
     engine = open_engine(sqlite_url)
-    lease = Lease(
-        engine, Times(3.0, 0.05), name="x", slots=1, on_lost=lambda: None, on_cancel=lambda ids: None,
-        ticked_at=lambda: time.monotonic() - 2.0,
-    )  # fmt: skip
+    lease = leased(engine, Times(3.0, 0.05), ticked_at=lambda: time.monotonic() - 2.0)
     lease.start()
     until(lambda: lease.unbroken_s() == 0.0, what="the heartbeat is withheld")
     lease.stop()

@@ -173,6 +173,16 @@ def claiming(take: Callable[[Connection, Sequence[Wish]], Any], ids: Sequence[st
     return step
 
 
+def assert_no_dearer(engine: Engine, steps: Sequence[Step], crowd: Callable[[], None]) -> None:
+    """Compare what each step reads before and after `crowd` has put its rows beside."""
+    alone = [cost(engine, step) for step in steps]
+    crowd()
+    settle(engine)
+    crowded = [cost(engine, step) for step in steps]
+    for few, many in zip(alone, crowded, strict=True):
+        assert many < few * DEEPER + MORE[engine.dialect.name]
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("beside", JOBS_BESIDE, ids=lambda beside: beside.name)
@@ -187,15 +197,11 @@ def test_jobs_beside_those_that_are_due_cost_a_tick_and_a_claim_nothing(
     settle(engine)
     with engine.begin() as connection:
         ids = tick(connection)[:CLAIMED]
-    steps = (tick, claiming(claim, ids, mine))
-    alone = [cost(engine, step) for step in steps]
 
-    write(engine, JOBS, tag=2, rows=size, start=beside.start_s, tenant=beside.tenant, endpoint=beside.endpoint)
-    settle(engine)
-    crowded = [cost(engine, step) for step in steps]
+    def crowd() -> None:
+        write(engine, JOBS, tag=2, rows=size, start=beside.start_s, tenant=beside.tenant, endpoint=beside.endpoint)
 
-    for few, many in zip(alone, crowded, strict=True):
-        assert many < few * DEEPER + MORE[engine.dialect.name]
+    assert_no_dearer(engine, (tick, claiming(claim, ids, mine)), crowd)
 
 
 @pytest.mark.timeout(600)
@@ -212,13 +218,9 @@ def test_deliveries_beside_those_that_are_due_cost_a_tick_and_a_claim_nothing(
     with engine.begin() as connection:
         ids = webhook_tick(connection)
     assert len(ids) == healthy.registration.in_flight
-    steps = (webhook_tick, claiming(deliveries_of.claim, ids, mine))
-    alone = [cost(engine, step) for step in steps]
 
-    write(engine, EVENTS, tag=2, rows=size)
-    write(engine, DELIVERIES, receiver=other.id, status=beside.status, start=beside.start_s)
-    settle(engine)
-    crowded = [cost(engine, step) for step in steps]
+    def crowd() -> None:
+        write(engine, EVENTS, tag=2, rows=size)
+        write(engine, DELIVERIES, receiver=other.id, status=beside.status, start=beside.start_s)
 
-    for few, many in zip(alone, crowded, strict=True):
-        assert many < few * DEEPER + MORE[engine.dialect.name]
+    assert_no_dearer(engine, (webhook_tick, claiming(deliveries_of.claim, ids, mine)), crowd)
