@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from celery import Celery
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from tests.pool.workers import Child, until
+from tests.pool.workers import Child, celery_worker, until
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.store.verify import verify
 from worker.store.walks import SETTLING
@@ -60,14 +59,21 @@ class System:
         return kept | {f"AFTERWORD_{name.upper()}": str(value) for name, value in ours.items()}
 
     def start(
-        self, *arguments: str, application: str = "worker.app", clock_off_s: float = 0.0, **settings: Any
+        self,
+        *arguments: str,
+        application: str = "worker.app",
+        clock_off_s: float = 0.0,
+        forked: bool = True,
+        **settings: Any,
     ) -> Child:
         """Start `celery -A worker.app worker`, on a machine whose clock is so wrong; return when its lease stands."""
         before = len(self.rows("SELECT 1 FROM afterword_workers"))
-        child = Child(
-            [sys.executable, "-m", "celery", "-A", application, "worker", *arguments],
+        child = celery_worker(
+            application,
+            *arguments,
             log=self.folder / f"worker-{len(self.workers)}.log",
             environment=self.environment(**settings) | (skewed(clock_off_s) if clock_off_s else {}),
+            forked=forked and not clock_off_s,
         )
         self.workers.append(child)
         until(

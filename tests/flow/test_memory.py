@@ -23,7 +23,7 @@ def test_two_thousand_calls_are_in_flight_in_one_process(
     postgres_system: System, capsys: pytest.CaptureFixture[str]
 ) -> None:
     system = postgres_system
-    worker = system.start(concurrency=CALLS)
+    worker = system.start(forked=False, concurrency=CALLS)
     idle_mb = resident_mb(worker.process.pid)
     body = request(stream=True, fake={"size": 2000, "chunks": 40, "chunk_s": 1.0})
 

@@ -16,9 +16,9 @@ import pytest
 from celery import Celery
 from redis import Redis, RedisError
 
+from tests.pool.forks import ROOT, Forked
 from worker.nudge import nudge, push_nudges
 
-ROOT = Path(__file__).parents[2]
 UVLOOP = pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is optional and not installed")
 PATIENCE_S = 60.0
 
@@ -49,10 +49,15 @@ class Toy:
         """Start `celery -A tests.pool.toy worker ARGUMENTS` and return when it is ready."""
         before, listeners = (len(self.events("ready")), self.redis.pubsub_numpat()) if ready else (0, 0)
         settings = {f"TOY_{name}": value for name, value in environment.items()}
-        child = Child(
-            [sys.executable, "-m", "celery", "-A", module, "worker", "-l", "INFO", *arguments],
+        child = celery_worker(
+            module,
+            "-l",
+            "INFO",
+            *arguments,
             log=self.folder / f"worker-{len(self.children)}.log",
             environment={**self.environment(), **settings},
+            # A foreign application has loaded nothing of ours.
+            forked=module == "tests.pool.toy",
         )
         self.children.append(child)
         if ready:
@@ -121,15 +126,27 @@ class Toy:
         self.redis.close()
 
 
+def celery_worker(
+    application: str, *arguments: str, log: Path, environment: dict[str, str], forked: bool = True
+) -> "Child":
+    """Start `celery -A APPLICATION worker ARGUMENTS`: forked with its libraries loaded, or as a Python of its own."""
+    words = ["-A", application, "worker", *arguments]
+    if forked:
+        return Child(Forked(words, log=log, environment=environment), log=log)
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", *words],
+            cwd=ROOT, env=environment, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    return Child(process, log=log)
+
+
 class Child:
     """One process."""
 
-    def __init__(self, command: list[str], *, log: Path, environment: dict[str, str]) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes] | Forked", *, log: Path) -> None:
+        self.process = process
         self.log = log
-        with log.open("wb") as stream:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL
-            )
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")
