@@ -119,7 +119,7 @@ def _run_celery(order: dict[str, Any]) -> None:
     from celery.__main__ import main
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    log = os.open(order["log"], os.O_WRONLY)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

@@ -132,6 +132,7 @@ def celery_worker(
 ) -> "Child":
     """Start `celery -A APPLICATION worker ARGUMENTS`: forked with its libraries loaded, or as a Python of its own."""
     words = ["-A", application, "worker", *arguments]
+    log.write_bytes(b"")
     if forked:
         return Child(Forked(words, log=log, environment=environment), log=log)
     with log.open("wb") as stream:
