@@ -24,7 +24,7 @@ from worker.health import Health
 from worker.intake import Intake
 from worker.lease import Lease, Times
 from worker.marks import Marks
-from worker.net.client import open_client
+from worker.net.client import open_clients
 from worker.nudge import connect
 from worker.pool import Pool
 from worker.rejects import bury_rejects
@@ -234,9 +234,9 @@ class Host:
         return None if self._pool is None else self._pool.loop_ticked_at
 
     async def _open_clients(self) -> None:
-        for name, endpoint in self.settings.endpoints.items():
-            # Off the loop: certificates take a while to read, and on a busy machine the watchdog would end us for it.
-            self.clients[name] = await asyncio.to_thread(open_client, endpoint, kind=self.settings.http_transport)
+        # Off the loop: certificates take a while to read, and on a busy machine the watchdog would end us for it.
+        endpoints = self.settings.endpoints.values()
+        self.clients |= await asyncio.to_thread(open_clients, endpoints, kind=self.settings.http_transport)
         await self.webhooks.open_client()
 
     async def _close_clients(self) -> None:

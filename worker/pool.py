@@ -23,12 +23,14 @@ from celery.utils.threads import USE_FAST_LOCALS
 from celery.worker import state as worker_state
 
 from worker.call import Reason, identity, wait_for
+from worker.descriptors import fitting, raise_limit
 from worker.errands import Errands
 from worker.loop import LoopThread
 from worker.runner import Job, Runner
 
 log = structlog.get_logger(__name__)
 
+CALLS = "chat.run"  # the queue whose slots are `-c`
 SIGTERM = 15
 # What a cancelled body may take to put its job away, and a cleanup to close its connections.
 RELEASE_S = 10.0
@@ -51,7 +53,9 @@ class Pool(BasePool):  # type: ignore[misc]  # Celery publishes no types
         self.drain_s: float = conf.afterword_drain_s
         self.cleanups: list[Callable[[], Awaitable[None]]] = []  # run on the loop when the last task has ended
         self.errands = Errands()
-        self._slots: Mapping[str, int] = conf.afterword_slots
+        asked = {CALLS: limit or conf.worker_concurrency, **conf.afterword_slots}
+        self._slots: Mapping[str, int] = fitting(asked, limit=raise_limit())
+        self.limit: int = self._slots[CALLS]
         self._loop = LoopThread(block_s=conf.afterword_block_s, uvloop=conf.afterword_uvloop)
         self._runner = Runner(self._loop, self.errands)
         self._jobs: dict[int, Job] = {}

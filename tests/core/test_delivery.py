@@ -195,6 +195,7 @@ def test_what_speaks_against_a_receiver() -> None:
         Code.no_body,
         Code.dns_busy,
         Code.proxy_failed,
+        Code.out_of_resources,
         Code.internal_error,
         Code.worker_lost,
     }

@@ -30,6 +30,7 @@ class Code(StrEnum):
     # Nor can it, and the trouble is ours: it spends no attempt.
     dns_busy = "dns_busy"
     proxy_failed = "proxy_failed"
+    out_of_resources = "out_of_resources"
     no_secret = "no_secret"  # noqa: S105 - the name of a failure
     internal_error = "internal_error"
     # It may have it.
@@ -65,6 +66,7 @@ FATES: Final[Mapping[Code, Fate]] = {
     Code.no_body: Fate("unknown", "What was to be sent is no longer stored; somebody has deleted it."),
     Code.dns_busy: Fate("unknown", "This service had no room to look up the receiver's host name; it tries again."),
     Code.proxy_failed: Fate("unknown", "This service's own proxy led to no connection; it tries again."),
+    Code.out_of_resources: Fate("unknown", "This service had no room for another connection; it tries again."),
     Code.no_secret: Fate("unknown", "This service could not open the receiver's secret; its operator must mend that."),
     Code.internal_error: Fate("unknown", "This service failed before it sent anything; its log says how."),
     Code.timeout: Fate("down", "The receiver did not answer in time."),
@@ -86,6 +88,7 @@ FATES: Final[Mapping[Code, Fate]] = {
 OURS: Final[Mapping[Code, tuple[float, float]]] = {
     Code.dns_busy: (2.0, 60.0),
     Code.proxy_failed: (5.0, 300.0),
+    Code.out_of_resources: (2.0, 60.0),
     Code.no_secret: (60.0, 600.0),
     Code.internal_error: (60.0, 600.0),
 }

@@ -30,6 +30,7 @@ class Code(StrEnum):
     tls_failed = "tls_failed"
     proxy_failed = "proxy_failed"
     misconfigured = "misconfigured"
+    out_of_resources = "out_of_resources"
     # Sent, and no usable answer.
     connection_lost = "connection_lost"
     first_byte_timeout = "first_byte_timeout"
@@ -127,6 +128,11 @@ FATES: Final[Mapping[Code, Fate]] = {
     Code.proxy_failed: _endpoint("The endpoint's proxy could not be reached or refused the connection."),
     Code.misconfigured: _endpoint(
         "No request can be made from the endpoint's settings; check its url and headers.", retryable=False
+    ),
+    Code.out_of_resources: _job(
+        "This worker has no file descriptors, ports or memory left for a connection; raise its limits (ulimit -n) or "
+        "lower its concurrency.",
+        retryable=True,
     ),
     Code.connection_lost: _job(
         "The connection was lost after the request was sent and before the answer began.",

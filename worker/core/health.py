@@ -32,7 +32,7 @@ SICK: Final = frozenset(
 _OWN: Final = frozenset(
     {
         Code.invalid_request, Code.idempotency_conflict, Code.unknown_endpoint, Code.cancelled, Code.expired,
-        Code.worker_lost, Code.internal_error,
+        Code.worker_lost, Code.internal_error, Code.out_of_resources,
     }
 )  # fmt: skip
 

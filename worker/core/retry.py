@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from worker.core.failure import Failure
+from worker.core.failure import Code, Failure
 from worker.core.health import HOLD_S, Blame
 
 FIRST_BACKOFF_S: Final = 0.5
@@ -49,7 +49,7 @@ def decide(
         # Up to a quarter more, so that they do not all come back in the same moment.
         return Hold(HOLD_S * (1 + jitter / 4))
     troubled = failure.trouble == "endpoint"
-    if troubled and not sent:
+    if not sent and (troubled or failure.code is Code.out_of_resources):
         return Hold((0.5 + jitter / 2) * backoff_s(held), alone=True)
     if not (failure.retryable or troubled):
         return Give_up("permanent")

@@ -3,9 +3,11 @@
 No text of theirs is kept: aiohttp's parser quotes the bytes it could not read. Causes stay chained for a debugger.
 """
 
+import errno
+import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import aiohttp
@@ -49,6 +51,8 @@ _CODES: Final[Mapping[type[Exception], tuple[Code, Code] | None]] = {
     httpx.ResponseNotRead: None,
     httpx.RequestNotRead: None,
 }
+# Not the peer's: this process or its machine has no more descriptors, ports, buffers or memory.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 WIRE: Final = tuple(kind for kind, codes in _CODES.items() if codes is not None)
 
 
@@ -88,9 +92,32 @@ def read_error(error: Exception) -> httpx.TransportError:
 
 def _connect_code(error: Exception) -> Code:
     causes = tuple(_chain(error))
+    if is_exhaustion(causes):
+        return Code.out_of_resources
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return Code.dns_failed
     return Code.tls_failed if any(isinstance(cause, ssl.SSLError) for cause in causes) else Code.connect_failed
+
+
+def is_exhaustion(causes: Iterable[BaseException]) -> bool:
+    """Say whether a connection failed because this process has no descriptors, ports, buffers or memory left.
+
+    A resolver without a descriptor reports a name that cannot be found: a descriptor is asked for to see the reason.
+    """
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno in _EXHAUSTED:
+            return True
+        if isinstance(cause, MemoryError) or (isinstance(cause, socket.gaierror) and not _has_descriptor()):
+            return True
+    return False
+
+
+def _has_descriptor() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 def _is_malformed(error: Exception) -> bool:

@@ -51,6 +51,7 @@ _OF_WIRE: Final[Mapping[failure.Code, Code]] = {
     failure.Code.connect_timeout: Code.connect_timeout,
     failure.Code.dns_failed: Code.dns_failed,
     failure.Code.tls_failed: Code.tls_failed,
+    failure.Code.out_of_resources: Code.out_of_resources,
     failure.Code.misconfigured: Code.invalid_header,
     failure.Code.connection_lost: Code.connection_lost,
     failure.Code.protocol_error: Code.protocol_error,
@@ -179,7 +180,7 @@ async def _sent_by_proxy(client: WebhookClient, target: Target, request: Webhook
         broken = _OF_WIRE.get(code_of(error, sent=receipt.sent), Code.proxy_failed)
         if refused_by_proxy(error):
             broken = Code.target_forbidden
-        elif not receipt.sent and broken not in (Code.tls_failed, Code.invalid_header):
+        elif not receipt.sent and broken not in (Code.tls_failed, Code.invalid_header, Code.out_of_resources):
             broken = Code.proxy_failed
     sent = receipt.close(broken)
     # Without a tunnel its own answers stand where the receiver's would.
