@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from worker.dev.redis import RedisServer
@@ -24,6 +25,9 @@ from worker.store.engine import open_engine
 DATABASES = ("sqlite", "postgresql")
 # A server of the tests stays below 1 GiB, and several run beside each other.
 ROOM_BYTES = 6 * 2**30
+# A busy machine is slow, and that is no failure.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ No entry can stop it: what cannot be accepted in a batch is tried alone, and alo
 import logging
 import threading
 from collections.abc import Callable
-from uuid import UUID
 
 import structlog
 from redis import Redis, RedisError
@@ -16,7 +15,7 @@ from sqlalchemy import Engine
 
 from worker.core.envelope import decode
 from worker.core.faults import shown
-from worker.core.message import DeadLetter, read_job
+from worker.core.message import DeadLetter, read_job, read_uuid
 from worker.inbox import InboxWatch
 from worker.nudge import nudge, push_nudges
 from worker.settings import Settings
@@ -33,14 +32,6 @@ PAUSE_S = (0.05, 2.0)
 INBOX_BATCH = 500
 
 log = structlog.get_logger()
-
-
-def _uuid(text: str | None) -> str | None:
-    """Return a UUID's text in lower case, None for what is none."""
-    try:
-        return str(UUID(text)) if text is not None and len(text) == 36 else None
-    except ValueError:
-        return None
 
 
 class Intake:
@@ -190,7 +181,7 @@ class Intake:
             ignored=ignored,
             address_fault=self._address_fault,
         )
-        return Entry(queue, raw, read, alias=_uuid(given_id))
+        return Entry(queue, raw, read, alias=read_uuid(given_id))
 
     def _announce(self, entries: list[Entry], accepted: list[Accepted]) -> None:
         # Jobs of an endpoint that rests, or has just come back, start by the dispatcher's measure.

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -19,7 +18,7 @@ from redis.retry import Retry
 
 from worker.core.envelope import decode
 from worker.core.faults import shown
-from worker.core.message import DeadLetter
+from worker.core.message import DeadLetter, read_uuid
 
 # The only task each queue may name.
 TASKS: Final[Mapping[str, str]] = {"chat.run": "chat.run", "webhooks": "webhook.deliver"}
@@ -170,7 +169,6 @@ def read(queue: str, entry: bytes) -> Nudge | Rejected:
 
 def _uuid(text: str) -> str | None:
     try:
-        value = json.loads(text)
-        return str(UUID(value)) if isinstance(value, str) and len(value) == 36 else None
+        return read_uuid(json.loads(text))
     except (ValueError, RecursionError):
         return None

@@ -1,8 +1,10 @@
 """Celery envelopes: what clients send is opened, what nobody should have sent is a dead letter, nothing raises."""
 
 import base64
+import bz2
 import gzip
 import json
+import lzma
 import random
 import zlib
 
@@ -161,6 +163,29 @@ def test_what_cannot_be_opened_is_a_dead_letter_with_a_reason(name):
     assert isinstance(letter, DeadLetter), letter
     assert letter.reason == reason
     assert letter.message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("compression", "pack"), [("bzip2", bz2.compress), ("application/x-bz2", bz2.compress), ("lzma", lzma.compress)]
+)
+def test_a_compression_that_is_not_read_is_named_with_the_remedy(compression, pack):
+    packed = base64.b64encode(pack(PYTHON_BODY)).decode()
+    letter = decode(entry(packed, encode=False, headers={**HEADERS, "compression": compression}))
+    assert letter == DeadLetter(
+        "not_json", f'The body\'s compression is "{compression}"; send the body with gzip, or uncompressed.', ID
+    )
+
+
+@pytest.mark.parametrize("packed", [b"- - request: {}\n", b"\x80\x04\x95", b"\x93\x91\x81"])
+@pytest.mark.parametrize("label", ["application/x-yaml", "application/x-python-serialize", "application/x-msgpack"])
+def test_a_serializer_that_is_not_read_is_named_with_the_remedy(label, packed):
+    body = base64.b64encode(packed).decode()
+    letter = decode(entry(body, encode=False, **{"content-type": label}))
+    assert letter == DeadLetter("not_json", f"The body is \"{label}\"; send JSON (task_serializer='json').", ID)
+
+
+def test_json_under_another_label_is_json():
+    assert isinstance(decode(entry(**{"content-type": "application/x-yaml"})), Envelope)
 
 
 @pytest.mark.parametrize("body", [[[], {}, EMBED], [[JOB, JOB], {}, EMBED], [[JOB, 1], {}, EMBED]])

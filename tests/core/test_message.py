@@ -372,7 +372,8 @@ def test_brackets_in_a_prompt_are_no_nesting():
         ("{}", "job-7", "id_not_uuid", "job-7"),
         ('{"id": "7"}', ID, "id_not_uuid", "7"),
         ('{"id": 7}', ID, "id_not_uuid", None),
-        ('{"id": "018f4a5e7c1b7d2e9a530242ac120002"}', ID, "id_not_uuid", "018f4a5e7c1b7d2e9a530242ac120002"),
+        ('{"id": "018f4a5e7c1b-7d2e-9a53-0242ac120002"}', ID, "id_not_uuid", "018f4a5e7c1b-7d2e-9a53-0242ac120002"),
+        ('{"id": "018f4a5e7c1b7d2e9a530242ac12000"}', ID, "id_not_uuid", "018f4a5e7c1b7d2e9a530242ac12000"),
         (f'{{"id": "{ID}\\n"}}', ID, "id_not_uuid", f"{ID}\n"),
     ],
 )
@@ -381,6 +382,13 @@ def test_a_message_without_a_row_to_become_is_a_dead_letter(text, default_id, re
     assert isinstance(letter, DeadLetter)
     assert (letter.reason, letter.id) == (reason, letter_id)
     assert letter.message.endswith(".")
+
+
+@pytest.mark.parametrize("given_as", ["id", "task id"])
+@pytest.mark.parametrize("text", ["018F4A5E7C1B7D2E9A530242AC120002", "018f4a5e-7c1b-7d2e-9a53-0242ac120002"])
+def test_an_id_is_read_with_hyphens_and_without(text, given_as):
+    job = {"request": REQUEST} | ({"id": text} if given_as == "id" else {})
+    assert read(job, default_id=text).id == "018f4a5e-7c1b-7d2e-9a53-0242ac120002"
 
 
 def test_thousands_of_faults_are_cut_to_a_hundred_and_one():

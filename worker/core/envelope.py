@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from worker.core.faults import shown
 from worker.core.jsontext import JsonError, Member, elements, load, members
 from worker.core.message import LONGEST_ID, DeadLetter
 
@@ -22,6 +23,8 @@ _IGNORED_HEADERS = ("eta", "expires", "timelimit")
 _IGNORED_EMBEDS = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}
 _NOTHING: tuple[Any, ...] = (None, [], [None, None])
 
+# kombu's names for zlib and gzip, short and as they stand in a message.
+_COMPRESSIONS = frozenset({"zlib", "gzip", "application/x-gzip"})
 _ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
 
 
@@ -52,7 +55,7 @@ def decode(entry: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Envelope | Dea
         headers = outer.get("headers")
         headers = headers if isinstance(headers, dict) else {}
         task_id = _text_or_none(headers.get("id"))
-        body = _body(outer.get("body"), headers, max_bytes)
+        body = _body(outer, headers, max_bytes)
         if "task" in headers:
             return _second(headers, task_id, body)
         found = members(body)
@@ -101,20 +104,38 @@ def _argument(body: str, args: Member | None, kwargs: Member | None) -> str:
     raise JsonError("bad_arguments", "The arguments are not one job; send args [job], or kwargs {'job': job}.")
 
 
-def _body(body: Any, headers: Mapping[str, Any], max_bytes: int) -> str:
+def _body(outer: Mapping[str, Any], headers: Mapping[str, Any], max_bytes: int) -> str:
+    body = outer.get("body")
     if not isinstance(body, str) or not body:
         raise JsonError("no_body", "The entry has no body; send the arguments as JSON text, plain or in base64.")
     # No base64 text begins with a bracket, so the body itself says what it is and `body_encoding` may be missing.
     if body.lstrip().startswith(("[", "{")):
         return body
+    content_type = outer.get("content-type")
     try:
         packed = binascii.a2b_base64(body)
     except ValueError as error:
+        _refuse_serializer(content_type)
         raise JsonError("not_json", "The body is neither JSON nor base64; send JSON, plain or in base64.") from error
-    return _utf8(packed if headers.get("compression") is None else _unpacked(packed, max_bytes), "body")
+    unpacked = _unpacked(packed, headers.get("compression"), max_bytes)
+    if not unpacked.lstrip().startswith((b"[", b"{")):
+        _refuse_serializer(content_type)
+    return _utf8(unpacked, "body")
 
 
-def _unpacked(packed: bytes, max_bytes: int) -> bytes:
+def _refuse_serializer(content_type: Any) -> None:
+    """Raise JsonError where the label of a body that is not JSON names another serializer: pickle, YAML, msgpack."""
+    if isinstance(content_type, str) and "json" not in content_type.lower():
+        raise JsonError("not_json", f"The body is {shown(content_type)}; send JSON (task_serializer='json').")
+
+
+def _unpacked(packed: bytes, compression: Any, max_bytes: int) -> bytes:
+    if compression is None:
+        return packed
+    if not (isinstance(compression, str) and compression.lower() in _COMPRESSIONS):
+        raise JsonError(
+            "not_json", f"The body's compression is {shown(compression)}; send the body with gzip, or uncompressed."
+        )
     stream = zlib.decompressobj(_ZLIB_OR_GZIP)
     try:
         body = stream.decompress(packed, max_bytes)

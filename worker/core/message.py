@@ -23,7 +23,7 @@ _HOPELESS = 4
 # Of an id that is none, so many characters are kept beside the message's bytes.
 LONGEST_ID = 255
 
-_uuid = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}").fullmatch
+_GROUPS = re.compile(r"([0-9a-f]{8})(-?)([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{12})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +124,23 @@ def read_job(
     return _refusal(job, faults) if faults else job
 
 
+def read_uuid(value: object) -> str | None:
+    """Return a UUID as lower-case text with hyphens; None if `value` is none.
+
+    Read are the 36 characters with hyphens and the 32 hexadecimal digits of Python's `uuid4().hex`.
+    """
+    if type(value) is not str or len(value) not in (32, 36):
+        return None
+    found = _GROUPS.fullmatch(value.lower())
+    return "-".join(found.group(1, 3, 4, 5, 6)) if found else None
+
+
 def _read_id(member: Member | None, default_id: str | None) -> str | DeadLetter:
     given = default_id if member is None or member.value is None else member.value
     if given is None:
         return DeadLetter("no_id", "The message has no id; send one with the job or as the message's task id.", None)
-    if type(given) is str and _uuid(given):
-        return given.lower()
+    if (read := read_uuid(given)) is not None:
+        return read
     remedy = "send a UUID such as 018f4a5e-7c1b-7d2e-9a53-0242ac120002"
     kept = given[:LONGEST_ID] if type(given) is str else None
     return DeadLetter("id_not_uuid", f"The id is {shown(given)}; {remedy}.", kept)
