@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -10,6 +11,7 @@ from worker.core.signing import Kind, rotated
 from worker.vault import CannotOpen, Fault, Vault, new_key, new_master_key
 
 NOW = datetime(2026, 11, 23, 3, 14, 15, 123456, tzinfo=UTC)
+URL = "https://a.example/hook"
 RECEIVER = "8d7a4c1e-0000-4000-8000-000000000001"
 
 
@@ -36,17 +38,42 @@ def test_keys_are_opened_as_they_were_sealed_with_their_times(vault: Vault) -> N
 
 def test_a_receiver_without_keys_or_headers_yet_has_none(vault: Vault) -> None:
     assert keyring.keys_of(vault, RECEIVER, None) == ()
-    assert keyring.headers_of(vault, RECEIVER, None) == {}
-    assert keyring.seal_headers(vault, RECEIVER, {}) is None
+    assert keyring.headers_of(vault, RECEIVER, None, url=URL) == {}
+    assert keyring.seal_headers(vault, RECEIVER, {}, url=URL) is None
     assert keyring.public_text(()) is None
 
 
 def test_headers_are_opened_as_they_were_sealed(vault: Vault) -> None:
-    sealed = keyring.seal_headers(vault, RECEIVER, {"Authorization": "Bearer geheim"})
+    sealed = keyring.seal_headers(vault, RECEIVER, {"Authorization": "Bearer geheim"}, url=URL)
 
     assert sealed is not None
     assert "geheim" not in sealed
-    assert keyring.headers_of(vault, RECEIVER, sealed) == {"Authorization": "Bearer geheim"}
+    for same in (URL, "https://A.example:443/other?x=1"):
+        assert keyring.headers_of(vault, RECEIVER, sealed, url=same) == {"Authorization": "Bearer geheim"}
+
+
+@pytest.mark.parametrize(
+    "other", ["https://a.example:8443/", "http://a.example/", "https://b.example/", "https://a.example.b.example/"]
+)
+def test_headers_are_not_opened_for_another_origin(vault: Vault, other: str) -> None:
+    sealed = keyring.seal_headers(vault, RECEIVER, {"Authorization": "Bearer geheim"}, url=URL)
+
+    with pytest.raises(CannotOpen, match=r"were sealed for https://a\.example:443") as refused:
+        keyring.headers_of(vault, RECEIVER, sealed, url=other)
+    assert refused.value.fault is Fault.MOVED
+    assert "geheim" not in str(refused.value)
+
+
+def test_headers_of_release_0_1_0_are_opened_and_can_be_bound(vault: Vault) -> None:
+    old = vault.seal(RECEIVER, keyring.HEADERS, '{"headers": "a name as good as any"}')
+    assert keyring.headers_of(vault, RECEIVER, old, url=URL) == {"headers": "a name as good as any"}
+
+    new = keyring.bind_headers(vault, RECEIVER, old, url=URL)
+    assert new is not None
+    assert keyring.headers_of(vault, RECEIVER, new, url=URL) == {"headers": "a name as good as any"}
+    assert keyring.bind_headers(vault, RECEIVER, new, url=URL) is None
+    with pytest.raises(CannotOpen):
+        keyring.headers_of(vault, RECEIVER, new, url="https://b.example/")
 
 
 def test_a_query_is_hidden_and_a_plain_url_is_not_sealed(vault: Vault) -> None:
@@ -88,15 +115,15 @@ def test_an_unknown_form_is_a_sentence_without_the_secret(vault: Vault, content:
 @pytest.mark.parametrize("content", ["geheim", '["geheim"]', '{"X": 7}'], ids=["no-json", "no-object", "no-text"])
 def test_headers_of_an_unknown_form_are_a_sentence_too(vault: Vault, content: str) -> None:
     with pytest.raises(CannotOpen) as caught:
-        keyring.headers_of(vault, RECEIVER, vault.seal(RECEIVER, keyring.HEADERS, content))
+        keyring.headers_of(vault, RECEIVER, vault.seal(RECEIVER, keyring.HEADERS, content), url=URL)
 
     assert (caught.value.fault, caught.value.__context__) == (Fault.UNKNOWN_FORM, None)
 
 
 def test_what_was_sealed_for_another_receiver_or_use_is_not_opened(vault: Vault) -> None:
-    sealed = keyring.seal_headers(vault, RECEIVER, {"X-Key": "geheim"})
+    sealed = keyring.seal_headers(vault, RECEIVER, {"X-Key": "geheim"}, url=URL)
 
-    for receiver, opened in ((RECEIVER, keyring.keys_of), ("another", keyring.headers_of)):
+    for receiver, opened in ((RECEIVER, keyring.keys_of), ("another", partial(keyring.headers_of, url=URL))):
         with pytest.raises(CannotOpen) as caught:
             opened(vault, receiver, sealed)
         assert caught.value.fault is Fault.MOVED

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine, update
 
 from tests.store.made import rows
-from tests.store.receiving import MASTER, found, receiver
+from tests.store.receiving import MASTER, URL, found, receiver
 from worker import keyring
 from worker.resealing import Secret, examine, reseal, unusable_secrets
 from worker.store import sealed
@@ -56,6 +56,32 @@ def test_resealing_again_changes_nothing(engine: Engine) -> None:
 
     assert reseal_all(engine, BOTH) == 0
     assert rows(engine, TOKENS) == before
+
+
+def test_headers_of_release_0_1_0_are_bound_to_the_origin_of_their_receiver(engine: Engine) -> None:
+    made = receiver(engine)
+    vault = Vault([MASTER])
+    old = vault.seal(made.id, keyring.HEADERS, '{"X-Key": "geheim"}')
+    with engine.begin() as connection:
+        connection.execute(update(receivers).values(headers_sealed=old))
+
+    assert reseal_all(engine, vault) == 1
+    assert reseal_all(engine, vault) == 0
+
+    new = found(engine, made.id).sealed.headers_sealed
+    assert keyring.headers_of(vault, made.id, new, url=URL) == {"X-Key": "geheim"}
+    assert new != old
+    assert new is not None
+    assert keyring.bind_headers(vault, made.id, new, url=URL) is None
+
+
+def test_an_address_changed_by_hand_is_found_by_the_check_of_secrets(engine: Engine) -> None:
+    receiver(engine)
+    with engine.begin() as connection:
+        connection.execute(update(receivers).values(url="https://thief.example/", url_sealed=None))
+
+    (fault,) = [one.fault for one in secrets(engine, Vault([MASTER])) if one.fault]
+    assert "were sealed for https://" in fault
 
 
 def test_resealing_that_was_broken_off_goes_on(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

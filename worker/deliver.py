@@ -128,11 +128,12 @@ async def _request(host: Host, got: DeliveryClaim, stored: bytes) -> WebhookRequ
     told = convenience_headers(
         EventType(got.event_type), delivery_id=got.delivery_id, attempt=got.attempt, first_attempt_at=first
     )
+    url = url_of(vault, got.receiver_id, got.url, got.url_sealed)
     return WebhookRequest(
-        url=url_of(vault, got.receiver_id, got.url, got.url_sealed),
+        url=url,
         body=body,
         # Ours last: no header of the receiver's replaces a signature.
-        headers={**headers_of(vault, got.receiver_id, got.headers_sealed), **told, **signed},
+        headers={**headers_of(vault, got.receiver_id, got.headers_sealed, url=url), **told, **signed},
         timeout_s=got.timeout_s,
         owner=got.tenant,
     )

@@ -1,7 +1,7 @@
 """What is sealed of a receiver, as plain values and back: its signing keys, its headers, its URL. No SQL, no clock.
 
     keys     [{"text": "whsec_…", "created_at": "2026-11-23T03:14:15Z", "expires_at": null}, …]
-    headers  {"Authorization": "Bearer …"}
+    headers  {"origin": "https://a.example:443", "headers": {"Authorization": "Bearer …"}}
     url      the whole URL, where its query may hold a token
 
 Each is one token of `worker.vault`. Open them for one attempt and forget them; no error quotes what they hold.
@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from worker.core.signing import Kind, SigningKey, read_key
 from worker.vault import CannotOpen, Fault, Vault, new_key
@@ -60,23 +61,59 @@ def keys_of(vault: Vault, receiver_id: str, sealed: str | None) -> tuple[Signing
     raise _unknown(receiver_id, "keys")
 
 
-def seal_headers(vault: Vault, receiver_id: str, headers: Mapping[str, str]) -> str | None:
-    """Return the column `headers_sealed`, None for a receiver without headers of its own."""
-    return vault.seal(receiver_id, HEADERS, json.dumps(dict(headers))) if headers else None
+def seal_headers(vault: Vault, receiver_id: str, headers: Mapping[str, str], *, url: str) -> str | None:
+    """Return the column `headers_sealed`, None for a receiver without headers of its own.
+
+    The headers are bound to the origin of `url`: whoever changes the address in the database gets no credentials.
+    """
+    bound = {"origin": origin_of(url), "headers": dict(headers)}
+    return vault.seal(receiver_id, HEADERS, json.dumps(bound)) if headers else None
 
 
-def headers_of(vault: Vault, receiver_id: str, sealed: str | None) -> dict[str, str]:
-    """Return the headers of a column `headers_sealed`. Raises CannotOpen."""
+def headers_of(vault: Vault, receiver_id: str, sealed: str | None, *, url: str) -> dict[str, str]:
+    """Return the headers of a column `headers_sealed` for requests to `url`.
+
+    Raises CannotOpen, also where the headers were sealed for another origin than that of `url`.
+    """
     if sealed is None:
         return {}
+    origin, headers = _bound(vault, receiver_id, sealed)
+    if origin not in (None, origin_of(url)):
+        raise CannotOpen(
+            Fault.MOVED,
+            f"the headers of receiver {receiver_id} were sealed for {origin}, and its address is at {origin_of(url)}; "
+            "give the headers again with: afterword webhooks change NAME --header-file FILE",
+        )
+    return headers
+
+
+def bind_headers(vault: Vault, receiver_id: str, sealed: str, *, url: str) -> str | None:
+    """Return a token of release 0.1.0, which names no origin, sealed again for the origin of `url`; None for others."""
+    origin, headers = _bound(vault, receiver_id, sealed)
+    return seal_headers(vault, receiver_id, headers, url=url) if origin is None else None
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL in one spelling: `https://a.example:443`."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}:{parts.port or {'http': 80}.get(parts.scheme, 443)}"
+
+
+def _bound(vault: Vault, receiver_id: str, sealed: str) -> tuple[str | None, dict[str, str]]:
+    """Return the origin and the headers of a column `headers_sealed`; release 0.1.0 sealed the headers alone."""
     opened = vault.open(receiver_id, HEADERS, sealed)
     try:
-        headers: Any = json.loads(opened)
+        content: Any = json.loads(opened)
     except ValueError:
-        headers = None
-    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+        content = None
+    origin = None
+    if isinstance(content, dict) and isinstance(content.get("headers"), dict):
+        origin, content = content.get("origin"), content["headers"]
+        if not isinstance(origin, str):
+            raise _unknown(receiver_id, "headers")
+    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
         raise _unknown(receiver_id, "headers")
-    return headers
+    return origin, content
 
 
 def seal_url(vault: Vault, receiver_id: str, url: str) -> tuple[str, str | None]:

@@ -42,7 +42,7 @@ def examine(connection: Connection, vault: Vault, *, after: str = sealed.FIRST) 
 
 
 def reseal(connection: Connection, vault: Vault, *, after: str = sealed.FIRST) -> Step:
-    """Seal what a page of receivers has sealed with another key than the first again.
+    """Seal what a page of receivers has sealed with another key than the first again, and headers without an origin.
 
     It can be repeated, broken off and begun anew: what is sealed with the first key already is left as it is. A secret
     that is changed meanwhile is sealed with the first key of whoever changes it.
@@ -53,8 +53,8 @@ def reseal(connection: Connection, vault: Vault, *, after: str = sealed.FIRST) -
         for (column, token), secret in zip(row.tokens, _secrets(row, vault), strict=True):
             if secret.fault is not None:
                 faults.append(secret)
-            elif secret.key_id != vault.key_ids[0]:
-                resealed += sealed.replace(connection, row.id, column, old=token, new=vault.rotate(token))
+            elif (new := _renewed(row, column, token, secret, vault)) is not None:
+                resealed += sealed.replace(connection, row.id, column, old=token, new=new)
     return Step(_next(rows), resealed, tuple(faults))
 
 
@@ -84,10 +84,23 @@ def _secrets(row: SealedRow, vault: Vault) -> Iterator[Secret]:
         kind = KINDS[column]
         try:
             vault.open(row.id, kind, token)
+            if column == "headers_sealed":
+                keyring.headers_of(vault, row.id, token, url=_url(row, vault))
         except CannotOpen as error:
             yield Secret(whose, kind, None, str(error))
         else:
             yield Secret(whose, kind, vault.sealed_with(token), None)
+
+
+def _renewed(row: SealedRow, column: str, token: str, secret: Secret, vault: Vault) -> str | None:
+    """Return the token that takes the place of `token`, None where it stays."""
+    if column == "headers_sealed" and (bound := keyring.bind_headers(vault, row.id, token, url=_url(row, vault))):
+        return bound
+    return vault.rotate(token) if secret.key_id != vault.key_ids[0] else None
+
+
+def _url(row: SealedRow, vault: Vault) -> str:
+    return keyring.url_of(vault, row.id, row.url, dict(row.tokens).get("url_sealed"))
 
 
 def _next(rows: Sequence[SealedRow]) -> str | None:

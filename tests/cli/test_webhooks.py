@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from tests.cli.conftest import Command
 from tests.cli.operating import HOOK, refused, told
@@ -17,6 +18,7 @@ from tests.store.test_redelivery import delivered
 from worker.core.lifecycle import DeliveryStatus
 from worker.settings import child_environment
 from worker.store import recoveries
+from worker.store.webhook_tables import receivers
 from worker.vault import fingerprint, key_id, new_master_key
 
 FAILED, HELD = DeliveryStatus.failed, DeliveryStatus.held
@@ -76,6 +78,42 @@ def test_what_is_not_named_stays(run: Command, engine: Engine) -> None:
     assert after == before | {"in_flight": 2}
     assert last == after | {"schedule": None, "rate_per_s": None, "is_default": False, "headers": []}
     assert told(run, "webhooks", "change", "billing", "--url", "https://b.example/in")["has_hidden_query"] is False
+
+
+def test_a_file_of_headers_keeps_them_out_of_the_command_line(run: Command, tmp_path: Path) -> None:
+    file = tmp_path / "headers"
+    file.write_text("Authorization: Bearer geheim\n\nX-Team: blue\n")
+    assert run("webhooks", "add", "billing", HOOK, "--header-file", str(file)).exit_code == 0
+    file.write_text("Authorization: Bearer neu")
+    assert run("webhooks", "change", "billing", "--header-file", str(file)).exit_code == 0
+    assert sorted(told(run, "webhooks", "show", "billing")["headers"]) == ["Authorization", "X-Team"]
+
+    file.write_text("Bearer geheim")
+    sentence = refused(run, "webhooks", "change", "billing", "--header-file", str(file), code=2)
+    assert "'Name: value'" in sentence
+    assert "geheim" not in sentence
+
+
+def test_another_origin_gets_no_header_of_the_old_one(run: Command, engine: Engine) -> None:
+    run("webhooks", "add", "billing", HOOK, "--header", "X-Key: geheim")
+    change = ("webhooks", "change", "billing")
+
+    sentence = refused(run, *change, "--url", "https://b.example/in")
+    assert "has the headers X-Key for https://hooks.example.com:443" in sentence
+    assert run(*change, "--url", "https://hooks.example.com/other").exit_code == 0
+    assert run(*change, "--url", "https://b.example/in", "--header", "X-Key: neu").exit_code == 0
+    assert run(*change, "--url", "https://c.example/in", "--drop-header", "X-Key").exit_code == 0
+
+
+def test_a_receiver_whose_address_was_changed_by_hand_needs_its_headers_again(run: Command, engine: Engine) -> None:
+    run("webhooks", "add", "billing", "https://hooks.example.com/in", "--header", "X-Key: geheim")
+    with engine.begin() as connection:
+        connection.execute(update(receivers).values(url="https://thief.example/"))
+
+    assert "were sealed for https://hooks.example.com:443" in run("webhooks", "show", "billing").stdout
+    assert "were sealed for" in refused(run, "webhooks", "change", "billing", "--drop-header", "X-Key")
+    run("webhooks", "change", "billing", "--header", "X-Key: neu")
+    assert told(run, "webhooks", "show", "billing")["headers"] == ["X-Key"]
 
 
 def test_mistakes_are_sentences(run: Command) -> None:

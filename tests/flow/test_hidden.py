@@ -48,7 +48,7 @@ def register(engine: Engine, name: str, url: str, *, master: str = MASTER, more:
     keys, _ = keyring.new_keys(datetime.now(UTC))
     sealed = receivers.Sealed(
         *keyring.seal_url(vault, new, f"{url}?token={TOKEN}"),
-        keyring.seal_headers(vault, new, {"X-Key": VALUE + more}),
+        keyring.seal_headers(vault, new, {"X-Key": VALUE + more}, url=url),
         keyring.seal_keys(vault, new, keys),
         keyring.public_text(keys),
     )

@@ -31,7 +31,7 @@ def registration(name: str = "billing", **values: Any) -> Registration:
 def sealed(receiver_id: str, *, vault: Vault = VAULT, url: str = URL) -> Sealed:
     keys, _ = keyring.new_keys(datetime.fromisoformat("2026-11-23T03:14:15+00:00"))
     shown, hidden = keyring.seal_url(vault, receiver_id, url)
-    headers = keyring.seal_headers(vault, receiver_id, {"X-Key": "geheim"})
+    headers = keyring.seal_headers(vault, receiver_id, {"X-Key": "geheim"}, url=url)
     return Sealed(shown, hidden, headers, keyring.seal_keys(vault, receiver_id, keys), keyring.public_text(keys))
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import Engine, update
 
 from tests.store.made import one, worker
 from tests.store.receiving import (
+    URL,
     VAULT,
     claimed,
     delivery,
@@ -70,7 +71,7 @@ def test_a_receiver_is_found_as_it_was_registered(engine: Engine) -> None:
 
     assert kept is not None
     assert (kept.registration, kept.status, kept.health) == (wanted, "enabled", Health())
-    assert keyring.headers_of(VAULT, new, kept.sealed.headers_sealed) == {"X-Key": "geheim"}
+    assert keyring.headers_of(VAULT, new, kept.sealed.headers_sealed, url=URL) == {"X-Key": "geheim"}
     assert keyring.url_of(VAULT, new, kept.sealed.url, kept.sealed.url_sealed).endswith("?token=geheim")
     assert len(keyring.keys_of(VAULT, new, kept.sealed.keys_sealed)) == 2
 

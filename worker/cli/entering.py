@@ -100,7 +100,7 @@ def _sealed(
 
     return Sealed(
         *keyring.seal_url(vault, receiver_id, url),
-        keyring.seal_headers(vault, receiver_id, headers),
+        keyring.seal_headers(vault, receiver_id, headers, url=url),
         keyring.seal_keys(vault, receiver_id, keys),
         keyring.public_text(keys),
     )

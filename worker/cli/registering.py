@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
@@ -15,6 +15,8 @@ from worker.core.webhook import Profile
 if TYPE_CHECKING:
     from worker.store.receivers import Receiver, Sealed
 
+# Sixteen headers of 4 KiB, and comments are not read.
+_LONGEST_FILE = 128 * 1024
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
@@ -26,6 +28,11 @@ _OPTIONS = (
         "--profile", type=click.Choice([one.value for one in Profile]), help="In whose words: ours or OpenAI's."
     ),
     click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every delivery."),
+    click.option(
+        "--header-file",
+        type=click.File(),
+        help="Headers with secrets, a line 'NAME: VALUE' each (- for standard input).",
+    ),
     click.option("--timeout", "timeout_s", type=float, help="Seconds it has for its answer, 1 to 30."),
     click.option("--schedule", help="Seconds between attempts, such as 5,30,300; or usual."),
     click.option("--rate", help="Deliveries a second at most; or none."),
@@ -80,12 +87,16 @@ def merged(old: Registration, values: Mapping[str, Any]) -> dict[str, Any]:
     return kept | dict(values)
 
 
-def header_lines(lines: Sequence[str]) -> dict[str, str]:
-    """Read headers as they are written in HTTP, `Name: value`."""
+def header_lines(lines: Sequence[str], file: TextIO | None = None) -> dict[str, str]:
+    """Read headers as they are written in HTTP, `Name: value`: options, then the lines of a file.
+
+    A file keeps a secret out of the shell's history and out of the list of processes. No error quotes a value.
+    """
+    in_file = [] if file is None else [line for line in file.read(_LONGEST_FILE).splitlines() if line.strip()]
     headers = {}
-    for line in lines:
+    for line in (*lines, *in_file):
         name, colon, value = line.partition(":")
-        fault = custom_header_fault(name.strip(), value.strip()) if colon else "write --header 'Name: value'"
+        fault = custom_header_fault(name.strip(), value.strip()) if colon else "write each header as 'Name: value'"
         if fault is not None:
             raise click.UsageError(fault)
         headers[name.strip()] = value.strip()
@@ -106,17 +117,28 @@ def resealed(
 ) -> "Sealed":
     """Return what is sealed of a receiver with another address, more headers, or fewer."""
     from worker import keyring
+    from worker.vault import CannotOpen
 
-    sealed = old.sealed
+    if url is None and not headers and not dropped:
+        return old.sealed
+    sealed, vault = old.sealed, place.vault()
+    before = keyring.url_of(vault, old.id, sealed.url, sealed.url_sealed)
+    try:
+        kept = keyring.headers_of(vault, old.id, sealed.headers_sealed, url=before)
+    except CannotOpen:
+        if not headers:
+            raise
+        kept = {}
+    if missing := {name.lower() for name in dropped} - {name.lower() for name in kept}:
+        raise click.ClickException(f"{old.name} has no header {', '.join(sorted(missing))}; see webhooks show")
+    gone = {name.lower() for name in (*headers, *dropped)}
+    stays = {name: value for name, value in kept.items() if name.lower() not in gone}
     if url is not None:
-        shown, hidden = keyring.seal_url(place.vault(), old.id, url)
+        if stays and keyring.origin_of(url) != keyring.origin_of(before):
+            raise click.ClickException(
+                f"{old.name} has the headers {', '.join(sorted(stays))} for {keyring.origin_of(before)}; another "
+                "address does not get them: give them again with --header-file, or drop them with --drop-header"
+            )
+        shown, hidden = keyring.seal_url(vault, old.id, url)
         sealed = replace(sealed, url=shown, url_sealed=hidden)
-    if headers or dropped:
-        vault = place.vault()
-        gone = {name.lower() for name in (*headers, *dropped)}
-        kept = keyring.headers_of(vault, old.id, sealed.headers_sealed)
-        if missing := {name.lower() for name in dropped} - {name.lower() for name in kept}:
-            raise click.ClickException(f"{old.name} has no header {', '.join(sorted(missing))}; see webhooks show")
-        stays = {name: value for name, value in kept.items() if name.lower() not in gone}
-        sealed = replace(sealed, headers_sealed=keyring.seal_headers(vault, old.id, {**stays, **headers}))
-    return sealed
+    return replace(sealed, headers_sealed=keyring.seal_headers(vault, old.id, {**stays, **headers}, url=url or before))

@@ -15,6 +15,7 @@ from worker.core.waiting import health_lines
 
 if TYPE_CHECKING:
     from worker.store.receivers import Receiver
+    from worker.vault import Vault
 
 COLUMNS = ["tenant", "name", "url", "status", "is_default", "events", "health"]
 
@@ -32,7 +33,15 @@ def webhooks() -> None:
 @click.option("--secret-file", type=click.File(), help="Its whsec_ secret of before, in a file (- for standard input).")
 @values
 @script
-def add(name: str, url: str, headers: Sequence[str], secret_file: TextIO | None, as_json: bool, **given: Any) -> None:
+def add(
+    name: str,
+    url: str,
+    headers: Sequence[str],
+    header_file: TextIO | None,
+    secret_file: TextIO | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Register a receiver, and print its signing secret, which is never shown again.
 
     One that verifies with a secret already keeps it: give it with --secret-file, and it is not printed.
@@ -43,7 +52,7 @@ def add(name: str, url: str, headers: Sequence[str], secret_file: TextIO | None,
     chosen = registration(name, given_values(given))
     brought = secret_of(secret_file)
     with receiving() as place:
-        told, keys = enter(place, chosen, url, header_lines(headers), brought=brought)
+        told, keys = enter(place, chosen, url, header_lines(headers, header_file), brought=brought)
     secret = hmac_text(keys)
     print_secrets(
         told | {"fingerprint": fingerprint(secret)},
@@ -66,6 +75,7 @@ def change(
     tenant: str,
     url: str | None,
     headers: Sequence[str],
+    header_file: TextIO | None,
     dropped: Sequence[str],
     as_json: bool,
     **given: Any,
@@ -73,14 +83,14 @@ def change(
     """Change a receiver. What is not named stays; --event replaces all events, --header one header."""
     from worker.store import receivers
 
-    wanted = given_values(given)
+    wanted, more = given_values(given), header_lines(headers, header_file)
     with receiving() as place:
         if url is not None:
             check_url(place, url)
         with place.engine.begin() as connection:
             old = registered(connection, tenant, name, lock=True)
             chosen = registration(name, merged(old.registration, wanted), old=True)
-            sealed = resealed(place, old, url=url, headers=header_lines(headers), dropped=dropped)
+            sealed = resealed(place, old, url=url, headers=more, dropped=dropped)
             receivers.change(connection, old.id, chosen, sealed, moved=url is not None)
             told = described(known(connection, tenant, name))
     table.as_json(told) if as_json else click.echo(table.fields(told))
@@ -167,7 +177,7 @@ def _secrets(place: Receiving, receiver: "Receiver") -> dict[str, list[str]]:
     except BadMasterKeys as error:
         return {"headers": [], "keys": [str(error)]}
     sealed = receiver.sealed
-    headers = _opened(lambda: list(keyring.headers_of(vault, receiver.id, sealed.headers_sealed)))
+    headers = _opened(lambda: list(_headers(vault, receiver)))
     keys = _opened(
         lambda: [
             f"{key.kind} {fingerprint(key.text)}" + (f" until {plain(key.expires_at)}" if key.expires_at else "")
@@ -175,6 +185,14 @@ def _secrets(place: Receiving, receiver: "Receiver") -> dict[str, list[str]]:
         ]
     )
     return {"headers": headers, "keys": keys or ["none yet: its first delivery makes them"]}
+
+
+def _headers(vault: "Vault", receiver: "Receiver") -> dict[str, str]:
+    from worker import keyring
+
+    sealed = receiver.sealed
+    url = keyring.url_of(vault, receiver.id, sealed.url, sealed.url_sealed)
+    return keyring.headers_of(vault, receiver.id, sealed.headers_sealed, url=url)
 
 
 def _opened(told: Callable[[], list[str]]) -> list[str]:

@@ -12,11 +12,12 @@ FIRST: Final = "00000000-0000-0000-0000-000000000000"
 
 
 class SealedRow(NamedTuple):
-    """What is sealed of a receiver: column and token."""
+    """What is sealed of a receiver: column and token. `url` is its shown address."""
 
     id: str
     tenant: str
     name: str
+    url: str
     tokens: tuple[tuple[str, str], ...]
 
 
@@ -25,11 +26,11 @@ _SOME = or_(*(receivers.c[column].is_not(None) for column in COLUMNS))
 
 def page(connection: Connection, *, after: str = FIRST, limit: int = PAGE) -> list[SealedRow]:
     """Return receivers with something sealed, in the order of their ids."""
-    columns = (receivers.c.id, receivers.c.tenant, receivers.c.name, *(receivers.c[name] for name in COLUMNS))
+    columns = (receivers.c[name] for name in ("id", "tenant", "name", "url", *COLUMNS))
     rows = connection.execute(
         select(*columns).where(receivers.c.id > after, _SOME).order_by(receivers.c.id).limit(limit)
     )
-    return [SealedRow(row.id, row.tenant, row.name, _tokens(row._asdict())) for row in rows]
+    return [SealedRow(row.id, row.tenant, row.name, row.url, _tokens(row._asdict())) for row in rows]
 
 
 def replace(connection: Connection, receiver_id: str, column: str, *, old: str, new: str) -> bool:
