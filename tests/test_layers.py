@@ -119,3 +119,9 @@ def test_a_module_is_read_in_one_sitting(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= 50, f"{name(path)}: {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if place(path) == "cli"], ids=name)
+def test_commands_print_through_the_one_place_that_makes_text_printable(path: Path) -> None:
+    allowed = {"table.py": 2, "work.py": 1, "demo.py": 1}
+    assert path.read_text(encoding="utf-8").count("click.echo(") == allowed.get(path.name, 0)

@@ -13,6 +13,7 @@ from worker.log import configure
 from worker.settings import Settings, read
 
 KEY = 'sk"geheim\\1'
+HOSTILE = "\x1b]0;a\x07\x9b2J\u202e\r"
 ENVIRON = {
     "AFTERWORD_ENDPOINT_URL": "https://a.example",
     "AFTERWORD_ENDPOINT_KEY": KEY,
@@ -118,3 +119,17 @@ def test_the_console_form_is_for_people() -> None:
     assert "job.completed" in stream.getvalue()
     assert "job_id=j1" in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
+
+
+def test_no_terminal_escape_reaches_a_console(lines: io.StringIO) -> None:
+    stream = io.StringIO()
+    configure(read({**ENVIRON, "AFTERWORD_LOG_FORMAT": "console"}), stream=stream)
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        structlog.get_logger().exception("attempt.failed", model=HOSTILE, detail={HOSTILE: [HOSTILE]})
+    logging.getLogger("foreign").error("%s", HOSTILE)
+
+    shown = stream.getvalue()
+    assert not {"\x1b", "\x07", "\x9b", "\u202e", "\r"} & {*shown}
+    assert shown.count("x1b]0;a") == 5

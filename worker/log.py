@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from structlog.types import EventDict, Processor
 
+from worker.core.printable import printable_values
 from worker.settings import Settings
 
 REDACTED = "[redacted]"
@@ -75,8 +76,13 @@ def _shared() -> list[Processor]:
 
 def _last(*, console: bool, colours: bool) -> list[Processor]:
     if console:
-        return [structlog.dev.ConsoleRenderer(colors=colours, timestamp_key="at")]
+        rendered = structlog.dev.ConsoleRenderer(colors=colours, timestamp_key="at")
+        return [structlog.processors.format_exc_info, _make_printable, rendered]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+
+
+def _make_printable(_: object, __: str, event: EventDict) -> EventDict:
+    return {name: printable_values(value) for name, value in event.items()}
 
 
 def _hide_named(_: object, __: str, event: EventDict) -> EventDict:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from worker.core.printable import printable
 from worker.settings import BadSettings
 
 # Errors whose text is a sentence for the user, by the module that defines them.
@@ -28,7 +29,13 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except _loaded_errors() as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
+        except click.ClickException as error:
+            said = error.format_message()
+            if said == printable(said):
+                raise
+            kind = click.UsageError if isinstance(error, click.UsageError) else click.ClickException
+            raise kind(printable(said)) from error
 
 
 def _loaded_errors() -> tuple[type[Exception], ...]:

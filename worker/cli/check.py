@@ -18,18 +18,18 @@ from worker.settings.page import masked, reference
 def config(page: bool, as_json: bool) -> None:
     """Print the settings in effect; secrets are masked."""
     if page:
-        click.echo(reference(), nl=False)
+        table.echo(reference(), nl=False)
         return
     shown = masked(load())
     if as_json:
         table.as_json(shown)
         return
     endpoints: dict[str, Any] = shown.pop("endpoints")
-    click.echo("\n".join(f"{name}={'' if value is None else value}" for name, value in shown.items()))
+    table.echo("\n".join(f"{name}={'' if value is None else value}" for name, value in shown.items()))
     for name, endpoint in endpoints.items():
-        click.echo(f"\n[endpoints.{name}]")
+        table.echo(f"\n[endpoints.{name}]")
         known = {field: value for field, value in endpoint.items() if value not in (None, {})}
-        click.echo("\n".join(f"{field} = {json.dumps(value)}" for field, value in known.items()))
+        table.echo("\n".join(f"{field} = {json.dumps(value)}" for field, value in known.items()))
 
 
 @main.group()
@@ -43,10 +43,10 @@ def upgrade() -> None:
     with database(load()) as listing:
         before, newest = listing.state()
         if before == newest:
-            click.echo(f"the database is at {newest}; nothing to do")
+            table.echo(f"the database is at {newest}; nothing to do")
             return
         listing.upgrade()
-    click.echo(f"the database went from {before or 'nothing'} to {newest}")
+    table.echo(f"the database went from {before or 'nothing'} to {newest}")
 
 
 @main.command()
@@ -61,6 +61,6 @@ def doctor(worker_only: bool, as_json: bool) -> None:
     if as_json:
         table.as_json([asdict(one) for one in findings])
     else:
-        click.echo("\n".join(f"{one.state:7} {one.part:9} {one.text}" for one in findings))
+        table.echo("\n".join(f"{one.state:7} {one.part:9} {one.text}" for one in findings))
     if any(one.state == "failed" for one in findings):
         raise SystemExit(1)

@@ -57,7 +57,7 @@ class Demo:
         """Return whether every job ended as its case says."""
         began = time.monotonic()
         endpoint = self.stack.given.endpoint
-        click.echo(f"Redis, SQLite, {endpoint.url if endpoint else 'a fake endpoint'}: started. Starting a worker ...")
+        table.echo(f"Redis, SQLite, {endpoint.url if endpoint else 'a fake endpoint'}: started. Starting a worker ...")
         self.stack.start_worker(keep=("AFTERWORD_ENDPOINT_", "AFTERWORD_CONFIG"), log_format="console", drain_s="2")
         with self.receiver:
             self._register()
@@ -66,11 +66,11 @@ class Demo:
         self._print()
         faults = [fault for case in self.cases for fault in self._faults(case)] + self._webhook_faults()
         for fault in faults:
-            click.echo(f"NOT AS EXPECTED  {fault}", err=True)
+            table.echo(f"NOT AS EXPECTED  {fault}", err=True)
         if not ended or faults:
-            click.echo(f"\nThe end of the worker's log:\n{self.stack.log_end()}", err=True)
+            table.echo(f"\nThe end of the worker's log:\n{self.stack.log_end()}", err=True)
         good = "all as expected" if ended and not faults else "NOT all as expected"
-        click.echo(f"\n{len(self.ids)} submissions, {good}, in {time.monotonic() - began:.1f} s.")
+        table.echo(f"\n{len(self.ids)} submissions, {good}, in {time.monotonic() - began:.1f} s.")
         return ended and not faults
 
     def _register(self) -> None:
@@ -88,7 +88,7 @@ class Demo:
                 for name in _names(case):
                     self.ids[name] = self._send(bare, client, case, name)
             bare.close()
-        click.echo(f"Submitted {len(self.ids)} jobs by Celery, by Afterword.submit and enqueue, and by SQL.")
+        table.echo(f"Submitted {len(self.ids)} jobs by Celery, by Afterword.submit and enqueue, and by SQL.")
 
     def _await_row(self, name: str | None) -> None:
         give_up = time.monotonic() + self.timeout_s
@@ -123,7 +123,7 @@ class Demo:
             if set(statuses) <= FINAL:
                 return True
             time.sleep(LOOK_S)
-        click.echo(f"Not all jobs ended within {self.timeout_s:g} s.", err=True)
+        table.echo(f"Not all jobs ended within {self.timeout_s:g} s.", err=True)
         return False
 
     def _await_webhooks(self) -> bool:
@@ -132,7 +132,7 @@ class Demo:
             if all(row["status"] == "delivered" for row in self._read(DELIVERIES)):
                 return True
             time.sleep(LOOK_S)
-        click.echo(f"Not all webhooks were delivered within {self.timeout_s:g} s.", err=True)
+        table.echo(f"Not all webhooks were delivered within {self.timeout_s:g} s.", err=True)
         return False
 
     def _webhook_faults(self) -> list[str]:
@@ -180,9 +180,9 @@ class Demo:
 
     def _print(self) -> None:
         results = self._read(RESULTS)
-        click.echo("\n\n" + table.rows(COLUMNS, results))
-        click.echo("\n" + table.rows(["model", "requests", "prompt", "completion"], self._read(USAGE)))
-        click.echo(f"\nThe same for you, in any SQL client:\n\n{RESULTS};\n\n{USAGE};")
+        table.echo("\n\n" + table.rows(COLUMNS, results))
+        table.echo("\n" + table.rows(["model", "requests", "prompt", "completion"], self._read(USAGE)))
+        table.echo(f"\nThe same for you, in any SQL client:\n\n{RESULTS};\n\n{USAGE};")
         self._print_webhook()
 
     def _print_webhook(self) -> None:
@@ -193,8 +193,8 @@ class Demo:
         last = good[-1]
         shown = {name: last.headers[name] for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
         body = last.body.decode()
-        click.echo(f"\n{len(good)} webhooks were received and their signatures verified. The last one:\n")
-        click.echo(f"POST {last.path}\n{table.fields(shown)}\n\n{body[:SHOWN]}{'…' if len(body) > SHOWN else ''}")
+        table.echo(f"\n{len(good)} webhooks were received and their signatures verified. The last one:\n")
+        table.echo(f"POST {last.path}\n{table.fields(shown)}\n\n{body[:SHOWN]}{'…' if len(body) > SHOWN else ''}")
 
 
 def _names(case: Case) -> list[str]:

@@ -35,7 +35,7 @@ def list_them(as_json: bool) -> None:
     if as_json:
         table.as_json(found)
     else:
-        click.echo(table.rows(COLUMNS, found) if found else "no endpoints; set AFTERWORD_ENDPOINT_URL")
+        table.echo(table.rows(COLUMNS, found) if found else "no endpoints; set AFTERWORD_ENDPOINT_URL")
 
 
 @endpoints.command()
@@ -77,4 +77,4 @@ def _check(name: str, settings: Settings) -> None:
 
 
 def _tell(values: dict[str, str], sentence: str, as_json: bool) -> None:
-    table.as_json(values) if as_json else click.echo(sentence)
+    table.as_json(values) if as_json else table.echo(sentence)

@@ -32,5 +32,5 @@ def events(after: int, tenant: str | None, limit: int, as_json: bool) -> None:
         table.as_json({"events": told, "next": following})
         return
     if told:
-        click.echo(table.rows(COLUMNS, told))
-    click.echo(f"next: --after {following}")
+        table.echo(table.rows(COLUMNS, told))
+    table.echo(f"next: --after {following}")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import click
+from worker.cli import table
 
 if TYPE_CHECKING:
     from worker.store.listing import Listing
@@ -21,7 +21,7 @@ def follow(jobs: "Listing", *, while_: Callable[[], bool]) -> None:
         for job in reversed(found):
             state = (job["status"], job["attempts"], job["waiting_for"])
             if known.get(job["id"]) != state:
-                click.echo(_line(job))
+                table.echo(_line(job))
         known = {job["id"]: (job["status"], job["attempts"], job["waiting_for"]) for job in found}
         time.sleep(LOOK_S)
 

@@ -50,7 +50,7 @@ def list_(queue: str | None, reason: str | None, limit: int, as_json: bool) -> N
     if as_json:
         table.as_json(found)
     else:
-        click.echo(table.rows(COLUMNS, found) if found else "no dead letters")
+        table.echo(table.rows(COLUMNS, found) if found else "no dead letters")
 
 
 @dead_letters.command()
@@ -64,7 +64,7 @@ def show(seq: int, as_json: bool) -> None:
         told = _plain(letter) | {"entry": entry.decode()}
     except UnicodeDecodeError:
         told = _plain(letter) | {"entry_base64": base64.b64encode(entry).decode()}
-    table.as_json(told) if as_json else click.echo(table.fields(told))
+    table.as_json(told) if as_json else table.echo(table.fields(told))
 
 
 @dead_letters.command()
@@ -91,9 +91,9 @@ def requeue(seqs: tuple[int, ...], queue: str | None, reason: str | None, as_jso
     if as_json:
         table.as_json({"requeued": done, "stay": stay})
     else:
-        click.echo(f"{done} dead letters were put back")
+        table.echo(f"{done} dead letters were put back")
         for one in stay:
-            click.echo(f"{one['seq']}: {one['reason']}", err=True)
+            table.echo(f"{one['seq']}: {one['reason']}", err=True)
     if stay:
         raise SystemExit(3)
 
@@ -117,7 +117,7 @@ def purge(before: str | None, queue: str | None, reason: str | None, dry_run: bo
     if as_json:
         table.as_json({"letters": number, "dry_run": dry_run})
     else:
-        click.echo(f"{number} dead letters {'would be' if dry_run else 'were'} deleted")
+        table.echo(f"{number} dead letters {'would be' if dry_run else 'were'} deleted")
 
 
 def _purge(engine: "Engine", chosen: "Chosen", *, dry_run: bool) -> int:

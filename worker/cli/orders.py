@@ -51,7 +51,7 @@ def cancel(ids: tuple[str, ...], where: tuple[str, ...], dry_run: bool, as_json:
         table.as_json([{"id": id, "status": status, **_dry(dry_run)} for id, status in stands.items()])
     else:
         told = WOULD if dry_run else TOLD
-        click.echo("\n".join(f"{id} {told.get(status, f'{status}; too late')}" for id, status in stands.items()))
+        table.echo("\n".join(f"{id} {told.get(status, f'{status}; too late')}" for id, status in stands.items()))
     if set(stands.values()) - set(TOLD):
         raise SystemExit(ENDED_OTHERWISE)
 
@@ -81,7 +81,7 @@ def replay(ids: tuple[str, ...], where: tuple[str, ...], dry_run: bool, as_json:
         )
     else:
         for id, reason in reasons.items():
-            click.echo(f"{id} {reason or ('would be queued' if dry_run else 'queued')}", err=reason is not None)
+            table.echo(f"{id} {reason or ('would be queued' if dry_run else 'queued')}", err=reason is not None)
     if any(reasons.values()):
         raise SystemExit(ENDED_OTHERWISE)
 
@@ -154,7 +154,7 @@ def _bulk(
         table.as_json({"order": order, "jobs": reached, "dry_run": dry_run})
         return
     done = {"cancel": "cancelled", "replay": "queued again", "update": "changed"}[order]
-    click.echo(f"{reached} jobs {f'would be {done}' if dry_run else done}")
+    table.echo(f"{reached} jobs {f'would be {done}' if dry_run else done}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Literal
 
 import click
 
-from worker.cli import main
+from worker.cli import main, table
 from worker.cli.follow import follow
 from worker.cli.reading import database
 from worker.settings import Settings, load
@@ -42,7 +42,7 @@ def fake_endpoint(host: str, port: int, key: str | None, idempotency: Literal["i
     from worker.dev.fake_endpoint import serve
 
     def ready(url: str) -> None:
-        click.echo(f"{url}  (export {PREFIX}ENDPOINT_URL={url})")
+        table.echo(f"{url}  (export {PREFIX}ENDPOINT_URL={url})")
         sys.stdout.flush()
 
     async def run() -> None:
@@ -72,10 +72,10 @@ def dev() -> None:
         # Ctrl-C shall not wait for long answers: a job whose call is cut runs again at the next start.
         stack.start_worker(keep=(PREFIX,), drain_s="2")
         exports = stack.exports()
-        click.echo("Afterword runs. In a second terminal:\n")
-        click.echo("\n".join(f"  export {name}={shlex.quote(text)}" for name, text in exports.items()))
-        click.echo(f"\n  {_command()} submit --model fake-echo --message 'hello' --wait 10")
-        click.echo(f"\nThe worker's log: {stack.log}\nJobs, as they change (Ctrl-C stops everything):\n")
+        table.echo("Afterword runs. In a second terminal:\n")
+        table.echo("\n".join(f"  export {name}={shlex.quote(text)}" for name, text in exports.items()))
+        table.echo(f"\n  {_command()} submit --model fake-echo --message 'hello' --wait 10")
+        table.echo(f"\nThe worker's log: {stack.log}\nJobs, as they change (Ctrl-C stops everything):\n")
         with database(replace(settings, database_url=stack.database_url)) as jobs:
             follow(jobs, while_=stack.worker_lives)
         raise click.ClickException(f"the worker ended by itself; it said:\n{stack.log_end()}")

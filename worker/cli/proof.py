@@ -29,7 +29,7 @@ def verify(grace_s: float | None, as_json: bool) -> None:
             {"ok": not report.broken, "jobs": report.jobs, "checks": [asdict(one) for one in report.findings]}
         )
     else:
-        click.echo("\n".join(_lines(report)))
+        table.echo("\n".join(_lines(report)))
     if report.broken:
         raise SystemExit(1)
 

@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import click
-
 from worker.cli import main, table
 from worker.cli.receiving import Receiving, receiving
 from worker.cli.work import script
@@ -26,8 +24,8 @@ def new_key(as_json: bool) -> None:
     from worker.vault import new_master_key
 
     new = new_master_key()
-    table.as_json({"key": new}) if as_json else click.echo(new)
-    click.echo(
+    table.as_json({"key": new}) if as_json else table.echo(new)
+    table.echo(
         "Put it at the end of AFTERWORD_SECRET_KEYS of every worker and restart them; then move it to the front, "
         "restart again and run: afterword secrets rotate",
         err=True,
@@ -47,9 +45,9 @@ def check(as_json: bool) -> None:
         keys = {one: needed[one] for one in configured}
         table.as_json({"secrets": len(found), "keys": keys, "faults": faults})
     else:
-        click.echo("\n".join(_line(one, needed[one], first=one == configured[0]) for one in configured))
+        table.echo("\n".join(_line(one, needed[one], first=one == configured[0]) for one in configured))
         for whose, fault in faults.items():
-            click.echo(f"{whose}: {fault}", err=True)
+            table.echo(f"{whose}: {fault}", err=True)
     if faults:
         raise SystemExit(1)
 
@@ -75,8 +73,8 @@ def rotate(as_json: bool) -> None:
         table.as_json({"key": first, "resealed": resealed, "faults": faults})
     else:
         for whose, fault in faults.items():
-            click.echo(f"{whose}: {fault}", err=True)
-        click.echo(f"secrets sealed anew with {first}, the first key: {resealed}")
+            table.echo(f"{whose}: {fault}", err=True)
+        table.echo(f"secrets sealed anew with {first}, the first key: {resealed}")
     if faults:
         raise SystemExit(1)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from worker.core.printable import printable, printable_json
+
 WIDEST = 60
 
 
@@ -44,9 +46,14 @@ def _whole(value: Any) -> str:
     return json.dumps(value, default=plain, ensure_ascii=False) if isinstance(value, dict | list) else plain(value)
 
 
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print text; control characters that a row, an answer or a message may hold are shown as escapes."""
+    click.echo(printable(text), err=err, nl=nl)
+
+
 def as_json(value: Any) -> None:
-    """Print a value as JSON for a script."""
-    click.echo(json.dumps(value, default=plain, ensure_ascii=False))
+    """Print a value as JSON for a script; it holds no control character either."""
+    click.echo(printable_json(json.dumps(value, default=plain, ensure_ascii=False)))
 
 
 def plain(value: Any) -> str:

@@ -47,9 +47,9 @@ def test(name: str, tenant: str, wait_s: float, as_json: bool) -> None:
     if as_json:
         table.as_json(told)
     else:
-        click.echo(table.fields(told))
+        table.echo(table.fields(told))
     if wait_s and attempt is None:
-        click.echo("no attempt was made in time; see: afterword webhooks deliveries", err=True)
+        table.echo("no attempt was made in time; see: afterword webhooks deliveries", err=True)
         raise SystemExit(NOT_YET)
     if attempt is not None and attempt["outcome"] != "delivered":
         raise SystemExit(1)
@@ -141,7 +141,7 @@ def disable(name: str, tenant: str, reason: str | None, as_json: bool) -> None:
         if not receivers.disable(connection, found.id, why):
             raise click.ClickException(f"{name} is disabled already ({found.disabled_reason})")
     told = {"tenant": tenant, "name": name, "status": "disabled", "disabled_reason": why}
-    table.as_json(told) if as_json else click.echo(f"{name} is disabled; what comes for it is kept on hold")
+    table.as_json(told) if as_json else table.echo(f"{name} is disabled; what comes for it is kept on hold")
 
 
 @webhooks.command()
@@ -168,7 +168,7 @@ def enable(name: str, tenant: str, resume: str, as_json: bool) -> None:
         _advance(place, found.id)
     told = {"tenant": tenant, "name": name, "status": "enabled", "queued": resumed, "cancelled": dropped}
     line = f"{name} is enabled; queued again: {resumed}, cancelled: {dropped}"
-    table.as_json(told) if as_json else click.echo(line)
+    table.as_json(told) if as_json else table.echo(line)
 
 
 def _since(resume: str, *, now: datetime) -> datetime | None:
@@ -207,4 +207,4 @@ def remove(name: str, tenant: str, yes: bool, as_json: bool) -> None:
             receivers.remove(connection, found.id)
         dropped = batches(place, lambda one: requeue.drop(one, found.id))
     told = {"tenant": tenant, "name": name, "status": "removed", "cancelled": dropped}
-    table.as_json(told) if as_json else click.echo(f"{name} is removed; deliveries cancelled: {dropped}")
+    table.as_json(told) if as_json else table.echo(f"{name} is removed; deliveries cancelled: {dropped}")

@@ -51,7 +51,7 @@ def deliveries(
     if as_json:
         table.as_json(told)
     else:
-        click.echo(table.rows(COLUMNS, told) if told else "no deliveries")
+        table.echo(table.rows(COLUMNS, told) if told else "no deliveries")
 
 
 def _told(connection: "Connection", *, limit: int, **wanted: str | None) -> list[dict[str, Any]]:
@@ -91,10 +91,10 @@ def attempts(id: str, as_json: bool) -> None:
     if as_json:
         table.as_json(found[0] | {"attempt_rows": made})
         return
-    click.echo(table.fields(found[0]))
+    table.echo(table.fields(found[0]))
     if made:
-        click.echo("\n" + table.rows(ATTEMPT_COLUMNS, made))
-        click.echo("".join(f"\n{line}" for line in _answer(made[-1])))
+        table.echo("\n" + table.rows(ATTEMPT_COLUMNS, made))
+        table.echo("".join(f"\n{line}" for line in _answer(made[-1])))
 
 
 def _answer(attempt: dict[str, Any]) -> list[str]:
@@ -117,7 +117,7 @@ def redeliver(id: str, as_json: bool) -> None:
     if fault is not None:
         raise click.ClickException(fault)
     told = {"delivery": chosen, "status": "queued"}
-    table.as_json(told) if as_json else click.echo(f"delivery {id} is queued again")
+    table.as_json(told) if as_json else table.echo(f"delivery {id} is queued again")
 
 
 @webhooks.command()
@@ -161,7 +161,7 @@ def recover(
         table.as_json(told)
         return
     counts = ", ".join(f"{number} {status}" for status, number in sorted(told["found"].items())) or "nothing"
-    click.echo(f"{counts} found" if dry_run else f"recovery {told['recovery']}: {counts} found, {rate:g} a second")
+    table.echo(f"{counts} found" if dry_run else f"recovery {told['recovery']}: {counts} found, {rate:g} a second")
 
 
 @webhooks.command("recoveries")
@@ -180,4 +180,4 @@ def recoveries_(cancelled: str | None, limit: int, as_json: bool) -> None:
     if as_json:
         table.as_json(told)
     else:
-        click.echo(table.rows(RECOVERY_COLUMNS, told) if told else "no recoveries")
+        table.echo(table.rows(RECOVERY_COLUMNS, told) if told else "no recoveries")

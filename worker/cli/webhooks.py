@@ -93,7 +93,7 @@ def change(
             sealed = resealed(place, old, url=url, headers=more, dropped=dropped)
             receivers.change(connection, old.id, chosen, sealed, moved=url is not None)
             told = described(known(connection, tenant, name))
-    table.as_json(told) if as_json else click.echo(table.fields(told))
+    table.as_json(told) if as_json else table.echo(table.fields(told))
 
 
 @webhooks.command("list")
@@ -110,7 +110,7 @@ def list_(tenant: str | None, as_json: bool) -> None:
     if as_json:
         table.as_json(told)
     else:
-        click.echo(table.rows(COLUMNS, told) if told else "no receivers")
+        table.echo(table.rows(COLUMNS, told) if told else "no receivers")
 
 
 @webhooks.command()
@@ -133,7 +133,7 @@ def show(name: str, tenant: str, as_json: bool) -> None:
         table.as_json(told)
         return
     lines = told | {name: "; ".join(told[name]) for name in ("health", "headers", "keys")}
-    click.echo(table.fields(lines | {"deliveries": ", ".join(f"{n} {word}" for word, n in counts.items()) or "none"}))
+    table.echo(table.fields(lines | {"deliveries": ", ".join(f"{n} {word}" for word, n in counts.items()) or "none"}))
 
 
 def described(receiver: "Receiver") -> dict[str, Any]:
@@ -162,9 +162,9 @@ def print_secrets(told: Mapping[str, Any], *, secret: str | None, public_key: st
     if as_json:
         table.as_json(shown)
         return
-    click.echo(table.fields(shown))
+    table.echo(table.fields(shown))
     if secret is not None:
-        click.echo("\nThe secret is shown this once: give it to whoever runs the receiver.", err=True)
+        table.echo("\nThe secret is shown this once: give it to whoever runs the receiver.", err=True)
 
 
 def _secrets(place: Receiving, receiver: "Receiver") -> dict[str, list[str]]:

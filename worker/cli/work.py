@@ -76,7 +76,7 @@ def submit(
     with client_of("redis_url", *(["database_url"] if wait_s else [])) as client:
         new = client.submit(body, **given)
         if wait_s is None:
-            table.as_json({"id": new}) if as_json else click.echo(new)
+            table.as_json({"id": new}) if as_json else table.echo(new)
             return
         _show_end(_wait(client, new, wait_s), as_json=as_json)
 
@@ -118,9 +118,9 @@ def status(id: str, as_json: bool) -> None:
     if as_json:
         table.as_json(_plain(job) | {"attempt_rows": attempts})
         return
-    click.echo(table.fields(_plain(job) | {"response": None}))
+    table.echo(table.fields(_plain(job) | {"response": None}))
     if attempts:
-        click.echo("\n" + table.rows(ATTEMPT_COLUMNS, attempts))
+        table.echo("\n" + table.rows(ATTEMPT_COLUMNS, attempts))
 
 
 @main.command()
@@ -140,7 +140,7 @@ def _wait(client: Afterword, id: str, timeout_s: float) -> Job:
     try:
         return client.wait(id, timeout_s)
     except WaitTimeout as error:
-        click.echo(str(error), err=True)
+        table.echo(str(error), err=True)
         raise SystemExit(NOT_YET) from error
 
 
@@ -148,9 +148,11 @@ def _show_end(job: Job, *, as_json: bool) -> None:
     if as_json:
         table.as_json(_plain(job))
     elif job.status == "completed":
-        click.echo(job.text if job.text is not None else json.dumps(job.response, ensure_ascii=False))
+        text = job.text if job.text is not None else json.dumps(job.response, ensure_ascii=False)
+        # A terminal gets no escapes of a model's; a file or a pipe gets the answer as it is.
+        table.echo(text) if sys.stdout.isatty() else click.echo(text)
     else:
-        click.echo(f"job {job.id} {job.status}: {job.error_code}: {job.error_message}", err=True)
+        table.echo(f"job {job.id} {job.status}: {job.error_code}: {job.error_message}", err=True)
     if job.status != "completed":
         raise SystemExit(ENDED_OTHERWISE)
 
@@ -177,4 +179,4 @@ def jobs(
     if as_json:
         table.as_json(found)
     else:
-        click.echo(table.rows(COLUMNS, found) if found else "no jobs")
+        table.echo(table.rows(COLUMNS, found) if found else "no jobs")
