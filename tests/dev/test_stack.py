@@ -36,6 +36,27 @@ def test_without_a_folder_nothing_stays(tmp_path: Path, monkeypatch: pytest.Monk
         socket.create_connection(("127.0.0.1", port))
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_no_other_user_of_the_machine_reaches_the_parts(kept: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "data" if kept else None
+    if folder is not None:
+        folder.mkdir(mode=0o755)
+        (folder / "afterword.db").touch(mode=0o644)
+    with running(Stack(folder=folder)) as stack:
+        stack.start_worker()
+        assert stack.redis is not None
+        with redis.Redis(port=stack.redis.port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+        assert stack.redis.child is not None
+        commands = Path(f"/proc/{stack.redis.child.pid}/cmdline").read_bytes()
+        assert stack.redis.password.encode() not in commands
+        home = stack.log.parent
+        # A folder that was there before keeps its mode: it is the user's.
+        ours = [*home.rglob("*")] if kept else [home, *home.rglob("*")]
+        open_to_others = [path for path in ours if path.stat().st_mode & 0o077]
+        assert open_to_others == []
+
+
 def test_what_is_given_is_used_instead(database_url: str, redis_url: str) -> None:
     with running(Stack(Settings(database_url=database_url, redis_url=redis_url))) as stack:
         assert stack.redis is None

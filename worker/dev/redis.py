@@ -1,5 +1,6 @@
 """A real Redis server as a child process: the first `redis-server` or `valkey-server` on PATH, else the wheel's."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -42,28 +43,43 @@ def free_port() -> int:
 
 @dataclass
 class RedisServer:
-    """One server on a loopback port, without persistence unless `appendonly`; restarts on the same port and folder."""
+    """One server on a loopback port, without persistence unless `appendonly`; restarts on the same port and folder.
+
+    With a `password` (letters and digits) no other user of this machine can read or write its queues. The server gets
+    it by standard input, because a command line is visible to everybody; its files are its owner's alone.
+    """
 
     port: int = field(default_factory=free_port)
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="afterword-redis-")))
     appendonly: bool = False
+    password: str = field(default="", repr=False)
     child: "subprocess.Popen[bytes] | None" = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        credentials = f":{self.password}@" if self.password else ""
+        return f"redis://{credentials}127.0.0.1:{self.port}/0"
 
     def start(self) -> "RedisServer":
         """Start the server and return when it answers; raise NoRedis when it does not."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
         options = {
-            "port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "",
+            "port": str(self.port), "bind": "127.0.0.1", "dir": f'"{self.folder}"', "save": '""',
             "appendonly": "yes" if self.appendonly else "no", "maxmemory-policy": "noeviction", "daemonize": "no",
+            **({"requirepass": self.password} if self.password else {}),
         }  # fmt: skip
-        arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
-        log = (self.folder / "redis.log").open("ab")
+        configuration = "".join(f"{name} {value}\n" for name, value in options.items())
+        path = self.folder / "redis.log"
+        path.touch(mode=0o600)
+        log = path.open("ab")
         with log:
-            self.child = subprocess.Popen([find_server(), *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.child = subprocess.Popen(
+                [find_server(), "-"], stdout=log, stderr=log, stdin=subprocess.PIPE, umask=0o077
+            )
+            assert self.child.stdin is not None
+            with contextlib.suppress(BrokenPipeError), self.child.stdin as stdin:
+                stdin.write(configuration.encode())
         self._await_ready(self.child)
         return self
 
@@ -80,7 +96,8 @@ class RedisServer:
         # Its process id, because another server may hold the port and answer in its place.
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=0.5) as connection:
-                connection.sendall(b"INFO server\r\n")
+                login = f"AUTH {self.password}\r\n" if self.password else ""
+                connection.sendall(f"{login}INFO server\r\n".encode())
                 return f"process_id:{pid}\r\n".encode() in connection.recv(65536)
         except OSError:
             return False

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import IO
 
 from worker.dev.fake_endpoint import FakeEndpoint
@@ -45,17 +46,25 @@ class Stack:
     def start(self) -> "Stack":
         """Start what is not given and migrate the database."""
         self._home = self.folder or Path(tempfile.mkdtemp(prefix="afterword-"))
-        self._home.mkdir(parents=True, exist_ok=True)
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.given.redis_url is None:
-            self.redis = RedisServer(folder=self._home / "redis", appendonly=self.folder is not None).start()
+            kept = self.folder is not None
+            self.redis = RedisServer(folder=self._home / "redis", appendonly=kept, password=token_hex(16)).start()
         if self.given.endpoint is None:
             self.fake.start()
+        self._make_private()
         engine = open_engine(self.database_url, schema=self.given.database_schema)
         try:
             migrate.upgrade(engine, schema=self.given.database_schema)
         finally:
             engine.dispose()
         return self
+
+    def _make_private(self) -> None:
+        """Make the files that hold prompts, answers and log lines their owner's alone, also in a folder of before."""
+        for path in (self._home / "afterword.db", self.log):
+            path.touch(mode=0o600)
+            path.chmod(0o600)
 
     @property
     def database_url(self) -> str:
@@ -106,6 +115,7 @@ class Stack:
                 stdout=sink,
                 stderr=sink,
                 start_new_session=True,
+                umask=0o077,
             )
         self._await_lease(self.worker)
 
