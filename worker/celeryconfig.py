@@ -1,8 +1,10 @@
 """Configures the Celery application: every setting with its reason, and what a worker refuses at its start."""
 
+import os
 from typing import Any
 
-from celery import Celery, bootsteps
+from celery import Celery, bootsteps, signals
+from celery.utils.nodenames import default_nodename, gethostname
 from celery.worker import control
 from kombu.entity import Exchange, Queue
 
@@ -21,6 +23,7 @@ def configure(app: Celery, settings: Settings, *, queues: tuple[str, ...] = QUEU
     Tasks are registered by the caller, by the names of worker.nudge.TASKS, one for each queue of nudges.
     """
     app.conf.update(**_broker(settings), **_tasks(queues), **_worker(settings))
+    signals.celeryd_init.connect(name_node)
     app.steps["worker"].add(Terms)
     app.steps["consumer"].add(Reading)
 
@@ -106,6 +109,12 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
     }
+
+
+def name_node(instance: Any, **_: Any) -> None:
+    """Give a worker without `-n` a node name of its own: `celery@host` twice on one host hides one from `inspect`."""
+    if instance.hostname == default_nodename(""):
+        instance.hostname = f"afterword-{os.getpid()}@{gethostname()}"
 
 
 class Terms(bootsteps.Step):  # type: ignore[misc]  # Celery publishes no types

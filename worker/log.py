@@ -22,6 +22,8 @@ SECRET_NAMES = frozenset(
 SHAPES = re.compile(
     r"(?i)(bearer\s+)[\w.~+/=-]{6,}|\b(?:sk|rk|pk|xai|gsk)-[\w-]{8,}|(?<=://)([^\s/@:\"']*):[^\s/@\"']+(?=@)"
 )
+# The logger of refused and failed control commands.
+CONTROL = "kombu.pidbox"
 # Below WARNING the first ones log addresses or pieces of what was on the wire, and Celery's two lines a task
 # (received, succeeded) repeat what `run` says once.
 TALKATIVE = (
@@ -50,6 +52,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
     root.setLevel(settings.log_level.upper())
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger(CONTROL).addFilter(_refused)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -60,6 +63,12 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _refused(record: logging.LogRecord) -> bool:
+    """Make a warning of the error that kombu logs with a traceback: anyone who reaches Redis can send a command."""
+    record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
+    return True
 
 
 def _shared() -> list[Processor]:

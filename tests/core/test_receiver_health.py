@@ -51,6 +51,16 @@ def test_any_sign_of_life_breaks_the_row(between: Sent) -> None:
     assert free(told([DOWN] * 4 + [between] + [DOWN] * 4)) == 10
 
 
+def test_a_receiver_that_answers_500_to_everything_opens_no_breaker_and_is_disabled_after_five_days() -> None:
+    health = Health()
+    for hour in range(5 * 24 + 1):
+        at_s = NOW_S + hour * HOUR_S
+        assert health.disabled is None
+        assert free(health, at_s) == 10
+        health = health_after(health, ERROR, now_s=at_s, event_at_s=at_s)
+    assert (health.ramp, health.disabled) == (0, Disable_reason.failing)
+
+
 def test_our_own_trouble_says_nothing_of_the_receiver() -> None:
     assert free(told([LOST, FORBIDDEN] * 20)) == 10
     assert free(told([DOWN] * 4 + [LOST, DOWN])) == 0

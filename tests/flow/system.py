@@ -128,12 +128,12 @@ class System:
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Return the log lines of an event, of all workers."""
-        found = []
-        for worker in self.workers:
-            for line in worker.text().splitlines():
-                if line.startswith("{") and f'"{event}"' in line:
-                    found.append(json.loads(line))
-        return [line for line in found if line["event"] == event]
+        return [line for line in self.parsed_lines(f'"{event}"') if line["event"] == event]
+
+    def parsed_lines(self, part: str = "") -> list[dict[str, Any]]:
+        """Return the log lines that hold `part`, of all workers."""
+        texts = [line for worker in self.workers for line in worker.text().splitlines()]
+        return [json.loads(line) for line in texts if line.startswith("{") and part in line]
 
     def check(self) -> None:
         """Ask every rule of `afterword verify` that holds at any moment, also of a database that workers died over."""
