@@ -1,8 +1,6 @@
 """What one worker process holds together: its lease, its writer, its dispatcher, its intake, its clients, its calls."""
 
 import asyncio
-import contextlib
-import ctypes
 import gc
 import os
 import socket
@@ -27,6 +25,8 @@ from worker.marks import Marks
 from worker.net.client import open_clients
 from worker.nudge import connect
 from worker.pool import Pool
+from worker.process_limits import keep_one_arena
+from worker.redis_check import trouble_of
 from worker.rejects import bury_rejects
 from worker.settings import Settings, need
 from worker.store import leases, version
@@ -41,7 +41,6 @@ from worker.webhooks import Webhooks
 WRITE_OUT_S = 10.0
 # How many nudges may stand in Redis, for each slot of this process, before accepting stops adding to them.
 ROOM_A_SLOT = 4
-M_ARENA_MAX = -8
 
 log = structlog.get_logger()
 
@@ -128,7 +127,7 @@ class Host:
 
     def open(self) -> None:
         """Check the database, begin the lease and the writer; wait while the database is away. Raises NotReady."""
-        _keep_one_arena()
+        keep_one_arena()
         pause_s = 0.2
         while True:
             try:
@@ -145,6 +144,8 @@ class Host:
         self.webhooks.start()
 
     def _check(self) -> None:
+        if sentence := trouble_of(self.redis):
+            raise NotReady(sentence)
         current, newest = version.state(self.engine, schema=self.settings.database_schema)
         if current is None or (current != newest and current in version.known()):
             raise NotReady(
@@ -243,15 +244,6 @@ class Host:
         await self.webhooks.close_client()
         for client in self.clients.values():
             await client.aclose()
-
-
-def _keep_one_arena() -> None:
-    """Have all threads share one arena of glibc's malloc: each thread's own would keep what it needed once.
-
-    Python's lock keeps them apart anyway. (mallopt(3), M_ARENA_MAX; other C libraries do not know it.)
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def _tell(written: "Future[Any]") -> None:

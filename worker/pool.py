@@ -23,9 +23,9 @@ from celery.utils.threads import USE_FAST_LOCALS
 from celery.worker import state as worker_state
 
 from worker.call import Reason, identity, wait_for
-from worker.descriptors import fitting, raise_limit
 from worker.errands import Errands
 from worker.loop import LoopThread
+from worker.process_limits import fitting, raise_limit
 from worker.runner import Job, Runner
 
 log = structlog.get_logger(__name__)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from redis import Redis
 from sqlalchemy import Engine
 
 from tests.cli.conftest import Command
@@ -137,3 +138,13 @@ def test_a_command_on_a_database_that_is_away_is_a_sentence(afterword: Command) 
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
     assert "geheim" not in result.stderr
+
+
+def test_doctor_names_lists_of_jobs_that_no_worker_reads(afterword: Command, redis_url: str) -> None:
+    with Redis.from_url(redis_url) as client:
+        client.lpush("chat.intake:3", "{}")
+    found = json.loads(afterword("doctor", "--json", settings={"AFTERWORD_REDIS_URL": redis_url}).stdout)
+    (queues,) = [one for one in found if one["part"] == "queues"]
+    assert queues["state"] == "warning"
+    assert "'chat.intake:3' (1)" in queues["text"]
+    assert queues["figures"] == {"unread_lists": {"chat.intake:3": 1}}

@@ -6,11 +6,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redis import Redis, RedisError
+from redis.exceptions import NoPermissionError
 
 from worker.cli.reading import database
 from worker.cli.webhook_findings import Finding, webhook_findings
 from worker.core.endpoint import Endpoint
 from worker.core.waiting import words
+from worker.redis_check import server_facts, unread_lists, unusable
 from worker.resealing import unusable_secrets
 from worker.settings import Settings
 from worker.store import version
@@ -19,7 +21,6 @@ from worker.store.listing import CannotRead, Listing
 from worker.store.webhook_figures import oldest_overdue_job_s
 
 PATIENCE_S = 3.0
-OLDEST_REDIS = (6, 2)
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -99,17 +100,38 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         return
     with Redis.from_url(settings.redis_url, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S) as client:
         try:
-            server: dict[str, Any] = client.info()
+            yield _redis_server(server_facts(client))
+            yield from _unread(client)
         except RedisError as error:
             yield Finding("redis", "failed", f"{type(error).__name__}: {error}")
-            return
-    version = str(server.get("redis_version"))
-    if tuple(map(int, version.split(".")[:2])) < OLDEST_REDIS:
-        yield Finding("redis", "failed", f"version {version}; 6.2 or newer is needed")
-    elif (policy := server.get("maxmemory_policy")) != "noeviction":
-        yield Finding("redis", "warning", f"its maxmemory-policy is {policy}, which deletes messages; set noeviction")
-    else:
-        yield Finding("redis", "ok", f"version {version}, {server.get('used_memory_human')} used")
+
+
+def _redis_server(facts: dict[str, Any]) -> Finding:
+    if not facts:
+        return Finding("redis", "ok", "answers; this user may not run INFO, so its version and policy are not known")
+    if sentence := unusable(facts):
+        return Finding("redis", "failed", sentence)
+    policy = facts.get("maxmemory_policy")
+    if policy != "noeviction":
+        return Finding("redis", "warning", f"its maxmemory-policy is {policy}, which deletes messages; set noeviction")
+    return Finding("redis", "ok", f"version {facts.get('redis_version')}, {facts.get('used_memory_human')} used")
+
+
+def _unread(client: "Redis") -> Iterator[Finding]:
+    """Name the lists that a producer's Celery options send jobs to, and that no worker reads."""
+    try:
+        found = list(unread_lists(client))
+    except NoPermissionError:
+        return
+    if found:
+        shown = ", ".join(f"{name!r} ({length})" for name, length in found[:10])
+        yield Finding(
+            "queues",
+            "warning",
+            f"jobs stand in lists that no worker reads: {shown}; a producer's Celery options send them there, see "
+            "api_contracts/README.md",
+            {"unread_lists": dict(found)},
+        )
 
 
 def _endpoint(endpoint: Endpoint) -> Finding:

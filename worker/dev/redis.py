@@ -52,6 +52,7 @@ class RedisServer:
     port: int = field(default_factory=free_port)
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="afterword-redis-")))
     appendonly: bool = False
+    cluster: bool = False
     password: str = field(default="", repr=False)
     child: "subprocess.Popen[bytes] | None" = None
 
@@ -67,6 +68,7 @@ class RedisServer:
         options = {
             "port": str(self.port), "bind": "127.0.0.1", "dir": f'"{self.folder}"', "save": '""',
             "appendonly": "yes" if self.appendonly else "no", "maxmemory-policy": "noeviction", "daemonize": "no",
+            **({"cluster-enabled": "yes"} if self.cluster else {}),
             **({"requirepass": self.password} if self.password else {}),
         }  # fmt: skip
         configuration = "".join(f"{name} {value}\n" for name, value in options.items())
