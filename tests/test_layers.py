@@ -12,7 +12,9 @@ MODULES = sorted(WORKER.rglob("*.py"))
 CELERY = {"celery", "kombu", "billiard", "vine", "amqp"}
 # Who may know whom; a folder's name stands for all of it.
 ONLY = {
-    **{name: {"app", "celery", "celeryconfig", "channel", "intake", "pool", "cli", "dev"} for name in CELERY},
+    **{
+        name: {"app", "celery", "celeryconfig", "channel", "control", "intake", "pool", "cli", "dev"} for name in CELERY
+    },
     "httpx": {"net", "host", "cli", "dev"},
     "aiohttp": {"net", "dev"},
     "sqlalchemy": {

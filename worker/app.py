@@ -13,10 +13,10 @@ from worker import log as logging
 from worker import run, settings
 from worker.celeryconfig import QUEUES, configure
 from worker.host import Host, NotReady
+from worker.keys import INTAKE
 from worker.nudge import job_of
 from worker.pool import async_task
 from worker.store.engine import UnusableDatabase, describe
-from worker.taking import QUEUE as INTAKE_QUEUE
 
 log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ class Work(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes n
     requires = ("celery.worker.components:Pool",)
 
     def start(self, worker: Any) -> None:
-        _hosts[0].attach(worker.pool, intake=INTAKE_QUEUE in worker.app.amqp.queues.consume_from)
+        _hosts[0].attach(worker.pool, intake=INTAKE in worker.app.amqp.queues.consume_from)
 
     def stop(self, worker: Any) -> None:
         _hosts[0].detach()

@@ -33,7 +33,7 @@ def _broker(settings: Settings) -> dict[str, Any]:
         # A worker without one has refused to start; a client says where it looked.
         "broker_url": settings.redis_url or "redis://localhost:6379/0",
         # kombu's Redis transport without acknowledgements, deaf to our queues.
-        "broker_transport": "worker.channel:Transport",
+        "broker_transport": "worker.control:Transport",
         "broker_transport_options": {
             # kombu's default knows four steps; the contract is ten.
             "priority_steps": list(PRIORITIES),

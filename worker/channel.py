@@ -1,4 +1,5 @@
-"""How Celery's consumer meets Redis here: the broker connection carries remote control only; tasks come by `Window`.
+"""How Celery's consumer meets Redis here: the broker connection carries remote control only (`worker.control`); tasks
+come by `Window`.
 
 Foreign bytes never reach Celery or kombu. Entries of `chat.run` and `webhooks` are read by worker.nudge, and each good
 one becomes a message made here. Nothing is acknowledged, so there is nothing to restore and nothing of kombu's shared
@@ -16,7 +17,6 @@ from celery import bootsteps
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.consumer.tasks import Tasks
 from celery.worker.state import maybe_shutdown, requests
-from kombu.transport import redis, virtual
 
 from worker.call import Reason
 from worker.nudge import TASKS, Nudge, connect
@@ -24,75 +24,11 @@ from worker.window import Window
 
 log = structlog.get_logger(__name__)
 
-# chat.intake has a reader of its own, see worker.intake.
-NOT_BY_KOMBU = frozenset({*TASKS, "chat.intake"})
 RECONNECT_S = (0.2, 0.4, 2.0)
 # Between two starts on a Redis that answers but refuses: the first pause, and the longest. Celery has none.
 REFUSED_S = (0.1, 2.0)
 FORGET_S = 10.0
 SLICE_S = 0.05
-
-
-class QoS(virtual.QoS):
-    """Acknowledges nothing, remembers nothing, restores nothing."""
-
-    restore_at_shutdown = False
-
-    def can_consume(self) -> bool:
-        """Say yes: slots are counted where the tasks run."""
-        return True
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Forget the message."""
-
-    def ack(self, delivery_tag: str) -> None:
-        """Do nothing."""
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Do nothing."""
-
-
-class Channel(redis.Channel):
-    """kombu's channel, deaf to our queues and hard to kill by what arrives on the control exchange."""
-
-    QoS = QoS  # type: ignore[assignment]  # the one without acknowledgements is not of the Redis kind
-    # kombu uses them for acknowledgements, which are off; should it ever, they are not the neighbours'.
-    unacked_key = "afterword.unacked"
-    unacked_index_key = "afterword.unacked_index"
-    unacked_mutex_key = "afterword.unacked_mutex"
-
-    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> None:
-        """Consume, but for our queues, which `Window` and the intake read."""
-        if queue not in NOT_BY_KOMBU:
-            super().basic_consume(queue, *args, **kwargs)  # type: ignore[no-untyped-call]
-
-    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
-        # Anyone who reaches Redis can publish here, and an exception would end or restart the worker.
-        try:
-            return super()._deliver_fanout_message(message, exchange)  # type: ignore[no-untyped-call]
-        except Exception as error:
-            log.warning("control.unreadable", exchange=exchange[:100], error=repr(error)[:200])
-            return True
-
-
-class Transport(redis.Transport):
-    """`broker_transport = "worker.channel:Transport"`."""
-
-    Channel = Channel
-    _forget: Callable[[], None] | None = None
-
-    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Join the hub, to leave it when the connection closes: kombu's would be called at every turn for ever."""
-        before = set(loop.on_tick)
-        super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
-        ours = loop.on_tick - before
-        self._forget = lambda: loop.on_tick.difference_update(ours)
-
-    def close_connection(self, connection: Any) -> None:
-        """Close the channels and leave the hub."""
-        if self._forget is not None:
-            self._forget()
-        super().close_connection(connection)  # type: ignore[no-untyped-call]
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery publishes no types

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from worker.core.health import State
 from worker.core.pace import Pace
+from worker.keys import is_wrong_type, put_aside
 from worker.lease import Lease
 from worker.nudge import push_nudges, read_window
 from worker.probes import Probes
@@ -59,11 +60,12 @@ class Dispatcher:
         chores: tuple[Callable[[], None], ...] = (),
         own_chores: tuple[Callable[[], None], ...] = (),
         webhooks: Webhooks | None = None,
+        turned: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine, self._redis, self._lease = engine, redis, lease
         self._tick_s, self._lease_s, self._once_only = tick_s, lease_s, once_only
         self._chores, self._own_chores = chores, own_chores
-        self._webhooks = webhooks
+        self._webhooks, self._turned = webhooks, turned
         self._own_chores_at = 0.0
         self._led_at = -math.inf
         self._after = dispatch.FIRST
@@ -97,6 +99,7 @@ class Dispatcher:
         while not self._stopping:
             began = time.monotonic()
             next_s = self._guarded(self._tick)
+            self._turned()
             # As much rest as work: rows that become due one by one, in thousands of lanes, would else be all we do.
             rest_s = max(SHORTEST_S, min(time.monotonic() - began, self._tick_s))
             self._sleep(self._tick_s if next_s is None else next_s, rest_s=rest_s)
@@ -123,7 +126,12 @@ class Dispatcher:
                 log.warning("dispatch.postponed", step=name, error=type(error).__name__)
             else:
                 log.error("dispatch.failed", step=name, **describe(error))
+            if is_wrong_type(error):
+                self._guarded(self._put_aside)
             return None
+
+    def _put_aside(self) -> None:
+        put_aside(self._redis)
 
     def _tick(self) -> float:
         """Do one round if we lead; return the seconds until the next row becomes due, or the tick."""
@@ -143,6 +151,7 @@ class Dispatcher:
         """Say whether this worker dispatches; asks the database when a good part of the lease has passed."""
         if self._stopping:
             return False
+        self._turned()  # between the steps of a long tick
         asked_at = time.monotonic()
         if asked_at - self._led_at < LEADER_BEAT_S:
             return True

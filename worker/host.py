@@ -1,7 +1,6 @@
 """What one worker process holds together: its lease, its writer, its dispatcher, its intake, its clients, its calls."""
 
 import asyncio
-import gc
 import os
 import socket
 import time
@@ -15,17 +14,19 @@ import httpx
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker import call
+from worker import call, memory
 from worker.call import Call, Reason
+from worker.connections import LONGEST_REPLY
+from worker.core.message import most_bytes
 from worker.dispatcher import Dispatcher
 from worker.health import Health
 from worker.intake import Intake
 from worker.lease import Lease, Times
+from worker.liveness import Liveness
 from worker.marks import Marks
 from worker.net.client import open_clients
 from worker.nudge import connect
 from worker.pool import Pool
-from worker.process_limits import keep_one_arena
 from worker.redis_check import trouble_of
 from worker.rejects import bury_rejects
 from worker.settings import Settings, need
@@ -61,10 +62,13 @@ class Host:
         assert settings.database_url and settings.redis_url
         self.settings = settings
         self.engine = open_engine(settings.database_url, schema=settings.database_schema)
-        self.redis = connect(settings.redis_url)
+        self.redis = connect(settings.redis_url, longest=max(LONGEST_REPLY, most_bytes(settings.max_request_bytes)))
+        self.liveness = Liveness()
         # Both lock the counter of finished jobs until the commit.
-        self.batcher = Batcher(self.engine, max_items=settings.writer_batch, last=(record, cancel))
-        self.webhooks = Webhooks(self.engine, self.redis, settings)
+        self.batcher = Batcher(
+            self.engine, max_items=settings.writer_batch, last=(record, cancel), turned=self.liveness.turns("writer")
+        )
+        self.webhooks = Webhooks(self.engine, self.redis, settings, self.liveness)
         self.clients: dict[str, httpx.AsyncClient] = {}
         self.calls: dict[str, list[Call]] = {}
         # Endpoints that refuse requests which ask for a stream's usage.
@@ -78,6 +82,7 @@ class Host:
             on_lost=self._abort,
             on_cancel=self.cancel,
             ticked_at=self._ticked_at,
+            turned=self.liveness.turns("lease"),
         )
         self.health = Health(
             self.engine, self.batcher, settings.endpoints, wake=lambda in_s: self.dispatcher.wake(in_s)
@@ -91,6 +96,7 @@ class Host:
             room=room,
             is_open=self.health.is_open,
             address_fault=self.webhooks.address_fault,
+            liveness=self.liveness,
         )
         # Where an ambiguous request is not to be repeated, a lost worker's is not either.
         self._once_only = frozenset(one.name for one in settings.endpoints.values() if not one.retry_ambiguous)
@@ -118,6 +124,7 @@ class Host:
             ),
             own_chores=(self._release_strays, self.health.exchange),
             webhooks=self.webhooks,
+            turned=self.liveness.turns("dispatcher"),
         )
 
     @property
@@ -127,7 +134,7 @@ class Host:
 
     def open(self) -> None:
         """Check the database, begin the lease and the writer; wait while the database is away. Raises NotReady."""
-        keep_one_arena()
+        memory.keep_one_arena()
         pause_s = 0.2
         while True:
             try:
@@ -142,6 +149,7 @@ class Host:
             pause_s = min(2 * pause_s, 5.0)
         self.batcher.start()
         self.webhooks.start()
+        self.liveness.start()
 
     def _check(self) -> None:
         if sentence := trouble_of(self.redis):
@@ -163,21 +171,20 @@ class Host:
     def attach(self, pool: Pool, *, intake: bool) -> None:
         """Begin to take work: the pool runs."""
         self._pool = pool
+        self.liveness.ask("loop", self._ticked_at)
         # -c may say another number than the settings.
         self.lease.slots = pool.limit
         self.intake.room = ROOM_A_SLOT * pool.limit
         pool.submit(self._open_clients()).result(WRITE_OUT_S)
         pool.cleanups.append(self._close_clients)
-        # What was loaded stays for good: the collector need not walk it again for every few hundred new objects.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 50)
+        memory.collect_seldom()
         self.dispatcher.start()
         if intake:
             self.intake.start()
 
     def detach(self) -> None:
         """Stop taking work; what runs goes on."""
+        self.liveness.forget("intake", "inbox", "dispatcher")
         try:
             self.intake.stop()
         finally:
@@ -185,6 +192,7 @@ class Host:
 
     def close(self) -> None:
         """Write out what waits, end the lease."""
+        self.liveness.stop()
         written = self.batcher.close(timeout_s=WRITE_OUT_S)
         if not self.webhooks.close(timeout_s=WRITE_OUT_S) or not written:
             log.error("worker.unwritten", reason="the database is away; its calls are taken back when it returns")

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Engine
 
-from worker.store.engine import describe
+from worker.store.engine import describe, is_away, is_busy
 
 # How often it is looked at; a look costs microseconds.
 WATCH_S = 0.02
@@ -20,8 +20,15 @@ log = structlog.get_logger()
 class InboxWatch:
     """Calls `drain` when something stands in the inbox, until `stopping` is set; `run` is for a thread."""
 
-    def __init__(self, engine: Engine, drain: Callable[[], None], stopping: threading.Event) -> None:
-        self._engine, self._drain, self._stopping = engine, drain, stopping
+    def __init__(
+        self,
+        engine: Engine,
+        drain: Callable[[], None],
+        stopping: threading.Event,
+        *,
+        turned: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._engine, self._drain, self._stopping, self._turned = engine, drain, stopping, turned
 
     def run(self) -> None:
         """Watch; a database that cannot be read is looked at again."""
@@ -30,6 +37,8 @@ class InboxWatch:
                 with contextlib.closing(self._engine.raw_connection()) as connection:
                     self._watch(connection)
             except Exception as error:
+                if is_away(error) or is_busy(error):
+                    self._turned()
                 log.warning("inbox.not_watched", **describe(error))
                 self._stopping.wait(PAUSE_S)
 
@@ -37,6 +46,7 @@ class InboxWatch:
         seen: Any = None
         while not self._stopping.wait(WATCH_S):
             version = connection.execute("PRAGMA data_version").fetchone()
+            self._turned()
             if version == seen:
                 continue
             seen = version

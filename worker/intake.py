@@ -13,20 +13,19 @@ import structlog
 from redis import Redis, RedisError
 from sqlalchemy import Engine
 
-from worker.core.envelope import decode
-from worker.core.faults import shown
-from worker.core.message import DeadLetter, read_job, read_uuid
+from worker.core.message import DeadLetter
+from worker.entries import INBOX, EntryReader, not_accepted
 from worker.inbox import InboxWatch
+from worker.keys import is_redis_away
+from worker.liveness import Liveness
 from worker.nudge import nudge, push_nudges
 from worker.settings import Settings
 from worker.store import leases
 from worker.store.accept import Accepted, Entry, accept
 from worker.store.doors import Submitted, take_inbox
 from worker.store.engine import describe, is_away, is_busy, is_refused
-from worker.taking import MOST_BYTES, QUEUE, Taken, Taking
+from worker.taking import MOST_BYTES, Taken, Taking
 
-TASK = "chat.submit"
-INBOX = "submit_v1"
 RUN_QUEUE = "chat.run"
 PAUSE_S = (0.05, 2.0)
 INBOX_BATCH = 500
@@ -51,15 +50,18 @@ class Intake:
         room: int,
         is_open: Callable[[str], bool] = lambda endpoint: True,
         address_fault: Callable[[str], str | None] = lambda url: None,
+        liveness: Liveness | None = None,
     ) -> None:
         self._engine, self._redis, self._settings, self.room = engine, redis, settings, room
-        self._is_open, self._address_fault = is_open, address_fault
-        self._taking = Taking(redis, worker_id, batch=settings.intake_batch)
+        liveness = liveness or Liveness()
+        self._is_open, self._turned = is_open, liveness.turns("intake")
+        self._reader = EntryReader(settings, address_fault)
+        self._taking = Taking(redis, worker_id, batch=settings.intake_batch, longest=self._reader.longest)
         self._worker_id = worker_id
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run, name="afterword-intake", daemon=True)]
         if engine.dialect.name == "sqlite":
-            watch = InboxWatch(engine, self.drain_inbox, self._stopping)
+            watch = InboxWatch(engine, self.drain_inbox, self._stopping, turned=liveness.turns("inbox"))
             self._threads.append(threading.Thread(target=watch.run, name="afterword-inbox", daemon=True))
 
     def start(self) -> None:
@@ -84,7 +86,7 @@ class Intake:
         taken = 1
         while taken and not self._stopping.is_set():
             try:
-                taken = self._drain(INBOX_BATCH, self._submitted)
+                taken = self._drain(INBOX_BATCH, self._reader.read_row)
             except Exception as error:
                 _unless_refused(error)
                 taken = self._drain_one()
@@ -110,15 +112,17 @@ class Intake:
                 elif taken.own is None:
                     self._stopping.wait(pause_s)  # nothing to wait on in a full Redis
                 pause_s = PAUSE_S[0]
+                self._turned()
                 continue
             except Exception as error:
-                away = isinstance(error, RedisError) or is_away(error) or is_busy(error)
+                if away := is_redis_away(error) or is_away(error) or is_busy(error):
+                    self._turned()
                 (log.warning if away else log.error)("intake.postponed", pause_s=pause_s, **describe(error))
             self._stopping.wait(pause_s)
             pause_s = min(pause_s * 2, PAUSE_S[1])
 
     def _accept_taken(self, taken: Taken) -> None:
-        entries = [self._read(raw) for raw in taken.entries]
+        entries = [self._reader.read_message(held) for held in taken.entries]
         try:
             accepted = self._accept(entries)
         except Exception as error:
@@ -133,7 +137,7 @@ class Intake:
             return self._accept([entry])
         except Exception as error:
             _unless_refused(error)
-            return self._accept([_not_accepted(entry.queue, entry.raw)])
+            return self._accept([not_accepted(entry.queue, entry.raw)])
 
     def _accept(self, entries: list[Entry]) -> list[Accepted]:
         with self._engine.begin() as connection:
@@ -142,7 +146,7 @@ class Intake:
     def _drain(self, limit: int, read: Callable[[Submitted], Entry]) -> int:
         """Accept up to `limit` rows of the inbox; return how many there were."""
         with self._engine.begin() as connection:
-            rows = take_inbox(connection, limit=limit, max_bytes=MOST_BYTES)
+            rows = take_inbox(connection, limit=limit, max_bytes=MOST_BYTES, longest=self._reader.longest)
             entries = [read(row) for row in rows]
             accepted = accept(connection, entries, job_ttl_s=self._settings.job_ttl_s) if entries else []
         self._announce(entries, accepted)
@@ -150,38 +154,10 @@ class Intake:
 
     def _drain_one(self) -> int:
         try:
-            return self._drain(1, self._submitted)
+            return self._drain(1, self._reader.read_row)
         except Exception as error:
             _unless_refused(error)
-            return self._drain(1, lambda row: _not_accepted(INBOX, row.job))
-
-    def _read(self, raw: bytes) -> Entry:
-        # Base64 makes a third more of a body, and what surrounds it is small.
-        envelope = decode(raw, max_bytes=4 * self._settings.max_request_bytes)
-        if isinstance(envelope, DeadLetter):
-            return Entry(QUEUE, raw, envelope)
-        if envelope.task != TASK:
-            reason = f"The task is {shown(envelope.task)}; this queue takes {TASK} only."
-            return Entry(QUEUE, raw, DeadLetter("unknown_task", reason, envelope.id))
-        return self._entry(QUEUE, raw, envelope.arguments_text, envelope.id, envelope.ignored)
-
-    def _submitted(self, row: Submitted) -> Entry:
-        try:
-            return self._entry(INBOX, row.job, row.job.decode(), row.id)
-        except UnicodeDecodeError as error:
-            reason = f"The job's text is not UTF-8 at byte {error.start}; insert JSON text."
-            return Entry(INBOX, row.job, DeadLetter("not_json", reason, row.id))
-
-    def _entry(self, queue: str, raw: bytes, text: str, given_id: str | None, ignored: tuple[str, ...] = ()) -> Entry:
-        read = read_job(
-            text,
-            default_id=given_id,
-            endpoints=self._settings.endpoints,
-            max_request_bytes=self._settings.max_request_bytes,
-            ignored=ignored,
-            address_fault=self._address_fault,
-        )
-        return Entry(queue, raw, read, alias=read_uuid(given_id))
+            return self._drain(1, lambda row: not_accepted(INBOX, row.job, row.id))
 
     def _announce(self, entries: list[Entry], accepted: list[Accepted]) -> None:
         # Jobs of an endpoint that rests, or has just come back, start by the dispatcher's measure.
@@ -215,8 +191,3 @@ def _unless_refused(error: Exception) -> None:
     if not is_refused(error):
         raise error
     log.error("intake.refused", **describe(error))
-
-
-def _not_accepted(queue: str, raw: bytes) -> Entry:
-    told = "The database refused the job's row, or we failed to make it; the log has the error. The bytes are kept."
-    return Entry(queue, raw, DeadLetter("not_accepted", told, None))

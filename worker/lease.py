@@ -44,11 +44,13 @@ class Lease:
         on_lost: Callable[[], None],
         on_cancel: Callable[[list[str]], None],
         ticked_at: Callable[[], float | None],
+        turned: Callable[[], None] = lambda: None,
     ) -> None:
         self.worker_id = str(uuid.uuid4())
         self._engine, self._times = engine, times
         self._name, self.slots = name, slots
         self._on_lost, self._on_cancel, self._ticked_at = on_lost, on_cancel, ticked_at
+        self._turned = turned
         # A beat that took longer tells of a database that stood still, without an error, for everybody.
         self._gap_s = max(3 * times.beat_s, times.lease_s / 3)
         self._beaten_at = 0.0
@@ -89,10 +91,13 @@ class Lease:
             if self._loop_stands():
                 log.error("lease.not_renewed", reason="the event loop does not turn")
                 self._unbroken_since = None
+                self._turned()
                 continue
             try:
                 self._beat()
+                self._turned()
             except SQLAlchemyError as error:
+                self._turned()
                 # The database is away: nothing can be renewed, and nobody can take back either. Whether that was a gap
                 # the next beat tells: a connection that was dropped and made anew at once kept nobody from renewing,
                 # and where that happens again and again, no lease would ever be taken back.

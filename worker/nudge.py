@@ -16,9 +16,11 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from worker.connections import LONGEST_REPLY, Pool
 from worker.core.envelope import decode
 from worker.core.faults import shown
 from worker.core.message import DeadLetter, read_uuid
+from worker.heads import SHOW
 
 # The only task each queue may name.
 TASKS: Final[Mapping[str, str]] = {"chat.run": "chat.run", "webhooks": "webhook.deliver"}
@@ -28,25 +30,43 @@ PRIORITIES: Final = range(10)
 REJECTED_BYTES: Final = 1024 * 1024
 # Nudges are 40 bytes, Celery messages about 900.
 ENTRY_BYTES: Final = 64 * 1024
+LONGEST_MESSAGE: Final = 1024
+WINDOW_ENTRIES: Final = 50_000
 ID_CHARACTERS: Final = 255
 
 # Between name and priority, as kombu writes it.
 _SEPARATOR = "\x06\x16"
 _NUDGE = re.compile(rb"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.[0-9]{1,10}")
 
-# KEYS: a queue's lists, best first. ARGV: how many, and of how many bytes before it stops. Returns the oldest entries
-# of the best lists.
-POP: Final = """
-local entries, left = {}, tonumber(ARGV[2])
+# KEYS: a queue's lists, best first. ARGV: longest, head, how many, and of how many bytes before it stops. Returns the
+# oldest entries of the best lists, each after its size.
+POP: Final = (
+    SHOW
+    + """
+local wanted, left = tonumber(ARGV[3]), tonumber(ARGV[4])
 for _, key in ipairs(KEYS) do
-  while #entries < tonumber(ARGV[1]) and left > 0 do
+  while wanted > 0 and left > 0 do
     local entry = redis.call('RPOP', key)
     if not entry then break end
-    entries[#entries + 1] = entry
-    left = left - #entry
+    wanted, left = wanted - 1, left - #entry
+    show(entry)
   end
 end
-return entries
+return shown
+"""
+)
+
+# KEYS: a queue's lists. ARGV: longest, entries. Returns each list's oldest entries, of long ones the beginning.
+_WINDOW = """
+local lists = {}
+for place, key in ipairs(KEYS) do
+  local entries = redis.call('LRANGE', key, -ARGV[2], -1)
+  for i, entry in ipairs(entries) do
+    if #entry > tonumber(ARGV[1]) then entries[i] = string.sub(entry, 1, ARGV[1]) end
+  end
+  lists[place] = entries
+end
+return lists
 """
 
 # KEYS: a queue's lists, best first. ARGV: room, then priority and entry by turns. Returns how many were pushed.
@@ -73,33 +93,37 @@ class Nudge:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """An entry that is none: `reason` is a short code, `message` a sentence."""
+    """An entry that is none: `reason` is a short code, `message` a sentence, `size` its own where it was cut."""
 
     queue: str
     reason: str
     message: str
     entry: bytes
+    size: int
 
     def as_json(self) -> bytes:
         """Return what stands in the list REJECTED: `{"queue", "reason", "message", "size", "entry": base64}`."""
         kept = base64.b64encode(self.entry[:REJECTED_BYTES]).decode()
-        told = {"queue": self.queue, "reason": self.reason, "message": self.message, "size": len(self.entry)}
+        told = {"queue": self.queue, "reason": self.reason, "message": self.message, "size": self.size}
         return json.dumps({**told, "entry": kept}).encode()
 
 
-def connect(url: str) -> "Redis":
-    """Return a client whose every command ends within seconds, with an error when the server is silent."""
-    return Redis.from_url(
+def connect(url: str, *, longest: int = LONGEST_REPLY) -> "Redis":
+    """Return a client whose every command ends within seconds, with an error when the server is silent.
+
+    `longest`: bytes of a reply that is read.
+    """
+    pool = Pool.from_url(
         url,
+        longest=longest,
         socket_timeout=5.0,
         socket_connect_timeout=3.0,
         health_check_interval=5,
         # A repeated pop would lose what the first one took.
         retry=Retry(NoBackoff(), 0),
         client_name="afterword",
-        # No messages out of turn on connections whose socket we watch ourselves.
-        protocol=2,
     )
+    return Redis.from_pool(pool)
 
 
 def priority_list(queue: str, priority: int) -> str:
@@ -137,33 +161,36 @@ def push_first(redis: "Redis", queue: str, entry: bytes) -> None:
 
 
 def read_window(redis: "Redis", queue: str) -> dict[bytes, int]:
-    """Return all entries that stand in the queue's lists, foreign ones too, each with its best priority.
+    """Return the entries that stand in the queue's lists, foreign ones too, each with its best priority.
 
-    Raises RedisError.
+    Of each list the oldest WINDOW_ENTRIES, more than any window has; of a long entry, which is none of ours, the
+    beginning. Raises RedisError.
     """
-    pipeline = redis.pipeline(transaction=False)
-    for name in priority_lists(queue):
-        pipeline.lrange(name, 0, -1)
-    lists = list(zip(PRIORITIES, pipeline.execute(), strict=True))
+    found = redis.register_script(_WINDOW)(keys=priority_lists(queue), args=[LONGEST_MESSAGE, WINDOW_ENTRIES])
+    lists = list(zip(PRIORITIES, found, strict=True))
     return {entry: priority for priority, entries in reversed(lists) for entry in entries}
 
 
-def read(queue: str, entry: bytes) -> Nudge | Rejected:
-    """Read an entry of `queue`, whatever its bytes."""
+def read(queue: str, entry: bytes, size: int | None = None) -> Nudge | Rejected:
+    """Read an entry of `queue`, whatever its bytes. `size`: its own, if `entry` is only the head of it."""
+    size = len(entry) if size is None else size
+    if size > ENTRY_BYTES:
+        told = f"The entry has {size} bytes; allowed are {ENTRY_BYTES}."
+        return Rejected(queue, "too_large", told, entry, size)
     if found := _NUDGE.fullmatch(entry):
         return Nudge(found[1].decode("ascii"), entry.decode("ascii"))
     envelope = decode(entry, max_bytes=ENTRY_BYTES)
     if isinstance(envelope, DeadLetter):
-        return Rejected(queue, envelope.reason, envelope.message, entry)
+        return Rejected(queue, envelope.reason, envelope.message, entry, size)
     if envelope.task != TASKS[queue]:
         told = f"The task is {shown(envelope.task)}; this queue takes {TASKS[queue]} only."
-        return Rejected(queue, "unknown_task", told, entry)
+        return Rejected(queue, "unknown_task", told, entry, size)
     if not envelope.id or len(envelope.id) > ID_CHARACTERS:
         told = f"The message has no task id of 1 to {ID_CHARACTERS} characters; send one in headers.id."
-        return Rejected(queue, "no_id", told, entry)
+        return Rejected(queue, "no_id", told, entry, size)
     row_id = _uuid(envelope.arguments_text)
     if row_id is None:
-        return Rejected(queue, "bad_arguments", "The argument is no UUID; send args [id].", entry)
+        return Rejected(queue, "bad_arguments", "The argument is no UUID; send args [id].", entry, size)
     return Nudge(row_id, envelope.id, envelope.ignored)
 
 

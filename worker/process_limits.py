@@ -1,7 +1,5 @@
-"""What the operating system and malloc give one worker process: open files, arenas. Used by `pool` and `host`."""
+"""What the operating system gives one worker process: open files, which bound its slots. Used by `pool`."""
 
-import contextlib
-import ctypes
 import resource
 from collections.abc import Mapping
 from typing import Final
@@ -11,7 +9,6 @@ import structlog
 # Each call in flight needs one file descriptor. These are for all the rest: Redis, the database's pool, log files,
 # pipes, the event loop.
 RESERVED: Final = 64
-_M_ARENA_MAX: Final = -8
 
 log = structlog.get_logger(__name__)
 
@@ -40,12 +37,3 @@ def fitting(slots: Mapping[str, int], *, limit: int) -> dict[str, int]:
     kept = {queue: max(1, number * room // wanted) for queue, number in slots.items()}
     log.warning("pool.slots_reduced", open_files=limit, asked=dict(slots), kept=kept, remedy="raise ulimit -n")
     return kept
-
-
-def keep_one_arena() -> None:
-    """Have all threads share one arena of glibc's malloc: each thread's own would keep what it needed once.
-
-    Python's lock keeps them apart anyway. (mallopt(3), M_ARENA_MAX; other C libraries do not know it.)
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

@@ -2,28 +2,33 @@
 
 import base64
 import json
-from typing import cast
 
 from redis import Redis
 from sqlalchemy import Engine
 
-from worker.nudge import REJECTED
+from worker.core.sizes import HEAD_BYTES
+from worker.heads import Heads
+from worker.nudge import REJECTED, REJECTED_BYTES
 from worker.store.doors import Letter, bury
 
 # Unusable entries that are made dead letters in one transaction.
 BATCH = 100
+MOST_BYTES = 8 * 1024 * 1024
+# In base64, with what is beside it. What is larger is not ours.
+LONGEST = 2 * REJECTED_BYTES
 
 
 def bury_rejects(engine: Engine, redis: Redis) -> None:
     """Keep a batch of what the windows have put aside."""
-    entries = cast("list[bytes]", redis.lrange(REJECTED, -BATCH, -1))
+    heads = Heads(redis, longest=LONGEST, head=HEAD_BYTES)
+    entries = [held for _, held in heads.read([REJECTED], entries=BATCH, max_bytes=MOST_BYTES)]
     if not entries:
         return
     with engine.begin() as connection:
-        bury(connection, [_letter(entry) for entry in entries])
+        bury(connection, [_letter(held.head) for held in entries])
     # By value: another leader by accident would trim what it has not read.
-    for entry in entries:
-        redis.lrem(REJECTED, -1, cast("str", entry))
+    for held in entries:
+        heads.remove(REJECTED, held, entries=BATCH)
 
 
 def _letter(entry: bytes) -> Letter:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from worker.announce import Announcer
 from worker.delivering import PRIORITY, QUEUE, Delivering
+from worker.liveness import Liveness
 from worker.net.addresses import HTTP_PORT, HTTPS_PORT, Policy, policy
 from worker.net.own import Own, Server
 from worker.net.target import target_fault
@@ -80,12 +81,20 @@ def _servers(url: str | None, standard: int, *, is_endpoint: bool = False) -> li
 class Webhooks:
     """The parts of a worker process for webhooks."""
 
-    def __init__(self, engine: Engine, redis: Redis, settings: Settings) -> None:
+    def __init__(self, engine: Engine, redis: Redis, settings: Settings, liveness: Liveness) -> None:
         self._engine, self._settings = engine, settings
         # Claims and records each lock their receivers in the order of the ids; one after the other they would not.
-        self.batcher = Batcher(engine, max_items=settings.writer_batch, apart=True)
+        self.batcher = Batcher(
+            engine,
+            max_items=settings.writer_batch,
+            apart=True,
+            name="webhook-writer",
+            turned=liveness.turns("webhook-writer"),
+        )
         self._dispatch = Delivering(engine, redis, window_s=settings.window_s, slots=settings.webhook_slots)
-        self._announcer = Announcer(redis, QUEUE, room=ROOM_A_SLOT * settings.webhook_slots)
+        self._announcer = Announcer(
+            redis, QUEUE, room=ROOM_A_SLOT * settings.webhook_slots, turned=liveness.turns(f"announce-{QUEUE}")
+        )
         self._client: WebhookClient | None = None
         self.strays = Strays(engine, "delivery", held=webhook_dispatch.held, give_back=webhook_dispatch.give_back)
 

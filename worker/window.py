@@ -7,6 +7,7 @@ nothing is asked of Redis. Errors of Redis end here: the reader tries again, Cel
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Protocol
 
@@ -14,7 +15,9 @@ import structlog
 from redis import Redis, RedisError
 from redis.connection import Connection
 
-from worker.nudge import POP, REJECTED, Nudge, Rejected, priority_lists, read
+from worker.heads import Held, by
+from worker.keys import is_wrong_type, put_aside
+from worker.nudge import ENTRY_BYTES, POP, REJECTED, REJECTED_BYTES, Nudge, Rejected, priority_lists, read
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +104,8 @@ class Window:
             self._guarded(lambda: self._fill(min(free, MOST_AT_ONCE)))
 
     def _fill(self, wanted: int) -> None:
-        entries: list[bytes] = self._pop(keys=self._lists, args=[wanted, MOST_BYTES])
+        shown = self._pop(keys=self._lists, args=[ENTRY_BYTES, REJECTED_BYTES, wanted, MOST_BYTES])
+        entries = [Held(*pair) for pair in by(2, shown)]
         for entry in entries:
             self._take(entry)
         self._give_rejects()
@@ -111,15 +115,15 @@ class Window:
             # More may stand there, and nothing else wakes the hub. What else it has to do has its turn first.
             self._slots.soon(self.tick)
 
-    def _take(self, entry: bytes) -> None:
-        match read(self.queue, entry):
+    def _take(self, entry: Held) -> None:
+        match read(self.queue, entry.head, entry.size):
             case Nudge() as nudge:
                 if nudge.ignored:
                     log.info("nudge.options_ignored", queue=self.queue, id=nudge.celery_id, options=nudge.ignored)
                 assert self._deliver is not None
                 self._deliver(nudge)
             case Rejected() as rejected:
-                log.warning("nudge.rejected", queue=self.queue, reason=rejected.reason, size=len(entry))
+                log.warning("nudge.rejected", queue=self.queue, reason=rejected.reason, size=entry.size)
                 self._rejected.append(rejected.as_json())
 
     def _give_rejects(self) -> None:
@@ -145,7 +149,7 @@ class Window:
         answer = self._bell.read_response()
         self._rung_at = None
         if answer is not None:
-            self._take(answer[1])
+            self._take(Held(len(answer[1]), answer[1]))
             self._give_rejects()
         self.tick()
 
@@ -160,10 +164,17 @@ class Window:
             step()
         except (RedisError, OSError) as error:
             self._fail(error)
+        except Exception as error:
+            # On the hub's thread it would end the worker. Nudges that were popped already are repeated.
+            log.exception("window.failed", queue=self.queue)
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         log.warning("window.unreadable", queue=self.queue, error=str(error)[:200], retry_s=RETRY_S)
         self._hang_up()
+        if is_wrong_type(error):
+            with suppress(RedisError):
+                put_aside(self._redis)
         self._retry_at = monotonic() + RETRY_S
         # Later than `_retry_at`, never before it.
         self._hub.call_later(RETRY_S * 1.1, self.tick)

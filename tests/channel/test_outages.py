@@ -148,18 +148,36 @@ def test_a_redis_that_refuses_the_control_connection_is_asked_again_at_leisure(
     server: RedisServer, own: Toy, refuse: Callable[[Redis], None], accept: Callable[[Redis], None]
 ) -> None:
     server.start()
-    child = own.start()
     refuse(own.redis)
-    kill_clients(own.redis)
+    child = own.start(ready=False)
 
     until(lambda: child.text().count("broker.lost") > 5 or child.ended(), what="it is refused again and again")
     accept(own.redis)
 
+    own.await_events("ready", 1)
     own.push(own.row())
     own.await_events("end", 1)
     until(lambda: own.redis.pubsub_numpat() == 1, what="the control connection")
     assert "Frequent restarts" not in child.text()
     assert not child.ended()
+
+
+def test_a_control_connection_that_is_lost_is_made_again_without_a_restart_even_on_a_full_redis(
+    server: RedisServer, own: Toy
+) -> None:
+    server.start()
+    child = own.start()
+    fill_up(own.redis)
+    kill_clients(own.redis)
+
+    until(lambda: "control.lost" in child.text(), what="the loss")
+    until(lambda: own.redis.pubsub_numpat() == 1, what="the control connection")
+    make_room(own.redis)
+
+    own.push(own.row())
+    own.await_events("end", 1)
+    assert "broker.lost" not in child.text()
+    assert len(own.events("ready")) == 1
 
 
 def test_a_full_redis_is_still_emptied_and_rejects_wait_until_there_is_room(server: RedisServer, own: Toy) -> None:
@@ -183,7 +201,7 @@ def test_a_full_redis_is_still_emptied_and_rejects_wait_until_there_is_room(serv
 
 def test_a_closed_connection_leaves_nothing_in_the_hub(redis_url: str) -> None:
     hub = Hub()
-    with Connection(redis_url, transport="worker.channel:Transport") as connection:
+    with Connection(redis_url, transport="worker.control:Transport") as connection:
         connection.connect()
         connection.transport.register_with_event_loop(connection.connection, hub)
         assert len(hub.on_tick) == 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from worker.core.endpoint import Endpoint
 from worker.core.fingerprint import fingerprint
-from worker.core.message import DeadLetter, Fault, Job, Refusal, read_job
+from worker.core.message import DeadLetter, Fault, Job, Refusal, most_bytes, read_job
 
 ID = "018f4a5e-7c1b-7d2e-9a53-0242ac120002"
 OTHER_ID = "4c8e1f0a-3b5d-4e6f-8a7b-9c0d1e2f3a4b"
@@ -299,9 +299,11 @@ def test_a_request_too_large_is_refused_and_not_kept():
 
 
 def test_a_message_beyond_all_measure_is_a_dead_letter():
-    letter = read({"request": REQUEST}, max_request_bytes=5)
+    longest = most_bytes(5)
+    letter = read('{"request": {}, "tenant": "' + "x" * longest + '"}', max_request_bytes=5)
     assert isinstance(letter, DeadLetter)
     assert (letter.reason, letter.id) == ("too_large", ID)
+    assert isinstance(read({"request": REQUEST}, max_request_bytes=5), Refusal)
 
 
 @pytest.mark.parametrize(

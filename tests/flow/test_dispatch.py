@@ -194,7 +194,7 @@ def test_of_a_resting_endpoint_one_probe_is_nudged_before_all_others(
     until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
     assert set(standing(redis_url)) - others == {held.job_id}
     redis = connect(redis_url)
-    assert redis.eval(POP, 1, "chat.run", 1, 1000)[0].decode().startswith(str(held.job_id))
+    assert redis.eval(POP, 1, "chat.run", 1000, 1000, 1, 1000)[1].decode().startswith(str(held.job_id))
     redis.close()
 
 

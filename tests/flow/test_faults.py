@@ -24,12 +24,13 @@ from worker import settings
 from worker.dev.redis import RedisServer
 from worker.host import Host
 from worker.intake import Intake
+from worker.keys import OWNERS, own_list
 from worker.lease import Times
 from worker.loop import LoopThread
 from worker.nudge import REJECTED, connect, read_window
 from worker.store import leases
 from worker.store.engine import open_engine
-from worker.taking import OWNERS, Taking, own_list
+from worker.taking import Taking
 
 AWAY = "redis://127.0.0.1:1/0"
 

@@ -163,11 +163,11 @@ def _put_back(engine: "Engine", settings: Settings, seq: int) -> int:
     from worker.store import letters
 
     letter, entry = _letter(engine, seq)
+    _whole(letter)
     if letter.queue == INBOX:
         job = _text(entry)
         with engine.begin() as connection:
             return int(letters.resubmit(connection, seq, job=job, job_id=_uuid(letter.job_id)))
-    _whole(letter)
     # Before the letter goes: what is there twice is recognised, what is nowhere is lost.
     _push(settings, letter.queue, entry)
     with engine.begin() as connection:
@@ -175,12 +175,14 @@ def _put_back(engine: "Engine", settings: Settings, seq: int) -> int:
 
 
 def _whole(letter: "Stored") -> None:
+    from worker.core.sizes import is_cut
     from worker.nudge import REJECTED_BYTES
 
-    if letter.queue not in LISTS:
+    if letter.queue not in (INBOX, *LISTS):
         raise CannotRequeue(f"it was found in {letter.queue!r}, to which nothing is put back; delete it with purge")
-    if letter.queue != "chat.intake" and letter.size >= REJECTED_BYTES:
-        raise CannotRequeue(f"only its first {REJECTED_BYTES} bytes were kept; send the message again")
+    is_nudge = letter.queue not in (INBOX, "chat.intake")
+    if is_cut(letter.reason, letter.size) or (is_nudge and letter.size >= REJECTED_BYTES):
+        raise CannotRequeue(f"only its first {letter.size} bytes were kept; send it again, within the limit")
 
 
 def _text(entry: bytes) -> str:

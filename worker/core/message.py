@@ -17,13 +17,22 @@ __all__ = ["DeadLetter", "Fault", "Job", "Refusal", "conflict", "read_job"]
 DEFAULT_PRIORITY = 5
 DEFAULT_MAX_ATTEMPTS = 5
 
-# A text this many times the limit is not even parsed: parsing costs several times its size in memory.
-_HOPELESS = 4
+# Beside the request: the job's other fields, and what a Celery client puts round it.
+_SPARE_BYTES = 64 * 1024
 
 # Of an id that is none, so many characters are kept beside the message's bytes.
 LONGEST_ID = 255
 
 _GROUPS = re.compile(r"([0-9a-f]{8})(-?)([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{12})")
+
+
+def most_bytes(max_request_bytes: int) -> int:
+    """Return how large an entry may be that is read at all: parsing costs several times its size in memory.
+
+    Base64 makes a third more of a job, and JSON text inside JSON text up to twice as much. What is between the limit
+    of a request and this becomes a visible failed job.
+    """
+    return 2 * max_request_bytes + _SPARE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,7 @@ def read_job(
     whatever the text. Dead letters: `too_large, not_json, too_deep, not_an_object, no_id, id_not_uuid`; everything else
     that is wrong is a Refusal with all its faults.
     """
-    if len(text) > _HOPELESS * max_request_bytes:
+    if len(text) > most_bytes(max_request_bytes):
         size = f"The message has {len(text)} characters where a request may have {max_request_bytes} bytes"
         return DeadLetter("too_large", f"{size}; send large content by URL.", default_id)
     try:

@@ -74,10 +74,18 @@ def _read(url: str) -> Target:
     if fault := _text_fault(url):
         raise Unfit(fault)
     try:
-        split, parsed = urlsplit(url), httpx.URL(url)
-        split_port = split.port
+        return _parsed(url)
+    except Unfit:
+        raise
     except (ValueError, httpx.InvalidURL) as error:
+        # Also from a property of what was parsed: httpx decodes an xn-- name when its host is asked for (idna's errors
+        # are UnicodeErrors, which are ValueErrors).
         raise Unfit("The URL cannot be read; check its host and its port") from error
+
+
+def _parsed(url: str) -> Target:
+    split, parsed = urlsplit(url), httpx.URL(url)
+    split_port = split.port
     if "@" in split.netloc or parsed.userinfo:
         raise Unfit("The URL holds a user or a password; send credentials in a header of the receiver")
     if not split.hostname or not parsed.host:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
@@ -85,8 +85,26 @@ def _database_url(text: str) -> str:
     raise ValueError("it must begin with postgresql:// (psycopg 3 is used) or sqlite:////")
 
 
-def _redis_url(text: str) -> str:
+def _split(text: str) -> SplitResult:
+    """Split an address whose host a name server can be asked for and whose port is one; ValueError says what is not."""
     parts = urlsplit(text)
+    host = parts.hostname or ""
+    try:
+        if not host.isascii():
+            import idna  # httpx reads names with it too; a name in ASCII goes as it is
+
+            idna.encode(host)
+    except UnicodeError:
+        raise ValueError("its host is no host name; write it in ASCII, as in xn--bcher-kva.example") from None
+    try:
+        parts.port  # noqa: B018  read when it is asked for
+    except ValueError:
+        raise ValueError("its port must be a number from 0 to 65535") from None
+    return parts
+
+
+def _redis_url(text: str) -> str:
+    parts = _split(text)
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
         raise ValueError("it must be redis://host:6379/0, or rediss:// for TLS")
     if not re.fullmatch(r"/?[0-9]*", parts.path):
@@ -100,7 +118,7 @@ def completions_url(text: str) -> str:
     No path: `/v1/chat/completions` is added. A path that ends in `/chat/completions` is used as it is. Any other
     path is what OpenAI's clients call `base_url`: `/chat/completions` is added. A query stays where it is.
     """
-    parts = urlsplit(text)
+    parts = _split(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
         raise ValueError("it must be an address such as https://api.example.com or http://127.0.0.1:8000/v1")
     if parts.username is not None or parts.password is not None:
@@ -112,7 +130,7 @@ def completions_url(text: str) -> str:
 
 
 def _proxy(text: str) -> str:
-    parts = urlsplit(text)
+    parts = _split(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("it must be the address of an HTTP proxy, as in http://proxy.example.com:3128")
     return text

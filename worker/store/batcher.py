@@ -26,6 +26,7 @@ StoreFunction = Callable[[Connection, Sequence[Item]], list[Result]]
 
 AWAY_S = (0.1, 5.0)  # first and longest pause before something is done again
 BUSY_TRIES = 3
+IDLE_S = 5.0  # between two turns with nothing to do
 
 log = structlog.get_logger()
 
@@ -62,7 +63,8 @@ class Batcher:
     """Runs store functions for a process, in batches of at most `max_items` items and `max_bytes` bytes.
 
     `last`: those that lock what every process wants until the commit; they are called after all others, in this order.
-    `apart`: each function in a transaction of its own.
+    `apart`: each function in a transaction of its own. `turned` is called at each turn of the thread, see
+    `worker.liveness`.
     """
 
     def __init__(
@@ -73,15 +75,17 @@ class Batcher:
         max_bytes: int = 8 * 1024 * 1024,
         last: tuple[StoreFunction[Any, Any], ...] = (),
         apart: bool = False,
+        name: str = "writer",
+        turned: Callable[[], None] = lambda: None,
     ) -> None:
-        self._engine, self._last, self._apart = engine, last, apart
+        self._engine, self._last, self._apart, self._turned = engine, last, apart, turned
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._waiting: deque[_Write] = deque()
         self._postponed: list[_Write] = []
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="afterword-writer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"afterword-{name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -126,10 +130,12 @@ class Batcher:
 
     def _take(self) -> list[_Write]:
         with self._changed:
+            self._turned()
             while not self._waiting and not (ready := self._ready()):
                 if self._closing and not self._postponed:
                     return []
                 self._changed.wait(self._patience_s())
+                self._turned()
             if not self._waiting or (ready := self._ready()):
                 self._postponed.remove(ready[0])
                 return [ready[0]]
@@ -143,9 +149,9 @@ class Batcher:
     def _ready(self) -> list[_Write]:
         return [write for write in self._postponed if write.due_at <= time.monotonic()]
 
-    def _patience_s(self) -> float | None:
-        soonest = min((write.due_at for write in self._postponed), default=None)
-        return None if soonest is None else max(0.0, soonest - time.monotonic())
+    def _patience_s(self) -> float:
+        soonest = min((write.due_at - time.monotonic() for write in self._postponed), default=IDLE_S)
+        return min(max(0.0, soonest), IDLE_S)
 
     def _write(self, batch: list[_Write]) -> None:
         try:
@@ -184,6 +190,7 @@ class Batcher:
                     tries += 1
                 else:
                     raise
+            self._turned()
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, AWAY_S[1])
 
