@@ -1,6 +1,8 @@
 """The rule for connections to Redis: any exception but a reply ends the one that it happened on."""
 
+import ast
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from kombu import Connection
 from redis._parsers.socket import SocketBuffer
 from redis.exceptions import ResponseError
 
+from tests.test_layers import MODULES, name, place
 from worker.connections import Pool, ReplyTooLong
 from worker.nudge import connect, push_nudges
 
@@ -136,6 +139,15 @@ def test_kombus_connections_obey_it_too(redis_url: str) -> None:
             made = pool.make_connection()
             assert isinstance(pool, Pool)
             assert "_Strict" in {one.__name__ for one in type(made).__mro__}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if place(path) != "dev"], ids=name)
+def test_no_connection_of_the_worker_is_made_without_the_rule(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            ("Redis", "Redis.from_url", "ConnectionPool")
+        ):
+            raise AssertionError(f"{path}:{node.lineno} makes a client of Redis; take worker.nudge.connect or Pool")
 
 
 def test_a_listener_that_lost_bytes_is_made_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

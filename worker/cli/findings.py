@@ -10,6 +10,7 @@ from redis.exceptions import NoPermissionError
 
 from worker.cli.reading import database
 from worker.cli.webhook_findings import Finding, webhook_findings
+from worker.connections import Pool
 from worker.core.endpoint import Endpoint
 from worker.core.waiting import words
 from worker.redis_check import server_facts, unread_lists, unusable
@@ -98,7 +99,8 @@ def _redis(settings: Settings) -> Iterator[Finding]:
     if settings.redis_url is None:
         yield Finding("redis", "failed", "AFTERWORD_REDIS_URL is not set")
         return
-    with Redis.from_url(settings.redis_url, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S) as client:
+    pool = Pool.from_url(settings.redis_url, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
+    with Redis.from_pool(pool) as client:
         try:
             yield _redis_server(server_facts(client))
             yield from _unread(client)
