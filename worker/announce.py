@@ -31,6 +31,7 @@ class Announcer:
         self._thread = threading.Thread(target=self._run, name=f"afterword-announce-{queue}", daemon=True)
 
     def start(self) -> None:
+        self._turned()
         self._thread.start()
 
     def stop(self) -> None:

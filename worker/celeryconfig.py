@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import Celery, bootsteps, signals
 from celery.utils.nodenames import default_nodename, gethostname
-from celery.worker import control
+from celery.worker import control, pidbox
 from kombu.entity import Exchange, Queue
 
 from worker.channel import Reading
@@ -134,6 +134,12 @@ class Terms(bootsteps.Step):  # type: ignore[misc]  # Celery publishes no types
             if TASKS[queue] not in worker.app.tasks:
                 raise SystemExit(f"the queue {queue} is read, but its task {TASKS[queue]} is not registered")
         _close_panel()
+        pidbox.Pidbox.reset = _keep_mailbox
+
+
+def _keep_mailbox(mailbox: Any) -> None:
+    """Do nothing after a command that failed. Celery closes the mailbox and opens another: four connections for each
+    broadcast that anyone who reaches Redis gets wrong, and a moment in which nobody listens."""
 
 
 def _close_panel() -> None:

@@ -78,6 +78,7 @@ class Dispatcher:
         self._thread = threading.Thread(target=self._run, name="afterword-dispatcher", daemon=True)
 
     def start(self) -> None:
+        self._turned()
         self._thread.start()
 
     def stop(self) -> None:

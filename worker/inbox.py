@@ -32,6 +32,7 @@ class InboxWatch:
 
     def run(self) -> None:
         """Watch; a database that cannot be read is looked at again."""
+        self._turned()
         while not self._stopping.is_set():
             try:
                 with contextlib.closing(self._engine.raw_connection()) as connection:

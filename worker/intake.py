@@ -65,6 +65,7 @@ class Intake:
             self._threads.append(threading.Thread(target=watch.run, name="afterword-inbox", daemon=True))
 
     def start(self) -> None:
+        self._turned()
         for thread in self._threads:
             thread.start()
 

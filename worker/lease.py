@@ -61,6 +61,7 @@ class Lease:
     def start(self) -> None:
         """Enter the process, then beat."""
         self._enter()
+        self._turned()
         self._thread.start()
 
     def stop(self) -> None:

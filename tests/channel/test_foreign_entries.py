@@ -1,6 +1,9 @@
 """Foreign bytes are data: nothing in the queues or on the control exchange stops, restarts or slows a worker."""
 
+import base64
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -94,12 +97,127 @@ CONTROL = [b"", b"[]", b"null", b"{", b'"x"', b"7", b"\xff", b'{"properties": 5}
 ]  # fmt: skip
 
 
+def control(**body: Any) -> bytes:
+    """Return a broadcast as kombu's mailbox sends one, with this body."""
+    text = json.dumps(
+        {"method": "ping", "arguments": {}, "destination": None, "pattern": None, "matcher": None, **body}
+    )
+    properties = {"body_encoding": "base64", "delivery_tag": "x", "delivery_info": {"exchange": "", "routing_key": ""}}
+    return encoded({
+        "body": base64.b64encode(text.encode()).decode(), "content-encoding": "utf-8",
+        "content-type": "application/json", "headers": {"clock": 1, "expires": 0}, "properties": properties,
+    })  # fmt: skip
+
+
+# What kombu or Celery parse before anyone could say no: name, message.
+HOSTILE: list[tuple[str, bytes]] = [
+    ("deep", b"[" * 100_000),
+    ("deep and closed", b"[" * 100_000 + b"]" * 100_000),
+    ("deep objects", b'{"a":' * 100_000),
+    ("deep in the headers", control().replace(b'"headers": {', b'"headers": {"a": ' + b"[" * 50_000)),
+    ("a body that is deep", encoded({"body": "[" * 100_000, "properties": {"delivery_tag": "x", "delivery_info": {}}})),
+    ("10 MiB of text", b'"' + b"x" * 10 * 1024 * 1024 + b'"'),
+    ("10 MiB of lists", b"[" + b"[]," * 3_500_000 + b"[]]"),
+    ("10 MiB that is no UTF-8", b"\xff" * 10 * 1024 * 1024),
+    ("40 MiB, more than Redis keeps for a listener", b"x" * 40 * 1024 * 1024),
+    ("no UTF-8", b'{"body": "\xff"}'),
+    ("a long number", b"9" * 10_000),
+    ("no number", b"1e999999"),
+    ("a lone surrogate", b'"\\ud800"'),
+    ("a method that is a list", control(method=[1])),
+    ("a method of Python's", control(method="__class__")),
+    ("arguments a list", control(arguments=[1, 2])),
+    ("arguments nobody takes", control(arguments={"self": 1, "state": 2})),
+    ("destination a number", control(destination=5)),
+    ("a pattern without an end", control(pattern="(a+)+$", matcher="pcre")),
+    ("a matcher of nobody's", control(pattern="x", matcher={"a": 1})),
+    ("an answer to nowhere", control(reply_to={"exchange": {}, "routing_key": []}, ticket=1)),
+    ("an answer to an exchange without a name", control(reply_to={}, ticket=1)),
+    ("a body that is a list", encoded({"body": "W10=", "properties": {"body_encoding": "base64", "delivery_tag": "x",
+     "delivery_info": {}}, "content-type": "application/json", "content-encoding": "utf-8", "headers": {}})),
+    ("revoking what is no id", control(method="revoke", arguments={"task_id": {"a": [None]}})),
+    ("revoking with a signal of nobody's", control(method="revoke", arguments={"task_id": "x", "signal": "SIGNONE"})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("channel", ["/0.afterword.pidbox"])
+def test_what_is_parsed_before_anyone_could_say_no_neither_stops_nor_restarts_a_worker(toy: Toy, channel: str) -> None:
+    child = toy.start()
+    for name, message in HOSTILE:
+        until(lambda: toy.redis.publish(channel, message), what=f"a listener for {name}")  # noqa: B023
+        # Each is heard before the next one comes, so that the log says which one it was.
+        row = toy.row()
+        toy.push(row)
+        until(lambda: [e for e in toy.events("end") if e["row"] == row] or child.ended(), what=name)  # noqa: B023
+        assert not child.ended(), (name, child.text()[-2000:])
+
+    until(lambda: toy.app.control.ping(timeout=1, limit=1), what="an answer to ping")
+    assert_unbroken(toy, child.text())
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda redis, key: redis.set(key, "x"),
+    lambda redis, key: redis.hset(key, "a", "b"),
+    lambda redis, key: redis.sadd(key, b"\xff", b"one part", b"\x06\x16\x06\x16\x06\x16\x06\x16", b"", b"x" * 100_000),
+], ids=["a string", "a hash", "rubbish in it"])  # fmt: skip
+@pytest.mark.parametrize("exchange", ["afterword.pidbox", "reply.afterword.pidbox"])
+def test_what_stands_under_kombus_names_neither_stops_nor_restarts_a_worker(
+    toy: Toy, spoil: Callable[[Any, str], Any], exchange: str
+) -> None:
+    for key in (f"_kombu.binding.{exchange}", f"_kombu.binding.permanent.{exchange}"):
+        spoil(toy.redis, key)
+    child = toy.start()
+    toy.app.control.broadcast("ping", reply=False)
+    toy.push(toy.row())
+
+    toy.await_events("end", 1)
+
+    assert not child.ended()
+    assert_unbroken(toy, child.text())
+
+
+def test_names_of_ours_that_hold_another_type_are_renamed_and_what_comes_later_runs(toy: Toy) -> None:
+    child = toy.start()
+    spoiled = ["chat.run", "chat.run\x06\x163", "webhooks\x06\x169", "afterword:rejected"]
+    kinds = [
+        lambda key: toy.redis.set(key, "x"), lambda key: toy.redis.sadd(key, "x"),
+        lambda key: toy.redis.hset(key, "a", "b"), lambda key: toy.redis.zadd(key, {"a": 1}),
+    ]  # fmt: skip
+    for key, spoil in zip(spoiled, kinds, strict=True):
+        toy.redis.delete(key)
+        spoil(key)
+    until(lambda: all(toy.redis.exists(f"afterword:misplaced:{key}") for key in spoiled), what="the renaming")
+    for queue in ("chat.run", "webhooks"):
+        toy.redis.lpush(queue, b"rubbish")
+        for priority in (0, 3, 9):
+            toy.push(toy.row(), queue=queue, priority=priority)
+
+    toy.await_events("end", 6)
+
+    until(lambda: len(toy.rejected()) == 2, what="all rejects")
+    assert child.text().count("redis.key_renamed") == len(spoiled)
+    assert len(toy.events("ready")) == 1
+    assert not child.ended()
+
+
+@pytest.mark.parametrize("queue", ["chat.run", "webhooks"])
+def test_a_huge_entry_among_the_nudges_is_cut_and_those_behind_it_run(toy: Toy, queue: str) -> None:
+    child = toy.start(SLOTS="1")
+    toy.redis.lpush(queue, *[b"[" * 10 * 1024 * 1024] * 3)
+    toy.push(toy.row(), queue=queue)
+
+    toy.await_events("end", 1)
+
+    until(lambda: len(toy.rejected()) == 3, what="all rejects")
+    assert {(told["reason"], told["size"]) for told in toy.rejected()} == {("too_large", 10 * 1024 * 1024)}
+    assert_unbroken(toy, child.text())
+
+
 def test_nothing_published_on_the_control_exchange_stops_or_restarts_a_worker(toy: Toy) -> None:
     child = toy.start()
     for message in CONTROL:
         assert toy.redis.publish("/0.afterword.pidbox", message) == 1
 
-    # Celery opens its mailbox anew after some of these; what is sent in that moment is lost, as broadcasts may be.
     until(lambda: toy.app.control.ping(timeout=1, limit=1), what="an answer to ping")
     assert_unbroken(toy, child.text())
 

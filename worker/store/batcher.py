@@ -88,6 +88,7 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name=f"afterword-{name}", daemon=True)
 
     def start(self) -> None:
+        self._turned()
         self._thread.start()
 
     def close(self, *, timeout_s: float) -> bool:

@@ -1,0 +1,165 @@
+"""An entry far above the limit does not hold a door: its size is looked at first, and only its head is fetched.
+
+BIG_ROW_MIB (550 in the long form) says how large it is.
+"""
+
+import json
+import os
+import threading
+import tracemalloc
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from tests.pool.workers import until
+from tests.store.made import REQUEST, rows
+from worker.core.sizes import HEAD_BYTES
+from worker.heads import Heads, Held
+from worker.intake import Intake
+from worker.nudge import connect, read_window
+from worker.settings import read
+from worker.store.doors import take_inbox
+from worker.taking import Taking
+
+MIB = 1024 * 1024
+BIG = int(os.environ.get("BIG_ROW_MIB", "64")) * MIB
+LONGEST = 1 * MIB
+# What a batch may take beside a head: a fraction of the entry, whatever its size.
+ROOM = 4 * MIB
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    with connect(redis_url) as client:
+        client.flushdb()
+        yield client
+        client.flushdb()
+
+
+def insert(engine: Engine, job: str, times: int = 1) -> None:
+    with engine.begin() as connection:
+        for _ in range(times):
+            connection.execute(text("INSERT INTO submit_v1 (job) VALUES (:job)"), {"job": job})
+
+
+def intake(engine: Engine, redis: Redis, redis_url: str) -> Intake:
+    made = read({
+        "AFTERWORD_ENDPOINT_URL": "https://one.example", "AFTERWORD_REDIS_URL": redis_url,
+        "AFTERWORD_MAX_REQUEST_BYTES": str(LONGEST),
+    })  # fmt: skip
+    return Intake(engine, redis, made, worker_id=lambda: "w", room=1)
+
+
+def test_of_a_big_row_the_head_is_fetched_and_those_behind_it_come_in_the_same_batch(engine: Engine) -> None:
+    insert(engine, json.dumps({"request": REQUEST, "custom_id": "é" * 10}))
+    insert(engine, "ü" * (BIG // 2))
+    insert(engine, "{}", times=3)
+    tracemalloc.start()
+    with engine.begin() as connection:
+        taken = take_inbox(connection, limit=500, max_bytes=8 * MIB, longest=LONGEST)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert [row.size for row in taken[1:]] == [BIG, 2, 2, 2]
+    assert [len(row.job) for row in taken[1:]] == [HEAD_BYTES, 2, 2, 2]
+    assert taken[0].size == len(taken[0].job)
+    assert taken[1].job == "ü".encode() * (HEAD_BYTES // 2)
+    assert peak < ROOM
+    assert rows(engine, "SELECT seq FROM afterword_inbox") == []
+
+
+def test_a_row_at_the_limit_is_whole(engine: Engine) -> None:
+    insert(engine, "x" * LONGEST)
+    insert(engine, "x" * (LONGEST + 1))
+    with engine.begin() as connection:
+        taken = take_inbox(connection, limit=10, max_bytes=8 * MIB, longest=LONGEST)
+
+    assert [(row.size, len(row.job)) for row in taken] == [(LONGEST, LONGEST), (LONGEST + 1, HEAD_BYTES)]
+
+
+def test_jobs_behind_a_big_row_are_accepted_and_the_row_is_a_dead_letter(
+    engine: Engine, redis: Redis, redis_url: str
+) -> None:
+    job = json.dumps({"request": REQUEST, "metadata": {"a": "x" * BIG}})
+    insert(engine, job)
+    insert(engine, json.dumps({"request": REQUEST}), times=2)
+
+    intake(engine, redis, redis_url).drain_inbox()
+
+    assert [row.status for row in rows(engine, "SELECT status FROM jobs_v1")] == ["queued"] * 2
+    (letter,) = rows(engine, "SELECT queue, reason, message, job_id, entry FROM afterword_dead_letters")
+    assert (letter.queue, letter.reason, len(bytes(letter.entry))) == ("submit_v1", "too_large", HEAD_BYTES)
+    assert f"{len(job)} bytes" in letter.message
+    assert letter.job_id is not None
+
+
+def test_of_a_big_message_the_head_comes_to_the_worker_and_the_rest_stays_in_redis(
+    engine: Engine, redis: Redis, redis_url: str
+) -> None:
+    job_id = str(uuid.uuid4())
+    redis.lpush("chat.intake", b"[" * BIG, _message(job_id))
+    tracemalloc.start()
+    taken = Taking(redis, lambda: "w", batch=64, longest=LONGEST).take()
+    again = Taking(redis, lambda: "w", batch=64, longest=LONGEST).take()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    # It alone fills a batch; what our list holds comes again with what is behind it.
+    assert taken.entries == [Held(BIG, b"[" * HEAD_BYTES)]
+    assert [held.size for held in again.entries] == [BIG, len(_message(job_id))]
+    assert peak < ROOM
+    work = intake(engine, redis, redis_url)
+    work._accept_taken(again)
+    assert [str(row.id) for row in rows(engine, "SELECT id FROM jobs_v1")] == [job_id]
+    assert [row.reason for row in rows(engine, "SELECT reason FROM afterword_dead_letters")] == ["too_large"]
+    assert redis.keys("afterword:intake:*") == []
+
+
+def test_a_big_entry_that_rings_the_bell_is_not_carried_to_the_worker(redis: Redis, redis_url: str) -> None:
+    taking = Taking(connect(redis_url, longest=MIB), lambda: "w", batch=64, longest=LONGEST)
+    taken: list[int] = []
+
+    def take() -> None:
+        while not taken:
+            taken.extend(held.size for held in taking.take().entries)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    until(lambda: [one for one in redis.client_list() if one["cmd"] == "blmove"], what="the doorbell")
+    redis.lpush("chat.intake", b"x" * (2 * MIB))
+    thread.join()
+
+    assert taken == [2 * MIB]
+
+
+def test_a_big_entry_that_is_read_where_it_stands_is_removed_by_size_and_head(redis: Redis) -> None:
+    like, big = b"y" * (2 * MIB - 1), b"y" * (2 * MIB)
+    redis.lpush("some", b"first", big, like, b"last")
+    heads = Heads(redis, longest=LONGEST, head=HEAD_BYTES)
+    found = [held for _, held in heads.read(["other", "some"], entries=10, max_bytes=100 * MIB)]
+    assert [held.size for held in found] == [5, 2 * MIB, 2 * MIB - 1, 4]
+
+    heads.remove("some", found[1], entries=10)
+    heads.remove("some", found[1], entries=10)
+
+    assert redis.lrange("some", 0, -1) == [b"last", like, b"first"]
+    assert [held.size for _, held in heads.read(["some"], entries=10, max_bytes=6)] == [5, 2 * MIB - 1]
+
+
+def test_a_window_is_read_back_without_the_bytes_of_what_is_none_of_ours(redis: Redis) -> None:
+    redis.lpush("chat.run", b"x" * (8 * MIB), b"short")
+    tracemalloc.start()
+    standing = read_window(redis, "chat.run")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert set(standing) == {b"short", b"x" * 1024}
+    assert peak < MIB
+
+
+def _message(job_id: str) -> bytes:
+    body = json.dumps([[{"request": REQUEST}], {}, {}])
+    return json.dumps({"headers": {"task": "chat.submit", "id": job_id}, "body": body}).encode()

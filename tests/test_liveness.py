@@ -1,0 +1,182 @@
+"""Threads that stand still are known: by name, by place, once; and an outage is no standstill."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import structlog
+from redis import Redis
+from sqlalchemy import Engine
+
+from tests.pool.workers import until
+from worker.announce import Announcer
+from worker.host import Host
+from worker.intake import Intake
+from worker.lease import Lease, Times
+from worker.liveness import Liveness, thread_name
+from worker.nudge import connect
+from worker.settings import Settings, read
+from worker.store.batcher import Batcher
+
+AWAY = "redis://127.0.0.1:1/0"
+
+
+def soon() -> Liveness:
+    return Liveness(stalled_s=0.3, look_s=0.02)
+
+
+def conf(redis_url: str) -> Settings:
+    return read({"AFTERWORD_ENDPOINT_URL": "https://one.example", "AFTERWORD_REDIS_URL": redis_url})
+
+
+@contextmanager
+def watched(liveness: Liveness) -> Iterator[list[dict[str, object]]]:
+    """Watch the threads, and give the lines that this writes."""
+    with structlog.testing.capture_logs() as lines:
+        liveness.start()
+        try:
+            yield lines  # type: ignore[misc]
+        finally:
+            liveness.stop()
+
+
+def test_a_thread_that_stands_still_is_logged_once_with_its_place_and_once_when_it_turns_again() -> None:
+    liveness, gate, turns = soon(), threading.Event(), threading.Event()
+    turned = liveness.turns("example")
+
+    def wait_at_the_gate() -> None:
+        turned()
+        gate.wait()
+        while not turns.wait(0.01):
+            turned()
+
+    thread = threading.Thread(target=wait_at_the_gate, name=thread_name("example"))
+    with watched(liveness) as lines:
+        thread.start()
+        until(lambda: lines, what="the standstill")
+        assert "example" in liveness.stalled()
+        gate.set()
+        until(lambda: len(lines) == 2, what="the end of it")
+        assert liveness.stalled() == {}
+        turns.set()
+        thread.join()
+
+    assert [line["event"] for line in lines] == ["thread.stalled", "thread.resumed"]
+    stalled = lines[0]
+    assert (stalled["thread"], stalled["log_level"]) == ("example", "error")
+    assert any("wait_at_the_gate" in place for place in stalled["where"])  # type: ignore[attr-defined]
+
+
+def test_a_thread_that_has_ended_by_itself_stands_still() -> None:
+    liveness = soon()
+    with watched(liveness) as lines:
+        liveness.turns("gone")()
+        until(lambda: lines, what="the standstill")
+
+    assert lines[0]["where"] == ["the thread has ended"]
+
+
+def test_a_thread_that_was_asked_to_end_is_forgotten() -> None:
+    liveness = soon()
+    liveness.turns("gone")()
+    liveness.ask("asked", lambda: 0.0)
+    assert set(liveness.quiet_s()) == {"gone", "asked"}
+
+    liveness.forget("gone", "asked", "never there")
+
+    assert liveness.quiet_s() == {}
+
+
+def test_a_thread_that_does_not_run_yet_is_not_watched() -> None:
+    liveness = soon()
+    liveness.turns("not started")
+    liveness.ask("asked", lambda: None)
+
+    assert liveness.quiet_s() == {}
+
+
+@pytest.mark.parametrize(("url", "stands"), [(None, True), (AWAY, False)], ids=["a defect of ours", "Redis away"])
+def test_an_intake_that_fails_for_ever_stands_still_and_one_that_waits_out_an_outage_does_not(
+    engine: Engine, redis_url: str, url: str | None, stands: bool
+) -> None:
+    failures: list[None] = []
+
+    def worker_id() -> str:
+        failures.append(None)
+        if url is None:
+            raise AttributeError("'NoneType' object has no attribute 'readline'")
+        return "w"
+
+    liveness = soon()
+    redis = connect(url or redis_url)
+    intake = Intake(engine, redis, conf(redis_url), worker_id=worker_id, room=1, liveness=liveness)
+    intake.start()
+    try:
+        if stands:
+            until(lambda: "intake" in liveness.stalled(), what="the standstill")
+        else:
+            # The pauses between two tries grow; as many as these are longer than a standstill.
+            liveness.stalled_s = 3.0
+            until(lambda: len(failures) > 7, what="several tries")
+            assert "intake" not in liveness.stalled()
+    finally:
+        intake._stopping.set()
+        for thread in intake._threads:
+            thread.join()
+        redis.close()
+
+
+def test_threads_with_nothing_to_do_turn(engine: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.announce.WAIT_S", 0.01)
+    monkeypatch.setattr("worker.store.batcher.IDLE_S", 0.01)
+    turns: dict[str, int] = {"writer": 0, "announce": 0, "lease": 0}
+
+    def count(name: str) -> Callable[[], None]:
+        def turned() -> None:
+            turns[name] += 1
+
+        return turned
+
+    batcher = Batcher(engine, turned=count("writer"))
+    announcer = Announcer(Redis.from_url(redis_url), "webhooks", room=1, turned=count("announce"))
+    lease = Lease(
+        engine, Times(5.0, 0.01), name="w", slots=1, on_lost=lambda: None, on_cancel=lambda ids: None,
+        ticked_at=lambda: None, turned=count("lease"),
+    )  # fmt: skip
+    parts = (batcher, announcer, lease)
+    for part in parts:
+        part.start()
+
+    until(lambda: min(turns.values()) > 5, what="turns of each")
+
+    batcher.close(timeout_s=5)
+    announcer.stop()
+    lease.stop()
+
+
+def test_every_thread_of_a_worker_is_watched_under_its_own_name(
+    database_url: str, redis_url: str, engine: Engine
+) -> None:
+    environment = {
+        "AFTERWORD_ENDPOINT_URL": "https://one.example", "AFTERWORD_REDIS_URL": redis_url,
+        "AFTERWORD_DATABASE_URL": database_url,
+    }  # fmt: skip
+    host = Host(read(environment))
+    host.open()
+    try:
+        host.dispatcher.start()
+        host.intake.start()
+        named = {thread_name(name) for name in until(lambda: _all(host), what="the first turns")}
+        living = {thread.name for thread in threading.enumerate() if thread.name.startswith("afterword-")}
+        # The two that look at others: this one, and the one that watches the loop.
+        assert named == living - {"afterword-liveness", "afterword-watchdog"}
+    finally:
+        host.detach()
+        host.close()
+    assert host.liveness.stalled() == {}
+
+
+def _all(host: Host) -> set[str] | None:
+    found = set(host.liveness.quiet_s())
+    return found if {"intake", "dispatcher", "lease", "writer", "webhook-writer"} <= found else None
