@@ -8,10 +8,14 @@ import uuid
 from collections import Counter
 from typing import Any
 
+from cryptography.fernet import Fernet
+
 from tests.channel.entries import BAD, encoded, envelope, without
 from tests.flow.system import System, request
 from tests.pool.workers import until
-from worker.nudge import Rejected, read
+from worker.core.sizes import HEAD_BYTES
+from worker.keys import MISPLACED, OWNERS, own_list
+from worker.nudge import REJECTED, Rejected, priority_list, read
 
 JOB = {"request": request()}
 LIMIT = 64 * 1024
@@ -115,7 +119,76 @@ def test_no_entry_of_the_intake_stops_a_worker_and_each_has_its_reason(system: S
     assert texts.told < 300
     assert texts.id <= 255
     stored = {bytes(row.entry) for row in system.rows("SELECT entry FROM afterword_dead_letters")}
-    assert stored == {entry for _, entry, _ in POISON}
+    assert stored == {entry[:HEAD_BYTES] if reason == "too_large" else entry for _, entry, reason in POISON}
+    assert_untroubled(system)
+
+
+def test_poison_of_every_priority_and_size_leaves_the_good_ones_of_every_priority_alone(system: System) -> None:
+    system.start(max_request_bytes=LIMIT, tick_s=0.2)
+    big = b"[" * 10 * 1024 * 1024
+    good = []
+    for priority in range(10):
+        system.redis.lpush(priority_list("chat.intake", priority), b"\xff", big)
+        good.append(str(uuid.uuid4()))
+        system.redis.lpush(priority_list("chat.intake", priority), encoded(submitted(id=good[-1])))
+    system.redis.lpush(REJECTED, big, b"\xff", b"{}")
+    system.redis.sadd(OWNERS, b"\xff", b"x" * 100_000, "", "gone")
+
+    rows = system.await_all(good)
+
+    assert {row.status for row in rows.values()} == {"completed"}
+    wanted = Counter({("chat.intake", "not_json"): 10, ("chat.intake", "too_large"): 10, (REJECTED, "unreadable"): 3})
+    until(lambda: letters(system).total() == wanted.total(), what="every dead letter")
+    assert letters(system) == wanted
+    assert system.rows("SELECT max(length(entry)) AS most FROM afterword_dead_letters")[0].most == HEAD_BYTES
+    until(lambda: len(system.redis.smembers(OWNERS)) == 1, what="only the worker's own list is known")
+    assert_untroubled(system)
+
+
+def test_names_of_the_intake_that_hold_another_type_are_renamed_and_what_comes_later_is_accepted(
+    postgres_system: System,
+) -> None:
+    system = postgres_system
+    system.start(tick_s=0.2)
+    system.await_status(system.send())
+    (owner,) = (name.decode() for name in system.redis.smembers(OWNERS))
+    spoiled = ["chat.intake", priority_list("chat.intake", 4), REJECTED, OWNERS, own_list(owner)]
+    for key in spoiled:
+        with system.redis.pipeline() as together:
+            together.delete(key).hset(key, "a", "b").execute()
+
+    until(lambda: all(system.redis.exists(MISPLACED + key) for key in spoiled), what="the renaming")
+
+    rows = system.await_all([system.send(), system.send(priority=0)])
+    assert {row.status for row in rows.values()} == {"completed"}
+    assert {line["key"] for line in system.lines("redis.key_renamed")} == set(spoiled)
+    assert_untroubled(system)
+
+
+def test_a_job_whose_address_cannot_be_read_fails_visibly_and_those_behind_it_run(system: System) -> None:
+    system.start(webhook_allow_urls="true", secret_keys=Fernet.generate_key().decode())
+    address = {"url": "https://xn--a.example/hooks"}
+    by_queue = system.send(webhook=address)
+    system.insert(request(), webhook=address, custom_id="by sql")
+    good = [system.send(), system.send()]
+    system.insert(request(), custom_id="good")
+
+    rows = system.await_all([by_queue, *good])
+
+    assert [rows[job_id].status for job_id in (by_queue, *good)] == ["failed", "completed", "completed"]
+    assert rows[by_queue].error_code == "invalid_request"
+    assert "webhook.url" in rows[by_queue].error_message
+    found = until(
+        lambda: (
+            seen
+            if len(seen := system.rows("SELECT custom_id, status FROM jobs_v1 WHERE custom_id IS NOT NULL")) == 2
+            and {row.status for row in seen} <= {"completed", "failed"}
+            else None
+        ),
+        what="the jobs of the SQL door",
+    )
+    assert {row.custom_id: row.status for row in found} == {"by sql": "failed", "good": "completed"}
+    assert letters(system) == {}
     assert_untroubled(system)
 
 
