@@ -11,6 +11,7 @@ from tests.cli.conftest import Command
 from tests.producers.made import accept_inbox, accept_queue
 from tests.store.made import REQUEST, accept_all, entry, rows
 from tests.store.test_letters import ID, buried, letter
+from worker.core.sizes import HEAD_BYTES
 from worker.nudge import REJECTED_BYTES
 from worker.store.doors import Letter
 from worker.store.engine import open_engine
@@ -98,17 +99,21 @@ def test_what_cannot_be_put_back_stays_and_says_why(
         letter(queue="submit_v1", entry=b'{"a":"\0"}'),
         letter(queue="chat.run", entry=b"x" * REJECTED_BYTES),
         letter(queue="afterword:rejected"),
+        letter(queue="submit_v1", reason="too_large", entry=b"x" * HEAD_BYTES),
+        letter(queue="chat.intake", reason="too_large", entry=b"x" * HEAD_BYTES),
     )
 
-    result = afterword("dead-letters", "requeue", "1", "2", "3", "4", settings=settings)
+    result = afterword("dead-letters", "requeue", "1", "2", "3", "4", "5", "6", settings=settings)
 
     assert result.exit_code == 3
     for sentence in (
         "1: its bytes are no UTF-8 at byte 0", "2: it holds a zero byte", "3: only its first 1048576 bytes were kept",
         "4: it was found in 'afterword:rejected', to which nothing is put back",
+        "5: only its first 65536 bytes were kept; send it again, within the limit",
+        "6: only its first 65536 bytes were kept; send it again, within the limit",
     ):  # fmt: skip
         assert sentence in result.stderr
-    assert left(engine) == [1, 2, 3, 4]
+    assert left(engine) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_redis_that_is_away_loses_no_letter(afterword: Command, sqlite_url: str) -> None:
