@@ -41,7 +41,7 @@ class EntryReader:
 
     def read_message(self, held: Held) -> Entry:
         """Read an entry of the Redis list. Never raises."""
-        if held.size > self.longest:
+        if not held.is_whole or held.size > self.longest:
             return Entry(INTAKE, held.head, too_large(held.size, max_request_bytes=self._settings.max_request_bytes))
         return _or_dead(INTAKE, held.head, None, self._message)
 

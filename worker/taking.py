@@ -4,7 +4,7 @@ One atomic step takes them, so that nothing is lost between two commands; a work
 known by the set OWNERS, and the dispatcher gives it back. When Redis is full nothing can be moved; then entries are
 read where they stand and removed by value after the commit. Two readers make a duplicate, which ACCEPT knows.
 
-An entry that is too large to be read stays in Redis, and only its head comes here.
+Of an entry that is too large to be read only the head is taken.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,12 @@ from worker.nudge import priority_lists
 
 MOST_BYTES = 8 * 1024 * 1024
 DOORBELL_S = 1
+CUT = b"afterword:cut:"
 OWNERS_AT_ONCE = 1000
 
-# KEYS: our list, the set of owners, then the sources, best priority first. ARGV: longest, head, our id, entries, bytes.
-# Returns what our list holds, oldest first.
+# KEYS: our list, the set of owners, then the sources, best priority first. ARGV: longest, head, our id, entries, bytes,
+# the mark of an entry that was cut. Returns what our list holds, oldest first. Redis reads an entry of half a gigabyte
+# for a second or more, and should we have given up by then, we ask again: so our list gets its size and its head only.
 _TAKE = (
     SHOW
     + """
@@ -38,6 +40,11 @@ for source = 3, #KEYS do
         local entry = redis.call('LMOVE', KEYS[source], KEYS[1], 'RIGHT', 'LEFT')
         if not entry then break end
         left, bytes = left - 1, bytes - #entry
+        if #entry > longest then
+            entry = ARGV[6] .. #entry .. ':' .. string.sub(entry, 1, head)
+            redis.call('LTRIM', KEYS[1], 1, -1)
+            redis.call('LPUSH', KEYS[1], entry)
+        end
         show(entry)
     end
 end
@@ -123,8 +130,8 @@ class Taking:
 
     def _moved(self, worker_id: str) -> Taken:
         keys = [own_list(worker_id), OWNERS, *self._sources]
-        shown = self._take(keys=keys, args=[self._longest, HEAD_BYTES, worker_id, self._batch, MOST_BYTES])
-        return Taken(keys[0], [Held(*pair) for pair in by(2, shown)], [])
+        shown = self._take(keys=keys, args=[self._longest, HEAD_BYTES, worker_id, self._batch, MOST_BYTES, CUT])
+        return Taken(keys[0], [_held(*pair) for pair in by(2, shown)], [])
 
     def _watch_another(self) -> None:
         for source in self._sources:
@@ -137,6 +144,16 @@ class Taking:
         keys = [own_list(self._last), *self._sources]
         found = self._heads.read(keys, entries=self._batch, max_bytes=MOST_BYTES)
         return Taken(None, [held for _, held in found], [key for key, _ in found])
+
+
+def _held(size: int, entry: bytes) -> Held:
+    """Read an entry of our list. One that was cut may come from the queue too, where a dead worker's list was put."""
+    if entry.startswith(CUT):
+        told, _, head = entry[len(CUT) :].partition(b":")
+        # No more digits than a size has: anyone may write such an entry.
+        if told.isdigit() and len(told) <= 12:
+            return Held(int(told), head)
+    return Held(size, entry)
 
 
 def _is_name(name: bytes) -> bool:

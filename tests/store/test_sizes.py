@@ -19,10 +19,11 @@ from tests.store.made import REQUEST, rows
 from worker.core.sizes import HEAD_BYTES
 from worker.heads import Heads, Held
 from worker.intake import Intake
+from worker.keys import own_list
 from worker.nudge import connect, read_window
 from worker.settings import read
 from worker.store.doors import take_inbox
-from worker.taking import Taking
+from worker.taking import CUT, Taking
 
 MIB = 1024 * 1024
 BIG = int(os.environ.get("BIG_ROW_MIB", "64")) * MIB
@@ -45,6 +46,15 @@ def insert(engine: Engine, job: str, times: int = 1) -> None:
             connection.execute(text("INSERT INTO submit_v1 (job) VALUES (:job)"), {"job": job})
 
 
+def insert_big(engine: Engine, piece: str, times: int) -> None:
+    """Insert a job of a piece so many times over; PostgreSQL puts it together by itself."""
+    if engine.dialect.name == "sqlite":
+        return insert(engine, piece * times)
+    with engine.begin() as connection:
+        statement = text("INSERT INTO submit_v1 (job) SELECT repeat(:piece, :times)")
+        connection.execute(statement, {"piece": piece, "times": times})
+
+
 def intake(engine: Engine, redis: Redis, redis_url: str) -> Intake:
     made = read({
         "AFTERWORD_ENDPOINT_URL": "https://one.example", "AFTERWORD_REDIS_URL": redis_url,
@@ -55,7 +65,7 @@ def intake(engine: Engine, redis: Redis, redis_url: str) -> Intake:
 
 def test_of_a_big_row_the_head_is_fetched_and_those_behind_it_come_in_the_same_batch(engine: Engine) -> None:
     insert(engine, json.dumps({"request": REQUEST, "custom_id": "é" * 10}))
-    insert(engine, "ü" * (BIG // 2))
+    insert_big(engine, "ü", BIG // 2)
     insert(engine, "{}", times=3)
     tracemalloc.start()
     with engine.begin() as connection:
@@ -96,7 +106,7 @@ def test_jobs_behind_a_big_row_are_accepted_and_the_row_is_a_dead_letter(
     assert letter.job_id is not None
 
 
-def test_of_a_big_message_the_head_comes_to_the_worker_and_the_rest_stays_in_redis(
+def test_of_a_big_message_the_head_is_taken_once_and_comes_again_until_it_is_a_dead_letter(
     engine: Engine, redis: Redis, redis_url: str
 ) -> None:
     job_id = str(uuid.uuid4())
@@ -111,11 +121,28 @@ def test_of_a_big_message_the_head_comes_to_the_worker_and_the_rest_stays_in_red
     assert taken.entries == [Held(BIG, b"[" * HEAD_BYTES)]
     assert [held.size for held in again.entries] == [BIG, len(_message(job_id))]
     assert peak < ROOM
+    # Redis reads it once: whoever asks again, or gets the list of a dead worker, finds the head.
+    assert redis.memory_usage(own_list("w"), samples=0) < 2 * HEAD_BYTES
+    assert Taking(redis, lambda: "x", batch=64, longest=LONGEST).give_back("w") == 2
+    again = Taking(redis, lambda: "y", batch=64, longest=LONGEST).take()
+    assert [held.size for held in again.entries] == [BIG, len(_message(job_id))]
     work = intake(engine, redis, redis_url)
     work._accept_taken(again)
     assert [str(row.id) for row in rows(engine, "SELECT id FROM jobs_v1")] == [job_id]
     assert [row.reason for row in rows(engine, "SELECT reason FROM afterword_dead_letters")] == ["too_large"]
     assert redis.keys("afterword:intake:*") == []
+
+
+@pytest.mark.parametrize("entry", [CUT, CUT + b"5", CUT + b"x:y", CUT + b"9" * 5000 + b":", CUT + b"5:", CUT + b"-1:{"])
+def test_what_looks_like_a_cut_entry_is_a_dead_letter_too(
+    engine: Engine, redis: Redis, redis_url: str, entry: bytes
+) -> None:
+    redis.lpush("chat.intake", entry)
+    work = intake(engine, redis, redis_url)
+    work._accept_taken(work._taking.take())
+
+    assert len(rows(engine, "SELECT reason FROM afterword_dead_letters")) == 1
+    assert redis.keys("*intake*") == [b"afterword:intakes"]
 
 
 def test_a_big_entry_that_rings_the_bell_is_not_carried_to_the_worker(redis: Redis, redis_url: str) -> None:
