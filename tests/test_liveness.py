@@ -7,12 +7,14 @@ from contextlib import contextmanager
 import pytest
 import structlog
 from redis import Redis
+from redis._parsers.base import BaseParser
 from sqlalchemy import Engine
 
 from tests.pool.workers import until
 from worker.announce import Announcer
 from worker.host import Host
 from worker.intake import Intake
+from worker.keys import is_redis_away
 from worker.lease import Lease, Times
 from worker.liveness import Liveness, thread_name
 from worker.nudge import connect
@@ -125,6 +127,26 @@ def test_an_intake_that_fails_for_ever_stands_still_and_one_that_waits_out_an_ou
         for thread in intake._threads:
             thread.join()
         redis.close()
+
+
+REPLIES = {
+    "OOM command not allowed when used memory > 'maxmemory'.": True,
+    "READONLY You can't write against a read only replica.": True,
+    "MISCONF Redis is configured to save RDB snapshots, but it is currently unable to persist to disk.": True,
+    "NOREPLICAS Not enough good replicas to write.": True,
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.": True,
+    "LOADING Redis is loading the dataset in memory": True,
+    "BUSY Redis is busy running a script.": True,
+    "NOAUTH Authentication required.": True,
+    "NOPERM this user has no permissions to run the 'evalsha' command": True,
+    "WRONGTYPE Operation against a key holding the wrong kind of value": False,
+    "ERR unknown command": False,
+}
+
+
+@pytest.mark.parametrize(("reply", "is_away"), REPLIES.items(), ids=[reply.split()[0] for reply in REPLIES])
+def test_a_reply_says_whether_waiting_helps(reply: str, is_away: bool) -> None:
+    assert is_redis_away(BaseParser.parse_error(reply)) is is_away  # type: ignore[no-untyped-call]
 
 
 def test_threads_with_nothing_to_do_turn(engine: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,14 @@ from typing import Final
 import structlog
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError, TryAgainError
+from redis.exceptions import (
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.nudge import REJECTED, TASKS, priority_lists
@@ -33,6 +40,11 @@ end
 return renamed
 """
 
+# Replies of a server that takes no writes for a while: its disk, its replicas, a script that runs, a failover. Those
+# that redis-py has a class for come without their first word.
+_NOT_NOW: Final = ("MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED")
+_REFUSALS: Final = (OutOfMemoryError, ReadOnlyError, TryAgainError, MasterDownError, NoPermissionError)
+
 log = structlog.get_logger()
 
 
@@ -48,9 +60,9 @@ def is_wrong_type(error: BaseException) -> bool:
 
 def is_redis_away(error: BaseException) -> bool:
     """Say whether Redis cannot be reached, or will not take commands now, so that waiting is the remedy."""
-    return isinstance(
-        error, RedisConnectionError | RedisTimeoutError | OutOfMemoryError | ReadOnlyError | TryAgainError
-    )
+    if isinstance(error, ResponseError):
+        return any(word in str(error) for word in _NOT_NOW) or isinstance(error, _REFUSALS)
+    return isinstance(error, RedisConnectionError | RedisTimeoutError)
 
 
 def put_aside(redis: Redis, *own_lists: str) -> None:
