@@ -7,8 +7,8 @@ from typing import Any, Final, cast
 from redis import Redis, RedisError
 from redis.exceptions import NoPermissionError
 
+from worker.keys import INTAKE, OWNERS
 from worker.nudge import priority_lists
-from worker.taking import OWNERS, QUEUE
 
 OLDEST: Final = (6, 2)
 # How long `doctor` looks through the names of a Redis that it shares with other applications.
@@ -45,12 +45,12 @@ def unread_lists(redis: "Redis", *, look_s: float = LOOK_S) -> Iterator[tuple[st
 
     Looks at the names of all keys for `look_s` seconds at most: SCAN costs the server little at a time.
     """
-    known = {*priority_lists(QUEUE), OWNERS}
+    known = {*priority_lists(INTAKE), OWNERS}
     give_up = time.monotonic() + look_s
     cursor, found = 0, set[str]()
     keys: list[bytes]
     while time.monotonic() < give_up:
-        cursor, keys = cast("Any", redis.scan(cursor, match=f"*{QUEUE}*", count=1000, _type="list"))
+        cursor, keys = cast("Any", redis.scan(cursor, match=f"*{INTAKE}*", count=1000, _type="list"))
         found |= {key.decode("utf-8", "backslashreplace") for key in keys} - known
         if cursor == 0:
             break
