@@ -42,6 +42,8 @@ class System:
     fake: FakeEndpoint
     folder: Path
     workers: list[Child] = field(default_factory=list)
+    # Variables of every process that this system starts, beside its settings.
+    variables: dict[str, str] = field(default_factory=dict)
     # A test that breaks a rule by hand says so.
     is_sound: bool = True
 
@@ -56,7 +58,7 @@ class System:
             "endpoint_key": KEY, "log_format": "json", "concurrency": 50, **settings,
         }  # fmt: skip
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AFTERWORD_")}
-        return kept | {f"AFTERWORD_{name.upper()}": str(value) for name, value in ours.items()}
+        return kept | self.variables | {f"AFTERWORD_{name.upper()}": str(value) for name, value in ours.items()}
 
     def start(
         self,

@@ -1,0 +1,141 @@
+"""What a real worker asks of SQL and of Redis, written down as it happens: for the tests that count it."""
+
+import json
+import os
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha1
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.exceptions import ConnectionError as NotConnected
+
+from tests.counts import Cost
+from tests.pool.workers import until
+from worker import nudge, taking
+
+COUNTED = Path(__file__).parents[1] / "counted"
+# Our scripts by their names; Redis is asked for them by their digests.
+SCRIPTS = {"TAKE": taking._TAKE, "PUSH": nudge._PUSH, "POP": nudge.POP}
+_NAMES = {sha1(text.encode()).hexdigest(): name for name, text in SCRIPTS.items()}
+QUEUES = ("intake", "chat.run", "webhooks")
+
+
+def counted(file: Path) -> dict[str, str]:
+    """Return the variables that make a Python process write its SQL down, see tests/counted/sitecustomize.py."""
+    path = [str(COUNTED), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"COUNTED": str(file), "PYTHONPATH": os.pathsep.join(path)}
+
+
+class Statement(NamedTuple):
+    """A call of the driver: the statement, and with how many sets of parameters."""
+
+    text: str
+    sets: int
+
+
+class Transaction(NamedTuple):
+    """A transaction of one thread, named by what the thread is for."""
+
+    thread: str
+    statements: tuple[Statement, ...]
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(len(self.statements), sum(one.sets for one in self.statements))
+
+    @property
+    def distinct(self) -> int:
+        """The number of different statements."""
+        return len({one.text for one in self.statements})
+
+
+def transactions(file: Path) -> list[Transaction]:
+    """Return what a counted process has committed or rolled back so far."""
+    ended: list[Transaction] = []
+    open_: defaultdict[int, list[Statement]] = defaultdict(list)
+    for line in file.read_text().splitlines():
+        thread, number, kind, text, sets = json.loads(line)
+        if kind == "statement":
+            open_[number].append(Statement(text, sets))
+        elif statements := open_.pop(number, []):
+            ended.append(Transaction(thread, tuple(statements)))
+    return ended
+
+
+class Command(NamedTuple):
+    """A command that Redis executed for a client, and the queue that it concerns."""
+
+    name: str
+    queue: str | None
+
+
+class Ear:
+    """Hears what one Redis server is asked by others than the test itself (MONITOR)."""
+
+    def __init__(self, url: str) -> None:
+        self.commands: list[Command] = []
+        self._client = Redis.from_url(url, socket_timeout=None)
+        self._monitor = self._client.monitor()
+        self._own = set[str]()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def ignore(self, client: Redis) -> None:
+        """Do not count what this client of one connection asks."""
+        info = client.client_info()
+        self._own.add(str(info["addr"]))
+
+    def resting(self) -> bool:
+        """Say whether the worker waits at each of its doorbells: all that was to be asked has been asked."""
+        last = {command.queue: command.name for command in tuple(self.commands)}
+        return last.get("intake") == "BLMOVE" and {last.get("chat.run"), last.get("webhooks")} == {"BRPOP"}
+
+    def await_rest(self) -> None:
+        until(self.resting, what=f"the doorbells; the last commands: {self.commands[-20:]}")
+
+    def counts(self, *, since: int) -> Counter[str]:
+        """Return the commands from the place `since` on: `TAKE intake` and so on.
+
+        Intake's doorbell that rings by the clock is left out: after a second without an entry it looks at ten lists,
+        and asks twice for entries.
+        """
+        found = Counter(f"{one.name} {one.queue}" for one in self.commands[since:])
+        by_the_clock = found.pop("LLEN intake", 0) // 10
+        found.subtract({"BLMOVE intake": by_the_clock, "TAKE intake": 2 * by_the_clock})
+        return +found
+
+    def _listen(self) -> None:
+        try:
+            for heard in self._monitor.listen():
+                self._note(heard)
+        except (NotConnected, ValueError, OSError):
+            return  # the test is over
+
+    def _note(self, heard: Any) -> None:
+        address = f"{heard['client_address']}:{heard['client_port']}"
+        if heard["client_type"] == "lua" or address in self._own:
+            return
+        name, *words = heard["command"].split(" ")
+        if name.upper() == "EVALSHA":
+            name = _NAMES.get(words[0], words[0])
+        queue = next((queue for queue in QUEUES if any(queue in word for word in words)), None)
+        self.commands.append(Command(name.upper(), queue))
+
+    def close(self) -> None:
+        self._monitor.connection.disconnect()
+        self._thread.join(10)
+        self._client.close()
+
+
+@contextmanager
+def hearing(url: str) -> Iterator[Ear]:
+    ear = Ear(url)
+    with ear._monitor:
+        ear._thread.start()
+        try:
+            yield ear
+        finally:
+            ear.close()
