@@ -7,7 +7,9 @@ from sqlalchemy import text
 
 from worker import settings
 from worker.store import engine as store_engine
-from worker.store.version import VERSION_TABLE
+from worker.store import leases
+from worker.store.engine import UnusableDatabase
+from worker.store.version import VERSION_TABLE, serves_from
 from worker.store.webhook_tables import metadata
 
 
@@ -46,8 +48,21 @@ def migrate(connection: Any, schema: str | None) -> None:
         compare_type=True,
         transactional_ddl=True,
     )
+    before = serves_from(connection, schema=schema)
     with context.begin_transaction():
         context.run_migrations()
+        _refuse_unserved(connection, before, serves_from(connection, schema=schema))
+
+
+def _refuse_unserved(connection: Any, before: str | None, oldest: str | None) -> None:
+    """Undo migrations that would stop serving a worker that lives; `before` and `oldest`: see store/version.py."""
+    if before is None or oldest is None or oldest <= before:
+        return
+    if names := leases.unserved(connection, oldest):
+        raise UnusableDatabase(
+            f"the new schema serves releases from migration {oldest} on, but workers of older ones run: "
+            f"{', '.join(names)}; stop them and repeat this"
+        )
 
 
 def _search(connection: Any, quoted: str | None) -> None:

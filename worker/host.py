@@ -29,13 +29,15 @@ from worker.nudge import connect
 from worker.pool import Pool
 from worker.redis_check import trouble_of
 from worker.rejects import bury_rejects
+from worker.served import Served
 from worker.settings import Settings, need
-from worker.store import leases, version
+from worker.store import leases
 from worker.store.batcher import Batcher
 from worker.store.cancel import cancel
 from worker.store.engine import describe, is_away, open_engine
 from worker.store.record import record
 from worker.store.sealed import any_sealed
+from worker.store.version import fault
 from worker.strays import Strays
 from worker.webhooks import Webhooks
 
@@ -100,6 +102,7 @@ class Host:
         )
         # Where an ambiguous request is not to be repeated, a lost worker's is not either.
         self._once_only = frozenset(one.name for one in settings.endpoints.values() if not one.retry_ambiguous)
+        self._served = Served(self.engine, settings, pool=lambda: self._pool)
         self.dispatcher = self._make_dispatcher()
         self._strays = Strays(
             self.engine, "job", held=leases.held, give_back=partial(leases.give_back, once_only=self._once_only)
@@ -122,7 +125,7 @@ class Host:
                 partial(bury_rejects, self.engine, self.redis),
                 self.webhooks.look_after,
             ),
-            own_chores=(self._release_strays, self.health.exchange),
+            own_chores=(self._release_strays, self.health.exchange, self._served.look),
             webhooks=self.webhooks,
             turned=self.liveness.turns("dispatcher"),
         )
@@ -152,14 +155,8 @@ class Host:
         self.liveness.start()
 
     def _check(self) -> None:
-        if sentence := trouble_of(self.redis):
+        if sentence := trouble_of(self.redis) or fault(self.engine, schema=self.settings.database_schema):
             raise NotReady(sentence)
-        current, newest = version.state(self.engine, schema=self.settings.database_schema)
-        if current is None or (current != newest and current in version.known()):
-            raise NotReady(
-                f"the database is at migration {current or 'none'}, this release needs {newest}; run: "
-                "afterword db upgrade"
-            )
         with self.engine.begin() as connection:
             if not any_sealed(connection):
                 return

@@ -78,6 +78,12 @@ class Pool(BasePool):  # type: ignore[misc]  # Celery publishes no types
         """Run a coroutine on the loop, from any other thread."""
         return self._loop.submit(work)
 
+    def end_worker(self, exit_code: int) -> None:
+        """Have Celery end this worker as SIGTERM does, but with this exit code; from any thread."""
+        worker_state.should_stop = exit_code
+        # The hub looks at its next turn; an errand makes it turn.
+        self.errands.put(lambda: None)
+
     def abort(self, reason: Reason) -> None:
         """Cancel every call that runs now; from any thread. Their bodies read `reason()` of worker.call."""
         self._runner.cancel_all(reason)

@@ -113,7 +113,10 @@ def test_a_doctor_says_what_must_be_mended(afterword: Command, tmp_path: Path) -
     }
     result = afterword("doctor", settings=settings)
     assert result.exit_code == 1
-    assert "failed  database  sqlite, at migration none; run: afterword db upgrade" in result.stdout
+    assert (
+        "failed  database  sqlite: the database has no tables of Afterword yet; run: afterword db upgrade"
+        in result.stdout
+    )
     assert "failed  redis     ConnectionError" in result.stdout
     assert f"failed  endpoint  default: {nobody} cannot be reached" in result.stdout
 

@@ -11,7 +11,7 @@ from celery import Celery
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from tests.pool.workers import Child, celery_worker, until
+from tests.pool.workers import ROOT, Child, celery_worker, until
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.store.verify import verify
 from worker.store.walks import SETTLING
@@ -66,16 +66,23 @@ class System:
         application: str = "worker.app",
         clock_off_s: float = 0.0,
         forked: bool = True,
+        release: Path | None = None,
         **settings: Any,
     ) -> Child:
-        """Start `celery -A worker.app worker`, on a machine whose clock is so wrong; return when its lease stands."""
+        """Start `celery -A worker.app worker`, on a machine whose clock is so wrong; return when its lease stands.
+
+        `release`: a folder that holds another release, unpacked; not given: this checkout.
+        """
         before = len(self.rows("SELECT 1 FROM afterword_workers"))
+        other = (skewed(clock_off_s) if clock_off_s else {}) | ({"PYTHONPATH": str(release)} if release else {})
         child = celery_worker(
             application,
             *arguments,
             log=self.folder / f"worker-{len(self.workers)}.log",
-            environment=self.environment(**settings) | (skewed(clock_off_s) if clock_off_s else {}),
-            forked=forked and not clock_off_s,
+            environment=self.environment(**settings) | other,
+            # What a variable changes in Python's own start is not there in a process that was forked.
+            forked=forked and not other and not self.variables,
+            folder=release or ROOT,
         )
         self.workers.append(child)
         until(

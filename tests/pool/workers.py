@@ -128,9 +128,17 @@ class Toy:
 
 
 def celery_worker(
-    application: str, *arguments: str, log: Path, environment: dict[str, str], forked: bool = True
+    application: str,
+    *arguments: str,
+    log: Path,
+    environment: dict[str, str],
+    forked: bool = True,
+    folder: Path = ROOT,
 ) -> "Child":
-    """Start `celery -A APPLICATION worker ARGUMENTS`: forked with its libraries loaded, or as a Python of its own."""
+    """Start `celery -A APPLICATION worker ARGUMENTS`: forked with its libraries loaded, or as a Python of its own.
+
+    `folder` is where the second one starts, and so which release it imports.
+    """
     words = ["-A", application, "worker", *arguments]
     log.write_bytes(b"")
     if forked:
@@ -138,7 +146,7 @@ def celery_worker(
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "celery", *words],
-            cwd=ROOT, env=environment, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL,
+            cwd=folder, env=environment, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     return Child(process, log=log)
 

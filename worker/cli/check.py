@@ -45,6 +45,12 @@ def upgrade() -> None:
         if before == newest:
             table.echo(f"the database is at {newest}; nothing to do")
             return
+        if before is not None and before > newest:
+            # A release before, installed again: its steps must go on where it can work.
+            if fault := listing.fault():
+                raise click.ClickException(fault)
+            click.echo(f"the database is at {before} of a newer release and serves this one; nothing to do")
+            return
         listing.upgrade()
     table.echo(f"the database went from {before or 'nothing'} to {newest}")
 

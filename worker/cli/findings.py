@@ -16,7 +16,6 @@ from worker.core.waiting import words
 from worker.redis_check import server_facts, unread_lists, unusable
 from worker.resealing import unusable_secrets
 from worker.settings import Settings
-from worker.store import version
 from worker.store.engine import UnusableDatabase
 from worker.store.listing import CannotRead, Listing
 from worker.store.webhook_figures import oldest_overdue_job_s
@@ -54,24 +53,24 @@ def _database(settings: Settings) -> Iterator[Finding]:
         return
     try:
         with database(settings) as listing:
-            current, newest = listing.state()
-            yield _migrated(listing.kind, current, newest)
+            (current, newest), fault = listing.state(), listing.fault()
+            yield _migrated(listing.kind, current, newest, fault)
             if current is not None:
                 yield _workers(listing.workers())
-                overdue_s = listing.ask(oldest_overdue_job_s) if current == newest else None
+                overdue_s = listing.ask(oldest_overdue_job_s) if fault is None else None
                 yield _jobs(listing.counts(), overdue_s)
-            if current == newest:
+            if fault is None:
                 yield from _webhooks(listing, settings)
     except (CannotRead, UnusableDatabase) as error:
         yield Finding("database", "failed", str(error))
 
 
-def _migrated(kind: str, current: str | None, newest: str | None) -> Finding:
+def _migrated(kind: str, current: str | None, newest: str, fault: str | None) -> Finding:
+    if fault is not None:
+        return Finding("database", "failed", f"{kind}: {fault}")
     if current == newest:
         return Finding("database", "ok", f"{kind}, at migration {current}")
-    if current is not None and current not in version.known():
-        return Finding("database", "warning", f"{kind}, at migration {current} of a newer release")
-    return Finding("database", "failed", f"{kind}, at migration {current or 'none'}; run: afterword db upgrade")
+    return Finding("database", "warning", f"{kind}, at migration {current} of a newer release, which serves this one")
 
 
 def _workers(seen: dict[str, float]) -> Finding:

@@ -23,9 +23,9 @@ def database(settings: Settings) -> "Listing":
 
 @contextmanager
 def migrated(settings: Settings) -> "Iterator[Listing]":
-    """Give the database of the settings; CannotRead when it lacks tables or views of this release."""
+    """Give the database of the settings; CannotRead when this release cannot work on it."""
     with database(settings) as listing:
-        _need_newest(*listing.state())
+        _need(listing.fault())
         yield listing
 
 
@@ -54,20 +54,14 @@ def _engine(settings: Settings, *, reading: bool) -> "Iterator[Engine]":
     engine = open_engine(settings.database_url, schema=settings.database_schema, reading=reading)
     try:
         with sentences():
-            _need_newest(*version.state(engine, schema=settings.database_schema))
+            _need(version.fault(engine, schema=settings.database_schema))
             yield engine
     finally:
         engine.dispose()
 
 
-def _need_newest(current: str | None, newest: str) -> None:
-    """Raise CannotRead for a database that is older than this release; a newer one only has more."""
-    from worker.store import version
+def _need(fault: str | None) -> None:
     from worker.store.listing import CannotRead
 
-    if current is None:
-        raise CannotRead("the database has no tables of Afterword yet; run: afterword db upgrade")
-    if current != newest and current in version.known():
-        raise CannotRead(
-            f"the database is at migration {current}, this release needs {newest}; run: afterword db upgrade"
-        )
+    if fault is not None:
+        raise CannotRead(fault)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, delete, or_, select, 
 
 from worker.core.failure import Code
 from worker.core.lifecycle import EXHAUST, TAKE_BACK, Outcome, Status
-from worker.store import finish, moves
+from worker.store import finish, moves, version
 from worker.store.cancel import settle
 from worker.store.clock import from_now, now
 from worker.store.endings import ending
@@ -21,7 +21,7 @@ def register(connection: Connection, worker_id: str, *, name: str, slots: int, l
 
     Once: a commit whose answer was lost with the connection is made again.
     """
-    row = {"id": worker_id, "name": name, "slots": slots}
+    row = {"id": worker_id, "name": name, "slots": slots, "release": version.newest()}
     entered = upsert(connection.dialect.name, workers).on_conflict_do_nothing()
     connection.execute(entered.values(**row, started_at=now(), lease_until=from_now(lease_s)))
 
@@ -30,6 +30,13 @@ def renew(connection: Connection, worker_id: str, *, slots: int, lease_s: float)
     """Renew the lease; False when it was taken back, and every call of the process must end."""
     statement = update(workers).where(workers.c.id == worker_id).values(slots=slots, lease_until=from_now(lease_s))
     return connection.execute(statement).rowcount == 1
+
+
+def unserved(connection: Connection, oldest: str) -> list[str]:
+    """Return the names of living workers whose release is older than `oldest`."""
+    older = or_(workers.c.release.is_(None), workers.c.release < oldest)
+    statement = select(workers.c.name).where(workers.c.lease_until > now(), older).order_by(workers.c.name)
+    return list(connection.scalars(statement))
 
 
 def resign(connection: Connection, worker_id: str) -> None:

@@ -69,6 +69,11 @@ class Listing:
         with sentences():
             return version.state(self._engine, schema=self._schema)
 
+    def fault(self) -> str | None:
+        """Return why this release cannot work on the database, in a sentence; None when it can."""
+        with sentences():
+            return version.fault(self._engine, schema=self._schema)
+
     def upgrade(self) -> None:
         """Bring the database to the newest migration."""
         engine = open_engine(self._url, schema=self._schema)

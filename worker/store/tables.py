@@ -275,6 +275,15 @@ workers = Table(
     Column("slots", Integer, nullable=False),
     Column("started_at", Instant, nullable=False),
     Column("lease_until", Instant, nullable=False),
+    # The number of its release, see store/version.py; NULL: a release that did not say it.
+    Column("release", String),
+)
+
+# One row: the oldest release that the schema serves.
+contract = Table(
+    "afterword_contract",
+    metadata,
+    Column("serves_from", String, primary_key=True),
 )
 
 leaders = Table(
