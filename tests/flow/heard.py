@@ -22,6 +22,9 @@ COUNTED = Path(__file__).parents[1] / "counted"
 SCRIPTS = {"TAKE": taking._TAKE, "PUSH": nudge._PUSH, "POP": nudge.POP}
 _NAMES = {sha1(text.encode()).hexdigest(): name for name, text in SCRIPTS.items()}
 QUEUES = ("intake", "chat.run", "webhooks")
+# A connection's own: when it is made, and when it has rested.
+OF_A_CONNECTION = {"HELLO", "CLIENT", "SCRIPT", "PING"}
+RINGING = {"PUSH", "POP", "BRPOP"}
 
 
 def counted(file: Path) -> dict[str, str]:
@@ -97,12 +100,21 @@ class Ear:
         until(self.resting, what=f"the doorbells; the last commands: {self.commands[-20:]}")
 
     def counts(self, *, since: int) -> Counter[str]:
-        """Return the commands from the place `since` on: `TAKE intake` and so on.
+        """Return the commands from the place `since` on, where the worker rested: `TAKE intake` and so on.
 
-        Intake's doorbell that rings by the clock is left out: after a second without an entry it looks at ten lists,
-        and asks twice for entries.
+        What the clock does is left out. Intake's doorbell: after a second without an entry it looks at ten lists, and
+        asks twice for entries. The doorbells of the other queues: a POP after a BRPOP, with no PUSH between the two.
         """
-        found = Counter(f"{one.name} {one.queue}" for one in self.commands[since:])
+        found: Counter[str] = Counter()
+        last = dict.fromkeys(QUEUES, "BRPOP")
+        for name, queue in self.commands[since:]:
+            if name in OF_A_CONNECTION:
+                continue
+            found[f"{name} {queue}"] += 1
+            if name == "POP" and queue and last[queue] == "BRPOP":
+                found.subtract({f"POP {queue}": 1, f"BRPOP {queue}": 1})
+            if name in RINGING and queue:
+                last[queue] = name
         by_the_clock = found.pop("LLEN intake", 0) // 10
         found.subtract({"BLMOVE intake": by_the_clock, "TAKE intake": 2 * by_the_clock})
         return +found

@@ -1,8 +1,9 @@
 """A job and its delivery cost a real worker what tests/counts.py says: alone, and a hundred of them at once.
 
 Counted by the parts themselves: SQLAlchemy's events in the worker's process, Redis' MONITOR, the endpoint's ledger.
-What the clock does is no cost of a job: the threads of BY_THE_CLOCK, and in Redis the doorbells that ring after one and
-five seconds and the PING of a connection that rested. These can only add, so of several jobs the least is the cost.
+What the clock does is no cost of a job: the threads of BY_THE_CLOCK, the doorbells in Redis that ring without an entry
+(`Ear.counts`), and a tick of the dispatcher that falls among the jobs. A tick can only add, and the next comes a minute
+later: of several runs the least is the cost.
 """
 
 import base64

@@ -114,14 +114,22 @@ def test_a_worker_leaves_in_one_sentence_when_its_database_stops_serving_it(syst
     assert left.wait() == 1, left.text()
     # As after SIGTERM: the call that ran longer than the drain was given back, and all wait for a newer release.
     assert (system.job(runs).status, system.job(waits).status) == ("queued", "queued")
+    assert_left_for(system, version.unserved(LATER))
+
+
+def test_a_worker_leaves_in_one_sentence_when_its_schema_was_taken_back(postgres_system: System) -> None:
+    left = postgres_system.start(**SHORT)
+
+    migrate.downgrade(postgres_system.engine, revision=NUMBER)
+
+    assert left.wait() == 1, left.text()
+    assert_left_for(postgres_system, version.fault(postgres_system.engine))
+
+
+def assert_left_for(system: System, reason: str | None) -> None:
+    """Assert that the worker said this once and let its lease go, and that another is refused with the same words."""
+    assert [line["reason"] for line in system.lines("worker.not_served")] == [reason]
     assert system.rows("SELECT 1 FROM afterword_workers") == []
-    (line,) = system.lines("worker.not_served")
-    assert line["reason"] == version.unserved(LATER)
-    again = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "worker.app", "worker"],
-        cwd=ROOT,
-        env=system.environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert (again.returncode, again.stderr.splitlines()[-1]) == (1, f"afterword: {version.unserved(LATER)}")
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
+    again = subprocess.run(command, cwd=ROOT, env=system.environment(), capture_output=True, text=True)
+    assert (again.returncode, again.stderr.splitlines()[-1]) == (1, f"afterword: {reason}")
