@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 from sqlalchemy import Engine, inspect, text
 
 from tests.cli.conftest import Command, afterword, run
+from tests.pool.workers import until
 from tests.release_before import NUMBER
-from tests.store.made import one, worker
+from tests.store.made import one, rows, worker
+from tests.store.test_batcher import WAITS_FOR_A_LOCK
 from worker.store import leases, migrate, version
-from worker.store.engine import UnusableDatabase
+from worker.store.engine import UnusableDatabase, open_engine
 
 __all__ = ["afterword", "run"]
 LATER = "9999"
@@ -135,6 +138,23 @@ def test_workers_whose_lease_has_ended_do_not_hold_a_migration_up(engine: Engine
     migrate.upgrade(engine)
 
     assert version.fault(engine) == version.unserved(LATER)
+
+
+def test_an_upgrade_that_another_transaction_was_in_the_way_of_is_done_again(postgresql_url: str) -> None:
+    engine = open_engine(postgresql_url)
+    migrate.downgrade(engine, revision=NUMBER)
+    with engine.connect() as busy, ThreadPoolExecutor(1) as pool:
+        busy.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        busy.execute(text("LOCK TABLE afterword_workers IN ROW EXCLUSIVE MODE"))
+        upgraded = pool.submit(migrate.upgrade, engine)
+        until(lambda: rows(engine, WAITS_FOR_A_LOCK), what="the upgrade waits")
+        until(lambda: not rows(engine, WAITS_FOR_A_LOCK), what="its lock timeout")
+        assert not upgraded.done()
+        busy.rollback()
+        upgraded.result(60)
+
+    assert version.fault(engine) is None
+    engine.dispose()
 
 
 # Migrations only expand.
