@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -24,13 +25,26 @@ _NAMES = {sha1(text.encode()).hexdigest(): name for name, text in SCRIPTS.items(
 QUEUES = ("intake", "chat.run", "webhooks")
 # A connection's own: when it is made, and when it has rested.
 OF_A_CONNECTION = {"HELLO", "CLIENT", "SCRIPT", "PING"}
-RINGING = {"PUSH", "POP", "BRPOP"}
+# A queue's commands in order, one letter each.
+LETTERS = {"TAKE": "t", "DEL": "d", "BLMOVE": "w", "LLEN": "l", "PUSH": "p", "POP": "o", "BRPOP": "r"}
 
 
 def counted(file: Path) -> dict[str, str]:
     """Return the variables that make a Python process write its SQL down, see tests/counted/sitecustomize.py."""
     path = [str(COUNTED), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"COUNTED": str(file), "PYTHONPATH": os.pathsep.join(path)}
+
+
+def without_the_clock(letters: str) -> str:
+    """Return the commands of a queue without those of a doorbell that rang after a second, or five, without an entry.
+
+    An entry for the intake is `tdtw`: TAKE, DEL when it is committed, TAKE until there is no more, BLMOVE waits. The
+    clock puts `l…ttw` between: LLEN of the lists, TAKE, and from the beginning; the entry may come amid it. A nudge is
+    `por`: PUSH, POP, BRPOP waits; the clock puts `or` between.
+    """
+    letters = re.sub("l+(t(?=t))?", "", letters)
+    letters = re.sub("(?<!d)tw", "", letters)
+    return re.sub("(?<![po])or", "", letters)
 
 
 class Statement(NamedTuple):
@@ -93,7 +107,7 @@ class Ear:
 
     def resting(self) -> bool:
         """Say whether the worker waits at each of its doorbells: all that was to be asked has been asked."""
-        last = {command.queue: command.name for command in tuple(self.commands)}
+        last = {command.queue: command.name for command in tuple(self.commands) if command.name in LETTERS}
         return last.get("intake") == "BLMOVE" and {last.get("chat.run"), last.get("webhooks")} == {"BRPOP"}
 
     def await_rest(self) -> None:
@@ -102,21 +116,14 @@ class Ear:
     def counts(self, *, since: int) -> Counter[str]:
         """Return the commands from the place `since` on, where the worker rested: `TAKE intake` and so on.
 
-        What the clock does is left out. Intake's doorbell: after a second without an entry it looks at ten lists, and
-        asks twice for entries. The doorbells of the other queues: a POP after a BRPOP, with no PUSH between the two.
+        Those that the clock causes are left out.
         """
-        found: Counter[str] = Counter()
-        last = dict.fromkeys(QUEUES, "BRPOP")
-        for name, queue in self.commands[since:]:
-            if name in OF_A_CONNECTION:
-                continue
-            found[f"{name} {queue}"] += 1
-            if name == "POP" and queue and last[queue] == "BRPOP":
-                found.subtract({f"POP {queue}": 1, f"BRPOP {queue}": 1})
-            if name in RINGING and queue:
-                last[queue] = name
-        by_the_clock = found.pop("LLEN intake", 0) // 10
-        found.subtract({"BLMOVE intake": by_the_clock, "TAKE intake": 2 * by_the_clock})
+        asked = [one for one in self.commands[since:] if one.name not in OF_A_CONNECTION]
+        found = Counter(f"{name} {queue}" for name, queue in asked)
+        for queue in QUEUES:
+            letters = "".join(LETTERS.get(one.name, "") for one in asked if one.queue == queue)
+            for name, letter in LETTERS.items():
+                found[f"{name} {queue}"] -= letters.count(letter) - without_the_clock(letters).count(letter)
         return +found
 
     def _listen(self) -> None:

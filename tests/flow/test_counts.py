@@ -17,7 +17,7 @@ import pytest
 
 from afterword import Afterword
 from tests.counts import JOB, JOB_AND_DELIVERY, MANY, PRODUCER, SETS, STEPS, WRITES, Life
-from tests.flow.heard import Ear, Transaction, counted, hearing, transactions
+from tests.flow.heard import Ear, Transaction, counted, hearing, transactions, without_the_clock
 from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System, request
 from tests.pool.workers import until
@@ -59,6 +59,28 @@ class Counted:
 
     def _requests(self) -> int:
         return int(self._system.fake.stats()["requests"]) + len(self._receiver.received)
+
+
+@pytest.mark.parametrize(
+    ("letters", "caused"),
+    [
+        ("tdtw", "tdtw"),
+        ("llllllllllttwtdtw", "tdtw"),
+        ("tdtwllllllllllttwllllllllllttw", "tdtw"),
+        # The entry comes while the lists are looked at, before the first TAKE, before the second.
+        ("ltdtw", "tdtw"),
+        ("lllllllllltdtw", "tdtw"),
+        ("llllllllllttdtw", "tdtw"),
+        ("por", "por"),
+        ("orporor", "por"),
+        # The nudge comes between the POP that found nothing and the BRPOP: it rings at once.
+        ("opror", "opr"),
+        # There was room for more than one look.
+        ("poor", "poor"),
+    ],
+)
+def test_what_the_clock_asks_of_redis_is_no_cost(letters: str, caused: str) -> None:
+    assert without_the_clock(letters) == caused
 
 
 def message(job_id: str) -> str:
