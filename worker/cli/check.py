@@ -49,7 +49,7 @@ def upgrade() -> None:
             # A release before, installed again: its steps must go on where it can work.
             if fault := listing.fault():
                 raise click.ClickException(fault)
-            click.echo(f"the database is at {before} of a newer release and serves this one; nothing to do")
+            table.echo(f"the database is at {before} of a newer release and serves this one; nothing to do")
             return
         listing.upgrade()
     table.echo(f"the database went from {before or 'nothing'} to {newest}")
