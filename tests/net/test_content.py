@@ -10,18 +10,38 @@ from worker.net.content import STEP_BYTES, Damaged, decoder
 TEXT = b"data: hello\n\n" * 5000
 
 
+BARE = zlib.compress(TEXT, wbits=-15)
+GZIP = gzip.compress(TEXT)
+
+
 @pytest.mark.parametrize(
     ("encoding", "wire"),
     [
         ("", TEXT),
         ("identity", TEXT),
-        ("gzip", gzip.compress(TEXT)),
-        ("GZIP", gzip.compress(TEXT)),
+        ("gzip", GZIP),
+        ("GZIP", GZIP),
         ("x-gzip", gzip.compress(TEXT[:100]) + gzip.compress(TEXT[100:])),
-        ("identity, gzip", gzip.compress(TEXT)),
+        ("identity, gzip", GZIP),
         ("deflate", zlib.compress(TEXT)),
-        ("deflate", zlib.compress(TEXT, wbits=-15)),
-        ("gzip", gzip.compress(TEXT) + b"\0" * 8),
+        ("deflate", zlib.compress(TEXT, wbits=9)),
+        ("deflate", BARE),
+        ("gzip", GZIP + b"\0" * 8),
+        # Bytes over the label.
+        ("gzip", TEXT),
+        ("deflate", TEXT),
+        ("br", TEXT),
+        ("gzip, gzip", TEXT),
+        ("utf-8", TEXT),
+        ("", GZIP),
+        ("", zlib.compress(TEXT, 1)),
+        ("", zlib.compress(TEXT, 9)),
+        ("br", GZIP),
+        ("deflate", GZIP),
+        ("gzip", zlib.compress(TEXT)),
+        ("gzip, gzip", GZIP),
+        ("gzip, gzip", gzip.compress(GZIP)),
+        ("", gzip.compress(GZIP)),
     ],
 )
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
@@ -29,22 +49,33 @@ def test_any_pieces_give_the_same_text(encoding: str, wire: bytes, size: int) ->
     read = decoder(encoding)
     parts = [part for start in range(0, len(wire), size) for part in read.feed(wire[start : start + size])]
     assert b"".join(parts) == TEXT
-    assert all(parts)
+    assert all(0 < len(part) <= STEP_BYTES for part in parts)
 
 
-def test_a_bomb_unfolds_in_steps() -> None:
-    steps = decoder("gzip").feed(gzip.compress(b"\0" * 10_000_000))
+@pytest.mark.parametrize("first", [b"{", b":", b"\n", b"d"])
+def test_the_first_byte_of_a_text_waits_for_nothing(first: bytes) -> None:
+    assert list(decoder("").feed(first)) == [first]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_bomb_unfolds_in_steps(layers: int) -> None:
+    bomb = b"\0" * 10_000_000
+    for _ in range(layers):
+        bomb = gzip.compress(bomb)
+    steps = decoder("gzip").feed(bomb)
     assert [len(next(steps)) for _ in range(3)] == [STEP_BYTES] * 3
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "gzip, gzip"])
-def test_an_unknown_encoding_is_damage(encoding: str) -> None:
-    with pytest.raises(Damaged):
-        decoder(encoding)
+def test_a_third_layer_stays_packed() -> None:
+    assert b"".join(decoder("").feed(gzip.compress(gzip.compress(GZIP)))) == GZIP
 
 
-# Named: gzip writes the time into its header, and the workers of one run must agree on a test's name.
-@pytest.mark.parametrize("wire", [b"<html>", gzip.compress(TEXT)[:30] + b"\xff" * 30], ids=["not gzip", "broken off"])
-def test_bytes_that_do_not_follow_the_encoding_are_damage(wire: bytes) -> None:
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "gzip", "compress"])
+def test_packed_bytes_that_are_unknown_are_damage(encoding: str) -> None:
     with pytest.raises(Damaged):
-        list(decoder("gzip").feed(wire))
+        list(decoder(encoding).feed(b"\x1b\x6f\x00\xf8\x8d"))
+
+
+def test_bytes_that_break_off_within_gzip_are_damage() -> None:
+    with pytest.raises(Damaged):
+        list(decoder("gzip").feed(GZIP[:30] + b"\xff" * 30))

@@ -94,6 +94,19 @@ def test_a_silent_proxy_is_our_trouble() -> None:
         assert outcome(through(at(proxy), "https://hooks.example.com/in", timeout_s=0.2)) == OUR_TROUBLE
 
 
+def test_a_proxy_whose_head_has_no_end_is_our_trouble() -> None:
+    sent: list[int] = []
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(b"HTTP/1.1 200 Connection established\r\n")
+        sent.append(peer.drip(b"X-Filler: " + b"x" * 8000 + b"\r\n", every_s=0.0))
+
+    with RawServer(script) as proxy:
+        assert outcome(through(at(proxy), "https://hooks.example.com/in")) == OUR_TROUBLE
+    assert sent[0] < 10_000, "the client ended it"
+
+
 def test_what_the_proxy_forbids_is_a_forbidden_target() -> None:
     with answers(reply("403 Forbidden")) as proxy:
         assert outcome(through(at(proxy), "https://hooks.example.com/in")) == ("target_forbidden", None, False)

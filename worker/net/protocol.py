@@ -1,21 +1,120 @@
-"""aiohttp's HTTP/1.1 parser on a connection stricter than aiohttp's own. Used by `net.transport`.
+"""aiohttp's protocol of a connection with a parser of our own. Used by `net.transport`.
 
-Changed: a reset is never taken for the end of a body; a parser's error and the loss of the connection wake the reader
-of the body; bytes that answer no request end the connection; a reader that was not paused is not "resumed" after each
-piece, which would run the parser once more.
+Changed: a head is bounded and read leniently (`core.http1`); a complete answer outlives rubbish behind it; a reset is
+never taken for the end of a body; the loss of the connection wakes the reader of the body, and what came before it is
+read first; bytes that answer no request end the connection.
 """
 
+import asyncio
+import os
 import select
 from typing import Any, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import RawResponseMessage
-from aiohttp.streams import StreamReader
+from aiohttp.http import HttpVersion11, RawResponseMessage
+from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from worker.core.http1 import Chunks, Head, Heads, Malformed
 
 READ_BUFFER: Final = 64 * 1024
-HEADER_BYTES: Final = 64 * 1024
-HEADER_LINES: Final = 256
+_NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
+
+
+class AnswerParser:
+    """Parses one answer. The methods have the names of aiohttp's parsers, which `ResponseHandler` calls.
+
+    `tunnel`: the answer is a proxy's to CONNECT; after a 2xx the connection is the tunnel's (RFC 9110, section 9.3.6).
+    """
+
+    def __init__(self, protocol: "WireProtocol", loop: asyncio.AbstractEventLoop, *, tunnel: bool) -> None:
+        self._protocol = protocol
+        self._loop = loop
+        self._tunnel = tunnel
+        self._heads = Heads()
+        self._head: Head | None = None
+        self._body: StreamReader = EMPTY_PAYLOAD
+        self._chunks: Chunks | None = None
+        self._left: int | None = 0
+        self._extra = False
+
+    @property
+    def is_clean(self) -> bool:
+        """The whole answer came, nothing after it, and the connection may serve another request."""
+        if self._head is None or not self._head.persistent or self._extra or not self._body.is_eof():
+            return False
+        return self._chunks is None or self._chunks.is_clean
+
+    def feed_data(self, data: bytes) -> tuple[list[tuple[RawResponseMessage, StreamReader]], bool, bytes]:
+        """Take bytes of the wire; return the head, once, as aiohttp's message. Raises BadHttpMessage for a bad one."""
+        messages = []
+        if self._head is None and data:
+            try:
+                found = self._heads.feed(data)
+            except Malformed as error:
+                raise BadHttpMessage("the head of the answer is malformed or too long") from error
+            if found is None:
+                return [], False, b""
+            head, data = found
+            messages.append((self._begin(head), self._body))
+        if data:
+            self._feed_body(data)
+        return messages, False, b""
+
+    def feed_eof(self) -> None:
+        """Take the end of the connection. Raises ClientPayloadError if the body is not whole."""
+        if self._head is None or self._body.is_eof():
+            return
+        if self._left is not None or (self._chunks is not None and not self._chunks.plain):
+            raise aiohttp.ClientPayloadError("the body ended early")
+        self._body.feed_eof()
+
+    def pause_reading(self) -> None:
+        """Do nothing: what came is in the body's buffer already."""
+
+    def _begin(self, head: Head) -> RawResponseMessage:
+        self._head = head
+        tunnel = self._tunnel and 200 <= head.code < 300
+        self._left = None if head.chunked or tunnel else head.length
+        if head.chunked and not tunnel:
+            self._chunks = Chunks()
+        if self._left != 0:
+            self._body = StreamReader(self._protocol, READ_BUFFER, loop=self._loop)
+        return RawResponseMessage(
+            HttpVersion11, head.code, "", _NO_HEADERS, head.headers, not head.persistent, None, False, head.chunked
+        )
+
+    def _feed_body(self, data: bytes) -> None:
+        if self._body.is_eof():
+            if self._chunks is not None:
+                self._chunks.feed(data)  # trailers
+            else:
+                self._extra = True
+            return
+        if self._chunks is not None and self._chunks.failed:
+            return
+        if self._chunks is not None and not self._chunks.plain:
+            data = self._feed_chunks(self._chunks, data)
+        if self._left is not None:
+            self._extra = len(data) > self._left
+            data = data[: self._left]
+            self._left -= len(data)
+        if data:
+            self._body.feed_data(data)
+        if self._left == 0 or (self._chunks is not None and self._chunks.ended):
+            self._body.feed_eof()
+
+    def _feed_chunks(self, chunks: Chunks, data: bytes) -> bytes:
+        data = chunks.feed(data)
+        if chunks.plain:
+            assert self._head is not None
+            self._left = self._head.length
+        elif chunks.failed:
+            # Not raised: the head may have come in this packet, and its status counts.
+            self._body.set_exception(aiohttp.ClientPayloadError("the chunks are malformed"))
+        return data
 
 
 class WireProtocol(ResponseHandler):
@@ -27,32 +126,22 @@ class WireProtocol(ResponseHandler):
     made_s = 0.0
     fresh = True
     asked = False
+    _answer: AnswerParser | None = None
 
     def ask(self, request: bytes) -> None:
         """Write a whole request and expect one answer."""
         assert self.transport is not None
         self.fresh = False
-        self.set_response_params(
-            read_until_eof=True,
-            auto_decompress=False,
-            read_bufsize=READ_BUFFER,
-            max_line_size=HEADER_BYTES,
-            max_field_size=HEADER_BYTES,
-            max_headers=HEADER_LINES,
-        )
+        self._expect(tunnel=False)
         self.transport.write(request)
 
-    def set_response_params(self, **limits: Any) -> None:
-        """Expect an answer; aiohttp's connector does too, for CONNECT."""
-        self.asked = True
-        super().set_response_params(**limits)
+    def set_response_params(self, **_: Any) -> None:
+        """Expect a proxy's answer to CONNECT: aiohttp's connector calls this, and for nothing else."""
+        self._expect(tunnel=True)
 
     async def answer(self) -> tuple[RawResponseMessage, StreamReader]:
-        """Return the head and the body of the answer, past any 1xx but 101, which we never ask for."""
-        while True:
-            message, body = await self.read()
-            if not 100 <= message.code < 200 or message.code == 101:
-                return message, body
+        """Return the head and the body of the answer."""
+        return await self.read()
 
     def is_silent(self) -> bool:
         """Say whether the connection is alive and has said nothing since its last answer, not even to the kernel."""
@@ -66,7 +155,8 @@ class WireProtocol(ResponseHandler):
         """End the exchange; say whether the connection can serve another: all was sent, all was read, no more came."""
         self.asked = False
         unsent = self.transport is None or self.transport.get_write_buffer_size() > 0
-        return body.at_eof() and not unsent and not self.should_close and self._is_between_answers()
+        assert self._answer is not None
+        return body.at_eof() and not unsent and not self.should_close and self._answer.is_clean
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless nothing was asked: such bytes would become the next request's answer."""
@@ -89,6 +179,8 @@ class WireProtocol(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Fail an unfinished body before aiohttp's parser can call a reset its end."""
         if exc is not None:
+            if self.asked:
+                self._take_unread()
             self._fail_body(exc)
             self._payload = None
         super().connection_lost(exc)
@@ -103,13 +195,22 @@ class WireProtocol(ResponseHandler):
         self._fail_body(aiohttp.ClientConnectionError("closed on our side"))
         super().abort()
 
-    def _is_between_answers(self) -> bool:
-        """Say whether the parser holds no part of another answer. Each request has its own parser: this one ends."""
-        assert self._parser is not None
+    def _expect(self, *, tunnel: bool) -> None:
+        self.asked = True
+        self._answer = AnswerParser(self, self._loop, tunnel=tunnel)
+        # It has the methods that ResponseHandler calls.
+        self._parser = self._answer  # type: ignore[assignment]
+
+    def _take_unread(self) -> None:
+        """Take the bytes that the kernel still holds: asyncio closes at the first write that fails, without reading."""
+        sock = None if self.transport is None else self.transport.get_extra_info("socket")
+        if sock is None:  # below TLS, which has closed it
+            return
         try:
-            return self._parser.feed_eof() is None
-        except Exception:  # whatever it makes of half a head: the connection is not clean
-            return False
+            while data := os.read(sock.fileno(), READ_BUFFER):
+                self.data_received(data)
+        except OSError:
+            pass  # nothing more is there
 
     def _fail_body(self, exc: BaseException) -> None:
         body = self._payload
