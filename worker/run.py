@@ -18,14 +18,12 @@ from worker.core.refusal import refuses_our_usage
 from worker.host import Host
 from worker.net import endpoint as wire
 from worker.net.endpoint import WireRequest
-from worker.net.progress import Progress, Reply
+from worker.net.progress import LARGE_BYTES, Progress, Reply
 from worker.store.batcher import undisturbed
 from worker.store.claim import Claim, Wish, claim
 from worker.store.engine import describe
 from worker.store.record import Closing, Recorded, record
 
-# Longer answers are made into columns in a thread: the loop does the network and nothing else.
-LARGE_BYTES = 256 * 1024
 # What a claim may bring into memory is not known before; a transaction takes at most some of them.
 CLAIM_BYTES = 128 * 1024
 # What the line of an attempt tells of it.
@@ -106,7 +104,7 @@ async def _make_request(host: Host, got: Claim) -> tuple[Reply, End, bool]:
 
 
 async def _put_into_columns(got: Claim, reply: Reply, end: End, *, usage_requested: bool) -> Closing:
-    if len(reply.raw) < LARGE_BYTES:
+    if reply.body_bytes < LARGE_BYTES:
         return close(got, reply, end, usage_requested=usage_requested)
     work = asyncio.to_thread(close, got, reply, end, usage_requested=usage_requested)
     return await undisturbed(asyncio.ensure_future(work))
@@ -130,6 +128,7 @@ async def _reply(host: Host, got: Claim, endpoint: Endpoint, request: WireReques
         if reason is None:
             raise
         absorb_cancellation()
+        await progress.finish(reset=True)
         reply, end = _interrupted(got, progress, reason)
         return reply, COMPLETED if reply.failure is None else end
     return reply, None
@@ -162,7 +161,9 @@ def idempotency_key(job_id: str, generation: int) -> str:
 
 
 def _size(closing: Closing) -> int:
-    return 0 if closing.answer is None else len(closing.answer["raw"]) * 3
+    if closing.answer is None:
+        return 0
+    return len(closing.answer["raw"]) * 3 + 2 * len(closing.answer.get("response") or "")
 
 
 def _report(got: Claim, closing: Closing, *, moved: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from worker.core.choice import text_parts
 from worker.core.clean import clean_text, clean_value
 from worker.core.reported import Reported
-from worker.core.wirejson import compact, read
+from worker.core.wirejson import TooManyParts, compact, read
 
 
 class Kind(StrEnum):
@@ -67,6 +67,8 @@ def read_body(body: bytes) -> Answer:
         return Answer(None, Kind.empty_stream)
     try:
         value = read(text)
+    except TooManyParts:
+        return Answer(None, Kind.answer_too_large)
     except ValueError:
         return Answer(None, _unreadable(text))
     if not isinstance(value, dict):

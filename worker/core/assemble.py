@@ -24,7 +24,7 @@ from worker.core.answer import Answer, Kind, error_of
 from worker.core.choice import Choice
 from worker.core.reported import Reported
 from worker.core.sse import Events
-from worker.core.wirejson import read, whole_number
+from worker.core.wirejson import TooManyParts, read, whole_number
 
 
 class Assembler:
@@ -98,6 +98,9 @@ class Assembler:
         text = data.decode("utf-8", "replace")
         try:
             chunk = read(text)
+        except TooManyParts:
+            self._fail(Kind.answer_too_large)
+            return True
         except ValueError:
             return self._take_unreadable(text.strip())
         if type(chunk) is not dict:

@@ -156,7 +156,9 @@ FATES: Final[Mapping[Code, Fate]] = {
         billed="unknown",
     ),
     Code.answer_too_large: _job(
-        "The answer is larger than the endpoint's max_response_bytes allows.", retryable=False, billed="yes"
+        "The answer is larger than the endpoint's max_response_bytes allows, or has more parts than can be read.",
+        retryable=False,
+        billed="yes",
     ),
     Code.provider_error: _job("The endpoint reported an error inside its answer.", retryable=True, billed="unknown"),
     Code.stream_truncated: _job("The stream ended before every choice had finished.", retryable=True, billed="unknown"),

@@ -1,5 +1,6 @@
 """JSON as endpoints send it: read leniently in numbers, strictly in shape. Every chunk and every body passes here."""
 
+import re
 from json import JSONDecodeError, JSONDecoder, JSONEncoder
 from math import isfinite
 from typing import Any
@@ -9,6 +10,21 @@ from worker.core.jsontext import deeper_than
 MAX_DEPTH = 200
 """Deeper JSON is not read: to write it again or compare it could end in a RecursionError, SQLite stops at 1,000."""
 
+MOST_CONTAINERS = 2 * 1024 * 1024
+"""Objects and arrays in one text: the log probabilities of 50,000 tokens with 20 alternatives each. In memory an object
+takes up to 240 bytes.
+"""
+_FREE_CONTAINERS = 64 * 1024
+# The densest real JSON, a log probability with its bytes, has one in 20 characters; `[],` has one in three.
+_CHARACTERS_A_CONTAINER = 16
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# Some thousand strings at a time: between two matches another thread may run.
+_RUN = re.compile(rf"(?:[^\"]*+{_STRING.pattern}){{1,4096}}", re.DOTALL)
+
+
+class TooManyParts(ValueError):
+    """The text has more objects and arrays than any answer; to parse it would hold every other call up."""
+
 
 def read(text: str) -> Any:
     """Parse one JSON text that fills `text`; spaces around it are allowed.
@@ -16,14 +32,34 @@ def read(text: str) -> Any:
     What doubles and databases cannot hold is kept as far as it can be: NaN and infinities become None (as JavaScript
     writes them), `1e400` and integers of more than 4,300 digits stay as their text. Errors: ValueError only.
     """
+    # Counting brackets, those in strings too, is cheap; only a text with many of them is measured.
+    brackets = _brackets(text)
+    if brackets > _FREE_CONTAINERS:
+        _check_parts(text, brackets)
     try:
         value = _parse(text)
     except RecursionError as error:
         raise ValueError("The text nests too deeply to be read.") from error
-    # Counting brackets, those in strings too, is cheap; only a text with many of them is measured.
-    if text.count("[") + text.count("{") > MAX_DEPTH and deeper_than(value, MAX_DEPTH):
+    if brackets > MAX_DEPTH and deeper_than(value, MAX_DEPTH):
         raise ValueError(f"The text nests deeper than {MAX_DEPTH} levels.")
     return value
+
+
+def _check_parts(text: str, brackets: int) -> None:
+    """Raise TooManyParts if too many brackets stand outside of strings; in those a long text may be full of them."""
+    most = min(_FREE_CONTAINERS + len(text) // _CHARACTERS_A_CONTAINER, MOST_CONTAINERS)
+    if brackets <= most:
+        return
+    found = at = 0
+    while found <= most and (run := _RUN.match(text, at)):
+        found += _brackets(_STRING.sub("", run[0]))
+        at = run.end()
+    if found > most or found + _brackets(text[at:]) > most:
+        raise TooManyParts("The text has too many objects and arrays to be read.")
+
+
+def _brackets(text: str) -> int:
+    return text.count("[") + text.count("{")
 
 
 def whole_number(value: object) -> int | None:

@@ -58,6 +58,7 @@ async def call(
         broken = Code.invalid_encoding
     except WIRE as error:
         broken = Code.body_truncated if progress.http_status is not None else code_of(error, sent=progress.sent)
+    await progress.finish(reset=broken is not None)
     return progress.reply(broken)
 
 
@@ -95,7 +96,8 @@ async def _read(response: httpx.Response, progress: Progress, deadlines: Deadlin
         for count, part in enumerate(progress.decoded(piece)):
             if count:
                 await asyncio.sleep(0)  # a little compressed data can be a lot of work
-            if progress.take(part) and not settled:
+            data = await progress.take_in_thread(part) if progress.is_heavy else progress.take(part)
+            if data and not settled:
                 deadlines.expect(Code.idle_timeout, idle_s)
             if progress.is_full:
                 return Code.answer_too_large

@@ -1,10 +1,11 @@
 """What is known of one call while it runs, and the Reply made of it. `run` reads it too, after cancelling a call."""
 
+import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import httpx
 
@@ -18,7 +19,11 @@ from worker.net.content import Decoder, decoder
 from worker.net.reading import Reading, WholeBody, choose, start_of
 from worker.net.redaction import redact, secrets_of
 
+Result = TypeVar("Result")
+
 MAX_ERROR_BYTES: Final = 256 * 1024
+# Larger JSON is parsed in a thread: the loop does the network and nothing else.
+LARGE_BYTES: Final = 256 * 1024
 _REQUEST_IDS: Final = ("x-request-id", "x-oneapi-request-id", "request-id", "x-generation-id", "apim-request-id")
 _KEPT: Final = frozenset(
     (*_REQUEST_IDS, "content-type", "date", "openai-processing-ms", "retry-after", "retry-after-ms", "x-should-retry")
@@ -32,8 +37,8 @@ class Reply:
     """How a call ended. `failure` None: `answer` is complete. A failure may have a partial answer beside it.
 
     `sent`: connect returned, so the endpoint may have seen the request. The three times are seconds since the call
-    began. `raw` is the body without its Content-Encoding, in `raw_encoding` ("identity" or "gzip"). `headers` are the
-    ones we keep, with lower-case names.
+    began. `raw` is the body without its Content-Encoding, in `raw_encoding` ("identity" or "gzip"), `body_bytes` its
+    size without that. `headers` are the ones we keep, with lower-case names.
     """
 
     failure: Failure | None
@@ -47,6 +52,7 @@ class Reply:
     raw: bytes
     raw_encoding: str
     headers: Mapping[str, str]
+    body_bytes: int = 0
 
 
 class Progress:
@@ -66,6 +72,9 @@ class Progress:
         self._reading: Reading | None = None
         self._before = b""
         self._left = 0
+        self._taken = 0
+        self._unparsed = 0
+        self._answer: Answer | None = None
         self._log = RawLog()
 
     def begin(self, endpoint: Endpoint, *, n: int | None) -> None:
@@ -96,6 +105,7 @@ class Progress:
         self._left -= len(piece)
         if self._left < 0:
             piece = piece[: self._left]
+        self._taken += len(piece)
         self._log.add(piece)
         reading = self._reading
         if reading is None:
@@ -105,9 +115,31 @@ class Progress:
             if reading is None:
                 return 0 if self._is_labelled_stream() else 1
         data = reading.feed(piece)
+        self._unparsed = 0 if data and not isinstance(reading, WholeBody) else self._unparsed + len(piece)
         if data and self._first_token_s is None and isinstance(reading, Assembler):
             self._first_token_s = self._elapsed_s()
         return data
+
+    @property
+    def is_heavy(self) -> bool:
+        """The next piece may complete an event so large that `take_in_thread` is for it."""
+        return self._unparsed >= LARGE_BYTES and not isinstance(self._reading, WholeBody)
+
+    async def take_in_thread(self, piece: bytes) -> int:
+        """Do as `take` does, off the loop."""
+        return await _in_thread(self.take, piece)
+
+    async def finish(self, *, reset: bool) -> None:
+        """Read what came, in a thread if that is much, so that `reply` and `cut` have only to say it.
+
+        `reset`: the body did not end by itself. A cancellation is raised when the thread has ended.
+        """
+        if self._answer is None and self._reading is not None and self._taken >= LARGE_BYTES:
+            await _in_thread(self._finish, reset)
+
+    def _finish(self, reset: bool) -> None:
+        assert self._reading is not None
+        self._answer = self._reading.finish(reset=reset)
 
     @property
     def is_full(self) -> bool:
@@ -145,6 +177,7 @@ class Progress:
             raw=raw,
             raw_encoding=raw_encoding,
             headers=self._headers,
+            body_bytes=self._taken,
         )
 
     def _judge(self, broken: Code | None) -> tuple[Answer | None, Failure | None]:
@@ -156,7 +189,9 @@ class Progress:
             # The status says it, even if the body broke off.
             body = self._reading.body() if isinstance(self._reading, WholeBody) else b""
             return None, from_response(status, self._headers, body, now=datetime.now(UTC))
-        answer = read_body(b"") if self._reading is None else self._reading.finish(reset=broken is not None)
+        answer = self._answer
+        if answer is None:
+            answer = read_body(b"") if self._reading is None else self._reading.finish(reset=broken is not None)
         return answer, None if answer.fault is None else self._fault(answer, broken)
 
     def _fault(self, answer: Answer, broken: Code | None) -> Failure:
@@ -191,3 +226,17 @@ class Progress:
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._started
+
+
+async def _in_thread(work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+    """Return what `work` returns; raise a cancellation only when it has ended, since it changes what others read."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return running.result()
