@@ -24,7 +24,7 @@ def filled(unit: str, size: int) -> str:
 
 
 @pytest.mark.parametrize("unit", ["[],", "{},", "[1],", "[[]],", '{"":1},', '{"a":[]},', '["\\"]"],'])
-@pytest.mark.parametrize("size", [2 * MIB, 8 * MIB])
+@pytest.mark.parametrize("size", [4 * MIB, 8 * MIB])
 def test_a_text_of_brackets_is_not_parsed(unit: str, size: int) -> None:
     with pytest.raises(TooManyParts):
         read(filled(unit, size))

@@ -151,7 +151,7 @@ FATES: Final[Mapping[Code, Fate]] = {
         "The connection ended before the whole answer had come.", retryable=True, billed="unknown"
     ),
     Code.invalid_encoding: _job(
-        "The answer's Content-Encoding is unknown or its compressed bytes are damaged.",
+        "The answer's compression is unknown or its compressed bytes are damaged.",
         retryable=False,
         billed="unknown",
     ),

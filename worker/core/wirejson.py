@@ -14,7 +14,7 @@ MOST_CONTAINERS = 2 * 1024 * 1024
 """Objects and arrays in one text: the log probabilities of 50,000 tokens with 20 alternatives each. In memory an object
 takes up to 240 bytes.
 """
-_FREE_CONTAINERS = 64 * 1024
+_FREE_CONTAINERS = 128 * 1024
 # The densest real JSON, a log probability with its bytes, has one in 20 characters; `[],` has one in three.
 _CHARACTERS_A_CONTAINER = 16
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
