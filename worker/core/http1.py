@@ -151,7 +151,8 @@ class Chunks:
         return data if self.plain else pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _note_rest(self, rest: bytes) -> None:
-        if len(rest) <= _LONGEST_SIZE_LINE and _START_OF_SIZE.fullmatch(rest):
+        # The first comparison is the usual case: the line end of a chunk that fills its packet.
+        if rest == b"\r\n" or (len(rest) <= _LONGEST_SIZE_LINE and _START_OF_SIZE.fullmatch(rest)):
             self._tail = rest
         elif self.plain is None:
             self.plain = True
