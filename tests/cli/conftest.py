@@ -13,7 +13,7 @@ from worker.dev.stack import Stack, running
 Command = Callable[..., Result]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
     with running(Stack()) as stack:
         stack.start_worker()
