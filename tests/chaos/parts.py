@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, Engine, text
 from tests.chaos.hooks import Hooks
 from tests.chaos.schedule import LEASE_S
 from tests.flow.receivers import ALLOWED
-from tests.pool.workers import Child, celery_worker, until
+from tests.pool.workers import Child, until
 from worker.dev.fake.ledger import Ledger
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.dev.redis import RedisServer
@@ -112,12 +113,10 @@ class Parts:
 
     def start_worker(self) -> Child:
         self._started += 1
-        return celery_worker(
-            "worker.app",
+        return Child(
+            [sys.executable, "-m", "celery", "-A", "worker.app", "worker"],
             log=self.folder / f"worker-{self._started}.log",
             environment=self._environment(),
-            # As an operator starts it.
-            forked=False,
         )
 
     def _environment(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 from afterword import Afterword
 from tests.flow.system import System, request
 from tests.flow.test_dispatch import leased
-from tests.pool.workers import ROOT, celery_worker, until
+from tests.pool.workers import ROOT, Child, until
 from tests.store.made import accept_all, entry, job, one, rows
 from worker import settings
 from worker.dev.redis import RedisServer
@@ -270,8 +270,8 @@ def test_a_worker_of_one_role_stops_cleanly(postgres_system: System) -> None:
 
 
 def test_a_worker_waits_for_a_database_that_is_away(postgres_system: System, tmp_path: Path) -> None:
-    child = celery_worker(
-        "worker.app",
+    child = Child(
+        [sys.executable, "-m", "celery", "-A", "worker.app", "worker"],
         log=tmp_path / "log",
         environment=postgres_system.environment(database_url="postgresql://u:hunter2secret@127.0.0.1:1/x"),
     )

@@ -140,23 +140,22 @@ def celery_worker(
     `folder` is where the second one starts, and so which release it imports.
     """
     words = ["-A", application, "worker", *arguments]
-    log.write_bytes(b"")
     if forked:
-        return Child(Forked(words, log=log, environment=environment), log=log)
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "celery", *words],
-            cwd=folder, env=environment, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    return Child(process, log=log)
+        return ForkedChild(words, log=log, environment=environment)
+    return Child([sys.executable, "-m", "celery", *words], log=log, environment=environment, folder=folder)
 
 
 class Child:
     """One process."""
 
-    def __init__(self, process: "subprocess.Popen[bytes] | Forked", *, log: Path) -> None:
-        self.process = process
+    process: "subprocess.Popen[bytes] | Forked"
+
+    def __init__(self, command: list[str], *, log: Path, environment: dict[str, str], folder: Path = ROOT) -> None:
         self.log = log
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL
+            )
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")
@@ -175,3 +174,12 @@ class Child:
         if not self.ended():
             self.process.kill()
             self.process.wait(10)
+
+
+class ForkedChild(Child):
+    """A process of `celery` that was forked, see forks.py."""
+
+    def __init__(self, arguments: list[str], *, log: Path, environment: dict[str, str]) -> None:
+        self.log = log
+        log.write_bytes(b"")
+        self.process = Forked(arguments, log=log, environment=environment)
