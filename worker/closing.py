@@ -7,9 +7,9 @@ from typing import Any
 from worker.core.answer import columns, has_output
 from worker.core.clean import clean_json, clean_text
 from worker.core.failure import Code, Failure, failure
-from worker.core.health import Blame
+from worker.core.health import ALONE, Verdict
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
-from worker.core.retry import Give_up, Hold, Retry, decide
+from worker.core.retry import Budget, Give_up, Hold, Retry, decide
 from worker.core.usage import Usage, normalise
 from worker.net.progress import MAX_ERROR_BYTES, Reply
 from worker.store.claim import Claim
@@ -28,6 +28,7 @@ class End:
     counts: bool = True
     delay_s: float = 0.0
     waiting_for: str | None = None
+    refusals: int = 0
 
 
 COMPLETED = End(COMPLETE, Outcome.completed)
@@ -44,24 +45,22 @@ def released(got: Claim, reply: Reply) -> End:
     return End(FAIL if barred or got.attempts_used >= got.max_attempts else RELEASE, Outcome.unknown)
 
 
-def follows(got: Claim, found: Failure, reply: Reply, *, blame: Blame, jitter: float) -> End:
+def follows(got: Claim, found: Failure, reply: Reply, *, verdict: Verdict, jitter: float) -> End:
     """Return what follows a failed attempt: another, a wait for the endpoint, or the end."""
     left_s = got.left_s - reply.elapsed_s
-    step = decide(
-        found,
-        blame=blame,
-        sent=reply.sent,
-        held=got.attempt - got.attempts_used,
+    budget = Budget(
         used=got.attempts_used,
         max_attempts=got.max_attempts,
+        held=got.attempt - got.attempts_used,
+        refusals=got.refusals,
         left_s=left_s,
-        jitter=jitter,
     )
+    step = decide(found, budget, verdict=verdict, sent=reply.sent, jitter=jitter)
     match step:
         case Retry(delay_s):
             return End(RETRY, Outcome.failed, reply.sent, delay_s, "retry")
-        case Hold(delay_s, alone):
-            return End(HOLD, Outcome.failed, False, delay_s, "retry" if alone else "endpoint_paused")
+        case Hold(delay_s, waits_for, counts, refusals):
+            return End(HOLD, Outcome.failed, counts, delay_s, waits_for, refusals)
         case Give_up():
             return End(FAIL, Outcome.failed) if left_s > 0 else End(EXPIRE, Outcome.expired)
 
@@ -80,6 +79,7 @@ def close(got: Claim, reply: Reply, end: End, *, usage_requested: bool) -> Closi
         answer=_answer(reply),
         delay_s=end.delay_s,
         waiting_for=end.waiting_for,
+        refusals=end.refusals,
         elapsed_s=reply.elapsed_s,
         first_byte_ago_s=_ago(reply, reply.first_byte_s),
         first_token_ago_s=_ago(reply, reply.first_token_s),
@@ -97,7 +97,7 @@ def close_broken(got: Claim, reply: Reply | None, *, jitter: float) -> Closing:
     nothing = (None, None, None, None, 0.0, b"", "identity", dict[str, str]())
     bare = Reply(broken, None, sent, *nothing)
     whole = reply is not None and reply.failure is None
-    end = End(FAIL, Outcome.failed) if whole else follows(got, broken, bare, blame=Blame.job, jitter=jitter)
+    end = End(FAIL, Outcome.failed) if whole else follows(got, broken, bare, verdict=ALONE, jitter=jitter)
     closing = close(got, bare, end, usage_requested=False)
     if reply is None or not reply.raw:
         return closing
@@ -126,6 +126,7 @@ def _attempt(reply: Reply, usage: Usage, *, usage_requested: bool) -> dict[str, 
         "billed": "yes" if found is None else found.billed,
         "request_id": None if reply.request_id is None else clean_text(reply.request_id[:_LONGEST_REQUEST_ID]),
         "retry_after_s": None if found is None else found.retry_after_s,
+        "trouble": None if found is None else found.trouble,
         "headers": clean_json(dict(reply.headers)) if reply.headers else None,
         "usage_requested": usage_requested,
         "usage_source": usage.source,

@@ -13,13 +13,14 @@ from sqlalchemy import Engine
 from worker.core.breaker import QUIET_S, Breaker
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code
-from worker.core.health import PROBE_S, Blame, Sign, State, sign_of
+from worker.core.health import ALONE, HOLD_S, PROBE_S, Blame, Sign, State, Verdict, sign_of
 from worker.net.progress import Reply
-from worker.store import endpoints, weakness
+from worker.store import endpoints, trouble, weakness
 from worker.store.batcher import Batcher
 from worker.store.claim import Claim
-from worker.store.endpoints import Answered, Passed, Seen, Trouble
+from worker.store.endpoints import Answered, Passed, Seen
 from worker.store.engine import describe
+from worker.store.trouble import Trouble
 from worker.store.weakness import Sick, Weakness
 
 log = structlog.get_logger()
@@ -40,6 +41,7 @@ class Health:
         self._told = dict(self._answered)
         self._seen: Mapping[str, Seen] = {}
         self._seen_at = 0.0
+        self._is_new = True
 
     def is_open(self, endpoint: str) -> bool:
         """Say whether jobs of an endpoint start freely, by the last look: a second old."""
@@ -47,7 +49,11 @@ class Health:
         return seen is None or seen.state is State.open
 
     def exchange(self) -> None:
-        """Tell the others of answers, and see which endpoints rest; a chore of every second."""
+        """Tell the others of answers, and see which endpoints rest; a chore of every second.
+
+        The first time, what waits for an endpoint of ours is tried soon: our settings may be what mends its trouble. A
+        job that was held alone waits no longer than others once another was answered.
+        """
         looked_at = time.monotonic()
         came = dict(self._came)
         news = {
@@ -60,8 +66,18 @@ class Health:
             seen = endpoints.look(connection)
         self._told = came
         self._seen_at, self._seen = looked_at, seen
+        # Apart, because the rows above are locked in the order of their names.
+        if cleared := [one.name for one in seen.values() if one.is_cleared]:
+            with self._engine.begin() as connection:
+                if endpoints.clear_suspects(connection, cleared):
+                    self._wake(HOLD_S)
+        if self._is_new:
+            with self._engine.begin() as connection:
+                endpoints.try_soon(connection, list(self._breakers))
+            self._is_new = False
+            self._wake(0.0)
 
-    async def blame(self, got: Claim, endpoint: Endpoint, reply: Reply) -> Blame:
+    async def judge(self, got: Claim, endpoint: Endpoint, reply: Reply) -> Verdict:
         """Note how a call ended; say whose its failure is."""
         sign = sign_of(reply.failure, timeout_s=min(got.timeout_s, got.left_s), total_s=endpoint.total_s)
         now = time.monotonic()
@@ -73,17 +89,17 @@ class Health:
                 case Sign.answered:
                     await self._note_answer(got, began, now)
                 case Sign.trouble:
-                    return await self._judge(got, reply, began)
+                    return await self._judge_trouble(got, reply, began)
                 case Sign.sick if got.probe:
                     # Held like other trouble, unless it may have been billed and must not be repeated.
-                    return Blame.endpoint if reply.failure and reply.failure.retryable else Blame.job
+                    return Verdict(Blame.endpoint) if reply.failure and reply.failure.retryable else ALONE
                 case Sign.sick:
                     await self._note_sickness(got, reply, began, now)
         except Exception as error:
             # What came of the call is worth more than what we could not note of it.
             log.error("endpoint.not_judged", endpoint=got.endpoint, **describe(error))
-            return Blame.endpoint if sign is Sign.trouble else Blame.job
-        return Blame.job
+            return Verdict(Blame.endpoint) if sign is Sign.trouble else ALONE
+        return ALONE
 
     async def _note_answer(self, got: Claim, began: float, now: float) -> None:
         self._answered[got.endpoint] = max(self._answered[got.endpoint], began)
@@ -96,15 +112,15 @@ class Health:
             log.info("endpoint.resumed", endpoint=got.endpoint, rested_s=round(rested_s, 3))
             self._wake(0.0)
 
-    async def _judge(self, got: Claim, reply: Reply, began: float) -> Blame:
+    async def _judge_trouble(self, got: Claim, reply: Reply, began: float) -> Verdict:
         assert reply.failure is not None
         code, now, answered = reply.failure.code, time.monotonic(), self._answered[got.endpoint]
         answered_s = None if answered == -math.inf else now - answered
-        trouble = Trouble(got.endpoint, got.job_id, got.attempt, code, now - began, answered_s)
-        verdict = await self._batcher.submit(endpoints.judge, trouble)
+        met = Trouble(got.endpoint, got.job_id, got.attempt, code, now - began, answered_s)
+        verdict = await self._batcher.submit(trouble.judge, met)
         if verdict.paused:
             self._note_pause(got.endpoint, "trouble", code)
-        return verdict.blame
+        return verdict
 
     async def _note_sickness(self, got: Claim, reply: Reply, began: float, now: float) -> None:
         """Count a weak answer, unless its call was in flight when the endpoint last changed."""

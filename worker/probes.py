@@ -1,4 +1,7 @@
-"""The dispatcher's part for endpoints that rest: one probe at a time, each of another job, until one is answered."""
+"""The dispatcher's part for endpoints that rest: one probe at a time, each of another job, until one is answered.
+
+The waits between them grow with the pause: 5 s at first, doubling to 5 min (`core.health.wait_s`).
+"""
 
 import structlog
 from redis import Redis
@@ -38,10 +41,10 @@ class Probes:
         """Send a probe; False where there is no job for it. One that still waits for a slot is not followed yet."""
         with self._engine.begin() as connection:
             if is_standing:
-                return endpoints.send_probe(connection, one.name, None)
+                return endpoints.send_probe(connection, one.name, None, rested_s=one.since_s)
             after = self._places.get(one.name, FIRST)
             row, self._places[one.name] = dispatch.probe(connection, one.name, after=after, last=one.probe_job)
-            if row is None or not endpoints.send_probe(connection, one.name, row.job_id):
+            if row is None or not endpoints.send_probe(connection, one.name, row.job_id, rested_s=one.since_s):
                 return False
         entry = nudge(row.job_id, row.attempt)
         push_first(self._redis, self._queue, entry)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -12,9 +13,10 @@ from worker.closing import CANCELLED, COMPLETED, LOST, End, close, close_broken,
 from worker.core.chat import wire_body
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
-from worker.core.health import Blame
+from worker.core.health import ALONE, Verdict
 from worker.core.lifecycle import FAIL, HOLD, RETRY, Outcome
 from worker.core.refusal import refuses_our_usage
+from worker.core.retry import may_repeat
 from worker.host import Host
 from worker.net import endpoint as wire
 from worker.net.endpoint import WireRequest
@@ -115,7 +117,7 @@ async def _call(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest
     reply, end = await _reply(host, got, endpoint, request)
     if end is not None:
         return reply, end
-    return reply, follows_of(got, reply, await host.health.blame(got, endpoint, reply))
+    return reply, follows_of(got, endpoint, reply, await host.health.judge(got, endpoint, reply))
 
 
 async def _reply(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest) -> tuple[Reply, End | None]:
@@ -134,11 +136,16 @@ async def _reply(host: Host, got: Claim, endpoint: Endpoint, request: WireReques
     return reply, None
 
 
-def follows_of(got: Claim, reply: Reply, blame: Blame) -> End:
+def follows_of(got: Claim, endpoint: Endpoint, reply: Reply, verdict: Verdict) -> End:
     """Return what follows a reply, with a chance of its own."""
-    if reply.failure is None:
+    found = reply.failure
+    if found is None:
         return COMPLETED
-    return follows(got, reply.failure, reply, blame=blame, jitter=_chance())
+    partial, ambiguous = endpoint.retry_partial, endpoint.retry_ambiguous
+    if not may_repeat(found, retry_partial=partial, retry_ambiguous=ambiguous):
+        # Whoever's trouble it is: a second request might be a second bill.
+        found, verdict = replace(found, retryable=False, trouble="job"), ALONE
+    return follows(got, found, reply, verdict=verdict, jitter=_chance())
 
 
 def _chance() -> float:

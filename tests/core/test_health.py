@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from worker.core.failure import Code, failure
-from worker.core.health import Blame, Met, Ramp, Sign, Stand, State, judge, sign_of, starts
+from worker.core.health import Blame, Met, Ramp, Sign, Stand, State, hold_s, judge, sign_of, starts, wait_s
 
 LONG_S = 1000.0
 OPEN = Stand(since_s=LONG_S)
@@ -49,7 +49,7 @@ def test_a_job_in_a_hurry_proves_nothing(timeout_s: float, sign: Sign) -> None:
 def test_the_first_job_in_trouble_is_a_suspect() -> None:
     blame, stand = judge(OPEN, Met("a", began_s=1.0))
 
-    assert (blame, stand) == (Blame.endpoint, replace(OPEN, suspect_job="a", suspect_s=1.0))
+    assert (blame, stand) == (Blame.endpoint, replace(OPEN, suspect_job="a", suspect_s=1.0, troubled_s=1.0))
 
 
 def test_another_job_in_trouble_makes_the_endpoint_rest() -> None:
@@ -63,6 +63,43 @@ def test_one_job_again_and_again_makes_nobody_rest() -> None:
     for _ in range(20):
         blame, stand = judge(stand, Met("a", began_s=1.0))
         assert (blame, stand.state) == (Blame.endpoint, State.open)
+
+
+def test_the_waits_for_an_endpoint_double_from_five_seconds_to_five_minutes() -> None:
+    waits, lasted_s = [], 0.0
+    for _ in range(9):
+        waits.append(wait_s(lasted_s))
+        lasted_s += waits[-1]
+
+    assert waits == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert wait_s(-1.0) == 5.0
+
+
+def test_a_job_that_meets_trouble_alone_waits_by_the_age_of_its_trouble() -> None:
+    _, stand = judge(OPEN, Met("a", began_s=0.0))
+    assert hold_s(stand) == 5.0
+
+    # A minute later, and once more.
+    _, stand = judge(replace(stand, suspect_s=60.0, troubled_s=60.0), Met("a", began_s=0.0))
+    assert (hold_s(stand), stand.suspect_s) == (65.0, 0.0)
+    _, stand = judge(replace(stand, suspect_s=65.0, troubled_s=125.0), Met("a", began_s=0.0))
+    assert hold_s(stand) == 130.0
+
+
+@pytest.mark.parametrize("suspect", ["a", "b"])
+def test_an_answer_begins_the_waits_again(suspect: str) -> None:
+    troubled = replace(OPEN, suspect_job=suspect, suspect_s=200.0, troubled_s=250.0, answered_s=100.0)
+
+    _, stand = judge(troubled, Met("a", began_s=1.0))
+
+    assert (stand.state, stand.troubled_s, hold_s(stand)) == (State.open, 1.0, 6.0)
+
+
+def test_jobs_of_a_paused_endpoint_are_due_before_its_next_probe() -> None:
+    _, stand = judge(replace(SUSPECTED, troubled_s=200.0), Met("b", began_s=1.0))
+
+    assert (stand.state, stand.troubled_s, hold_s(stand)) == (State.paused, None, 5.0)
+    assert hold_s(Stand(State.paused, since_s=4000.0)) == 5.0
 
 
 @pytest.mark.parametrize("known_to", ["all", "its own worker"])

@@ -6,18 +6,21 @@ from typing import Any
 import pytest
 
 from worker.core.failure import Code, Failure, failure
-from worker.core.health import Blame
-from worker.core.retry import Give_up, Hold, Retry, backoff_s, decide
+from worker.core.health import ALONE, Blame, Verdict
+from worker.core.retry import FREE_REFUSALS, Budget, Give_up, Hold, Retry, Step, backoff_s, decide, may_repeat
 
+ILL = failure(Code.server_error)
 BUSY = failure(Code.overloaded)
 DOWN = failure(Code.connect_failed)
+DAY_S = 24 * 3600.0
+HELD = Verdict(Blame.endpoint)
+# Neither the job nor its endpoint has anything to do with these: the endpoint had no room.
+REFUSED = [failure(Code.rate_limited), failure(Code.overloaded)]
 
 
-def after(found: Failure, **changes: Any) -> Retry | Hold | Give_up:
-    plain = {
-        "blame": Blame.job, "sent": True, "held": 0, "used": 1, "max_attempts": 5, "left_s": 1000.0, "jitter": 0.5,
-    }  # fmt: skip
-    return decide(found, **plain | changes)
+def after(found: Failure, *, sent: bool = True, jitter: float = 0.5, verdict: Verdict = ALONE, **changes: Any) -> Step:
+    plain = Budget(used=1, max_attempts=5, held=0, refusals=0, left_s=1000.0)
+    return decide(found, replace(plain, **changes), verdict=verdict, sent=sent, jitter=jitter)
 
 
 @pytest.mark.parametrize(("used", "longest_s"), [(0, 0.5), (1, 0.5), (2, 1.0), (3, 2.0), (8, 60.0), (10_000, 60.0)])
@@ -27,11 +30,11 @@ def test_the_backoff_doubles_to_a_minute(used: int, longest_s: float) -> None:
 
 @pytest.mark.parametrize(("jitter", "delay_s"), [(0.0, 0.0), (0.5, 1.0), (0.999, 1.998)])
 def test_full_jitter_draws_from_zero_to_the_backoff(jitter: float, delay_s: float) -> None:
-    assert after(BUSY, used=3, jitter=jitter) == Retry(pytest.approx(delay_s))
+    assert after(ILL, used=3, jitter=jitter) == Retry(pytest.approx(delay_s))
 
 
 def test_retry_after_is_waited_out_and_then_spread() -> None:
-    assert after(replace(BUSY, retry_after_s=20.0), used=2, jitter=0.5) == Retry(20.5)
+    assert after(replace(ILL, retry_after_s=20.0), used=2, jitter=0.5) == Retry(20.5)
 
 
 @pytest.mark.parametrize("code", [Code.bad_request, Code.redirected, Code.forbidden, Code.cancelled])
@@ -40,29 +43,97 @@ def test_what_is_permanent_is_given_up_at_once(code: Code) -> None:
 
 
 def test_the_last_attempt_is_given_up() -> None:
-    assert after(BUSY, used=4, max_attempts=5) != Give_up("attempts")
-    assert after(BUSY, used=5, max_attempts=5) == Give_up("attempts")
-    assert after(BUSY, used=1, max_attempts=1) == Give_up("attempts")
+    assert after(ILL, used=4, max_attempts=5) != Give_up("attempts")
+    assert after(ILL, used=5, max_attempts=5) == Give_up("attempts")
+    assert after(ILL, used=1, max_attempts=1) == Give_up("attempts")
 
 
 def test_a_failure_may_allow_fewer_attempts_but_not_more() -> None:
-    limited = replace(BUSY, tries=3)
+    limited = replace(ILL, tries=3)
     assert isinstance(after(limited, used=2), Retry)
     assert after(limited, used=3) == Give_up("attempts")
     assert after(limited, used=2, max_attempts=2) == Give_up("attempts")
 
 
-def test_a_wait_beyond_the_deadline_is_given_up() -> None:
-    assert after(replace(BUSY, retry_after_s=60.0), left_s=59.0) == Give_up("deadline")
-    assert after(BUSY, left_s=0.0) == Give_up("deadline")
+@pytest.mark.parametrize("found", [ILL, BUSY], ids=["a failure", "a refusal"])
+def test_a_wait_beyond_the_deadline_is_given_up(found: Failure) -> None:
+    assert after(replace(found, retry_after_s=60.0), left_s=59.0) == Give_up("deadline")
+    assert after(found, left_s=0.0) == Give_up("deadline")
+
+
+@pytest.mark.parametrize("found", [ILL, BUSY], ids=["a failure", "a refusal"])
+@pytest.mark.parametrize("asked_s", [DAY_S + 1, 1.76e9, 1.76e12, 1e300], ids=["two days", "1970 s", "1970 ms", "ever"])
+def test_a_wait_that_cannot_be_meant_is_not_believed(found: Failure, asked_s: float) -> None:
+    step = after(replace(found, retry_after_s=asked_s), left_s=DAY_S)
+    patient = after(replace(found, retry_after_s=asked_s), left_s=1e12)
+
+    assert isinstance(step, Retry | Hold)
+    assert step.delay_s == 0.25
+    assert patient == step or asked_s < 31 * DAY_S
+
+
+@pytest.mark.parametrize("found", [ILL, BUSY], ids=["a failure", "a refusal"])
+def test_a_wait_of_days_is_believed_where_the_deadline_allows_it(found: Failure) -> None:
+    step = after(replace(found, retry_after_s=3 * DAY_S), left_s=7 * DAY_S)
+
+    assert isinstance(step, Retry | Hold)
+    assert step.delay_s == 3 * DAY_S + 0.25
+
+
+@pytest.mark.parametrize("found", REFUSED, ids=lambda found: found.code)
+def test_a_refusal_for_the_moment_spends_nothing_however_few_attempts_there_are(found: Failure) -> None:
+    assert after(found, used=1, max_attempts=1, jitter=1.0) == Hold(0.5, "limit", refusals=1)
+    assert after(found, used=5, max_attempts=5, refusals=3, jitter=1.0) == Hold(4.0, "limit", refusals=4)
+
+
+def test_a_refusal_with_a_hint_waits_as_asked_and_is_spread() -> None:
+    assert after(replace(BUSY, retry_after_s=20.0), refusals=1) == Hold(20.5, "limit", refusals=2)
+
+
+@pytest.mark.parametrize("found", REFUSED, ids=lambda found: found.code)
+def test_from_the_tenth_in_a_row_on_each_refusal_spends_an_attempt(found: Failure) -> None:
+    used, refusals, steps = 0, 0, list[Step]()
+    while not steps or isinstance(steps[-1], Hold):
+        steps.append(after(found, used=used + 1, refusals=refusals, jitter=1.0))
+        if isinstance(steps[-1], Hold):
+            used, refusals = used + steps[-1].counts, steps[-1].refusals
+
+    assert [step.counts for step in steps if isinstance(step, Hold)] == [False] * FREE_REFUSALS + [True] * 4
+    assert steps[-1] == Give_up("attempts")
+    # The sixth refusal of a limit of a minute is over within half of it.
+    assert sum(step.delay_s for step in steps[:6] if isinstance(step, Hold)) == 31.5
+
+
+@pytest.mark.parametrize(
+    "found",
+    [replace(BUSY, billed="unknown"), replace(BUSY, billed="yes"), failure(Code.request_timeout), ILL],
+    ids=["maybe billed", "billed", "another code", "no refusal"],
+)
+def test_what_may_cost_something_is_no_refusal_for_the_moment(found: Failure) -> None:
+    assert isinstance(after(found), Retry)
+    assert after(found, used=5) == Give_up("attempts")
 
 
 @pytest.mark.parametrize("code", [Code.connect_failed, Code.unauthorized, Code.quota_exhausted, Code.server_error])
 def test_what_the_endpoint_is_to_blame_for_holds_whatever_is_used(code: Code) -> None:
-    held = after(failure(code), blame=Blame.endpoint, used=100, left_s=0.1, jitter=0.0)
+    held = after(failure(code), verdict=HELD, used=100, left_s=0.1, jitter=0.0)
 
-    assert held == Hold(5.0)
-    assert after(failure(code), blame=Blame.endpoint, jitter=1.0) == Hold(6.25)
+    assert held == Hold(5.0, "endpoint_paused")
+    assert after(failure(code), verdict=HELD, jitter=1.0) == Hold(6.25, "endpoint_paused")
+
+
+def test_the_wait_of_a_held_job_is_that_of_the_verdict_and_five_minutes_at_most() -> None:
+    assert after(DOWN, verdict=Verdict(Blame.endpoint, hold_s=80.0), jitter=0.5) == Hold(90.0, "endpoint_paused")
+    assert after(DOWN, verdict=Verdict(Blame.endpoint, hold_s=300.0), jitter=0.5) == Hold(300.0, "endpoint_paused")
+
+
+@pytest.mark.parametrize("billed", ["yes", "unknown"])
+@pytest.mark.parametrize("code", [Code.provider_error, Code.quota_exhausted, Code.first_byte_timeout])
+def test_trouble_that_may_have_been_billed_spends_an_attempt_and_ends(code: Code, billed: Any) -> None:
+    found = replace(failure(code), billed=billed, trouble="endpoint", retryable=False)
+
+    assert after(found, verdict=HELD, used=4, jitter=0.0) == Hold(5.0, "endpoint_paused", counts=True)
+    assert after(found, verdict=HELD, used=5) == Give_up("attempts")
 
 
 @pytest.mark.parametrize("code", [Code.unauthorized, Code.quota_exhausted])
@@ -72,7 +143,22 @@ def test_a_job_that_alone_is_refused_spends_its_budget_and_fails(code: Code) -> 
 
 
 def test_a_job_that_alone_makes_no_connection_waits_ever_longer_and_spends_nothing() -> None:
-    def held(times: int) -> Retry | Hold | Give_up:
+    def held(times: int) -> Step:
         return after(DOWN, sent=False, held=times, used=5, jitter=1.0)
 
-    assert [held(times) for times in (0, 1, 4, 1000)] == [Hold(wait_s, alone=True) for wait_s in (0.5, 0.5, 4.0, 60.0)]
+    assert [held(times) for times in (0, 1, 4, 1000)] == [Hold(wait_s, "retry") for wait_s in (0.5, 0.5, 4.0, 60.0)]
+
+
+@pytest.mark.parametrize(
+    ("billed", "allowed"),
+    [("no", (True, True, True)), ("unknown", (True, True, False)), ("yes", (True, False, True))],
+)
+def test_two_settings_say_what_may_not_be_asked_for_twice(billed: Any, allowed: tuple[bool, bool, bool]) -> None:
+    # Also what is not to be tried again by itself, as trouble of the endpoint's is.
+    found = replace(failure(Code.quota_exhausted), billed=billed)
+
+    assert allowed == (
+        may_repeat(found, retry_partial=True, retry_ambiguous=True),
+        may_repeat(found, retry_partial=False, retry_ambiguous=True),
+        may_repeat(found, retry_partial=True, retry_ambiguous=False),
+    )

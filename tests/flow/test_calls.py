@@ -129,7 +129,7 @@ def test_a_rate_limit_is_waited_out_by_the_row_and_holds_no_slot(postgres_system
     system.start(concurrency=1)
     limited = system.send(request(model="fake-429-once"))
     waiting = system.await_status(limited, "queued")
-    while waiting.waiting_for != "retry":
+    while waiting.waiting_for != "limit":
         waiting = system.await_status(limited, "queued")
 
     other = system.await_status(system.send())

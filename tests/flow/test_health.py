@@ -55,7 +55,7 @@ def reply(code: Code | None, *, elapsed_s: float = 0.01) -> Reply:
 
 
 def blame(health: Health, got: Claim, came: Reply) -> Blame:
-    return asyncio.run(health.blame(got, ENDPOINT, came))
+    return asyncio.run(health.judge(got, ENDPOINT, came)).blame
 
 
 def state(engine: Engine) -> str:

@@ -1,9 +1,11 @@
 """CLAIM and RECORD: one holder at a time, a fence on every write, and nothing paid for is thrown away."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Engine, delete
+import pytest
+from sqlalchemy import Engine, delete, text
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
@@ -80,6 +82,68 @@ def test_a_job_that_is_not_due_or_too_late_is_not_claimed(engine: Engine) -> Non
 
     assert claim_one(engine, mine, later.job.id) is None
     assert claim_one(engine, mine, over.job.id) is None
+
+
+def refused(claimed: Claim, refusals: int, **changes: Any) -> Closing:
+    error = {"error_code": "rate_limited", "error_message": "full", "error": None, "waiting_for": "limit"}
+    return closing(claimed, HOLD, Outcome.failed, counts=False, refusals=refusals, **error | changes)
+
+
+def again(engine: Engine, claimed: Claim) -> Claim:
+    found = claim_one(engine, worker(engine), claimed.job_id)
+    assert found is not None
+    return found
+
+
+def test_refusals_are_counted_as_long_as_they_come_in_a_row(engine: Engine) -> None:
+    first = started(engine, worker(engine))
+    write(engine, refused(first, 1))
+    second = again(engine, first)
+    write(engine, refused(second, 2, error_code="overloaded"))
+    third = again(engine, second)
+    write(engine, closing(third, RETRY, Outcome.failed, error_code="server_error", waiting_for="retry"))
+    fourth = again(engine, third)
+
+    assert [one_claim.refusals for one_claim in (first, second, third, fourth)] == [0, 1, 2, 0]
+    assert (fourth.attempt, fourth.attempts_used) == (4, 2)
+
+
+def lost(engine: Engine, claimed: Claim) -> None:
+    with engine.begin() as connection:
+        assert leases.give_back(connection, claimed.worker_id, [(claimed.job_id, claimed.attempt)]).queued
+
+
+def replayed(engine: Engine, claimed: Claim) -> None:
+    write(engine, replace(refused(claimed, 10), move=FAIL))
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO replay_v1 (id) VALUES (:id)"), {"id": claimed.job_id})
+
+
+@pytest.mark.parametrize("between", [lost, replayed])
+def test_what_comes_between_two_refusals_ends_their_row(
+    engine: Engine, between: Callable[[Engine, Claim], None]
+) -> None:
+    first = started(engine, worker(engine))
+    write(engine, refused(first, 9))
+    second = again(engine, first)
+    between(engine, second)
+
+    assert (second.refusals, again(engine, second).refusals) == (9, 0)
+
+
+def test_the_view_tells_attempts_from_those_that_were_spent(engine: Engine) -> None:
+    claimed = started(engine, worker(engine), max_attempts=2)
+    for number in range(1, 4):
+        write(engine, refused(claimed, number))
+        claimed = again(engine, claimed)
+    write(engine, refused(claimed, 4, delay_s=60.0))
+
+    row = one(engine, "SELECT * FROM jobs_v1")
+    assert (row.attempts, row.attempts_used, row.max_attempts, row.waiting_for) == (4, 0, 2, "limit")
+    submitted = {"job": "{}"}
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO submit_v1 (job) VALUES (:job)"), submitted)
+    assert {row.attempts_used for row in rows(engine, "SELECT attempts_used FROM jobs_v1")} == {0}
 
 
 def test_a_worker_without_a_lease_claims_nothing(engine: Engine) -> None:

@@ -14,7 +14,7 @@ from tests.store.made import accept_all, entry, rows, worker
 from tests.store.test_attempts import completed, started
 from worker.core.failure import Code
 from worker.core.health import Blame
-from worker.store import endpoints
+from worker.store import endpoints, trouble
 from worker.store.batcher import Batcher, BatcherClosed
 from worker.store.cancel import cancel
 from worker.store.engine import describe, open_engine, sqlstate
@@ -261,10 +261,10 @@ def test_the_feeds_counter_is_locked_by_the_last_step_of_a_batch(postgresql_url:
     engine, other = open_engine(postgresql_url), open_engine(postgresql_url)
     (accepted,) = accept_all(engine, entry())
     assert accepted.job_id
-    trouble = endpoints.Trouble("default", accepted.job_id, 1, Code.unauthorized, 1.0, None)
+    met = trouble.Trouble("default", accepted.job_id, 1, Code.unauthorized, 1.0, None)
     batcher = Batcher(engine, last=(cancel,))
     cancelled = batcher.put(cancel, accepted.job_id)
-    judged = batcher.put(endpoints.judge, trouble)
+    judged = batcher.put(trouble.judge, met)
     with other.begin() as holder:
         endpoints.pause(holder, "default")
         batcher.start()

@@ -1,28 +1,31 @@
 """ENDPOINTS: what makes one rest, who is claimed meanwhile, what ends it. On both databases."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, insert, update
+from sqlalchemy import Engine, event, insert, select, update
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from tests.store.test_attempts import closing, write
 from worker.core.failure import Code
-from worker.core.health import Blame, Cause, State
+from worker.core.health import Blame, Cause, State, Verdict
 from worker.core.lifecycle import HOLD, Outcome
 from worker.store import dispatch, endpoints, weakness
+from worker.store import trouble as troubles
 from worker.store.claim import Claim, Wish, claim
-from worker.store.clock import from_now
+from worker.store.clock import from_now, seconds_until
 from worker.store.dispatch import FIRST
-from worker.store.endpoints import Answered, Passed, Seen, Trouble, Verdict
+from worker.store.endpoints import Answered, Passed, Seen
 from worker.store.tables import attempts, jobs
 from worker.store.tables import endpoints as table
+from worker.store.trouble import Trouble
 from worker.store.weakness import Sick, Weakness
 
-HELD = Verdict(Blame.endpoint, paused=False)
-PAUSED = Verdict(Blame.endpoint, paused=True)
-ALONE = Verdict(Blame.job, paused=False)
+HELD = (Blame.endpoint, False)
+PAUSED = (Blame.endpoint, True)
+ALONE = (Blame.job, False)
 A, B, C = (f"00000000-0000-4000-8000-00000000000{letter}" for letter in "abc")
 
 
@@ -31,9 +34,14 @@ def trouble(job_id: str, *, began_s: float = 0.1, answered_s: float | None = Non
     return replace(plain, **changes)
 
 
-def judged(engine: Engine, *troubles: Trouble) -> list[Verdict]:
+def verdicts(engine: Engine, *met: Trouble) -> list[Verdict]:
     with engine.begin() as connection:
-        return endpoints.judge(connection, troubles)
+        return troubles.judge(connection, met)
+
+
+def judged(engine: Engine, *met: Trouble) -> list[tuple[Blame, bool]]:
+    """Return of each whose it is, and whether it made the endpoint rest."""
+    return [(verdict.blame, verdict.paused) for verdict in verdicts(engine, *met)]
 
 
 def seen(engine: Engine, name: str = "default") -> Seen:
@@ -73,9 +81,9 @@ def test_trouble_of_one_job_makes_nobody_rest(engine: Engine) -> None:
 def test_trouble_of_two_jobs_makes_the_endpoint_rest(engine: Engine, together: bool) -> None:
     both = [trouble(A), trouble(B, code=Code.quota_exhausted)]
 
-    verdicts = judged(engine, *both) if together else [judged(engine, each)[0] for each in both]
+    said = judged(engine, *both) if together else [judged(engine, each)[0] for each in both]
 
-    assert verdicts == [HELD, PAUSED]
+    assert said == [HELD, PAUSED]
     found = seen(engine)
     assert (found.state, found.cause, found.reason) == (State.paused, Cause.trouble, "quota_exhausted")
     assert found.probe_job is None
@@ -84,9 +92,7 @@ def test_trouble_of_two_jobs_makes_the_endpoint_rest(engine: Engine, together: b
 
 
 def test_trouble_at_one_endpoint_is_none_of_another(engine: Engine) -> None:
-    verdicts = judged(engine, trouble(A), trouble(B, endpoint="other"))
-
-    assert verdicts == [HELD, HELD]
+    assert judged(engine, trouble(A), trouble(B, endpoint="other")) == [HELD, HELD]
 
 
 def test_an_answer_that_another_worker_had_speaks_for_the_endpoint(engine: Engine) -> None:
@@ -100,32 +106,43 @@ def test_an_answer_that_another_worker_had_speaks_for_the_endpoint(engine: Engin
     assert judged(engine, trouble(B, began_s=4.0)) == [PAUSED]
 
 
-def failed_attempts(engine: Engine, *codes: str, ended_s: float) -> str:
-    """Return a job whose attempts ended with these codes, the last one `ended_s` ago."""
+def failed_attempts(engine: Engine, *codes: str, ended_s: float, whose: str | None = None) -> str:
+    """Return a job whose attempts ended with these codes, the last one `ended_s` ago.
+
+    `whose` trouble they were; None: a release before wrote them.
+    """
     mine, (job_id,) = worker(engine), waiting(engine)
     for code in codes:
         claimed = claim_one(engine, mine, job_id)
         assert claimed is not None
         held = closing(claimed, HOLD, Outcome.failed, counts=False, answer=None)
-        write(engine, replace(held, attempt={"billed": "no", "error_code": code, "usage_requested": False}))
+        columns = {"billed": "no", "error_code": code, "usage_requested": False, "trouble": whose}
+        write(engine, replace(held, attempt=columns))
     with engine.begin() as connection:
         connection.execute(update(attempts).values(finished_at=from_now(-ended_s)))
     return job_id
 
 
 @pytest.mark.parametrize(
-    ("codes", "verdict"),
+    ("codes", "whose", "verdict"),
     [
-        (("unauthorized", "quota_exhausted", "connect_failed"), ALONE),
-        (("unauthorized", "unauthorized"), HELD),
-        (("unauthorized", "server_error", "unauthorized"), HELD),
+        (("unauthorized", "quota_exhausted", "connect_failed"), "endpoint", ALONE),
+        (("provider_error", "provider_error", "provider_error"), "endpoint", ALONE),
+        (("unauthorized", "unauthorized"), "endpoint", HELD),
+        (("unauthorized", "unauthorized", "unauthorized"), "job", HELD),
+        (("unauthorized", "quota_exhausted", "connect_failed"), None, ALONE),
+        (("unauthorized", "server_error", "unauthorized"), None, HELD),
+        (("provider_error", "provider_error", "provider_error"), None, HELD),
     ],
-    ids=["three times", "twice", "not always"],
-)
+    ids=[
+        "three times", "inside an answer", "twice", "not the endpoint's", "by a release before",
+        "not always, by a release before", "inside an answer, by a release before",
+    ],
+)  # fmt: skip
 def test_a_job_that_always_meets_trouble_while_others_do_not_is_to_blame(
-    engine: Engine, codes: tuple[str, ...], verdict: Verdict
+    engine: Engine, codes: tuple[str, ...], whose: str | None, verdict: tuple[Blame, bool]
 ) -> None:
-    job_id = failed_attempts(engine, *codes, ended_s=20.0)
+    job_id = failed_attempts(engine, *codes, ended_s=20.0, whose=whose)
     with engine.begin() as connection:
         endpoints.tell_answered(connection, {"default": Answered(10.0, 10.0)})
 
@@ -311,9 +328,9 @@ def test_what_is_not_due_is_no_probe(engine: Engine) -> None:
     assert probe(engine)[0] is None
 
 
-def sent(engine: Engine, job_id: str | None) -> bool:
+def sent(engine: Engine, job_id: str | None, *, rested_s: float = 0.0) -> bool:
     with engine.begin() as connection:
-        return endpoints.send_probe(connection, "default", job_id)
+        return endpoints.send_probe(connection, "default", job_id, rested_s=rested_s)
 
 
 @pytest.mark.parametrize("cause", [Cause.trouble, Cause.breaker])
@@ -324,6 +341,14 @@ def test_one_probe_goes_out_in_five_seconds_whoever_dispatches(engine: Engine, c
     found = seen(engine)
     assert found.probe_job == A
     assert found.probe_in_s == pytest.approx(5.0, abs=2.0)
+
+
+@pytest.mark.parametrize(("rested_s", "wait_s"), [(5.0, 10.0), (100.0, 105.0), (86400.0, 300.0)])
+def test_probes_come_more_slowly_the_longer_an_endpoint_rests(engine: Engine, rested_s: float, wait_s: float) -> None:
+    paused(engine)
+
+    assert sent(engine, A, rested_s=rested_s)
+    assert seen(engine).probe_in_s == pytest.approx(wait_s, abs=2.0)
 
 
 def test_a_probe_that_waits_for_a_slot_has_more_time(engine: Engine) -> None:
@@ -374,6 +399,130 @@ def test_an_operators_pause_is_ended_by_the_operator_alone(engine: Engine) -> No
         assert not endpoints.resume(connection, "default")
         assert not endpoints.resume(connection, "nobody's")
     assert seen(engine).state is State.open
+
+
+def held_alone(engine: Engine, *, since_s: float, again_in_s: float) -> str:
+    """Return a job that waits for an open endpoint, of which it alone has met trouble for so long."""
+    (job_id,) = waiting(engine)
+    put(engine, State.open, since_s=since_s + 60.0, troubled_at=from_now(-since_s), alive_at=from_now(-since_s - 1.0))
+    with engine.begin() as connection:
+        values = {"suspect_job": job_id, "suspect_at": from_now(-1.0)}
+        connection.execute(update(table).values(values))
+        held = {"waiting_for": "endpoint_paused", "run_at": from_now(again_in_s), "error_code": "unauthorized"}
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(held))
+    return job_id
+
+
+def starts_in_s(engine: Engine, job_id: str) -> float:
+    with engine.begin() as connection:
+        return float(connection.execute(select(seconds_until(jobs.c.run_at)).where(jobs.c.id == job_id)).scalar_one())
+
+
+@pytest.mark.parametrize(("since_s", "hold_s"), [(5.0, 10.0), (100.0, 105.0), (86400.0, 300.0)])
+def test_a_job_held_alone_waits_longer_the_longer_the_trouble_lasts(
+    engine: Engine, since_s: float, hold_s: float
+) -> None:
+    job_id = held_alone(engine, since_s=since_s, again_in_s=-1.0)
+
+    (verdict,) = verdicts(engine, trouble(job_id, attempt=2))
+
+    assert verdict.blame is Blame.endpoint
+    assert verdict.hold_s == pytest.approx(hold_s, abs=2.0)
+    assert str(one(engine, "SELECT suspect_job FROM afterword_endpoints").suspect_job) == job_id
+
+
+def test_waits_begin_again_where_a_release_before_changed_the_endpoint(engine: Engine) -> None:
+    job_id = held_alone(engine, since_s=1000.0, again_in_s=-1.0)
+    with engine.begin() as connection:
+        connection.execute(update(table).values(since=from_now(-60.0), suspect_job=None, suspect_at=None))
+
+    assert verdicts(engine, trouble(job_id))[0].hold_s == pytest.approx(5.0, abs=2.0)
+
+
+def test_resume_lets_a_job_that_is_held_alone_start_at_once_and_its_waits_begin_again(engine: Engine) -> None:
+    job_id = held_alone(engine, since_s=1000.0, again_in_s=250.0)
+
+    with engine.begin() as connection:
+        assert endpoints.resume(connection, "default")
+        assert not endpoints.resume(connection, "default")
+
+    assert starts_in_s(engine, job_id) <= 0.0
+    assert verdicts(engine, trouble(job_id))[0].hold_s == pytest.approx(5.0, abs=2.0)
+
+
+@pytest.mark.parametrize("cause", [None, Cause.trouble, Cause.breaker], ids=["held alone", "trouble", "breaker"])
+def test_a_worker_that_starts_tries_soon_what_waits_for_its_endpoints(engine: Engine, cause: Cause | None) -> None:
+    if cause is None:
+        job_id = held_alone(engine, since_s=1000.0, again_in_s=250.0)
+    else:
+        paused(engine, cause, since_s=1000.0, probe_in_s=250.0)
+
+    with engine.begin() as connection:
+        endpoints.try_soon(connection, ["another"])
+    waits_s = starts_in_s(engine, job_id) if cause is None else seen(engine).probe_in_s
+    with engine.begin() as connection:
+        endpoints.try_soon(connection, ["default", "another"])
+
+    assert waits_s == pytest.approx(250.0, abs=5.0), "the endpoint of others"
+    assert starts_in_s(engine, job_id) <= 0.0 if cause is None else seen(engine).is_overdue
+
+
+def test_a_worker_that_starts_ends_no_pause_of_an_operator(engine: Engine) -> None:
+    paused(engine, Cause.operator)
+    with engine.begin() as connection:
+        connection.execute(update(table).values(probe_at=None))
+        endpoints.try_soon(connection, ["default"])
+
+    assert (seen(engine).probe_in_s, seen(engine).is_overdue) == (None, False)
+
+
+def test_an_answer_to_another_ends_the_long_wait_of_a_job_held_alone(engine: Engine) -> None:
+    job_id = held_alone(engine, since_s=1000.0, again_in_s=250.0)
+    assert not seen(engine).is_cleared
+    answered(engine, 0.0)
+    assert seen(engine).is_cleared
+
+    with engine.begin() as connection:
+        assert endpoints.clear_suspects(connection, ["default"]) == 1
+        assert endpoints.clear_suspects(connection, ["default"]) == 0
+
+    assert not seen(engine).is_cleared
+    assert starts_in_s(engine, job_id) == pytest.approx(5.0, abs=2.0)
+
+
+def pause_by_trouble(engine: Engine) -> None:
+    assert judged(engine, trouble(B)) == [PAUSED]
+
+
+def pause_by_breaker(engine: Engine) -> None:
+    with engine.begin() as connection:
+        assert weakness.open_breaker(connection, [Weakness("default", Code.server_error)]) == [True]
+
+
+def pause_by_operator(engine: Engine) -> None:
+    with engine.begin() as connection:
+        endpoints.pause(connection, "default")
+
+
+@pytest.mark.parametrize("pause", [pause_by_trouble, pause_by_breaker, pause_by_operator])
+def test_a_job_held_alone_is_due_with_the_others_once_the_endpoint_rests(
+    engine: Engine, pause: Callable[[Engine], None]
+) -> None:
+    job_id = held_alone(engine, since_s=1000.0, again_in_s=250.0)
+
+    pause(engine)
+
+    assert starts_in_s(engine, job_id) < 6.0
+
+
+@pytest.mark.parametrize("waits_for", ["limit", "retry", None])
+def test_a_job_that_waits_for_something_else_is_not_hurried(engine: Engine, waits_for: str | None) -> None:
+    job_id = held_alone(engine, since_s=1000.0, again_in_s=250.0)
+    with engine.begin() as connection:
+        connection.execute(update(jobs).values(waiting_for=waits_for))
+        endpoints.try_soon(connection, ["default"])
+
+    assert starts_in_s(engine, job_id) == pytest.approx(250.0, abs=5.0)
 
 
 @pytest.mark.parametrize(("slow_s", "state"), [(5.0, State.slow), (11.0, State.open)])

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,22 @@ def test_an_instant_that_nobody_could_read_is_moved_to_where_they_can(engine: En
 
 def statuses(engine: Engine) -> dict[str, str]:
     return {str(row.id): row.status for row in rows(engine, "SELECT id, status FROM jobs_v1")}
+
+
+def test_the_columns_that_views_gain_cost_no_reader_its_rights(postgresql_url: str) -> None:
+    engine = open_engine(postgresql_url)
+    migrate.downgrade(engine, revision="0007")
+    reader = f"reader_{uuid.uuid4().hex}"
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {reader}"))
+        connection.execute(text(f"GRANT SELECT ON jobs_v1, finished_v1 TO {reader}"))
+
+    migrate.upgrade(engine)
+
+    with engine.begin() as connection:
+        for view in ("jobs_v1", "finished_v1"):
+            may = text("SELECT has_table_privilege(:reader, :view, 'SELECT')")
+            assert connection.execute(may, {"reader": reader, "view": view}).scalar()
+        connection.execute(text(f"DROP OWNED BY {reader}"))
+        connection.execute(text(f"DROP ROLE {reader}"))
+    engine.dispose()

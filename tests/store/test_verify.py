@@ -118,6 +118,9 @@ TROUBLE: dict[str, Any] = {
 }  # fmt: skip
 
 
+BILLED_TROUBLE = {"trouble": "endpoint", "billed": "unknown"}
+
+
 def endpoint(**values: Any) -> Executable:
     return insert(endpoints).values(**{"name": "resting", "since": now(), **values})
 
@@ -146,6 +149,7 @@ BREAKS: list[tuple[str, str, Hand]] = [
     ("budget_is_kept", "done", lambda w: [of(w.done, attempts_used=2)]),
     ("budget_is_kept", "failed", lambda w: [of(w.failed, max_attempts=0)]),
     ("budget_is_kept", "tried", lambda w: [of(w.tried, max_attempts=1)]),
+    ("budget_is_kept", "tried", lambda w: [attempt_of(w.tried, **BILLED_TROUBLE), of(w.tried, attempts_used=0)]),
     ("answer_is_kept", "done", lambda w: [delete(answers).where(answers.c.job_id == w.done)]),
     ("answer_is_kept", "done", lambda w: [update(answers).where(answers.c.job_id == w.done).values(raw=b"")]),
     ("answer_is_kept", "done", lambda w: [attempt_of(w.done, outcome="failed")]),

@@ -11,8 +11,10 @@ from typing import Final, NamedTuple
 
 from worker.core.failure import FATES, Code, Failure
 
-# Between two probes of a resting endpoint, and from its pause to the first.
+# From an endpoint's pause to its first probe; the later ones come ever more slowly.
 PROBE_S: Final = 5.0
+# The longest wait between two probes, and of a job that is held alone.
+LONGEST_WAIT_S: Final = 300.0
 # Before a held job may start again; all of them are due when the endpoint is back.
 HOLD_S: Final = 5.0
 # Of an endpoint that is back, so many starts in the first second, twice as many in each one after.
@@ -69,6 +71,21 @@ class Blame(StrEnum):
     endpoint = "endpoint"
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whose a failure is, and how long the job waits at the least where it is the endpoint's.
+
+    `paused`: this attempt is what made the endpoint rest.
+    """
+
+    blame: Blame
+    hold_s: float = HOLD_S
+    paused: bool = False
+
+
+ALONE: Final = Verdict(Blame.job)
+
+
 def sign_of(found: Failure | None, *, timeout_s: float, total_s: float) -> Sign:
     """Return what a call's end says of its endpoint; a refusal for the job's own fault is an answer too.
 
@@ -90,7 +107,8 @@ class Stand:
     """What all workers know of an endpoint. `since_s`: for how long it has been in its state.
 
     `answered_s`: how long ago the latest call began that was answered; `suspect_s`: how long ago the call of
-    `suspect_job` began, the first that met trouble.
+    `suspect_job` began, the first that met trouble. `troubled_s`: how long ago the first call began that met trouble,
+    if none was answered since.
     """
 
     state: State = State.open
@@ -98,6 +116,7 @@ class Stand:
     answered_s: float | None = None
     suspect_job: str | None = None
     suspect_s: float = 0.0
+    troubled_s: float | None = None
 
 
 class Met(NamedTuple):
@@ -122,13 +141,32 @@ def judge(stand: Stand, met: Met) -> tuple[Blame, Stand]:
     if _since(answered_s, met.began_s) or (met.stubborn_s is not None and _since(answered_s, met.stubborn_s)):
         return Blame.job, stand
     if stand.suspect_job in (None, met.job_id) or _since(answered_s, stand.suspect_s):
-        return Blame.endpoint, replace(stand, suspect_job=met.job_id, suspect_s=met.began_s)
-    return Blame.endpoint, replace(stand, state=State.paused, since_s=0.0, suspect_job=None)
+        lasts = stand.troubled_s is not None and not _since(answered_s, stand.troubled_s)
+        troubled_s = stand.troubled_s if lasts else met.began_s
+        return Blame.endpoint, replace(stand, suspect_job=met.job_id, suspect_s=met.began_s, troubled_s=troubled_s)
+    return Blame.endpoint, replace(stand, state=State.paused, since_s=0.0, suspect_job=None, troubled_s=None)
 
 
 def _since(answered_s: float | None, age_s: float) -> bool:
     """Say whether a call that began since then was answered."""
     return answered_s is not None and answered_s < age_s
+
+
+def hold_s(stand: Stand) -> float:
+    """Return the wait of a job that trouble holds.
+
+    While the endpoint is paused its probes decide when a job starts, and every held job must be due by then. A job that
+    is held alone at an open endpoint starts by itself: it waits longer, the longer the trouble lasts.
+    """
+    return HOLD_S if stand.state is State.paused else wait_s(stand.troubled_s or 0.0)
+
+
+def wait_s(lasted_s: float) -> float:
+    """Return the wait to the next try at an endpoint whose trouble has lasted so long: 5 s, doubling to 5 min.
+
+    Each wait is as long as all before it: by the age of the trouble alone, so that nothing has to count the tries.
+    """
+    return min(LONGEST_WAIT_S, PROBE_S + max(0.0, lasted_s))
 
 
 def starts(slow_s: float) -> int:

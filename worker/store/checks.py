@@ -88,9 +88,11 @@ def running_jobs_have_an_open_attempt(connection: Connection, within: ColumnElem
 
 def budget_is_kept(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """A job used what surely counts, at most what it made and was allowed, and waits only with a request left."""
-    # Failures of the endpoint's own are free, and what was never sent is; an answer and a lost worker always count.
-    counts = (attempts.c.sent_at.is_not(None), attempts.c.outcome.in_([Outcome.completed, Outcome.unknown]))
-    sure = select(func.count()).where(_of_job, *counts).scalar_subquery()
+    # What was never sent is free, and so are the endpoint's trouble and limits where nothing can have been billed. An
+    # answer and a lost worker always count. Releases before wrote no `trouble`, and let it pass unspent.
+    billed = and_(attempts.c.trouble == "endpoint", attempts.c.billed != "no")
+    counts = or_(attempts.c.outcome.in_([Outcome.completed, Outcome.unknown]), billed)
+    sure = select(func.count()).where(_of_job, attempts.c.sent_at.is_not(None), counts).scalar_subquery()
     used = jobs.c.attempts_used
     wrong = or_(
         # A replay begins the count anew, and no attempt says whether it was made before it.

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Executable, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Executable, bindparam, case, exists, func, insert, or_, select, update
 
 from worker.core.health import State
 from worker.core.lifecycle import CLAIM, Status
+from worker.core.retry import REFUSALS
 from worker.store.clock import now, seconds_until
 from worker.store.moves import unindexed
 from worker.store.packed import among
@@ -25,7 +26,8 @@ class Wish(NamedTuple):
 class Claim(NamedTuple):
     """A job that is ours, and what its one request needs. `left_s`: seconds to its deadline.
 
-    `body` None: its request is gone. `probe`: its endpoint rests, and this request finds out whether it is back.
+    `refusals`: how many attempts in a row before this one were refused for the moment. `body` None: its request is
+    gone. `probe`: its endpoint rests, and this request finds out whether it is back.
     """
 
     job_id: str
@@ -40,6 +42,7 @@ class Claim(NamedTuple):
     generation: int
     attempts_used: int
     max_attempts: int
+    refusals: int
     timeout_s: float
     left_s: float
     waited_s: float
@@ -53,6 +56,8 @@ class Claim(NamedTuple):
 # Small and uncorrelated: read once a statement, whatever the number of jobs.
 _PAUSED = select(endpoints.c.name).where(endpoints.c.state == State.paused)
 _PROBES = select(endpoints.c.probe_job).where(endpoints.c.state == State.paused, endpoints.c.probe_job.is_not(None))
+# The latest failure tells whether the count is still one: a lost worker or a replay ends the row without writing it.
+_REFUSALS = case((or_(*(jobs.c.error_code == code for code in sorted(REFUSALS))), jobs.c.refusals), else_=0)
 _OPEN = insert(attempts).values(sent_at=now(), billed="unknown")
 
 
@@ -93,7 +98,7 @@ def _move(dialect: str) -> Executable:
     return changed.returning(
         jobs.c.id, jobs.c.attempt, jobs.c.worker_id, jobs.c.tenant, jobs.c.endpoint, jobs.c.model, jobs.c.streamed,
         jobs.c.choices, jobs.c.token_limit, jobs.c.generation, jobs.c.attempts_used, jobs.c.max_attempts,
-        jobs.c.timeout_s, seconds_until(jobs.c.deadline), -seconds_until(jobs.c.run_at), jobs.c.traceparent,
+        _REFUSALS, jobs.c.timeout_s, seconds_until(jobs.c.deadline), -seconds_until(jobs.c.run_at), jobs.c.traceparent,
         jobs.c.batch, select(requests.c.body).where(requests.c.job_id == jobs.c.id).scalar_subquery(),
         jobs.c.id.in_(_PROBES),
     )  # fmt: skip

@@ -1,24 +1,28 @@
 """ENDPOINTS: which of them rest, and why. One small row each, written when trouble comes or goes, read by every claim.
 
-`core.health` decides; here its ages become instants of the database's clock, under the row's lock.
+`core.health` decides; here its ages become instants of the database's clock.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Connection, case, null, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, case, false, func, null, select, update
 
-from worker.core import health
 from worker.core.failure import Code
-from worker.core.health import PROBE_S, SLOW_S, STUBBORN_ATTEMPTS, Blame, Cause, Met, Stand, State
+from worker.core.health import HOLD_S, PROBE_S, SLOW_S, Cause, State, wait_s
+from worker.core.lifecycle import Status
 from worker.store.clock import from_now, now, seconds_until
-from worker.store.tables import attempts, endpoints
+from worker.store.moves import unindexed
+from worker.store.tables import endpoints, jobs
 from worker.store.upsert import upsert
 
-_CLEARED = {"suspect_job": None, "suspect_at": None, "sick_jobs": None}
+_UNSUSPECTED = {"suspect_job": None, "suspect_at": None, "troubled_at": None}
+_CLEARED = {**_UNSUSPECTED, "sick_jobs": None}
 # Who resumes by itself; an operator's pause waits for the operator.
 _PROBED = (endpoints.c.state == State.paused, endpoints.c.cause.in_([Cause.trouble, Cause.breaker]))
+# A call that began later than the suspect's was answered.
+_IS_CLEARED = and_(endpoints.c.suspect_job.is_not(None), endpoints.c.suspect_at < endpoints.c.alive_at)
 _LOOK = select(
     endpoints.c.name,
     endpoints.c.state,
@@ -27,11 +31,15 @@ _LOOK = select(
     -seconds_until(endpoints.c.since),
     seconds_until(endpoints.c.probe_at),
     endpoints.c.probe_job,
+    func.coalesce(_IS_CLEARED, false()),
 ).order_by(endpoints.c.name)
 
 
 class Seen(NamedTuple):
-    """An endpoint's row. `since_s`: for how long it has been so; `probe_in_s`: negative once a probe is overdue."""
+    """An endpoint's row. `since_s`: for how long it has been so; `probe_in_s`: negative once a probe is overdue.
+
+    `is_cleared`: a job was suspected, and another has been answered since.
+    """
 
     name: str
     state: State
@@ -40,32 +48,13 @@ class Seen(NamedTuple):
     since_s: float
     probe_in_s: float | None
     probe_job: str | None
+    is_cleared: bool
 
     @property
     def is_overdue(self) -> bool:
         """Whether a probe should go now."""
         probed = self.cause in (Cause.trouble, Cause.breaker)
         return probed and self.probe_in_s is not None and self.probe_in_s <= 0
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """An attempt that met trouble: its call began `began_s` ago, its worker's latest answer `answered_s` ago."""
-
-    endpoint: str
-    job_id: str
-    attempt: int
-    code: Code
-    began_s: float
-    answered_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whose the trouble is; `paused`: this attempt is what made the endpoint rest."""
-
-    blame: Blame
-    paused: bool
 
 
 class Answered(NamedTuple):
@@ -89,27 +78,52 @@ def look(connection: Connection) -> dict[str, Seen]:
     return {row.name: row for row in rows}
 
 
-def judge(connection: Connection, troubles: Sequence[Trouble]) -> list[Verdict]:
-    """Decide on each trouble in turn, and pause the endpoints that two different jobs met it at."""
-    enter(connection, {one.endpoint: one.began_s for one in sorted(troubles, key=lambda one: one.began_s)})
-    before = _stands(connection, {one.endpoint for one in troubles})
-    stubborn = _stubborn(connection, troubles)
-    stands, verdicts, reasons = dict(before), [], dict[str, Code]()
-    for one in troubles:
-        met = Met(one.job_id, one.began_s, one.answered_s, stubborn.get((one.job_id, one.attempt)))
-        stood = stands[one.endpoint]
-        blame, stands[one.endpoint] = health.judge(stood, met)
-        paused = stands[one.endpoint].state is State.paused and stood.state is not State.paused
-        verdicts.append(Verdict(blame, paused))
-        if paused:
-            reasons[one.endpoint] = one.code
-    for name in sorted(stands):
-        if name in reasons:
-            rest(connection, name, Cause.trouble, reasons[name])
-        elif stands[name] != before[name]:
-            suspect = {"suspect_job": stands[name].suspect_job, "suspect_at": from_now(-stands[name].suspect_s)}
-            connection.execute(update(endpoints).where(endpoints.c.name == name).values(suspect))
-    return verdicts
+def free(connection: Connection, job_ids: Sequence[str], *, within_s: float) -> int:
+    """Let jobs that wait for their endpoint start in `within_s` at the latest; return how many waited longer.
+
+    Rows that another transaction has locked are moving already. To wait for them could deadlock: it may want the row of
+    an endpoint that we have locked.
+    """
+    if not job_ids:
+        return 0
+    waiting = (
+        select(jobs.c.id)
+        .where(
+            jobs.c.id.in_(sorted(job_ids)),
+            unindexed(jobs.c.status) == Status.queued,
+            jobs.c.waiting_for == "endpoint_paused",
+            jobs.c.run_at > from_now(within_s),
+        )
+        .with_for_update(skip_locked=True)
+    )
+    return connection.execute(update(jobs).where(jobs.c.id.in_(waiting)).values(run_at=from_now(within_s))).rowcount
+
+
+def clear_suspects(connection: Connection, names: Sequence[str]) -> int:
+    """Drop the suspicion at endpoints that answered others since; return how many of the suspects start sooner."""
+    rows = _suspects(connection, endpoints.c.name.in_(sorted(names)), _IS_CLEARED)
+    if not rows:
+        return 0
+    connection.execute(update(endpoints).where(endpoints.c.name.in_(sorted(rows))).values(_UNSUSPECTED))
+    return free(connection, list(rows.values()), within_s=HOLD_S)
+
+
+def try_soon(connection: Connection, names: Sequence[str]) -> None:
+    """Move the next probe of paused endpoints to now, and the next try of a job that is held alone.
+
+    For a worker that starts: its configuration may be what mends the trouble.
+    """
+    ours = endpoints.c.name.in_(sorted(names))
+    waiting = select(endpoints.c.name).where(ours, *_PROBED, endpoints.c.probe_at > now())
+    if found := list(connection.scalars(waiting.order_by("name").with_for_update())):
+        connection.execute(update(endpoints).where(endpoints.c.name.in_(found)).values(probe_at=now()))
+    free(connection, list(_suspects(connection, ours).values()), within_s=0.0)
+
+
+def _suspects(connection: Connection, *conditions: ColumnElement[bool]) -> dict[str, str]:
+    """Return the jobs that are suspected, by endpoint, and lock these endpoints in the order of their names."""
+    suspected = select(endpoints.c.name, endpoints.c.suspect_job).where(endpoints.c.suspect_job.is_not(None))
+    return dict(connection.execute(suspected.where(*conditions).order_by("name").with_for_update()).all())
 
 
 def passed(connection: Connection, probes: Sequence[Passed]) -> list[float | None]:
@@ -140,14 +154,15 @@ def tell_answered(connection: Connection, news: Mapping[str, Answered]) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=later))
 
 
-def send_probe(connection: Connection, name: str, job_id: str | None) -> bool:
+def send_probe(connection: Connection, name: str, job_id: str | None, *, rested_s: float) -> bool:
     """Let `job_id` be the endpoint's probe until the next one; False where none is wanted any more.
 
-    None: the last one still waits for a slot, and is given more time.
+    None: the last one still waits for a slot, and is given more time. The next one waits longer, the longer the
+    endpoint has rested.
     """
     chosen = {} if job_id is None else {"probe_job": job_id}
     wanted = update(endpoints).where(endpoints.c.name == name, *_PROBED, endpoints.c.probe_at <= now())
-    return connection.execute(wanted.values(probe_at=from_now(PROBE_S), **chosen)).rowcount == 1
+    return connection.execute(wanted.values(probe_at=from_now(wait_s(rested_s)), **chosen)).rowcount == 1
 
 
 def open_fully(connection: Connection, name: str) -> None:
@@ -162,14 +177,24 @@ def open_fully(connection: Connection, name: str) -> None:
 def pause(connection: Connection, name: str) -> None:
     """Pause an endpoint for an operator: until an operator resumes it."""
     enter(connection, {name: 0.0})
+    suspects = _suspects(connection, endpoints.c.name == name)
     rest = {"state": State.paused, "cause": Cause.operator, "reason": None, "probe_at": None, "probe_job": None}
     connection.execute(update(endpoints).where(endpoints.c.name == name).values(**rest, since=now(), **_CLEARED))
+    free(connection, list(suspects.values()), within_s=0.0)
 
 
 def resume(connection: Connection, name: str) -> bool:
-    """Open an endpoint at once for an operator, whoever paused it; False where it is open."""
-    resting = update(endpoints).where(endpoints.c.name == name, endpoints.c.state != State.open)
-    return connection.execute(resting.values(**_started(State.open))).rowcount == 1
+    """Open an endpoint at once for an operator, whoever paused it; False where nothing waits for it.
+
+    At an open endpoint, a job that trouble holds alone starts at once, and its waits begin at the shortest again.
+    """
+    its_row = endpoints.c.name == name
+    suspects = _suspects(connection, its_row)
+    if suspects:
+        connection.execute(update(endpoints).where(its_row).values(_UNSUSPECTED))
+    resting = update(endpoints).where(its_row, endpoints.c.state != State.open)
+    opened = connection.execute(resting.values(**_started(State.open))).rowcount == 1
+    return bool(free(connection, list(suspects.values()), within_s=0.0)) or opened
 
 
 def enter(connection: Connection, ages: Mapping[str, float]) -> None:
@@ -178,48 +203,17 @@ def enter(connection: Connection, ages: Mapping[str, float]) -> None:
     connection.execute(upsert(connection.dialect.name, endpoints).values(rows).on_conflict_do_nothing())
 
 
-def _stands(connection: Connection, names: set[str]) -> dict[str, Stand]:
-    columns = select(
-        endpoints.c.name,
-        endpoints.c.state,
-        -seconds_until(endpoints.c.since),
-        -seconds_until(endpoints.c.alive_at),
-        endpoints.c.suspect_job,
-        -seconds_until(endpoints.c.suspect_at),
-    )
-    # In the order of the names: two workers that lock the same rows lock them in the same order.
-    rows = connection.execute(columns.where(endpoints.c.name.in_(sorted(names))).order_by("name").with_for_update())
-    return {row[0]: Stand(State(row[1]), row[2], row[3], row[4], row[5] or 0.0) for row in rows}
-
-
-def _stubborn(connection: Connection, troubles: Sequence[Trouble]) -> dict[tuple[str, int], float]:
-    """Return for how long those attempts' predecessors have ended whose last few all met trouble."""
-    earlier = {
-        (one.job_id, one.attempt - back): (one.job_id, one.attempt)
-        for one in troubles
-        for back in range(1, STUBBORN_ATTEMPTS + 1)
-        if one.attempt > STUBBORN_ATTEMPTS
-    }
-    if not earlier:
-        return {}
-    columns = select(attempts.c.job_id, attempts.c.attempt, -seconds_until(attempts.c.finished_at).label("ended_s"))
-    rows = connection.execute(
-        columns.where(
-            tuple_(attempts.c.job_id, attempts.c.attempt).in_(sorted(earlier)),
-            attempts.c.error_code.in_(sorted(health.TROUBLE)),
-        )
-    )
-    ended: dict[tuple[str, int], list[float]] = {}
-    for job_id, attempt, ended_s in rows:
-        ended.setdefault(earlier[job_id, attempt], []).append(ended_s)
-    return {key: min(ages) for key, ages in ended.items() if len(ages) == STUBBORN_ATTEMPTS}
-
-
 def rest(connection: Connection, name: str, cause: Cause, code: Code) -> bool:
-    """Pause an endpoint that does not rest yet, until a probe is answered; False where it rests."""
+    """Pause an endpoint that does not rest yet, until a probe is answered; False where it rests.
+
+    A job that was held alone is due with the others from now on.
+    """
+    suspects = _suspects(connection, endpoints.c.name == name)
     open_one = update(endpoints).where(endpoints.c.name == name, endpoints.c.state != State.paused)
     paused = {"state": State.paused, "cause": cause, "reason": code, "since": now(), "probe_job": None}
-    return connection.execute(open_one.values(**paused, probe_at=from_now(PROBE_S), **_CLEARED)).rowcount == 1
+    pauses = connection.execute(open_one.values(**paused, probe_at=from_now(PROBE_S), **_CLEARED)).rowcount == 1
+    free(connection, list(suspects.values()), within_s=HOLD_S)
+    return pauses
 
 
 def _resume_slowly(connection: Connection, probe: Passed) -> float | None:

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Column, Connection, MetaData, Row, Select, Table, case, func, select
+from sqlalchemy import Column, Connection, MetaData, Row, Select, Table, and_, case, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.core.health import State
+from worker.core.health import Cause, State
 from worker.core.lifecycle import Status
 from worker.store import migrate, version
 from worker.store.clock import seconds_until
@@ -27,7 +27,8 @@ _jobs = Table(
     "jobs_v1",
     _views,
     Column("id", Id),
-    *map(Column, ("status", "tenant", "endpoint", "model", "batch", "attempts", "max_attempts", "created_at")),
+    *map(Column, ("status", "tenant", "endpoint", "model", "batch", "attempts", "max_attempts", "attempts_used")),
+    Column("created_at"),
     *map(Column, ("finished_at", "waiting_for", "waiting_until", "finish_reason", "prompt_tokens")),
     *map(Column, ("completion_tokens", "error_code")),
 )
@@ -40,6 +41,35 @@ _attempts = Table(
     Column("usage", JsonText),
 )
 _JSON = frozenset({"usage"})
+# It met trouble, its job is not over, and nobody was answered since.
+_is_alone = and_(
+    resting.c.state != State.paused,
+    resting.c.suspect_job.is_not(None),
+    jobs.c.id.is_not(None),
+    or_(resting.c.alive_at.is_(None), resting.c.suspect_at >= resting.c.alive_at),
+)
+# The probe's own failure says more than a code does.
+_is_probed = and_(resting.c.state == State.paused, resting.c.cause != Cause.operator)
+_next_try = case((jobs.c.status == Status.queued, jobs.c.run_at))
+_ENDPOINTS = select(
+    resting.c.name,
+    resting.c.state,
+    case((_is_alone, Cause.trouble), else_=resting.c.cause).label("cause"),
+    case((_is_alone, jobs.c.error_code), else_=resting.c.reason).label("reason"),
+    case(
+        (_is_alone, func.coalesce(resting.c.troubled_at, resting.c.suspect_at)),
+        (resting.c.state != State.open, resting.c.since),
+    ).label("since"),
+    case((_is_alone, _next_try), else_=resting.c.probe_at).label("next_probe"),
+    case((_is_alone, resting.c.suspect_job)).label("suspect_job"),
+    case((or_(_is_alone, _is_probed), jobs.c.error_message)).label("message"),
+).outerjoin(
+    jobs,
+    and_(
+        jobs.c.id == func.coalesce(resting.c.suspect_job, resting.c.probe_job),
+        jobs.c.status.in_([Status.queued, Status.in_progress]),
+    ),
+)
 
 
 class CannotRead(RuntimeError):
@@ -94,6 +124,11 @@ class Listing:
         statement = select(_attempts).where(_attempts.c.job_id == job_id).order_by(_attempts.c.attempt)
         return [_plain(row) for row in self._rows(statement)]
 
+    def attempts_used(self, job_id: str) -> int | None:
+        """Return how many attempts a job has spent, None where there is no such job."""
+        found = self._rows(select(_jobs.c.attempts_used).where(_jobs.c.id == job_id))
+        return found[0][0] if found else None
+
     def workers(self) -> dict[str, float]:
         """Return the workers by name (`host:pid`) and the seconds each lease still has; negative when it has ended."""
         return {
@@ -112,15 +147,14 @@ class Listing:
     def endpoints(self) -> list[dict[str, Any]]:
         """Return the endpoints that have a row or jobs to do, by name, as plain JSON values by column.
 
-        `since` is told of those that are not open: of the others it says nothing to a reader.
+        `suspect_job`: the job that alone meets trouble at an endpoint that is not paused. `cause`, `reason`, `since`
+        and `next_probe` are then the job's; otherwise `since` is of an endpoint that is not open. `message`: the latest
+        failure of that job, or of the latest probe.
         """
         unfinished = select(jobs.c.endpoint, jobs.c.status, func.count()).where(
             jobs.c.status.in_([Status.queued, Status.in_progress])
         )
-        since = case((resting.c.state != State.open, resting.c.since)).label("since")
-        shown = (resting.c[name] for name in ("name", "state", "cause", "reason"))
-        rows = self._rows(select(*shown, since, resting.c.probe_at.label("next_probe")))
-        found = {row.name: _plain(row) | {"queued": 0, "in_progress": 0} for row in rows}
+        found = {row.name: _plain(row) | {"queued": 0, "in_progress": 0} for row in self._rows(_ENDPOINTS)}
         for name, status, number in self._rows(unfinished.group_by(jobs.c.endpoint, jobs.c.status)):
             found.setdefault(name, {"name": name, "state": "open", "queued": 0, "in_progress": 0})[status] = number
         return [found[name] for name in sorted(found)]

@@ -17,7 +17,7 @@ from worker.store.tables import answers, attempts, jobs
 from worker.store.upsert import upsert
 
 CLOSED = (
-    "error_code", "error_message", "http_status", "billed", "request_id", "retry_after_s", "headers",
+    "error_code", "error_message", "http_status", "billed", "request_id", "retry_after_s", "trouble", "headers",
     "usage_requested", "usage_source", "usage_flags", "reported_cost", *TOKENS,
 )  # fmt: skip
 
@@ -28,7 +28,8 @@ class Closing:
 
     `move` is None when the lease was lost: nothing of the job changes, but what is known of the attempt is kept.
     `sent`: the connection opened, so the endpoint may have seen the request. Instants are given as seconds before now.
-    `attempt` holds the columns of CLOSED; `answer` those of the answers table, or None when no body came.
+    `attempt` holds the columns of CLOSED; `answer` those of the answers table, or None when no body came. `refusals`:
+    how many attempts in a row were refused for the moment, this one included.
     """
 
     job_id: str
@@ -42,6 +43,7 @@ class Closing:
     answer: Mapping[str, Any] | None = None
     delay_s: float = 0.0
     waiting_for: str | None = None
+    refusals: int = 0
     error_code: str | None = None
     error_message: str | None = None
     error: str | None = None
@@ -99,7 +101,8 @@ def _move(connection: Connection, closings: Sequence[Closing]) -> set[moves.Key]
 
 def _values_key(closing: Closing) -> tuple[Any, ...]:
     failure = (closing.error_code, closing.error_message, closing.error)
-    return (closing.move, closing.worker_id, closing.counts, closing.delay_s, closing.waiting_for, failure)
+    waits = (closing.delay_s, closing.waiting_for, closing.refusals)
+    return (closing.move, closing.worker_id, closing.counts, waits, failure)
 
 
 def _changes(closing: Closing) -> dict[str, Any]:
@@ -115,6 +118,7 @@ def _changes(closing: Closing) -> dict[str, Any]:
         changes["answer_attempt"] = jobs.c.attempt
     if not closing.move.final:
         changes |= {"run_at": from_now(closing.delay_s), "waiting_for": closing.waiting_for}
+        changes["refusals"] = closing.refusals
     return changes
 
 

@@ -58,6 +58,8 @@ jobs = Table(
     # The budget: requests the endpoint may have executed.
     Column("attempts_used", Integer, nullable=False, server_default=text("0")),
     Column("max_attempts", Integer, nullable=False),
+    # How many attempts in a row the endpoint refused for the moment; valid while `error_code` is such a refusal's.
+    Column("refusals", Integer, nullable=False, server_default=text("0")),
     Column("answer_attempt", Integer),
     # Part of the Idempotency-Key; a replay begins a new one, because some endpoints store failures under a key.
     Column("generation", Integer, nullable=False, server_default=text("0")),
@@ -149,6 +151,8 @@ attempts = Table(
     Column("billed", String, nullable=False),
     Column("request_id", String),
     Column("retry_after_s", Float),
+    # Whose trouble the failure is by itself, `job` or `endpoint`; NULL in rows of releases before.
+    Column("trouble", String),
     Column("headers", JsonText),
     Column("usage_requested", Boolean, nullable=False, server_default=text("false")),
     Column("usage_source", String),
@@ -234,6 +238,8 @@ endpoints = Table(
     # The first of two different jobs that met trouble.
     Column("suspect_job", Id),
     Column("suspect_at", Instant),
+    # When the first call began that met trouble, if none was answered since; the waits of a job held alone grow by it.
+    Column("troubled_at", Instant),
     # When the latest call began that was answered, and when an answer last came to anybody; told about once a second.
     Column("alive_at", Instant),
     Column("answered_at", Instant),

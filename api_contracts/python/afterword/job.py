@@ -16,6 +16,9 @@ FINAL = frozenset({"completed", "failed", "cancelled", "expired"})
 class Job:
     """A job as it stood when it was read; every field is the column of the same name, `request` left out.
 
+    `attempts` may be above `max_attempts`: attempts that the endpoint's trouble or its limit ended spend nothing. The
+    column `attempts_used` says how many were spent; databases of older releases lack it, so it is no field here.
+
     Token counts are None when the endpoint did not report them, never 0. Times are aware, in UTC. `tenant` and the
     other fields of the message are None while the job waits in the SQL inbox and no worker has read it.
     """

@@ -3,7 +3,7 @@ CREATE VIEW finished_v1 (
     created_at, not_before, deadline, started_at, finished_at, waiting_for, waiting_until, finish_reason, content,
     reasoning_content, refusal, tool_calls, response, response_id, response_model, system_fingerprint, error_code,
     error_message, error, prompt_tokens, completion_tokens, total_tokens, cached_tokens, cache_write_tokens, prompt_text_tokens, prompt_audio_tokens, prompt_image_tokens, completion_text_tokens, completion_audio_tokens, completion_image_tokens, reasoning_tokens, accepted_prediction_tokens, rejected_prediction_tokens,
-    usage, reported_cost, metadata, request, cursor) AS
+    usage, reported_cost, metadata, request, cursor, attempts_used) AS
 SELECT j.id, j.tenant, j.status, j.batch, j.custom_id, j.idempotency_key, j.endpoint, j.model, j.priority,
     j.attempt, j.max_attempts, j.created_at, j.not_before, j.deadline,
     j.started_at, j.finished_at,
@@ -12,14 +12,15 @@ SELECT j.id, j.tenant, j.status, j.batch, j.custom_id, j.idempotency_key, j.endp
          WHEN e.state = 'paused' THEN 'endpoint_paused'
          WHEN j.run_at > clock_timestamp() THEN j.waiting_for
          ELSE 'slot' END,
-    CASE WHEN j.status = 'queued' AND j.run_at > clock_timestamp() THEN j.run_at
-         WHEN j.status <> 'queued' THEN NULL
+    CASE WHEN j.status <> 'queued' THEN NULL
+         WHEN e.state = 'paused' AND e.probe_at > j.run_at THEN e.probe_at
+         WHEN j.run_at > clock_timestamp() THEN j.run_at
          WHEN e.state = 'paused' THEN e.probe_at
          ELSE NULL END,
     r.finish_reason, r.content, r.reasoning_content, r.refusal, r.tool_calls, r.response, r.response_id,
     r.response_model, r.system_fingerprint, j.error_code, j.error_message, j.error,
     a.prompt_tokens, a.completion_tokens, a.total_tokens, a.cached_tokens, a.cache_write_tokens, a.prompt_text_tokens, a.prompt_audio_tokens, a.prompt_image_tokens, a.completion_text_tokens, a.completion_audio_tokens, a.completion_image_tokens, a.reasoning_tokens, a.accepted_prediction_tokens, a.rejected_prediction_tokens,
-    r.usage, a.reported_cost, j.metadata, q.request, f.cursor
+    r.usage, a.reported_cost, j.metadata, q.request, f.cursor, j.attempts_used
 FROM afterword_finished f
 JOIN afterword_jobs j ON j.id = f.job_id
 LEFT JOIN afterword_requests q ON q.job_id = j.id
