@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, update
 
 from tests.cli.conftest import Command
 from tests.pool.workers import until
-from tests.store.made import accept_all, entry, one
+from tests.store.made import accept_all, claim_one, entry, job, one, worker
+from tests.store.test_attempts import closing, write
+from worker.core.failure import Code, failure
 from worker.core.health import Cause, State
+from worker.core.lifecycle import HOLD, Outcome
+from worker.dev.fake_endpoint import FakeEndpoint
 from worker.dev.stack import Stack
 from worker.store.clock import from_now
 from worker.store.tables import endpoints as table
+from worker.store.tables import jobs
 
 
 @pytest.fixture
@@ -65,6 +70,158 @@ def test_the_list_says_why_an_endpoint_rests(afterword: Command, engine: Engine,
         "name", "state", "cause", "reason", "since", "next_probe", "queued", "in_progress",
     ]  # fmt: skip
     assert "default  paused  trouble  unauthorized" in text
+    assert f"default: paused by trouble since {row['since']}: unauthorized: The endpoint refused our key" in text
+
+
+def test_the_list_quotes_the_failure_of_the_latest_probe(
+    afterword: Command, engine: Engine, alone: dict[str, str]
+) -> None:
+    (accepted,) = accept_all(engine, entry())
+    resting(engine, Cause.trouble)
+    with engine.begin() as connection:
+        connection.execute(update(jobs).values(error_message="Inside its answer: the quota is used up."))
+        connection.execute(update(table).values(reason="provider_error", probe_job=accepted.job_id))
+
+    text = afterword("endpoints", "list", settings=alone).stdout
+
+    assert "provider_error: Inside its answer: the quota is used up. next try" in text
+
+
+def held_alone(engine: Engine, *, attempts: int = 7, answered_ago_s: float | None = None) -> str:
+    """Return a job of five attempts that has met trouble so often, alone at an open endpoint; it waits a minute."""
+    mine = worker(engine)
+    (accepted,) = accept_all(engine, entry(job()))
+    job_id = str(accepted.job_id)
+    error = {"error_code": "unauthorized", "error_message": failure(Code.unauthorized).message, "error": None}
+    for _ in range(attempts):
+        claimed = claim_one(engine, mine, job_id)
+        assert claimed is not None
+        held = closing(claimed, HOLD, Outcome.failed, counts=False, waiting_for="endpoint_paused", **error, answer=None)
+        write(engine, held)
+    suspicion = {"suspect_job": job_id, "suspect_at": from_now(-30.0), "troubled_at": from_now(-90.0)}
+    alive_at = None if answered_ago_s is None else from_now(-answered_ago_s)
+    row = {"name": "default", "state": State.open, "since": from_now(-120.0), "alive_at": alive_at, **suspicion}
+    with engine.begin() as connection:
+        connection.execute(insert(table).values(row))
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(run_at=from_now(60.0)))
+    return job_id
+
+
+def test_an_open_endpoint_whose_only_job_meets_trouble_is_listed_with_the_cause(
+    afterword: Command, engine: Engine, alone: dict[str, str]
+) -> None:
+    job_id = held_alone(engine)
+
+    row = listed(afterword, alone)["default"]
+    text = afterword("endpoints", "list").stdout
+
+    assert (row["state"], row["cause"], row["reason"], row["suspect_job"]) == (
+        "open", "trouble", "unauthorized", job_id,
+    )  # fmt: skip
+    assert row["since"] < row["next_probe"]
+    assert f"default: open, but job {job_id} meets trouble since {row['since']}" in text
+    assert f"unauthorized: The endpoint refused our key; check or renew it. next try {row['next_probe']}" in text
+
+
+@pytest.mark.parametrize("over", ["another was answered", "the job has ended"])
+def test_trouble_that_is_over_is_not_listed(
+    afterword: Command, engine: Engine, alone: dict[str, str], over: str
+) -> None:
+    job_id = held_alone(engine, answered_ago_s=1.0 if over == "another was answered" else None)
+    if over == "the job has ended":
+        afterword("cancel", job_id, settings=alone)
+
+    row = listed(afterword, alone)["default"]
+
+    assert (row["state"], row["cause"], row["reason"], row["suspect_job"]) == ("open", None, None, None)
+
+
+def test_a_doctor_does_not_find_an_endpoint_well_that_refuses_our_only_job(
+    afterword: Command, engine: Engine, alone: dict[str, str]
+) -> None:
+    job_id = held_alone(engine)
+
+    result = afterword("doctor", "--json", settings=alone)
+
+    (found,) = [part for part in json.loads(result.stdout) if part["part"] == "endpoint"]
+    assert (result.exit_code, found["state"]) == (1, "failed")
+    assert f"open, but job {job_id} meets trouble" in found["text"]
+    assert "unauthorized: The endpoint refused our key; check or renew it." in found["text"]
+    assert found["text"].endswith("; 1 queued")
+
+
+@pytest.mark.parametrize(
+    ("cause", "state", "said"),
+    [
+        (Cause.trouble, "failed", "paused by trouble since"),
+        (Cause.breaker, "warning", "paused by breaker since"),
+        (Cause.operator, "warning", "to end it: afterword endpoints resume default"),
+    ],
+)
+def test_a_doctor_says_why_an_endpoint_rests(
+    afterword: Command, engine: Engine, alone: dict[str, str], cause: Cause, state: str, said: str
+) -> None:
+    resting(engine, cause)
+    with FakeEndpoint() as fake:
+        result = afterword("doctor", "--json", settings=alone | {"AFTERWORD_ENDPOINT_URL": fake.url})
+
+    (found,) = [part for part in json.loads(result.stdout) if part["part"] == "endpoint"]
+    assert found["state"] == state
+    assert said in found["text"]
+
+
+def test_a_doctor_knows_endpoints_of_other_workers_settings(
+    afterword: Command, engine: Engine, alone: dict[str, str]
+) -> None:
+    resting(engine, Cause.trouble)
+
+    result = afterword("doctor", settings={"AFTERWORD_DATABASE_URL": alone["AFTERWORD_DATABASE_URL"]})
+
+    assert "failed  endpoint  default: not configured here; paused by trouble since" in result.stdout
+
+
+def test_a_job_that_waits_says_why_and_what_its_attempts_spent(
+    afterword: Command, engine: Engine, alone: dict[str, str]
+) -> None:
+    job_id = held_alone(engine)
+
+    status = json.loads(afterword("status", job_id, "--json", settings=alone).stdout)
+    text = afterword("status", job_id).stdout
+    (row,) = json.loads(afterword("jobs", "--json").stdout)
+    table_of_jobs = afterword("jobs").stdout
+    waited = afterword("wait", job_id, "--timeout", "0.1")
+
+    assert (status["attempts"], status["attempts_used"], status["max_attempts"]) == (7, 0, 5)
+    assert (row["attempts"], row["attempts_used"], row["waiting_for"]) == (7, 0, "endpoint_paused")
+    assert "7, 0 of 5 spent" in text
+    assert f"the job waits for endpoint_paused after unauthorized: {failure(Code.unauthorized).message}" in text
+    assert "7, 0 of 5 spent  endpoint_paused" in table_of_jobs
+    assert "unauthorized" in table_of_jobs
+    assert waited.exit_code == 4
+    assert "still queued, waiting for: endpoint_paused (unauthorized: The endpoint refused our key" in waited.stderr
+    assert "after 0.1 s" in waited.stderr
+
+
+def test_a_wait_says_what_it_waits_for_before_it_ends(
+    afterword: Command, engine: Engine, alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = held_alone(engine)
+    monkeypatch.setattr("worker.cli.work.LOOK_S", 0.05)
+
+    waited = afterword("wait", job_id, "--timeout", "0.3", settings=alone)
+
+    lines = waited.stderr.splitlines()
+    assert len(lines) == 2, "each reason once"
+    assert lines[0].startswith(f"job {job_id} waits for endpoint_paused after unauthorized: The endpoint refused")
+    assert "after 0.3 s" in lines[1]
+
+
+def test_attempts_that_all_counted_are_a_plain_number(
+    afterword: Command, engine: Engine, alone: dict[str, str]
+) -> None:
+    accept_all(engine, entry())
+
+    assert " 0  slot\n" in afterword("jobs", settings=alone).stdout
 
 
 def test_an_endpoint_nobody_used_yet_is_listed_as_open(afterword: Command, alone: dict[str, str]) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from worker.cli import main, table
+from worker.cli import holding, main, table
 from worker.cli.reading import migrated, writer
 from worker.settings import Settings, load
 
@@ -27,7 +27,7 @@ def list_them(as_json: bool) -> None:
     unknown = {"state": "open", "queued": 0, "in_progress": 0}
     names = sorted({*known, *settings.endpoints})
     found: list[dict[str, Any]] = [
-        {column: None for column in COLUMNS}
+        {column: None for column in (*COLUMNS, "suspect_job", "message")}
         | {"name": name, "configured": name in settings.endpoints}
         | known.get(name, unknown)
         for name in names
@@ -36,6 +36,9 @@ def list_them(as_json: bool) -> None:
         table.as_json(found)
     else:
         table.echo(table.rows(COLUMNS, found) if found else "no endpoints; set AFTERWORD_ENDPOINT_URL")
+        for row in found:
+            if (reason := holding.endpoint(row)) is not None:
+                table.echo(f"\n{row['name']}: {reason}")
 
 
 @endpoints.command()
@@ -57,7 +60,7 @@ def pause(name: str, as_json: bool) -> None:
 @click.argument("name")
 @script
 def resume(name: str, as_json: bool) -> None:
-    """Start the jobs of an endpoint at once, whoever paused it."""
+    """Start the jobs of an endpoint at once, whoever paused it, and the one that waits for it alone."""
     from worker.store import endpoints as resting
 
     settings = load()

@@ -1,17 +1,20 @@
 """What `afterword doctor` looks at: each part becomes a finding, none costs money or changes anything."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis import Redis, RedisError
 from redis.exceptions import NoPermissionError
 
+from worker.cli import holding
 from worker.cli.reading import database
 from worker.cli.webhook_findings import Finding, webhook_findings
 from worker.connections import Pool
 from worker.core.endpoint import Endpoint
+from worker.core.health import Cause
 from worker.core.waiting import words
 from worker.redis_check import server_facts, unread_lists, unusable
 from worker.resealing import unusable_secrets
@@ -29,8 +32,13 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _redis(settings)
     if not settings.endpoints:
         yield Finding("endpoint", "failed", "none is configured; set AFTERWORD_ENDPOINT_URL")
+    known = _known_endpoints(settings)
     for endpoint in settings.endpoints.values():
-        yield _endpoint(endpoint)
+        yield _with_trouble(_endpoint(endpoint), known.pop(endpoint.name, {}))
+    for name, row in known.items():
+        # Of another worker's settings.
+        if holding.endpoint(row) is not None:
+            yield _with_trouble(Finding("endpoint", "ok", f"{name}: not configured here"), row)
 
 
 def own_worker(settings: Settings) -> Finding:
@@ -133,6 +141,29 @@ def _unread(client: "Redis") -> Iterator[Finding]:
             "api_contracts/README.md",
             {"unread_lists": dict(found)},
         )
+
+
+def _known_endpoints(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return what the database says of endpoints; nothing where it cannot be asked, which is a finding of its own."""
+    if settings.database_url is None:
+        return {}
+    try:
+        with database(settings) as listing:
+            current, newest = listing.state()
+            return {row["name"]: row for row in listing.endpoints()} if current == newest else {}
+    except (CannotRead, UnusableDatabase):
+        return {}
+
+
+def _with_trouble(found: Finding, row: Mapping[str, Any]) -> Finding:
+    """Add to what is found at an endpoint's address what its jobs met there."""
+    reason = holding.endpoint(row)
+    if reason is None:
+        return found
+    # Trouble is for people to mend; a breaker ends by itself, and an operator wanted the rest.
+    fails = row["cause"] == Cause.trouble or found.state == "failed"
+    text = f"{found.text}; {reason.rstrip('.')}; {row['queued']} queued"
+    return replace(found, state="failed" if fails else "warning", text=text)
 
 
 def _endpoint(endpoint: Endpoint) -> Finding:

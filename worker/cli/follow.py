@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from worker.cli import table
 
+from worker.cli import holding
+
 if TYPE_CHECKING:
     from worker.store.listing import Listing
 
@@ -30,4 +32,6 @@ def _line(job: dict[str, Any]) -> str:
     tokens = f"{job['prompt_tokens']}+{job['completion_tokens']} tokens" if job["prompt_tokens"] is not None else ""
     notes = [job["waiting_for"] and f"waits for {job['waiting_for']}", job["finish_reason"], tokens, job["error_code"]]
     shown = "  ".join(str(note) for note in notes if note)
-    return f"{job['id']}  {job['status']:11}  attempt {job['attempts']}  {job['model'] or '':16}  {shown}".rstrip()
+    return (
+        f"{job['id']}  {job['status']:11}  attempt {holding.attempts(job)}  {job['model'] or '':16}  {shown}".rstrip()
+    )

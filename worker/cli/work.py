@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,14 +12,19 @@ from typing import Any
 import click
 
 from afterword import Afterword, Job, NotConfigured, SubmitError, WaitTimeout
-from worker.cli import main, table
+from worker.cli import holding, main, table
 from worker.cli.reading import migrated
 from worker.settings import load, need
 
 ENDED_OTHERWISE = 3
 NOT_YET = 4
 STATUSES = ["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
-COLUMNS = ["id", "status", "model", "attempts", "finish_reason", "prompt_tokens", "completion_tokens", "error_code"]
+COLUMNS = [
+    "id", "status", "model", "attempts", "waiting_for", "finish_reason", "prompt_tokens", "completion_tokens",
+    "error_code",
+]  # fmt: skip
+# Between two looks at what a job waits for.
+LOOK_S = 5.0
 ATTEMPT_COLUMNS = ["attempt", "sent_at", "finished_at", "outcome", "http_status", "error_code", "billed"]
 script = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 
@@ -114,11 +120,14 @@ def status(id: str, as_json: bool) -> None:
     if job is None:
         raise click.ClickException(f"no job {id} is known; a worker must have accepted it before it can be seen")
     with migrated(load()) as listing:
-        attempts = listing.attempts_of(job.id)
+        attempts, used = listing.attempts_of(job.id), listing.attempts_used(job.id)
+    known = _plain(job) | {"attempts_used": used}
     if as_json:
-        table.as_json(_plain(job) | {"attempt_rows": attempts})
+        table.as_json(known | {"attempt_rows": attempts})
         return
-    table.echo(table.fields(_plain(job) | {"response": None}))
+    table.echo(table.fields(known | {"response": None, "attempts": holding.attempts(known)}))
+    if (reason := holding.job(known)) is not None:
+        table.echo(f"\nthe job {reason}")
     if attempts:
         table.echo("\n" + table.rows(ATTEMPT_COLUMNS, attempts))
 
@@ -137,11 +146,20 @@ def wait(id: str, timeout_s: float, as_json: bool) -> None:
 
 
 def _wait(client: Afterword, id: str, timeout_s: float) -> Job:
-    try:
-        return client.wait(id, timeout_s)
-    except WaitTimeout as error:
-        table.echo(str(error), err=True)
-        raise SystemExit(NOT_YET) from error
+    """Wait, and say on standard error what the job waits for as soon as that lasts."""
+    until, shown = time.monotonic() + timeout_s, None
+    while True:
+        left_s = until - time.monotonic()
+        try:
+            return client.wait(id, max(0.0, min(left_s, LOOK_S)))
+        except WaitTimeout as error:
+            if left_s <= LOOK_S:
+                table.echo(str(WaitTimeout.of(id, error.job, timeout_s)), err=True)
+                raise SystemExit(NOT_YET) from error
+            waits = None if error.job is None else holding.job(_plain(error.job) | {"waiting_until": None})
+            if waits not in (None, shown):
+                table.echo(f"job {id} {waits}", err=True)
+                shown = waits
 
 
 def _show_end(job: Job, *, as_json: bool) -> None:
@@ -179,4 +197,5 @@ def jobs(
     if as_json:
         table.as_json(found)
     else:
-        table.echo(table.rows(COLUMNS, found) if found else "no jobs")
+        shown = [job | {"attempts": holding.attempts(job)} for job in found]
+        table.echo(table.rows(COLUMNS, shown) if found else "no jobs")

@@ -103,7 +103,7 @@ class Afterword:
         while not results.ended(wanted):
             left_s = until - time.monotonic()
             if left_s <= 0:
-                raise _too_late(wanted, results.job(wanted), timeout_s)
+                raise WaitTimeout.of(wanted, results.job(wanted), timeout_s)
             time.sleep(min(pause_s, left_s))
             pause_s = min(pause_s * 1.5, LOOK_S)
         job = results.job(wanted)
@@ -175,13 +175,3 @@ def _setting(name: str) -> str | None:
         return os.environ[name]
     path = os.environ.get(f"{name}_FILE")
     return Path(path).read_text(encoding="utf-8").strip() if path else None
-
-
-def _too_late(wanted: str, job: Job | None, timeout_s: float) -> WaitTimeout:
-    if job is None:
-        return WaitTimeout(
-            f"no worker accepted job {wanted} within {timeout_s:g} s; see that one runs on the same Redis and database",
-            None,
-        )
-    state = f"{job.status}, waiting for: {job.waiting_for}" if job.waiting_for else job.status
-    return WaitTimeout(f"job {wanted} is still {state} after {timeout_s:g} s; it goes on, wait again or get it", job)

@@ -30,6 +30,19 @@ class WaitTimeout(TimeoutError):
         super().__init__(message)
         self.job = job
 
+    @classmethod
+    def of(cls, id: str, job: Job | None, timeout_s: float) -> WaitTimeout:
+        """Say where the job `id` is after so many seconds, and what it waits for."""
+        if job is None:
+            return cls(
+                f"no worker accepted job {id} within {timeout_s:g} s; see that one runs on the same Redis and database",
+                None,
+            )
+        state = f"{job.status}, waiting for: {job.waiting_for}" if job.waiting_for else job.status
+        if job.waiting_for and job.error_code:
+            state += f" ({job.error_code}: {job.error_message})"
+        return cls(f"job {id} is still {state} after {timeout_s:g} s; it goes on, wait again or get it", job)
+
 
 class WebhookVerificationError(ValueError):
     """A request is not a webhook to be believed; answer it with 400. `reason` says why in a word.
