@@ -13,9 +13,9 @@ from tests.net.raw_server import Peer, RawServer
 from tests.net.receiver import BODY, LOOPBACK, SIGNED, hook, outcome, reply
 from tests.net.wire import WIRE, answer, endpoint
 from worker.core.endpoint import Endpoint
-from worker.core.failure import Code
-from worker.core.health import Sign, sign_of
-from worker.core.retry import Hold, decide
+from worker.core.failure import Code, failure
+from worker.core.health import ALONE, Sign, sign_of
+from worker.core.retry import Budget, Hold, decide
 from worker.net.client import TransportKind, open_client
 from worker.net.endpoint import call
 from worker.net.exceptions import is_exhaustion
@@ -84,14 +84,9 @@ def test_what_the_network_says_is_not_ours(number: int) -> None:
 
 
 def test_a_job_waits_for_a_descriptor_and_spends_nothing_even_its_only_attempt() -> None:
-    from worker.core.failure import failure
-    from worker.core.health import Blame
-
-    step = decide(
-        failure(Code.out_of_resources, sent=False),
-        blame=Blame.job, sent=False, held=1, used=1, max_attempts=1, left_s=60.0, jitter=1.0,
-    )  # fmt: skip
-    assert step == Hold(0.5, alone=True)
+    budget = Budget(used=1, max_attempts=1, held=1, refusals=0, left_s=60.0)
+    step = decide(failure(Code.out_of_resources, sent=False), budget, verdict=ALONE, sent=False, jitter=1.0)
+    assert step == Hold(0.5, "retry")
 
 
 def test_endpoints_with_equal_tls_settings_share_one_context(ca_file: str) -> None:

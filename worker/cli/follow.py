@@ -4,9 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from worker.cli import table
-
-from worker.cli import holding
+from worker.cli import holding, table
 
 if TYPE_CHECKING:
     from worker.store.listing import Listing
