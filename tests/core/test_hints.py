@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from worker.core.hints import RateLimit, duration_s, rate_limits, retry_after_s
+from worker.core.hints import RateLimit, duration_s, member_s, rate_limits, retry_after_s, words_s
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -40,6 +40,18 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         ({"retry-after": "Mon, 23 Nov 2026 12:00:00 +99999999999999999999"}, None),
         ({"retry-after": "٣"}, None),
         ({"retry-after": ""}, None),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "2026-11-23T12:00:20Z"}, 20.0),
+        # Seconds and milliseconds since 1970.
+        ({"retry-after": "1795435230"}, 30.0),
+        ({"retry-after": "1795435230000"}, 30.0),
+        ({"retry-after": "1737891780"}, 0.0),
+        # 55 years, and 32 days: not believed.
+        ({"retry-after": "999999999"}, None),
+        ({"retry-after": str(32 * 86400)}, None),
+        ({"retry-after": str(31 * 86400)}, 31 * 86400.0),
+        ({"retry-after-ms": "1e12"}, None),
+        ({"retry-after": "Mon, 23 Nov 2076 12:00:00 GMT"}, None),
     ],
 )
 def test_retry_after_in_every_form(headers: dict[str, str], wait_s: float | None) -> None:
@@ -81,8 +93,79 @@ def test_every_bucket_is_read_and_placeholders_are_none() -> None:
         "x-ratelimit-strange": "1",
         "content-type": "text/plain",
     }
-    assert rate_limits(headers) == (
+    assert rate_limits(headers, now=NOW) == (
         RateLimit("requests", 60, 0, 1.0),
         RateLimit("tokens", None, None, None),
         RateLimit("tokens_usage_based", None, None, 360.0),
     )
+
+
+@pytest.mark.parametrize(
+    ("reset", "wait_s"),
+    [
+        ("1737891780", 0.0),
+        ("1737891780000", 0.0),
+        ("1795435230", 30.0),
+        ("1795435230000", 30.0),
+        ("2026-11-23T12:00:30Z", 30.0),
+        ("999999999", None),
+        ("9" * 30, None),
+        ("soon", None),
+    ],
+)
+@pytest.mark.parametrize("bucket", ["", "-requests"])
+def test_a_reset_may_be_an_instant_and_one_that_cannot_be_is_not_believed(
+    bucket: str, reset: str, wait_s: float | None
+) -> None:
+    headers = {f"x-ratelimit-remaining{bucket}": "0", f"x-ratelimit-reset{bucket}": reset}
+    assert [limit.reset_s for limit in rate_limits(headers, now=NOW)] == [wait_s]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wait_s"),
+    [
+        ("retryDelay", "2.537906927s", 2.537906927),
+        ("retryDelay", "36s", 36.0),
+        ("retryDelay", {"seconds": 2, "nanos": 500_000_000}, 2.5),
+        ("retryDelay", {"seconds": "7"}, 7.0),
+        ("retry_after", 7, 7.0),
+        ("retry_after", "7", 7.0),
+        ("Retry-After", "1m", 60.0),
+        ("retry_after_seconds", 1.5, 1.5),
+        ("retry_after_ms", 300, 0.3),
+        ("retryAfterMs", 300, 0.3),
+        ("retry_after", -1, None),
+        ("retry_after", True, None),
+        ("retry_after", None, None),
+        ("retry_after", "later", None),
+        ("retry_after", 1e300, None),
+        ("retry_after", 10**400, None),
+        ("retry_after", {"seconds": []}, None),
+        ("estimated_time", 20.0, None),
+    ],
+)
+def test_a_wait_in_a_member_of_the_error(name: str, value: object, wait_s: float | None) -> None:
+    assert member_s(name, value) == (None if wait_s is None else pytest.approx(wait_s))
+
+
+@pytest.mark.parametrize(
+    ("text", "wait_s"),
+    [
+        ("please retry in 2.537906927s.", 2.537906927),
+        ("rate limit reached. please try again in 20s. visit the site", 20.0),
+        ("please try again in 1h2m3.5s", 3723.5),
+        ("please try again in 300ms", 0.3),
+        ("retry after 2 minutes.", 120.0),
+        ("please retry after 20 seconds", 20.0),
+        ("please wait 43043 seconds before retrying.", 43043.0),
+        ("wait for 5 s and try again", 5.0),
+        ("too many requests; retry in 120 s", 120.0),
+        ("your limit resets in 4 hours 5 minutes", 14_700.0),
+        ("please try again later", None),
+        ("reduce your message by 20 and try again", None),
+        ("rate limit of 60 requests per minute reached", None),
+        ("try again in 99999 hours", None),
+    ],
+)
+def test_a_wait_in_words(text: str, wait_s: float | None) -> None:
+    assert words_s(text) == (None if wait_s is None else pytest.approx(wait_s))

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from worker.core.errors import read_error
 from worker.core.failure import Code
-from worker.core.refusal import from_answer, from_response, read_error, refuses_our_usage
+from worker.core.refusal import from_answer, from_response, refuses_our_usage
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -36,7 +37,16 @@ def openai(code: Any = None, type: str | None = None) -> dict[str, Any]:
         (415, {}, "bad_request", False, "job"),
         (418, {}, "http_error", False, "job"),
         (422, {"detail": [{"loc": ["body"]}]}, "bad_request", False, "job"),
+        (407, {}, "proxy_failed", True, "endpoint"),
+        (424, {"error": "CUDA out of memory", "error_type": "generation"}, "server_error", True, "job"),
         (425, {}, "request_timeout", True, "job"),
+        (451, {}, "content_refused", False, "job"),
+        (460, {}, "bad_gateway", True, "job"),
+        (498, {}, "overloaded", True, "job"),
+        (499, {}, "bad_gateway", True, "job"),
+        (520, {}, "bad_gateway", True, "job"),
+        (530, {}, "bad_gateway", True, "job"),
+        (599, {}, "bad_gateway", True, "job"),
         (429, openai("rate_limit_exceeded", "requests"), "rate_limited", True, "job"),
         (429, openai("", "new_api_error"), "rate_limited", True, "job"),
         (429, openai("slow_down"), "rate_limited", True, "job"),
@@ -85,24 +95,41 @@ def test_x_should_retry_comes_first(status: int, said: str, retryable: bool) -> 
 
 
 @pytest.mark.parametrize(
-    ("body", "value", "code", "type"),
+    ("body", "value", "names", "text"),
     [
-        (b'{"error": {"message": "m", "code": "Slow_Down", "type": "t"}}', None, "slow_down", "t"),
-        (b'{"error": {"message": "m", "code": 429}}', None, "429", None),
-        (b'{"error": {"message": "m", "code": ""}}', None, None, None),
-        (b'{"error": {"message": "m", "code": true, "type": []}}', None, None, None),
-        (b'{"error": "it broke", "message": "x", "status": 500}', "it broke", None, None),
-        (b'{"message": "m", "type": "t", "code": "c"}', None, "c", "t"),
-        (b'{"detail": "Not Found"}', {"detail": "Not Found"}, None, None),
-        (b'[{"error": {"code": 400, "status": "INVALID_ARGUMENT"}}]', None, "400", None),
-        (b'"just text"', "just text", None, None),
-        (b'{"error": null, "code": "c"}', None, "c", None),
+        (b'{"error": {"message": "M", "code": "Slow_Down", "type": "t"}}', ..., ("slow_down", "t"), "m"),
+        (b'{"error": {"message": "m", "code": 429}}', ..., ("429",), "m"),
+        (b'{"error": {"message": "m", "code": 429.0}}', ..., ("429",), "m"),
+        (b'{"error": {"message": "m", "code": ""}}', ..., (), "m"),
+        (b'{"error": {"message": "m", "code": true, "type": []}}', ..., (), "m"),
+        (b'{"error": "it broke", "message": "x", "status": 500}', "it broke", ("500",), "it broke\nx"),
+        (b'{"message": "m", "type": "t", "code": "c"}', ..., ("c", "t"), "m"),
+        (b'{"detail": "Not Found"}', {"detail": "Not Found"}, (), "not found"),
+        (
+            b'{"detail": [{"type": "missing", "loc": ["body", "x"], "input": {"message": "i"}}]}',
+            ...,
+            ("missing",),
+            "body\nx",
+        ),
+        (b'[{"error": {"code": 400, "status": "INVALID_ARGUMENT"}}]', ..., ("400", "invalid_argument"), ""),
+        (b'"just text"', "just text", (), "just text"),
+        (b"plain Text", None, (), "plain text"),
+        (b'{"error": null, "code": "c"}', ..., ("c",), ""),
+        (b'{"base_resp": {"status_code": 1008, "status_msg": "no"}}', ..., ("base_resp.1008",), "no"),
+        (b'{"error": {"message": "a: {\\"error\\": {\\"code\\": \\"x\\"}}"}}', ..., ("x",), "a:"),
+        (b'{"error": {"metadata": {"raw": "{\\"type\\": \\"y\\"}"}}}', ..., ("y",), ""),
+        (
+            b'{"error": {"innererror": {"code": "z"}, "failed_generation": "f", "input": {"code": "i"}}}',
+            ...,
+            ("z",),
+            "",
+        ),
     ],
 )
-def test_an_error_of_any_shape_is_read(body: bytes, value: Any, code: str | None, type: str | None) -> None:
+def test_an_error_of_any_shape_is_read(body: bytes, value: Any, names: tuple[str, ...], text: str) -> None:
     error = read_error(body)
-    assert (error.code, error.type) == (code, type)
-    assert value is None or error.value == value
+    assert (error.names, error.text) == (names, text)
+    assert value is ... or error.value == value
 
 
 @pytest.mark.parametrize(
@@ -113,8 +140,16 @@ def test_a_body_that_says_nothing_leaves_the_status(body: bytes) -> None:
 
 
 def test_a_number_of_too_many_digits_is_no_name() -> None:
-    assert read_error(b'{"error": {"code": 1' + b"0" * 4000 + b"}}").code is not None
-    assert read_error(b'{"error": {"code": 1' + b"0" * 5000 + b"}}").code is None
+    assert read_error(b'{"error": {"code": 1' + b"0" * 4000 + b"}}").names
+    assert not read_error(b'{"error": {"code": 1' + b"0" * 5000 + b"}}").names
+
+
+@pytest.mark.parametrize("inner", ['{"error":', "[", '{"message":"{', '{"details":['])
+def test_a_hostile_error_is_read_in_no_time(inner: str) -> None:
+    body = (inner * (200_000 // len(inner))).encode()
+    assert from_response(400, {}, body, now=NOW).code == "bad_request"
+    wide = json.dumps({"error": [{"code": "x", "message": "a" * 50}] * 5000}).encode()
+    assert len(read_error(wide).names) == 1
 
 
 @pytest.mark.parametrize(
@@ -161,11 +196,44 @@ def test_a_cut_answer_is_billed_if_something_came(produced: bool, billed: str) -
         (400, {"error": {"message": "Unrecognized request argument supplied: stream_options"}}, True),
         (422, {"detail": "stream_options: extra fields not permitted"}, True),
         (400, {"error": "stream_options is not supported"}, True),
+        (422, {"message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]}}, True),
+        (422, {"detail": [{"loc": ["body", "stream_options"], "msg": "extra fields not permitted"}]}, True),
+        (422, "Failed to deserialize the JSON body: unknown field `stream_options`", True),
+        (404, {"errors": [{"pointer": "/stream_options/include_usage"}]}, True),
+        (403, {"error": {"message": "stream_options is not allowed for this model"}}, True),
+        (500, {"error": {"message": "unknown stream_options", "code": "invalid_request"}}, True),
         (400, {"error": {"param": "temperature", "message": "no"}}, False),
         (500, {"error": {"param": "stream_options"}}, False),
+        (503, {"error": {"param": "stream_options"}}, False),
     ],
 )
 def test_a_refusal_of_what_we_added_is_known(status: int, body: object, refuses: bool) -> None:
-    found = from_response(status, {}, json.dumps(body).encode(), now=NOW)
+    text = body if isinstance(body, str) else json.dumps(body)
+    found = from_response(status, {}, text.encode(), now=NOW)
 
     assert refuses_our_usage(found) is refuses
+
+
+@pytest.mark.parametrize(
+    ("provider", "produced", "refuses"),
+    [
+        ({"code": 400, "message": "Unrecognized request argument supplied: stream_options"}, False, True),
+        ({"code": 400, "message": "Unrecognized request argument supplied: stream_options"}, True, False),
+        ({"code": 500, "message": "stream_options"}, False, False),
+        ({"code": 400, "message": "temperature"}, False, False),
+    ],
+)
+def test_such_a_refusal_may_come_inside_an_answer(provider: object, produced: bool, refuses: bool) -> None:
+    assert refuses_our_usage(from_answer("provider_error", provider, produced=produced)) is refuses
+
+
+def test_no_failure_refuses_nothing() -> None:
+    assert not refuses_our_usage(None)
+
+
+@pytest.mark.parametrize(
+    ("status", "billed"),
+    [(408, "unknown"), (425, "no"), (424, "no"), (498, "no"), (499, "unknown"), (429, "no"), (502, "unknown")],
+)
+def test_a_refusal_says_whether_it_may_be_billed(status: int, billed: str) -> None:
+    assert from_response(status, {}, b"", now=NOW).billed == billed

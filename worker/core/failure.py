@@ -82,7 +82,7 @@ class Failure:
     """One failed attempt, or one job refused. `message` is a sentence of ours: never wire bytes, never a secret.
 
     `provider` is the endpoint's own error value as it came (an object or a string). `tries` caps the requests a job may
-    spend on this failure, whatever its `max_attempts`.
+    spend on this failure, whatever its `max_attempts`. `names_our_usage`: the refusal mentions `stream_options`.
     """
 
     code: Code
@@ -94,6 +94,7 @@ class Failure:
     provider: Any = None
     retry_after_s: float | None = None
     tries: int | None = None
+    names_our_usage: bool = False
 
 
 def _job(sentence: str, *, retryable: bool, billed: Billed = "no") -> Fate:
@@ -183,7 +184,7 @@ FATES: Final[Mapping[Code, Fate]] = {
     Code.forbidden: _job("The endpoint does not allow this request with our key.", retryable=False),
     Code.quota_exhausted: _endpoint("The endpoint's quota or credit is used up; top it up.", retryable=False),
     Code.rate_limited: _job("The endpoint's rate limit is reached.", retryable=True),
-    Code.request_timeout: _job("The endpoint gave up waiting for the request.", retryable=True),
+    Code.request_timeout: _job("The endpoint gave up waiting for the request.", retryable=True, billed="unknown"),
     Code.conflict: _job(
         "The endpoint says the request conflicts with one that is running.", retryable=True, billed="unknown"
     ),

@@ -1,55 +1,21 @@
 """Classifies what an endpoint says when it refuses: an HTTP status with a body, or an error inside an answer.
 
-In this order: `x-should-retry`, the error's own code and type, the status. A code comes before the status because
-gateways send permanent errors under 500 and exhausted quotas under 403 or 429.
+In this order: `x-should-retry`, the error's own names and words (`core.meanings`), the status.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from worker.core.failure import FATES, Code, Failure, failure
-from worker.core.hints import rate_limits, retry_after_s
+from worker.core.clean import clean_json
+from worker.core.errors import ProviderError, describe, read_error
+from worker.core.failure import FATES, Billed, Code, Failure, failure
+from worker.core.hints import rate_limits, retry_after_s, words_s
+from worker.core.meanings import concerns_one_request, meaning
 
 # new-api answers 503 model_not_found while its channels are being switched: two more requests are worth it.
 MODEL_NOT_FOUND_TRIES: Final = 3
-
-_NAMED: Final[Mapping[str, Code]] = {
-    "invalid_api_key": Code.unauthorized,
-    "authentication_error": Code.unauthorized,
-    "access_denied": Code.forbidden,
-    "model_not_found": Code.model_not_found,
-    "rate_limit_exceeded": Code.rate_limited,
-    "rate_limit_error": Code.rate_limited,
-    "slow_down": Code.rate_limited,
-    "overloaded_error": Code.overloaded,
-    **dict.fromkeys(
-        (
-            "insufficient_quota",
-            "insufficient_user_quota",
-            "pre_consume_token_quota_failed",
-            "credit_balance_exhausted",
-            "organization_spend_limit_exceeded",
-            "project_spend_limit_exceeded",
-            "organization_usage_limit_exceeded",
-            "billing_hard_limit_reached",
-        ),
-        Code.quota_exhausted,
-    ),
-    **dict.fromkeys(
-        ("context_length_exceeded", "exceed_context_size_error", "string_above_max_length"), Code.context_too_long
-    ),
-    **dict.fromkeys(
-        ("content_policy_violation", "content_filter", "sensitive_words_detected", "prompt_blocked"),
-        Code.content_refused,
-    ),
-    **dict.fromkeys(
-        ("unsupported_parameter", "bad_request_body", "convert_request_failed", "model_price_error"), Code.bad_request
-    ),
-}
-_BAD_REQUEST_PREFIXES: Final = ("invalid_request", "invalid_parameter", "unknown_parameter")
 
 _STATUS: Final[Mapping[int, Code]] = {
     400: Code.bad_request,
@@ -58,59 +24,55 @@ _STATUS: Final[Mapping[int, Code]] = {
     403: Code.forbidden,
     404: Code.not_found,
     405: Code.bad_request,
+    407: Code.proxy_failed,
     408: Code.request_timeout,
     409: Code.conflict,
     413: Code.request_too_large,
     415: Code.bad_request,
     422: Code.bad_request,
+    424: Code.server_error,  # TGI: the generation failed
     425: Code.request_timeout,
     429: Code.rate_limited,
+    451: Code.content_refused,
+    460: Code.bad_gateway,  # a load balancer of Amazon's: the client, here the gateway, has left
+    498: Code.overloaded,  # Groq: no capacity for the flex tier
+    499: Code.bad_gateway,  # Google under load, nginx
     502: Code.bad_gateway,
     503: Code.overloaded,
     504: Code.bad_gateway,
     529: Code.overloaded,
+    530: Code.bad_gateway,
+    598: Code.bad_gateway,
+    599: Code.bad_gateway,
 }
-# Statuses that say more than the vague type "invalid_request_error", which OpenAI sends with all of them.
-_TELLING: Final = frozenset({401, 402, 403, 404, 408, 409, 413, 425, 429})
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderError:
-    """An endpoint's error: `value` is its own JSON value or text, `code` and `type` lower-case names out of it."""
-
-    value: Any
-    code: str | None
-    type: str | None
+# Too early: it was not looked at.
+_BILLED: Final[Mapping[int, Billed]] = {425: "no"}
+# What may come again by itself, so that a wait asked for in the body is one.
+_PASSING: Final = frozenset(
+    {Code.rate_limited, Code.overloaded, Code.server_error, Code.bad_gateway, Code.quota_exhausted}
+)
+_OURS: Final = "stream_options"
 
 
 def from_response(status: int, headers: Mapping[str, str], body: bytes, *, now: datetime) -> Failure:
     """Classify a refusal by HTTP status; `headers` have lower-case names, `body` may be cut, empty or HTML."""
     error = read_error(body)
-    code = _by_name(error, status) or _by_status(status)
+    found = _failure_of(error, meaning(error, status) or _by_status(status), status)
     found = replace(
-        failure(code),
-        message=f"HTTP {status}: {FATES[code].sentence}",
+        found,
+        message=f"HTTP {status}: {FATES[found.code].sentence}",
         http_status=status,
-        provider=error.value,
-        retry_after_s=_wait_s(status, headers, now),
+        billed=_BILLED.get(status, found.billed),
+        retry_after_s=_wait_s(found.code, status, headers, error, now),
+        names_our_usage=(400 <= status < 500 or found.code is Code.bad_request) and _OURS.encode() in body,
     )
-    if code is Code.model_not_found and status >= 500:
-        found = replace(found, retryable=True, tries=MODEL_NOT_FOUND_TRIES)
     should = headers.get("x-should-retry", "").strip().lower()
     return replace(found, retryable=should == "true") if should in ("true", "false") else found
 
 
 def refuses_our_usage(found: Failure | None) -> bool:
     """Say whether an endpoint refuses `stream_options`, which we have added to ask for the usage of a stream."""
-    if found is None or found.http_status not in (400, 422):
-        return False
-    told = found.provider
-    if not isinstance(told, dict):
-        return isinstance(told, str) and "stream_options" in told
-    said = [told.get(name) for name in ("message", "detail")]
-    return told.get("param") == "stream_options" or any(
-        isinstance(one, str) and "stream_options" in one for one in said
-    )
+    return found is not None and found.names_our_usage
 
 
 def from_answer(kind: str, provider: Any, *, produced: bool) -> Failure:
@@ -122,54 +84,30 @@ def from_answer(kind: str, provider: Any, *, produced: bool) -> Failure:
     found = replace(failure(Code(kind), produced=produced), provider=provider)
     if found.code is not Code.provider_error:
         return found
-    error = _named(provider)
-    status = int(error.code) if error.code and error.code.isascii() and error.code.isdecimal() else 0
-    code = _by_name(error, 0) or (_by_status(status) if 400 <= status < 600 else None)
+    error = describe(provider)
+    code = meaning(error, error.status) or (_by_status(error.status) if error.status else None)
     if code is None:
         return found
-    fate = FATES[code]
-    return replace(found, message=f"{found.message} {fate.sentence}", retryable=fate.retryable, trouble=fate.trouble)
+    meant = _failure_of(error, code, error.status)
+    return replace(
+        found,
+        message=f"{found.message} {FATES[code].sentence}",
+        retryable=meant.retryable,
+        trouble=meant.trouble,
+        tries=meant.tries,
+        retry_after_s=_asked_in(error, code),
+        names_our_usage=not meant.retryable and not produced and _OURS in clean_json([provider]),
+    )
 
 
-def read_error(body: bytes) -> ProviderError:
-    """Read an error body of any shape: `{"error": {...}}` or a string, the fields at the top, `{"detail"}`, a list."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return ProviderError(None, None, None)  # HTML, empty, cut: the raw body is kept elsewhere
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, dict) and value.get("error"):
-        inner = value["error"]
-        # {"error": "text", "message", "status"} says more at the top than in the string.
-        return _named(inner) if isinstance(inner, dict) else replace(_named(value), value=inner)
-    return _named(value)
-
-
-def _named(value: Any) -> ProviderError:
-    if not isinstance(value, dict):
-        return ProviderError(value, None, None)
-    return ProviderError(value, _name(value.get("code")), _name(value.get("type")))
-
-
-def _name(value: Any) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return None
-    try:
-        return str(value).strip().lower() or None
-    except ValueError:  # an integer of more digits than Python turns into text
-        return None
-
-
-def _by_name(error: ProviderError, status: int) -> Code | None:
-    for name in (error.code, error.type):
-        if name is not None and name in _NAMED:
-            return _NAMED[name]
-    if error.code and error.code.startswith(_BAD_REQUEST_PREFIXES):
-        return _by_status(status) if status in (401, 402, 403, 404, 413) else Code.bad_request
-    if error.type and error.type.startswith(_BAD_REQUEST_PREFIXES) and status not in _TELLING:
-        return Code.bad_request
-    return None
+def _failure_of(error: ProviderError, code: Code, status: int) -> Failure:
+    """Build the failure that a code means in this error."""
+    found = replace(failure(code), provider=error.value)
+    if code is Code.model_not_found and status >= 500:
+        return replace(found, retryable=True, tries=MODEL_NOT_FOUND_TRIES)
+    if code is Code.quota_exhausted and concerns_one_request(error):
+        return replace(found, trouble="job")
+    return found
 
 
 def _by_status(status: int) -> Code:
@@ -182,10 +120,20 @@ def _by_status(status: int) -> Code:
     return Code.server_error if status >= 500 else Code.http_error
 
 
-def _wait_s(status: int, headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return Retry-After, else for a 429 the longest reset among the buckets that are empty."""
+def _wait_s(code: Code, status: int, headers: Mapping[str, str], error: ProviderError, now: datetime) -> float | None:
+    """Return Retry-After, else what the body asks for, else the longest reset among a 429's buckets that are empty."""
     asked = retry_after_s(headers, now=now)
+    if asked is None:
+        asked = _asked_in(error, code)
     if asked is not None or status != 429:
         return asked
-    resets = [limit.reset_s for limit in rate_limits(headers) if limit.remaining == 0 and limit.reset_s is not None]
+    limits = rate_limits(headers, now=now)
+    resets = [limit.reset_s for limit in limits if limit.remaining == 0 and limit.reset_s is not None]
     return max(resets, default=None)
+
+
+def _asked_in(error: ProviderError, code: Code) -> float | None:
+    """Return the wait that an error itself asks for, in a member or in words."""
+    if code not in _PASSING:
+        return None
+    return error.wait_s if error.wait_s is not None else words_s(error.text)
