@@ -51,7 +51,6 @@ def test_blank_lines_and_a_byte_order_mark_before_the_json_are_skipped(before: b
         (b'{"choices":[]}', Kind.empty_stream),
         (b'{"choices":[null]}', Kind.empty_stream),
         (b'{"choices":{"0":{}}}', Kind.empty_stream),
-        (b'{"detail":"Not Found"}', Kind.empty_stream),
     ],
 )
 def test_a_body_without_a_completion_is_a_fault(text: bytes, fault: Kind) -> None:
@@ -63,6 +62,65 @@ def test_a_body_without_a_completion_is_a_fault(text: bytes, fault: Kind) -> Non
 def test_an_error_under_status_200_is_an_error(error: Any) -> None:
     answer = read_body(json.dumps({"error": error}).encode())
     assert (answer.fault, answer.provider, answer.completion) == (Kind.provider_error, error, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "provider"),
+    [
+        ({"detail": "Not Found"}, ...),
+        ({"message": "no"}, ...),
+        ({"code": "InvalidApiKey", "message": "no", "request_id": "r"}, ...),
+        ({"base_resp": {"status_code": 2049, "status_msg": "no"}}, {"status_code": 2049, "status_msg": "no"}),
+        ([{"error": {"code": 400}}], {"code": 400}),
+    ],
+)
+def test_an_error_of_any_shape_under_status_200_is_an_error(value: Any, provider: Any) -> None:
+    answer = read_body(json.dumps(value).encode())
+    assert (answer.fault, answer.completion) == (Kind.provider_error, None)
+    assert answer.provider == (value if provider is ... else provider)
+
+
+def test_an_array_around_an_answer_is_no_reason_to_buy_another() -> None:
+    answer = read_body(b"[" + body(usage={"prompt_tokens": 2}) + b"]")
+    assert (answer.fault, answer.usage) == (None, b'{"prompt_tokens":2}')
+    assert columns(answer.completion).content == "Hi"
+
+
+NOTHING = {"role": "assistant", "content": "", "refusal": None, "name": "AI"}
+
+
+@pytest.mark.parametrize(
+    ("choices", "provider"),
+    [
+        ([{"message": NOTHING, "finish_reason": "error", "error": {"code": 502}}], {"code": 502}),
+        ([{"message": NOTHING, "finish_reason": "stop", "error": "no"}], "no"),
+        (
+            [{"message": NOTHING, "finish_reason": "error", "native_finish_reason": "SAFETY", "index": 0}],
+            {"finish_reason": "error", "native_finish_reason": "SAFETY"},
+        ),
+        ([{"message": None, "finish_reason": "network_error"}], {"finish_reason": "network_error"}),
+        ([{"finish_reason": "insufficient_system_resource"}] * 2, {"finish_reason": "insufficient_system_resource"}),
+        ([{"finish_reason": "malformed_function_call"}], {"finish_reason": "malformed_function_call"}),
+    ],
+)
+def test_an_end_in_an_error_with_nothing_before_it_is_no_answer(choices: Any, provider: Any) -> None:
+    answer = read_body(body(choices=choices))
+    assert (answer.fault, answer.provider) == (Kind.provider_error, provider)
+    assert answer.completion is not None
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [{"message": {"content": "half"}, "finish_reason": "error"}],
+        [{"message": NOTHING, "finish_reason": "stop"}],
+        [{"message": None, "finish_reason": "content_filter"}],
+        [{"message": NOTHING, "finish_reason": {"type": "error"}}],
+        [{"message": {"content": "a"}, "finish_reason": "stop"}, {"message": NOTHING, "finish_reason": "error"}],
+    ],
+)
+def test_any_other_end_is_an_answer(choices: Any) -> None:
+    assert read_body(body(choices=choices)).fault is None
 
 
 def test_an_error_beside_choices_keeps_them_as_a_partial_answer() -> None:
@@ -182,6 +240,36 @@ def of_message(message: Any, **choice: Any) -> Columns:
         ({"reasoning_content": "a", "reasoning": "b"}, {"reasoning_content": "a"}),
         ({"reasoning": "b"}, {"reasoning_content": "b"}),
         ({"reasoning_content": None, "reasoning": "b"}, {"reasoning_content": "b"}),
+        ({"reasoning_content": {"text": "a"}}, {"reasoning_content": "a"}),
+        ({"reasoning": {"content": "a"}}, {"reasoning_content": "a"}),
+        ({"reasoning_text": "a", "reasoning_opaque": "x"}, {"reasoning_content": "a"}),
+        ({"thinking": "a"}, {"reasoning_content": "a"}),
+        ({"thinking_blocks": [{"type": "thinking", "thinking": "a", "signature": "s"}]}, {"reasoning_content": "a"}),
+        (
+            {
+                "reasoning_details": [
+                    {"type": "reasoning.summary", "summary": "a"},
+                    {"type": "reasoning.text", "text": "b", "signature": "s"},
+                    {"type": "reasoning.encrypted", "data": "x"},
+                ]
+            },
+            {"reasoning_content": "ab"},
+        ),
+        (
+            {"reasoning_details": [{"text": "The"}, {"text": "The us"}, {"text": "The user"}]},
+            {"reasoning_content": "The user"},
+        ),
+        ({"reasoning_details": [{"text": "ha"}, {"text": "ha"}]}, {"reasoning_content": "haha"}),
+        ({"reasoning": "a", "reasoning_details": [{"text": "a"}]}, {"reasoning_content": "a"}),
+        (
+            {"content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}]}, {"text": "b"}]},
+            {"content": "b", "reasoning_content": "a"},
+        ),
+        (
+            {"content": [{"type": "text", "text": "a", "thought": True}, {"text": "b"}]},
+            {"content": "b", "reasoning_content": "a"},
+        ),
+        ({"content": [{"type": "redacted_thinking", "data": "x"}, {"text": "b"}]}, {"content": "b"}),
         ({"refusal": "no"}, {"refusal": "no"}),
         ({"tool_calls": []}, {}),
         ({"tool_calls": None}, {}),

@@ -32,7 +32,7 @@ STOP = chunk(finish_reason="stop")
             '{"choices":[]} extra',
             "{'a': 1}",
         ),
-        *('{"a":' * 250 + "1" + "}" * 250, '{"a":' * 50_000, "[DONE] [DONE]", '{"choices": [] }\n[DONE]', '"\\ud83"'),
+        *('{"a":' * 250 + "1" + "}" * 250, '{"a":' * 50_000, "[DONE] [DONE]", '"\\ud83"'),
     ],
 )
 def test_data_that_is_no_json_object_is_an_invalid_chunk_and_the_partial_is_kept(data: str) -> None:
@@ -96,10 +96,99 @@ def test_the_first_fault_is_the_one_reported() -> None:
     assert (answer.fault, answer.provider) == (Kind.provider_error, "first")
 
 
-def test_an_error_after_every_finish_reason_still_fails() -> None:
-    assert (
-        assemble(chunk({"content": "a"}, finish_reason="stop") + event({"error": "late"})).fault == Kind.provider_error
-    )
+@pytest.mark.parametrize(
+    "late", [event({"error": "late"}), event("nonsense"), event("[1, 2]"), b"event: error\ndata: x\n\n"]
+)
+def test_what_goes_wrong_after_every_finish_reason_does_not_undo_the_answer(late: bytes) -> None:
+    answer = assemble(chunk({"content": "a"}, finish_reason="stop") + late + closing('{"prompt_tokens":1}'))
+    assert (answer.fault, answer.provider, answer.usage) == (None, None, b'{"prompt_tokens":1}')
+    assert answer.usage_flags == ("error_after_finish",)
+    assembler = Assembler(max_bytes=PLENTY)
+    assembler.feed(chunk({"content": "a"}, finish_reason="stop") + late)
+    assert assembler.failed, "nothing more is waited for"
+
+
+def test_text_after_such_an_error_shows_that_it_was_no_end() -> None:
+    # A server that says finish_reason in every chunk.
+    first, second = (chunk({"content": text}, finish_reason="stop") for text in "ab")
+    answer = assemble(first + event({"error": "late"}) + second)
+    assert (answer.fault, answer.provider, answer.usage_flags) == (Kind.provider_error, "late", ())
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        chunk({"content": "a"}, finish_reason="error") + event({"error": "x"}),
+        chunk({"content": "a"}, finish_reason="error", error="x"),
+        chunk({"content": "a"}, finish_reason="stop", error="x"),
+        chunk({"content": "a"}, finish_reason="stop", choice={"error": "x"}),
+        chunk({"content": "a"}, finish_reason="stop") + chunk({"content": "b"}, index=1) + event({"error": "x"}),
+    ],
+)
+def test_an_error_with_or_before_the_last_finish_reason_fails(stream: bytes) -> None:
+    answer = assemble(stream)
+    assert (answer.fault, answer.provider) == (Kind.provider_error, "x")
+
+
+FLAT = {"type": "error", "code": "server_error", "message": "no", "param": None}
+
+
+@pytest.mark.parametrize(
+    ("late", "provider"),
+    [
+        (event({"code": "DataInspectionFailed", "message": "no"}), {"code": "DataInspectionFailed", "message": "no"}),
+        (event(FLAT), FLAT),
+        (b'event: error\ndata: {"message": "no"}\n\n', {"message": "no"}),
+        (b"event: error\ndata: it broke\n\n", "it broke"),
+        (b'error: {"code": 400, "message": "no"}\n\n', {"code": 400, "message": "no"}),
+        (b"error: it broke\n\n", "it broke"),
+        (b'{"error": {"code": 502}}', {"code": 502}),
+        (b'{\n  "error": {\n    "code": 502\n  }\n}\n', {"code": 502}),
+        (b'[{"error": {"code": 502}}]\n', {"code": 502}),
+        (event([{"error": {"code": 502}}]), {"code": 502}),
+        (event({"base_resp": {"status_code": 1002, "status_msg": "no"}}), {"status_code": 1002, "status_msg": "no"}),
+        (event({"choices": [{"index": 0, "delta": {}, "error": {"code": 502}}]}), {"code": 502}),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_an_error_in_a_stream_is_known_in_every_shape(late: bytes, provider: Any, size: int) -> None:
+    stream = chunk({"content": "Hel"}) + late
+    answer = assemble(stream[at : at + size] for at in range(0, len(stream), size))
+    assert (answer.fault, answer.provider) == (Kind.provider_error, provider)
+    assert answer.completion is not None
+    assert answer.completion["choices"][0]["message"]["content"] == "Hel"
+
+
+@pytest.mark.parametrize(
+    "kept_alive",
+    [
+        ": OPENROUTER PROCESSING",
+        "ping",
+        "[PING]",
+        "keep-alive",
+        '{"type": "ping"}',
+        '{"code": 0, "message": "Success"}',
+    ],
+)
+def test_what_keeps_a_connection_alive_is_no_answer_and_no_error(kept_alive: str) -> None:
+    assembler = Assembler(max_bytes=PLENTY)
+    assert assembler.feed(event(kept_alive)) == 0
+    assert message(event(kept_alive) + said({"content": "a"}))["content"] == "a"
+
+
+@pytest.mark.parametrize("reason", ["error", "network_error", "FINISH_ERROR", "insufficient_system_resource", "abort"])
+def test_an_end_in_an_error_with_nothing_before_it_is_an_error(reason: str) -> None:
+    answer = assemble(chunk({"role": "assistant", "content": ""}) + chunk(finish_reason=reason) + DONE)
+    assert (answer.fault, answer.provider) == (Kind.provider_error, {"finish_reason": reason})
+
+
+def test_events_with_single_line_ends_are_an_answer() -> None:
+    lines = said({"content": "a"}, {"content": "b"}).replace(b"\n\n", b"\n")
+    assert message(lines)["content"] == "ab"
+    answer = assemble(lines[at : at + 1] for at in range(len(lines)))
+    assert answer.fault is None
+    assert answer.completion is not None
+    assert answer.completion["choices"][0]["message"]["content"] == "ab"
 
 
 # R3: the envelope
@@ -127,7 +216,58 @@ def test_names_are_the_first_that_are_not_empty_and_the_rest_the_last_that_is_no
         "usage": None,
         "system_fingerprint": "f2",
         "service_tier": "flex",
+        "prompt_filter_results": [{}],
     }
+
+
+def test_members_we_do_not_know_stay_where_an_unstreamed_answer_has_them() -> None:
+    first = chunk(
+        {"content": "a", "reasoning_text": "h", "extra_content": {"google": {"x": 1}}, "signature": "s", "name": "AI"},
+        citations=["u"],
+        x_groq={"id": "r"},
+        choice={"token_ids": [1], "content_filter_results": {"hate": {}}},
+    )
+    second = chunk(
+        {"reasoning_text": "m", "extra_content": {"google": {"y": 2}}, "signature": "", "name": "AI", "z": None},
+        citations=["u", "v"],
+        x_groq={"n": 1},
+        choice={"token_ids": [2], "content_filter_results": {"self_harm": {}}, "stop_reason": 7},
+        finish_reason="stop",
+    )
+    answer = assemble(first + second)
+    assert answer.completion == {
+        "id": "c1", "object": "chat.completion", "created": 7, "model": "m", "usage": None,
+        "citations": ["u", "v"],
+        "x_groq": {"id": "r", "n": 1},
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant", "content": "a", "reasoning_text": "hm", "signature": "s", "name": "AI",
+                    "extra_content": {"google": {"x": 1, "y": 2}},
+                },
+                "finish_reason": "stop",
+                "stop_reason": 7,
+                "token_ids": [1, 2],
+                "content_filter_results": {"hate": {}, "self_harm": {}},
+            }
+        ],
+    }  # fmt: skip
+
+
+def test_an_object_of_reasoning_grows_as_text() -> None:
+    deltas = [{"reasoning_content": {"text": "I nee"}}, {"reasoning_content": {"text": "d", "signature": "s"}}]
+    found = message(said(*deltas))
+    assert found["reasoning_content"] == {"text": "I need", "signature": "s"}
+
+
+def test_a_growing_text_of_an_unknown_name_costs_no_quadratic_time() -> None:
+    assembler = Assembler(max_bytes=PLENTY)
+    for _ in range(20_000):
+        assembler.feed(chunk({"vendor": {"thinking_text": "word " * 10}}))
+    answer = assembler.finish()
+    assert answer.completion is not None
+    assert len(answer.completion["choices"][0]["message"]["vendor"]["thinking_text"]) == 1_000_000
 
 
 # R4: choices
@@ -403,8 +543,6 @@ def test_a_second_message_is_the_first_again() -> None:
     [
         (STOP, None, None),
         (STOP, 1, None),
-        (STOP + DONE, 2, Kind.missing_finish_reason),
-        (STOP, 2, Kind.stream_truncated),
         (STOP + chunk(index=1, finish_reason="stop"), 2, None),
         (STOP + chunk(index=1, finish_reason="stop"), None, None),
         (STOP + chunk({"content": "a"}, index=1), None, Kind.stream_truncated),
@@ -421,6 +559,71 @@ def test_an_answer_is_complete_if_every_choice_is(stream: bytes, n: int | None, 
     assembler = Assembler(n=n, max_bytes=PLENTY)
     assembler.feed(stream)
     assert assembler.finished == (fault is None)
+
+
+@pytest.mark.parametrize(
+    ("stream", "reset", "fault", "flags"),
+    [
+        (STOP + DONE, False, None, ("choices_missing",)),
+        (STOP + DONE, True, None, ("choices_missing", "reset_after_finish")),
+        (STOP, False, None, ("choices_missing",)),
+        (STOP, True, Kind.stream_truncated, ()),
+        (STOP + chunk({"content": "a"}, index=1), False, Kind.stream_truncated, ()),
+        (chunk({"content": "a"}) + DONE, False, Kind.missing_finish_reason, ()),
+        (STOP + event({"error": "x"}), False, Kind.provider_error, ()),
+        (STOP + chunk(index=1, finish_reason="stop") + chunk(index=2, finish_reason="stop"), False, None, ()),
+    ],
+)
+def test_fewer_choices_than_asked_for_are_an_answer_if_the_stream_ended_by_itself(
+    stream: bytes, reset: bool, fault: Kind | None, flags: tuple[str, ...]
+) -> None:
+    answer = assemble(stream, n=3, reset=reset)
+    assert (answer.fault, answer.usage_flags) == (fault, flags)
+
+
+def counted(*deltas: Any, last: str | None = "stop") -> bytes:
+    """A stream whose index counts its chunks."""
+    return b"".join(
+        chunk(delta, index=index, finish_reason=last if index == len(deltas) - 1 else None)
+        for index, delta in enumerate(deltas)
+    )
+
+
+def test_an_index_that_counts_tokens_is_one_choice() -> None:
+    call = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
+    rest = {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]}
+    answer = assemble(
+        counted({"role": "assistant", "content": "Wh"}, {"content": "is"}, {"reasoning": "hm"}, call, rest, {})
+    )
+    assert answer.fault is None
+    assert answer.completion is not None
+    (choice,) = answer.completion["choices"]
+    assert (choice["index"], choice["finish_reason"]) == (0, "stop")
+    assert choice["message"]["content"] == "Whis"
+    assert choice["message"]["reasoning"] == "hm"
+    assert [made["function"]["arguments"] for made in choice["message"]["tool_calls"]] == ["{}"]
+
+
+def test_a_counted_stream_that_is_cut_is_truncated_and_one_partial_choice() -> None:
+    answer = assemble(counted({"content": "a"}, {"content": "b"}, last=None))
+    assert answer.fault == Kind.stream_truncated
+    assert answer.completion is not None
+    assert [choice["message"]["content"] for choice in answer.completion["choices"]] == ["ab"]
+
+
+@pytest.mark.parametrize(
+    ("stream", "n"),
+    [
+        (chunk({"content": "a"}) + chunk({"content": "b"}, index=1) + chunk({"content": "c"}), None),
+        (chunk({"content": "a"}, index=1) + chunk({"content": "b"}, finish_reason="stop"), None),
+        (chunk({"content": "a"}) + chunk({"content": "b"}, index=1, finish_reason="stop"), 2),
+        (chunk({"content": "a"}, finish_reason="stop") + chunk({"content": "b"}, index=1, finish_reason="stop"), None),
+    ],
+)
+def test_choices_that_come_again_or_out_of_order_or_were_asked_for_are_several(stream: bytes, n: int | None) -> None:
+    answer = assemble(stream, n=n)
+    assert answer.completion is not None
+    assert len(answer.completion["choices"]) == 2
 
 
 def test_a_reset_after_every_finish_reason_costs_nothing_but_a_flag() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.core.sse import Events
+from worker.core.sse import ErrorData, Events
 
 CASES: dict[str, tuple[bytes, list[bytes]]] = {
     "one event": (b"data: a\n\n", [b"a"]),
@@ -38,6 +38,20 @@ CASES: dict[str, tuple[bytes, list[bytes]]] = {
     ),
     "no valid UTF-8": (b"data: \xff\xfe\n\n", [b"\xff\xfe"]),
     "a NUL": (b"data: a\x00b\n\n", [b"a\x00b"]),
+    "single line ends between events": (
+        b'data: {"a":1}\ndata: {"b":2}\ndata: [DONE]\n\n',
+        [b'{"a":1}', b'{"b":2}', b"[DONE]"],
+    ),
+    "single line ends and other fields": (
+        b'id: 1\ndata: {"a":1}\n: ping\nid: 2\ndata: {"b":2}\n: ping\n\n',
+        [b'{"a":1}', b'{"b":2}'],
+    ),
+    "an object on several lines": (b'data: {"a":\ndata: 1}\n\n', [b'{"a":\n1}']),
+    "objects on several lines": (b'data: {"a":\ndata: 1}\n\ndata: {\ndata: }\n\n', [b'{"a":\n1}', b"{\n}"]),
+    "a comment as data among single lines": (b'data: : PROCESSING\ndata: {"a":1}\n\n', [b": PROCESSING", b'{"a":1}']),
+    "an event called error": (b'event: error\ndata: {"a":1}\n\n', [b'{"a":1}']),
+    "an error field": (b'error: {"a":1}\n\ndata: [DONE]\n\n', [b'{"a":1}', b"[DONE]"]),
+    "JSON without framing": (b'data: a\n\n{"error":\n {"a":1}}\n\n', [b"a", b'{"error":\n {"a":1}}']),
     "nothing": (b"", []),
     "half a byte order mark": (b"\xef\xbb", []),
 }
@@ -85,3 +99,50 @@ def test_a_whole_event_after_half_a_byte_order_mark_is_part_of_its_line() -> Non
     events = Events()
     events.feed(b"\xef\xbb")
     assert events.feed(b"data: a\n\n") == []
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (b'event: error\ndata: {"a":1}\n\n', [ErrorData]),
+        (b'data: {"a":1}\nevent: error\n\n', [ErrorData]),
+        (b'event: x\nevent: error \ndata: {"a":1}\ndata: {"b":2}\n\n', [ErrorData, bytes]),
+        (b'data: {"a":1}\nevent: error\ndata: {"b":2}\ndata: {"c":3}\n\n', [bytes, ErrorData, bytes]),
+        (b'error: {"a":1}\n\n', [ErrorData]),
+        (b'event: errors\ndata: {"a":1}\n\n', [bytes]),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_an_event_that_is_called_an_error_is_marked(stream: bytes, expected: list[type], size: int) -> None:
+    assert [type(data) for data in cut(stream, size)] == expected
+
+
+def test_lines_without_blank_lines_are_returned_as_they_come() -> None:
+    events = Events()
+    assert events.feed(b'data: {"a":1}\n') == []
+    assert events.feed(b'data: {"b":2}\nda') == [b'{"a":1}']
+    assert events.feed(b"ta: [DONE]") == [b'{"b":2}']
+    assert events.flush() == [b"[DONE]"]
+    assert events.flush() == []
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        (b'data: {"a":1}\n', []),
+        (b"data: [DONE]", []),
+        (b'data: {"a":1}\ndata: {"b":2}\n', [b'{"b":2}']),
+        (b'data: {"a":1}\ndata: {"b":2', []),
+        (b'{"error": "x"}', [b'{"error": "x"}']),
+        (b'[{\n"error": "x"}\n]\n', [b'[{\n"error": "x"}\n]']),
+        (b'{"error": "x', []),
+        (b'error: {"a":1}\n', [b'{"a":1}']),
+        (b'event: error\ndata: {"a":1}\n', [b'{"a":1}']),
+        (b"error: cut", []),
+    ],
+)
+def test_the_end_leaves_only_what_is_whole_and_could_not_be_finished(rest: bytes, expected: list[bytes]) -> None:
+    events = Events()
+    events.feed(b"data: before\n\n")
+    events.feed(rest)
+    assert events.flush() == expected

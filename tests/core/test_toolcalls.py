@@ -57,7 +57,51 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
         [call("a", "f", "1", index=5), call("b", "g", "2"), call("c", "h", "3", index=0)],
         [call("c", "h", "3"), call("a", "f", "1"), call("b", "g", "2")],
     ),
-    "names are never glued": (
+    "a name in pieces": (
+        [call("a", "get_", "", index=0), call(None, "wea", None, index=0), call(None, "ther", "{", index=0)],
+        [call("a", "get_weather", "{")],
+    ),
+    "a name in pieces, the id each time": (
+        [call("a", "get_", "", index=0), call("a", "weather", "{}", index=0)],
+        [call("a", "get_weather", "{}")],
+    ),
+    "a name that is repeated": (
+        [call("a", "f", "", index=0), call(None, "f", "", index=0), call(None, "f", "1", index=0)],
+        [call("a", "f", "1")],
+    ),
+    "a name that grows": (
+        [call("a", "get", None, index=0), call(None, "get_weather", "1", index=0)],
+        [call("a", "get_weather", "1")],
+    ),
+    "whole calls under one number without ids": (
+        [call("", "f", '{"a": 1}', index=0), call("", "f", '{"a": 2}', index=0), call("", "g", "{}", index=0)],
+        [call(None, "f", '{"a": 1}'), call(None, "f", '{"a": 2}'), call(None, "g", "{}")],
+    ),
+    "whole calls without number and id": (
+        [call(None, "f", '{"a": 1}'), call(None, "f", {"a": 2})],
+        [call(None, "f", '{"a": 1}'), call(None, "f", '{"a":2}')],
+    ),
+    "a call in pieces after a whole one under the same number": (
+        [call(None, "f", "{}", index=0), call(None, "g", "", index=0), call(None, None, "{}", index=0)],
+        [call(None, "f", "{}"), call(None, "g", "{}")],
+    ),
+    "an id only for the second of two whole calls": (
+        [call(None, "f", "{}", index=0), call("b", "f", "{}", index=0)],
+        [call(None, "f", "{}"), call("b", "f", "{}")],
+    ),
+    "the name with every piece of the arguments": (
+        [call(None, "f", '{"a":', index=0), call(None, "f", "{}", index=0), call(None, "f", "}", index=0)],
+        [call(None, "f", '{"a":{}}')],
+    ),
+    "the name once more after the arguments": (
+        [call(None, "f", "{}", index=0), call(None, "f", "", index=0)],
+        [call(None, "f", "{}")],
+    ),
+    "arguments that are null first": (
+        [call("a", "f", None, index=0), call(None, "", "{}", index=0)],
+        [call("a", "f", "{}")],
+    ),
+    "names are not glued after arguments": (
         [call("a", "f", "1", index=0), call("a", "f", "2", index=0), call(None, "other", "3", index=0)],
         [call("a", "f", "123")],
     ),
@@ -108,3 +152,18 @@ def test_no_calls_are_no_member(nothing: Any) -> None:
 
 def test_one_call_outside_a_list_is_a_call() -> None:
     assert message(said({"tool_calls": call("a", "f", "1")}))["tool_calls"] == [call("a", "f", "1")]
+
+
+def test_pieces_that_look_whole_cost_no_quadratic_time() -> None:
+    calls = ToolCalls()
+    calls.take([call(None, "f", '{"a":"', index=0)])
+    for _ in range(20_000):
+        calls.take([call(None, "f", "{}" * 20, index=0)])
+    assert len(calls.build()) == 1
+
+
+def test_a_name_of_endless_pieces_ends() -> None:
+    calls = ToolCalls()
+    for number in range(2000):
+        calls.take([call(None, f"{number}-", None, index=0)])
+    assert len(calls.build()[0]["function"]["name"]) < 300

@@ -7,8 +7,10 @@ from typing import Any
 
 from worker.core.choice import text_parts
 from worker.core.clean import clean_text, clean_value
+from worker.core.errors import error_of, is_error_body
+from worker.core.reasoning import reasoning_of
 from worker.core.reported import Reported
-from worker.core.wirejson import TooManyParts, compact, read
+from worker.core.wirejson import TooManyParts, compact, object_in, read
 
 
 class Kind(StrEnum):
@@ -30,7 +32,8 @@ class Answer:
     `completion` is a chat.completion object, None if no choice came. `provider` is the endpoint's own error value as it
     came, an object or a string. `usage` is the exact text of the usage object that counts, `usage_source` the place it
     stood in ("top", "choice", "x_groq"). `usage_flags` holds what only the reader of the answer can know:
-    "multiple_usage", "reset_after_finish".
+    "multiple_usage"; "choices_missing", fewer choices than asked for; and "reset_after_finish" or "error_after_finish",
+    what went wrong after the last finish_reason and cost the usage at most.
     """
 
     completion: dict[str, Any] | None
@@ -59,8 +62,9 @@ def read_body(body: bytes) -> Answer:
     """Read an answer that is one JSON object, also one given to a request that asked for a stream.
 
     Only a non-empty `choices` is required: ids, usage, texts and finish reasons may be missing, blank lines may come
-    first (DeepSeek's keep-alive), and what the content type says is of no account, because a paid answer is not thrown
-    away for a label. The object stays as it came, except that tool arguments sent as an object become their JSON text.
+    first (DeepSeek's keep-alive), an array may be around the object (Gemini's errors). What the content type says is of
+    no account, because a paid answer is not thrown away for a label. The object stays as it came, except that tool
+    arguments sent as an object become their JSON text.
     """
     text = body.decode("utf-8", "replace").removeprefix("\ufeff").strip()
     if not text:
@@ -71,15 +75,17 @@ def read_body(body: bytes) -> Answer:
         return Answer(None, Kind.answer_too_large)
     except ValueError:
         return Answer(None, _unreadable(text))
-    if not isinstance(value, dict):
+    whole = object_in(value)
+    if whole is None:
         return Answer(None, Kind.invalid_chunk)
-    return _read_object(value, text)
+    return _read_object(whole, text if whole is value else compact(whole))
 
 
 def columns(completion: Mapping[str, Any] | None) -> Columns:
     """Pick the columns of an answer: those of the choice with index 0, else of the first.
 
-    A content list gives its text parts joined; `reasoning` stands in for `reasoning_content`. What is missing is None.
+    A content list gives its text parts joined; any spelling of reasoning stands in for `reasoning_content`. What is
+    missing is None.
     """
     if completion is None:
         return Columns()
@@ -89,7 +95,7 @@ def columns(completion: Mapping[str, Any] | None) -> Columns:
     calls = message.get("tool_calls")
     return Columns(
         content=content,
-        reasoning_content=_text(message.get("reasoning_content")) or _text(message.get("reasoning")) or thought,
+        reasoning_content=_text(reasoning_of(message)) or thought,
         refusal=_text(message.get("refusal")),
         tool_calls=clean_value(calls) if isinstance(calls, list) and calls else None,
         finish_reason=_text(choice.get("finish_reason")) or None,
@@ -101,8 +107,38 @@ def columns(completion: Mapping[str, Any] | None) -> Columns:
 
 def has_output(completion: Mapping[str, Any] | None) -> bool:
     """Say whether any choice of an answer holds anything generated: text, reasoning, a refusal, a call, audio."""
-    messages = [_object(choice.get("message")) for choice in _choices(completion or {})]
-    return any(value for message in messages for key, value in message.items() if key != "role")
+    return any(_says_something(choice) for choice in _choices(completion or {}))
+
+
+def brings_output(choices: object) -> bool:
+    """Say whether the deltas of a chunk hold anything generated."""
+    found = choices if isinstance(choices, list) else []
+    return any(_says_something({"message": item.get("delta")}) for item in found if isinstance(item, dict))
+
+
+def failed_end(completion: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the first choice's end where every choice ended in an error and brought nothing; None else.
+
+    `{"finish_reason": "error", "native_finish_reason": "MALFORMED_FUNCTION_CALL"}`: that is no answer.
+    """
+    choices = _choices(completion or {})
+    if not choices or any(_says_something(choice) or not is_failing(choice.get("finish_reason")) for choice in choices):
+        return None
+    return {name: value for name, value in choices[0].items() if name.endswith("finish_reason")}
+
+
+def is_failing(finish_reason: object) -> bool:
+    """Say whether a finish_reason reports a failure: `error`, `network_error`, DeepSeek's and Google's own words."""
+    reason = finish_reason.lower() if isinstance(finish_reason, str) else ""
+    return "error" in reason or reason in _FAILING
+
+
+def _says_something(choice: Mapping[str, Any]) -> bool:
+    message = _object(choice.get("message"))
+    return any(value for key, value in message.items() if key not in ("role", "name"))
+
+
+_FAILING = frozenset({"insufficient_system_resource", "malformed_function_call", "abort", "aborted"})
 
 
 def _unreadable(text: str) -> Kind:
@@ -115,8 +151,10 @@ def _unreadable(text: str) -> Kind:
 def _read_object(completion: dict[str, Any], text: str) -> Answer:
     reported = Reported()
     reported.note(completion, text)
-    error = error_of(completion)
     choices = _choices(completion)
+    error = error_of(completion) or (
+        completion if not choices and is_error_body(completion) else failed_end(completion)
+    )
     for choice in choices:
         _write_arguments(_object(choice.get("message")))
     report = reported.chosen()
@@ -128,11 +166,6 @@ def _read_object(completion: dict[str, Any], text: str) -> Answer:
         usage_source=report.source if report else None,
         usage_flags=reported.flags,
     )
-
-
-def error_of(chunk: Mapping[str, Any]) -> Any:
-    """Return the error in a chunk or body, None if there is none; old vLLM puts its members at the top level."""
-    return chunk.get("error") or (chunk if chunk.get("object") == "error" else None)
 
 
 def _write_arguments(message: dict[str, Any]) -> None:

@@ -4,15 +4,19 @@ from typing import Any
 
 from worker.core.audio import Audio
 from worker.core.growing import GrowingText
+from worker.core.reasoning import is_reasoning, said
 from worker.core.toolcalls import ToolCalls
+from worker.core.unknown import MOVED, merge, plain
 
-_TEXTS = frozenset({"content", "refusal", "reasoning_content", "reasoning"})
+_TEXTS = frozenset({"content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking"})
 
 
 class Choice:
     """Takes what one choice says, chunk by chunk. `finish_reason` is the last that was not empty, as it came."""
 
-    __slots__ = ("_audio", "_calls", "_extra", "_function", "_lists", "_logprobs", "_role", "_texts", "finish_reason")
+    __slots__ = (
+        "_audio", "_beside", "_calls", "_extra", "_function", "_lists", "_logprobs", "_role", "_texts", "finish_reason",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.finish_reason: Any = None
@@ -23,7 +27,9 @@ class Choice:
         self._audio: Audio | None = None
         self._lists: dict[str, list[Any]] | None = None
         self._logprobs: dict[str, list[Any]] | None = None
+        # Members that we do not know: of the message, and of the choice beside it.
         self._extra: dict[str, Any] | None = None
+        self._beside: dict[str, Any] | None = None
 
     def take(self, item: dict[str, Any]) -> None:
         """Add one entry of a chunk's `choices`."""
@@ -42,12 +48,21 @@ class Choice:
         if type(logprobs) is dict:
             self._logprobs = _extended(self._logprobs, logprobs)
 
+    def note(self, item: dict[str, Any]) -> None:
+        """Keep the members of an entry that we do not know, such as `stop_reason`; `take` leaves them out."""
+        self._beside = merge(self._beside, {name: value for name, value in item.items() if name not in MOVED})
+
+    def absorb(self, other: "Choice") -> None:
+        """Take all of another choice after what this one has."""
+        self.take({"delta": other._delta(), "finish_reason": other.finish_reason, "logprobs": other._logprobs})
+        self.note(other._beside or {})
+
     def build(self, index: int) -> dict[str, Any]:
         """Return the choice as in an answer that was not streamed; finish_reason None means unfinished."""
         choice: dict[str, Any] = {"index": index, "message": self._message(), "finish_reason": self.finish_reason}
         if self._logprobs is not None:
             choice["logprobs"] = {"content": None, "refusal": None, **self._logprobs}
-        return choice
+        return {**plain(self._beside or {}), **choice}
 
     def _merge(self, delta: dict[str, Any]) -> None:
         for key, value in delta.items():
@@ -76,6 +91,8 @@ class Choice:
         elif isinstance(value, list):
             # annotations, and what vendors stream the same way: images, reasoning_details.
             self._lists = _extended(self._lists, {key: value})
+        elif key not in ("content", "refusal", "tool_calls", "audio"):
+            self._extra = merge(self._extra, {key: value})
 
     def _merge_parts(self, parts: list[Any]) -> None:
         for kind, text in text_parts(parts):
@@ -87,9 +104,6 @@ class Choice:
             # In a whole message each entry is a call of its own, whatever its index says.
             calls = [{**call, "index": place} for place, call in enumerate(calls) if isinstance(call, dict)]
         self._merge({**message, "tool_calls": calls})
-        merged = {*_TEXTS, "role", "tool_calls", "function_call", "audio"}
-        rest = {key: value for key, value in message.items() if key not in merged and not isinstance(value, list)}
-        self._extra = {**(self._extra or {}), **rest}
 
     def _has_output(self) -> bool:
         return bool(
@@ -98,8 +112,11 @@ class Choice:
             or self._function
             or self._audio
             or any(self._lists.values() if self._lists else ())
-            or self._extra
         )
+
+    def _delta(self) -> dict[str, Any]:
+        delta = self._message()
+        return {**delta, "tool_calls": self._calls.fragments() if self._calls else None}
 
     def _message(self) -> dict[str, Any]:
         message: dict[str, Any] = {"role": self._role or "assistant", "content": None}
@@ -112,25 +129,34 @@ class Choice:
             message["function_call"] = self._function.build()[0]["function"]
         if self._audio:
             message["audio"] = self._audio.build()
-        return {**(self._extra or {}), **message, **(self._lists or {})}
+        return {**plain(self._extra or {}), **message, **(self._lists or {})}
+
+
+def join_counted(choices: dict[int, Choice]) -> dict[int, Choice]:
+    """Make one choice of several whose index counts tokens: in order, and only the last has ended, if any has."""
+    indexes = list(choices)
+    first, *others = choices.values()
+    if indexes != sorted(indexes) or any(choice.finish_reason for choice in (first, *others[:-1])):
+        return choices
+    for other in others:
+        first.absorb(other)
+    return {indexes[0]: first}
 
 
 def text_parts(parts: list[Any]) -> list[tuple[str, str]]:
     """Split a content list into ("content", text) and ("reasoning_content", text); parts that are neither are left out.
 
     `[{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "Hi"}]` (Mistral)
-    gives `[("reasoning_content", "hm"), ("content", "Hi")]`.
+    gives `[("reasoning_content", "hm"), ("content", "Hi")]`; so does `{"type": "reasoning", "summary": [...]}`.
     """
     found: list[tuple[str, str]] = []
     for part in parts:
         if isinstance(part, str):
             found.append(("content", part))
         elif isinstance(part, dict):
-            thinking = part.get("thinking")
-            if isinstance(thinking, list):
-                found += [("reasoning_content", text) for _, text in text_parts(thinking)]
-            elif isinstance(thinking, str):
-                found.append(("reasoning_content", thinking))
+            if is_reasoning(part) or isinstance(part.get("thinking"), list | str):
+                if thought := said(part):
+                    found.append(("reasoning_content", thought))
             elif isinstance(text := part.get("text"), str):
                 found.append(("content", text))
     return found

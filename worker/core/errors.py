@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from worker.core.hints import member_s
+from worker.core.wirejson import object_in
 
 _CODES: Final = frozenset({"code", "status_code", "statuscode", "error_code", "errorcode", "errcode", "err_code"})
 _NAMES: Final = _CODES | {
@@ -138,11 +139,10 @@ def _is_bad(code: Any) -> bool:
 
 def _inner(value: Any) -> Any:
     """Return the error inside a body: the members at the top are one, and so is the body itself without any."""
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, dict) and value.get("error"):
-        return value["error"]
-    return value
+    found = object_in(value)
+    if found is None:
+        return value
+    return found.get("error") or found
 
 
 class _Collected:

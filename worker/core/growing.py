@@ -15,6 +15,10 @@ class GrowingText:
         """Append a fragment; halves of surrogate pairs may come apart."""
         self._utf8 += text.encode("utf-8", "surrogatepass")
 
+    def is_between(self, first: bytes, last: bytes) -> bool:
+        """Say whether the text begins and ends with these letters; costs nothing, whatever its length."""
+        return self._utf8.startswith(first) and self._utf8.endswith(last)
+
     def __bool__(self) -> bool:
         return bool(self._utf8)
 

@@ -4,14 +4,17 @@ from typing import Any
 
 from worker.core.clean import rejoin
 from worker.core.growing import GrowingText
-from worker.core.wirejson import compact, whole_number
+from worker.core.wirejson import compact, read, whole_number
 
 # What a call of each kind holds: the member of the call, and the text in it that comes in fragments.
 _TEXTS = {"function": "arguments", "custom": "input"}
+# A name that comes in pieces is no longer than this; and a call is looked at so often for whether it is whole.
+_LONGEST_NAME = 256
+_MOST_LOOKS = 32
 
 
 class _Call:
-    __slots__ = ("extra", "id", "index", "kind", "name", "text", "type")
+    __slots__ = ("_looks", "extra", "id", "index", "kind", "name", "text", "type")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -21,9 +24,10 @@ class _Call:
         self.name: str | None = None
         self.text: GrowingText | None = None
         self.extra: dict[str, Any] | None = None
+        self._looks = 0
 
     def take(self, fragment: dict[str, Any]) -> None:
-        """Add a fragment. id, type and name: the first that is not empty stays."""
+        """Add a fragment. id and type: the first that is not empty stays; the name may come in pieces."""
         for key, value in fragment.items():
             if key in _TEXTS:
                 self._take_body(key, value)
@@ -39,12 +43,31 @@ class _Call:
         if not isinstance(body, dict):
             return
         self.kind = kind
-        self.name = self.name or _text(body.get("name"))
+        if name := _text(body.get("name")):
+            self._take_name(name)
         text = body.get(_TEXTS[kind])
         if text is not None:
             if self.text is None:
                 self.text = GrowingText()
             self.text.add(text if isinstance(text, str) else compact(text))
+
+    def _take_name(self, name: str) -> None:
+        """Add a name, or a piece of it before the arguments begin. After them, or where it is equal, it repeats."""
+        if not self.name:
+            self.name = name
+        elif not self.text and name != self.name and len(self.name) <= _LONGEST_NAME:
+            self.name = name if name.startswith(self.name) else self.name + name
+
+    def is_whole(self) -> bool:
+        """Say whether the arguments that have come are a whole JSON object. Few looks: each reads all of them."""
+        if self.text is None or not self.text.is_between(b"{", b"}") or self._looks > _MOST_LOOKS:
+            return False
+        self._looks += 1
+        try:
+            read(str(self.text))
+        except ValueError:
+            return False
+        return True
 
     def build(self) -> dict[str, Any]:
         text = str(self.text or "")
@@ -84,14 +107,19 @@ class ToolCalls:
         """Return the calls in the order of their indexes, without them."""
         return [call.build() for call in sorted(self._calls, key=lambda call: call.index)]
 
+    def fragments(self) -> list[dict[str, Any]]:
+        """Return the calls as fragments that make the same calls elsewhere."""
+        return [{"index": call.index, **call.build()} for call in self._calls]
+
     def _call_of(self, fragment: dict[str, Any]) -> _Call:
         index = whole_number(fragment.get("index"))
         call_id = _text(fragment.get("id"))
         body = fragment.get("function") or fragment.get("custom")
         name = _text(body.get("name")) if isinstance(body, dict) else None
-        if index is None:
-            return self._unnumbered(call_id, name) or self._new(self._next_index)
-        return self._numbered(index, call_id, name) or self._new(index)
+        found = self._unnumbered(call_id, name) if index is None else self._numbered(index, call_id, name)
+        if found is not None and name and (not call_id or not found.id) and _follows_a_whole_call(found, name, body):
+            found = None
+        return found or self._new(self._next_index if index is None else index)
 
     def _numbered(self, index: int, call_id: str | None, name: str | None) -> _Call | None:
         latest = self._latest.get(index)
@@ -116,6 +144,15 @@ class ToolCalls:
         self._latest[index] = call
         self._next_index = max(self._next_index, index + 1)
         return call
+
+
+def _follows_a_whole_call(call: _Call, name: str, body: Any) -> bool:
+    """Say whether a named fragment without an id begins another call: parallel calls under one number (Gemini).
+
+    The call before it has whole arguments, and the fragment brings some, or another name.
+    """
+    brings = any(body.get(text) for text in _TEXTS.values())
+    return (brings or name != call.name) and call.is_whole()
 
 
 def _text(value: object) -> str | None:

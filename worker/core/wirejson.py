@@ -62,6 +62,13 @@ def _brackets(text: str) -> int:
     return text.count("[") + text.count("{")
 
 
+def object_in(value: Any) -> dict[str, Any] | None:
+    """Return an object, also one that stands alone in an array, as Gemini's errors do; None for anything else."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, dict) else None
+
+
 def whole_number(value: object) -> int | None:
     """Read an index as providers write it: 1, 1.0 and "1" are 1; anything else is None."""
     if isinstance(value, bool):
