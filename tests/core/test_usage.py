@@ -388,7 +388,68 @@ def test_cost_is_kept_exactly(text: str, cost: str) -> None:
     assert (found.reported_cost, found.flags) == (Decimal(cost), ())
 
 
-@pytest.mark.parametrize("text", ["-1", "true", '"x"', '"-1"', "{}", "NaN", "1e400", "1e-400", "1" * 60, '{"total":1}'])
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        ('"cost":{"input_tokens_cost":1e-6,"request_cost":0.005,"total_cost":0.006}', "0.006"),
+        ('"cost":{"total":1}', "1"),
+        ('"cost":{}', None),
+        ('"total_cost":0.5', "0.5"),
+        ('"cost_usd":0.5', "0.5"),
+        ('"estimated_cost":8.775e-06', "8.775E-6"),
+        ('"cost_in_usd_ticks":318319000', "0.0318319"),
+        ('"cost":0,"total_cost":0.5', "0.5"),
+        ('"cost":0.25,"estimated_cost":0.5', "0.25"),
+        ('"cost":0,"estimated_cost":0', "0"),
+        ('"cost":null', None),
+    ],
+)
+def test_a_price_is_found_under_each_name(usage: str, cost: str | None) -> None:
+    found = read(f'{{"prompt_tokens":1,{usage}}}'.encode())
+    assert found.reported_cost == (None if cost is None else Decimal(cost))
+    assert found.flags == ()
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"promptTokenCount": 9, "candidatesTokenCount": 2, "totalTokenCount": 14, "thoughtsTokenCount": 3,
+         "cachedContentTokenCount": 4},
+        {"inputTokens": 9, "outputTokens": 2, "totalTokens": 14, "cacheReadInputTokens": 4, "reasoning_tokens": 3},
+        {"prompt_eval_count": 9, "eval_count": 2, "total_tokens": 14, "num_cached_tokens": 4, "thinking_tokens": 3},
+        {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 14, "prompt_token_details": {"cached_tokens": 4},
+         "completion_token_details": {"reasoning_tokens": 3}},
+    ],
+)  # fmt: skip
+def test_tokens_are_found_under_each_name(usage: dict[str, Any]) -> None:
+    found = reported(read(usage))
+    assert found == {
+        "prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 14, "cached_tokens": 4, "reasoning_tokens": 3,
+    }  # fmt: skip
+
+
+def test_a_number_beats_a_placeholder_in_every_column() -> None:
+    placeholders = {"cached_tokens": 0, "cache_write_tokens": 0, "text_tokens": 0, "audio_tokens": 0, "image_tokens": 0}
+    found = reported(
+        read(
+            {
+                "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "totalTokens": 15,
+                "prompt_tokens_details": placeholders,
+                "completion_tokens_details": {"reasoning_tokens": 0, "text_tokens": 0, "audio_tokens": 0},
+                "input_tokens": 10, "output_tokens": 5, "prompt_cache_hit_tokens": 6, "cache_creation_input_tokens": 1,
+                "input_tokens_details": {"text_tokens": 7, "audio_tokens": 2, "image_tokens": 1},
+                "output_tokens_details": {"reasoning_tokens": 3, "text_tokens": 2},
+            }
+        )
+    )  # fmt: skip
+    assert found == {
+        "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cached_tokens": 6, "cache_write_tokens": 1,
+        "prompt_text_tokens": 7, "prompt_audio_tokens": 2, "prompt_image_tokens": 1, "completion_text_tokens": 2,
+        "completion_audio_tokens": 0, "reasoning_tokens": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["-1", "true", '"x"', '"-1"', "[]", "NaN", "1e400", "1e-400", "1" * 60])
 def test_what_is_no_price_is_flagged(text: str) -> None:
     found = read(f'{{"prompt_tokens":1,"cost":{text}}}'.encode())
     assert (found.reported_cost, found.flags) == (None, ("bad_value:cost",))

@@ -9,43 +9,74 @@ from decimal import Decimal, InvalidOperation
 from json import JSONDecoder
 from typing import Any
 
+# The names of the two objects with details, the document's first; Mistral and Anthropic have their own.
+_PROMPT_DETAILS = ("prompt_tokens_details", "prompt_token_details", "input_tokens_details", "input_token_details")
+_COMPLETION_DETAILS = (
+    "completion_tokens_details", "completion_token_details", "output_tokens_details", "output_token_details",
+)  # fmt: skip
+
+
+def _in(details: tuple[str, ...], *names: str) -> tuple[str, ...]:
+    return tuple(f"{outer}.{name}" for name in names for outer in details)
+
+
 _SOURCES: Mapping[str, tuple[str, ...]] = {
-    "prompt_tokens": ("prompt_tokens", "input_tokens"),
-    "completion_tokens": ("completion_tokens", "output_tokens"),
-    "total_tokens": ("total_tokens",),
+    "prompt_tokens": (
+        "prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "promptTokenCount", "prompt_token_count",
+        "input_token_count", "prompt_eval_count",
+    ),
+    "completion_tokens": (
+        "completion_tokens", "output_tokens", "completionTokens", "outputTokens", "candidatesTokenCount",
+        "candidates_token_count", "output_token_count", "eval_count", "generated_tokens",
+    ),
+    "total_tokens": ("total_tokens", "totalTokens", "totalTokenCount", "total_token_count"),
     "cached_tokens": (
-        "prompt_tokens_details.cached_tokens",
-        "prompt_cache_hit_tokens",
-        "cached_tokens",
-        "cache_read_input_tokens",
-        "input_tokens_details.cached_tokens",
+        *_in(_PROMPT_DETAILS, "cached_tokens", "cache_read_tokens", "cache_read_input_tokens"),
+        "prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens",
+        "cache_read_tokens", "cached_prompt_tokens", "cached_input_tokens", "cachedContentTokenCount",
+        "cached_content_token_count", "cacheReadInputTokens", "cachedInputTokens",
     ),
     "cache_write_tokens": (
-        "prompt_tokens_details.cache_write_tokens",
-        "prompt_tokens_details.cached_creation_tokens",
-        "cache_creation_input_tokens",
+        *_in(
+            _PROMPT_DETAILS, "cache_write_tokens", "cached_creation_tokens", "cache_creation_input_tokens",
+            "cache_creation_tokens",
+        ),
+        "cache_creation_input_tokens", "cache_write_tokens", "cache_creation_tokens", "cache_write_input_tokens",
+        "cacheWriteInputTokens", "cacheCreationInputTokens",
     ),
-    "prompt_text_tokens": ("prompt_tokens_details.text_tokens",),
-    "prompt_audio_tokens": ("prompt_tokens_details.audio_tokens",),
-    "prompt_image_tokens": ("prompt_tokens_details.image_tokens",),
-    "completion_text_tokens": ("completion_tokens_details.text_tokens",),
-    "completion_audio_tokens": ("completion_tokens_details.audio_tokens",),
-    "completion_image_tokens": ("completion_tokens_details.image_tokens",),
+    "prompt_text_tokens": _in(_PROMPT_DETAILS, "text_tokens"),
+    "prompt_audio_tokens": _in(_PROMPT_DETAILS, "audio_tokens"),
+    "prompt_image_tokens": _in(_PROMPT_DETAILS, "image_tokens"),
+    "completion_text_tokens": _in(_COMPLETION_DETAILS, "text_tokens"),
+    "completion_audio_tokens": _in(_COMPLETION_DETAILS, "audio_tokens"),
+    "completion_image_tokens": _in(_COMPLETION_DETAILS, "image_tokens"),
     "reasoning_tokens": (
-        "completion_tokens_details.reasoning_tokens",
-        "reasoning_tokens",
-        "output_tokens_details.reasoning_tokens",
+        *_in(_COMPLETION_DETAILS, "reasoning_tokens", "thinking_tokens"),
+        "reasoning_tokens", "thinking_tokens", "thoughtsTokenCount", "thoughts_token_count", "reasoningTokens",
     ),
-    "accepted_prediction_tokens": ("completion_tokens_details.accepted_prediction_tokens",),
-    "rejected_prediction_tokens": ("completion_tokens_details.rejected_prediction_tokens",),
-}
-"""For each column the places it is taken from: the first that holds a number."""
+    "accepted_prediction_tokens": _in(_COMPLETION_DETAILS, "accepted_prediction_tokens"),
+    "rejected_prediction_tokens": _in(_COMPLETION_DETAILS, "rejected_prediction_tokens"),
+}  # fmt: skip
+"""For each column the places it is taken from: the first that holds a number above 0, else the first with a 0.
+
+Gateways that translate between vocabularies leave a 0 in the one that they did not fill.
+"""
 
 TOKENS: tuple[str, ...] = tuple(_SOURCES)
 """The token columns, in their order in the views."""
 
-# Gateways that translate between vocabularies leave a 0 in the one they did not fill.
-_YIELDS_WHEN_ZERO = ("prompt_tokens", "completion_tokens")
+# Where a price stands, and what one of its units is worth: OpenRouter, DeepInfra, gateways; xAI counts ticks of USD.
+_COSTS: tuple[tuple[str, Decimal], ...] = (
+    ("cost", Decimal(1)),
+    ("cost.total_cost", Decimal(1)),
+    ("cost.total", Decimal(1)),
+    ("total_cost", Decimal(1)),
+    ("total_cost_usd", Decimal(1)),
+    ("cost_usd", Decimal(1)),
+    ("cost_usd_total", Decimal(1)),
+    ("estimated_cost", Decimal(1)),
+    ("cost_in_usd_ticks", Decimal("1e-10")),
+)
 _BIGINT = 2**63 - 1
 
 
@@ -107,23 +138,28 @@ class _Reader:
             self.flags.append("bad_value:usage")
 
     def tokens(self, column: str) -> int | None:
-        """Return the first number among the places of a column."""
+        """Return the first number above 0 among the places of a column, else a 0."""
         counts = [count for path in _SOURCES[column] if (count := self._count(path)) is not None]
-        if column in _YIELDS_WHEN_ZERO:
-            return next(filter(None, counts), counts[0] if counts else None)
-        return counts[0] if counts else None
+        return next(filter(None, counts), counts[0] if counts else None)
 
     def cost(self) -> Decimal | None:
-        """Return `cost` as OpenRouter reports it, exactly; the currency is the provider's."""
-        value = self._at("cost")
-        if value is None:
-            return None
+        """Return the price that the provider reports, exactly; the currency is the provider's."""
+        costs = [cost * unit for path, unit in _COSTS if (cost := self._price(path)) is not None]
+        return next(filter(None, costs), costs[0] if costs else None)
+
+    def _price(self, path: str) -> Decimal | None:
+        value = self._at(path) if "." not in path or self._is_object("cost") else None
+        if value is None or (path == "cost" and self._is_object("cost")):
+            return None  # Perplexity's is an object, of which the total is read
         cost = _decimal(value)
         # Within what a numeric column can hold and a price can be.
         if cost is None or cost < 0 or len(cost.as_tuple().digits) > 50 or not -30 < cost.adjusted() < 15:
-            self._flag("cost")
+            self._flag(path)
             return None
         return cost
+
+    def _is_object(self, name: str) -> bool:
+        return isinstance(self._object.get(name), dict)
 
     def hit_and_miss_differ(self, prompt: int | None) -> bool:
         """Compare DeepSeek's two halves of the prompt with the whole."""
