@@ -32,7 +32,7 @@ GOOD = {
     "top_p": [0, 1, 0.95],
     "n": [1, 2, 129, 10**30],
     "stream": [True, False],
-    "stop": ["", "x", ["a"], ["a", "b", "c", "d"]],
+    "stop": ["", "x", [], ["a"], ["a", "b", "c", "d"], ["a"] * 16],
     "max_tokens": [1, 2**40],
     "max_completion_tokens": [1],
     "presence_penalty": [-2, 2, 0.1],
@@ -54,7 +54,7 @@ BAD = {
     "n": [0, -1, 2.0, 1.5, True, "1"],
     "stream": [0, 1, "true"],
     "stream_options": ["x", [], True],
-    "stop": [5, [], ["a"] * 5, ["a", 1], [None], {}],
+    "stop": [5, ["a", 1], [None], {}],
     "max_tokens": [0, -1, 1.0, True, "1"],
     "max_completion_tokens": [0, 1.5],
     "presence_penalty": [-2.1, 2.1, "0"],
@@ -253,6 +253,13 @@ def test_both_token_limits_together_need_the_document():
 def test_openai_bounds_n_and_the_refusal_names_the_setting():
     [fault] = faults("openai", n=129)
     assert "1 to 128" in fault.message and "validation" in fault.message
+
+
+@pytest.mark.parametrize("stop", [[], ["a"] * 5])
+def test_openai_bounds_the_stop_sequences_and_the_refusal_names_the_setting(stop):
+    [fault] = faults("openai", stop=stop)
+    assert "1 to 4" in fault.message and "validation" in fault.message
+    assert paths("openai", stop=["a", 5]) == ["stop[1]"]
 
 
 def test_openai_holds_to_the_documents_ranges_too():

@@ -21,12 +21,18 @@ _bias = number(-100, 100, authority=_OPENAI)
 
 
 def _stop(path: str, value: Any) -> Iterator[Fault]:
-    if type(value) is str:
-        return
-    if type(value) is not list or not 1 <= len(value) <= _STOP_LIMIT:
-        yield Fault(path, f"is {shown(value)}; send a string or an array of 1 to {_STOP_LIMIT} strings")
-    else:
+    if type(value) is list:
         yield from array(_any_string)(path, value)
+    elif type(value) is not str:
+        yield Fault(path, f"is {shown(value)}; send a string or an array of strings")
+
+
+def _openai_stop(path: str, value: Any) -> Iterator[Fault]:
+    if type(value) is list and not 1 <= len(value) <= _STOP_LIMIT:
+        message = f"is {shown(value)}; OpenAI allows 1 to {_STOP_LIMIT} strings"
+        yield Fault(path, f"{message}; the document has no limit (the endpoint's setting validation)")
+    else:
+        yield from _stop(path, value)
 
 
 def _stream_options(path: str, value: Any) -> Iterator[Fault]:
@@ -137,6 +143,6 @@ _shape: dict[str, Rule] = {
 
 RULES: Mapping[Validation, Mapping[str, Rule]] = {
     "document": _document,
-    "openai": _document | {"n": _openai_n, "reasoning_effort": _openai_effort},
+    "openai": _document | {"n": _openai_n, "stop": _openai_stop, "reasoning_effort": _openai_effort},
     "shape": _shape,
 }
