@@ -1,0 +1,78 @@
+"""Exchanges that were seen at real providers, through the whole product: what came of each is what it must be.
+
+One worker serves all of them at once; those that may pause an endpoint have one of their own.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from tests.flow.exchanges import Case, Script, differences, read_cases
+from tests.flow.system import FINAL, System
+from tests.net.raw_server import RawServer
+from tests.pool.workers import until
+
+CASES = read_cases()
+PATIENCE_S = 90.0
+
+# Cases that do not hold yet, each with the reason. A case that holds must leave this list.
+KNOWN: dict[str, str] = {
+    "rate-limit-of-a-minute": "a 429 without a hint spends an attempt each time",
+    "model-is-loading": "a 503 without a hint spends an attempt each time",
+    "stale-gzip-header": "a Content-Encoding is believed over the bytes",
+    "length-and-chunked": "Content-Length beside chunked is refused",
+}
+
+
+def test_there_are_cases_to_check() -> None:
+    assert len(CASES) == len({case.id for case in CASES}) == 77
+    assert set(KNOWN) <= {case.id for case in CASES}
+
+
+def test_each_exchange_gives_its_result(system: System, tmp_path: Path) -> None:
+    script = Script(CASES)
+    with RawServer(script) as server:
+        config = tmp_path / "endpoints.toml"
+        names = sorted({case.endpoint for case in CASES})
+        config.write_text("".join(f'[endpoints.{name}]\nurl = "{server.url}"\n' for name in names))
+        system.start(config=config, concurrency=len(CASES))
+        with system.engine.begin() as connection:
+            for case in CASES:
+                connection.execute(text("INSERT INTO submit_v1 (job) VALUES (:job)"), {"job": case.message})
+        waiting = {case.id: case for case in CASES}
+        until(lambda: not _drop_settled(system, waiting), what=f"the end of {sorted(waiting)}", seconds=PATIENCE_S)
+        jobs, firsts = _jobs(system), _first_attempts(system)
+
+    found = {case.id: differences(case, jobs[case.id], firsts.get(case.id), script.bodies(case)) for case in CASES}
+    failing = {case_id: lines for case_id, lines in found.items() if lines}
+    unknown = [f"{case_id}: {line}" for case_id, lines in failing.items() if case_id not in KNOWN for line in lines]
+    assert not unknown, "\n".join(unknown)
+    assert set(KNOWN) <= set(failing), f"these hold now, take them out of KNOWN: {set(KNOWN) - set(failing)}"
+
+
+def _drop_settled(system: System, waiting: dict[str, Case]) -> dict[str, Case]:
+    """Take out the cases that have ended: the job, or its first attempt where the job itself may wait."""
+    assert not system.workers[0].ended(), system.said()
+    jobs, firsts = _jobs(system), _first_attempts(system)
+    for case_id, case in list(waiting.items()):
+        job, first = jobs.get(case_id), firsts.get(case_id)
+        if case.expect.get("settle") == "attempt1":
+            ended = first is not None and first.finished_at is not None
+        else:
+            ended = job is not None and job.status in FINAL
+        if ended:
+            del waiting[case_id]
+    return waiting
+
+
+def _jobs(system: System) -> dict[str, Any]:
+    return {row.custom_id: row for row in system.rows("SELECT * FROM jobs_v1")}
+
+
+def _first_attempts(system: System) -> dict[str, Any]:
+    """Return the first attempt of each case's job."""
+    rows = system.rows(
+        "SELECT j.custom_id, a.* FROM attempts_v1 a JOIN jobs_v1 j ON j.id = a.job_id WHERE a.attempt = 1"
+    )
+    return {row.custom_id: row for row in rows}
