@@ -86,6 +86,19 @@ def test_an_array_around_an_answer_is_no_reason_to_buy_another() -> None:
     assert columns(answer.completion).content == "Hi"
 
 
+@pytest.mark.parametrize("junk", [b"<script>", b"\n\ndata: [DONE]\n\n", b"{}", b"\x00", b"}"])
+def test_junk_after_a_whole_answer_does_not_undo_it(junk: bytes) -> None:
+    answer = read_body(body(usage={"prompt_tokens": 2}) + junk)
+    assert (answer.fault, answer.usage, answer.usage_flags) == (None, b'{"prompt_tokens": 2}', ("error_after_finish",))
+    failed = read_body(b'{"error": "no"}' + junk)
+    assert (failed.fault, failed.provider) == (Kind.provider_error, "no")
+
+
+@pytest.mark.parametrize("text", [b"{}x", b'{"choices":[]}x', b'{"a":1}{"a":2}', b'"text" x', b"7 x"])
+def test_junk_after_no_answer_is_a_fault(text: bytes) -> None:
+    assert read_body(text).fault in (Kind.stream_truncated, Kind.invalid_chunk, Kind.unexpected_content_type)
+
+
 NOTHING = {"role": "assistant", "content": "", "refusal": None, "name": "AI"}
 
 

@@ -330,3 +330,17 @@ def test_an_endpoint_that_refuses_our_stream_options_is_asked_without_them(postg
     assert [one.usage_requested for one in system.attempts(row.id)] == [True, False]
     assert (again.status, again.attempts) == ("completed", 1)
     assert not system.attempts(again.id)[0].usage_requested
+
+
+def test_a_refusal_that_always_names_stream_options_is_asked_again_once(postgres_system: System) -> None:
+    system = postgres_system
+    system.start()
+    refused = {"status": 422, "error": {"message": {"detail": [{"loc": ["body", "stream_options"]}]}}}
+
+    row = system.await_status(system.send(request(stream=True, fake=refused), max_attempts=3))
+    own = system.await_status(
+        system.send(request(stream=True, stream_options={"include_usage": True}, fake=refused), max_attempts=3)
+    )
+
+    assert (row.status, row.error_code, row.attempts) == ("failed", "bad_request", 2)
+    assert (own.status, own.error_code, own.attempts) == ("failed", "bad_request", 1)

@@ -1,7 +1,7 @@
 """What an endpoint answered: read from one JSON body here, from a stream by `assemble`; and its columns for SQL."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -10,7 +10,7 @@ from worker.core.clean import clean_text, clean_value
 from worker.core.errors import error_of, is_error_body
 from worker.core.reasoning import reasoning_of
 from worker.core.reported import Reported
-from worker.core.wirejson import TooManyParts, compact, object_in, read
+from worker.core.wirejson import TooManyParts, compact, object_in, read, read_first
 
 
 class Kind(StrEnum):
@@ -74,7 +74,7 @@ def read_body(body: bytes) -> Answer:
     except TooManyParts:
         return Answer(None, Kind.answer_too_large)
     except ValueError:
-        return Answer(None, _unreadable(text))
+        return _before_junk(text) or Answer(None, _unreadable(text))
     whole = object_in(value)
     if whole is None:
         return Answer(None, Kind.invalid_chunk)
@@ -136,6 +136,20 @@ def is_failing(finish_reason: object) -> bool:
 def _says_something(choice: Mapping[str, Any]) -> bool:
     message = _object(choice.get("message"))
     return any(value for key, value in message.items() if key not in ("role", "name"))
+
+
+def _before_junk(text: str) -> Answer | None:
+    """Read an answer, or an error, that has junk after it: the first fact counts. None if there is none."""
+    try:
+        value, whole = read_first(text)
+    except ValueError:
+        return None
+    if not isinstance(value, dict):
+        return None
+    found = _read_object(value, whole)
+    if found.fault is None:
+        return replace(found, usage_flags=(*found.usage_flags, "error_after_finish"))
+    return found if found.fault is Kind.provider_error else None
 
 
 _FAILING = frozenset({"insufficient_system_resource", "malformed_function_call", "abort", "aborted"})

@@ -20,7 +20,7 @@ _CLEAR: Final[Mapping[Code, str]] = {
         invalid_signature_exception missing_authentication_token token_not_found_in_db expired_key
         api_key_service_blocked api_key_http_referrer_blocked api_key_ip_address_blocked consumer_suspended
         consumer_invalid account_state_invalid service_disabled user_deactivated account_deactivated
-        organization_deactivated api_key_disabled key_disabled
+        organization_deactivated organization_restricted api_key_disabled key_disabled
         1110 1111 1112 1121 base_resp.1004 base_resp.2049
         """,
     Code.quota_exhausted: """
@@ -34,7 +34,7 @@ _CLEAR: Final[Mapping[Code, str]] = {
         resource_quota_exceeded usage_limit_reached usage_limit_exceeded spend_limit_exceeded spending_limit_exceeded
         budget_exceeded budget_exceeded_error exceeded_budget arrearage account_overdue account_overdue_error
         service_overdue prepaid_bill_overdue postpaid_bill_overdue set_limit_exceeded free_tier_only
-        subscription_required subscription_expired
+        subscription_required subscription_expired blocked_api_access
         1113 1304 1308 1309 1310 30001 base_resp.1008 base_resp.2056
         """,
     Code.rate_limited: """
@@ -52,7 +52,7 @@ _CLEAR: Final[Mapping[Code, str]] = {
         """,
     Code.model_not_found: """
         model_not_found model_not_found_error model_not_exist invalid_model model_not_supported deployment_not_found
-        unknown_model model_not_open invalid_endpoint_or_model_not_found 1211 20012
+        unknown_model model_not_open model_decommissioned invalid_endpoint_or_model 1211 20012
         """,
     Code.context_too_long: """
         context_length_exceeded context_window_exceeded context_window_exceeded_error exceed_context_size_error

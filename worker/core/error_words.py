@@ -14,6 +14,7 @@ _QUOTA_WORDS: Final = (
     r"|(?:exceeded|reached|used|hit|over) (?:all )?(?:your|the|its|my) (?:\w+ ){0,3}"
     r"(?:quota|credits?|budget|spend(?:ing)? limit|usage limits?|free allowance)"
     r"|(?:weekly|monthly|weekly/monthly|daily|session) (?:usage |request |token |spend(?:ing)? )?(?:limit|quota)"
+    r"|(?:calls|requests|tokens) ?(?:/|per|a) ?month"
     r"|spend(?:ing)? limit|budget has been exceeded|exceeded budget|crossed budget|over budget|quota exceeded"
     r"|(?:credit|credits|credit limit|usage limit|plan limit) (?:exceeded|reached)"
     r"|billing (?:details|hard limit|account|is not|not active|not enabled)|check your (?:plan and )?billing"
@@ -41,7 +42,8 @@ _CONTEXT_WORDS: Final = (
 _CONTENT_WORDS: Final = (
     r"content (?:management |usage |safety )?(?:policy|filter)|usage polic(?:y|ies)|safety (?:system|filter|polic)"
     r"|inappropriate content|sensitive (?:content|word|information)|input was flagged|flagged (?:by|as)|moderation"
-    r"|data ?inspection|prohibited content|敏感|违规|不安全内容"
+    r"|data ?inspection|prohibited content|content exists risk|considered high risk|usage guidelines"
+    r"|敏感|违规|不安全内容"
 )
 _MODEL_WORDS: Final = (
     r"model (?:named |id )?[`'\"]*[^\s`'\"]+[`'\"]* (?:was |is |does )?(?:not found|not exist|not supported)"
@@ -52,7 +54,7 @@ _MODEL_WORDS: Final = (
 _CHANNEL_WORDS: Final = r"no available (?:channel|provider|deployment)|no deployments available|无可用渠道"
 _RATE_WORDS: Final = (
     r"rate[ -_]?limit|too many (?:concurrent )?(?:requests|tokens)|too many calls|throttl|slow down"
-    r"|(?:requests|tokens) per (?:minute|second|min|day)|请求(?:过于|太)频繁|访问量过大|速率限制|并发"
+    r"|(?:requests|tokens) per (?:minute|second|min|day)|请求(?:过于|太)频繁|访问量过大|速率限制|频率限制|限流|并发"
 )
 _BUSY_WORDS: Final = (
     r"overloaded|(?:currently |still )loading|temporarily unavailable|at capacity|capacity exceeded|server is busy"

@@ -62,6 +62,15 @@ def _brackets(text: str) -> int:
     return text.count("[") + text.count("{")
 
 
+def read_first(text: str) -> tuple[Any, str]:
+    """Parse the JSON value that a text begins with; return it and its text. Errors: ValueError only."""
+    try:
+        end = _decode(text)[1]
+    except RecursionError as error:
+        raise ValueError("The text nests too deeply to be read.") from error
+    return read(text[:end]), text[:end]
+
+
 def object_in(value: Any) -> dict[str, Any] | None:
     """Return an object, also one that stands alone in an array, as Gemini's errors do; None for anything else."""
     if isinstance(value, list) and len(value) == 1:
