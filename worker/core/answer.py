@@ -84,7 +84,7 @@ def read_body(body: bytes) -> Answer:
 def columns(completion: Mapping[str, Any] | None) -> Columns:
     """Pick the columns of an answer: those of the choice with index 0, else of the first.
 
-    A content list gives its text parts joined; any spelling of reasoning stands in for `reasoning_content`. What is
+    A content list gives its text parts joined; any spelling of reasoning counts as `reasoning_content`. What is
     missing is None.
     """
     if completion is None:
@@ -110,14 +110,14 @@ def has_output(completion: Mapping[str, Any] | None) -> bool:
     return any(_says_something(choice) for choice in _choices(completion or {}))
 
 
-def brings_output(choices: object) -> bool:
+def has_output_in(choices: object) -> bool:
     """Say whether the deltas of a chunk hold anything generated."""
     found = choices if isinstance(choices, list) else []
     return any(_says_something({"message": item.get("delta")}) for item in found if isinstance(item, dict))
 
 
 def failed_end(completion: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the first choice's end where every choice ended in an error and brought nothing; None else.
+    """Return the first choice's end where every choice ended in an error and holds nothing; None else.
 
     `{"finish_reason": "error", "native_finish_reason": "MALFORMED_FUNCTION_CALL"}`: that is no answer.
     """

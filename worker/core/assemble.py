@@ -2,15 +2,14 @@
 
 Providers differ in what they stream. The rules, by the numbers that comments here and in the tests use:
 
-R1   Data that is no JSON object is a fault; an object without choices, usage and error says nothing, nor does a comment
-     that comes as data.
+R1   Data that is no JSON object is a fault; a comment, or an object without choices, usage and error, says nothing.
 R2   An error (see `errors`) fails the stream; the choices beside it still count. After every finish_reason an error or
      junk does not undo the answer: the first fact over a later fault. If more text follows, it was no end.
 R3   id, created, model: the first that is not empty. system_fingerprint, service_tier: the last that is not null.
      Members that are not known stay: of the answer, its choices and their messages (see `unknown`).
 R4   A missing index is 0, a null delta is empty, a choice that says nothing is none.
 R5   Texts are concatenated: null if none came, "" if only "" came. Role: the first. A content list is split by kind.
-R6   Tool calls are told apart by index and id (see `toolcalls`).            R7   function_call likewise.
+R6   Tool calls are kept apart by index and id (see `toolcalls`).             R7   function_call likewise.
 R8   Audio: data joined as bytes, transcript as text (see `audio`).          R9, R10   Lists are extended.
 R11  finish_reason: the last that is not empty, as it came.
 R12  Usage: the last object, never a sum (see `reported`).
@@ -24,7 +23,7 @@ R16  JSON in answer to a request for a stream is read by `answer.read_body`.
 
 from typing import Any
 
-from worker.core.answer import Answer, Kind, brings_output, failed_end, is_failing
+from worker.core.answer import Answer, Kind, failed_end, has_output_in, is_failing
 from worker.core.choice import Choice, join_counted
 from worker.core.errors import error_of
 from worker.core.reported import Reported
@@ -154,13 +153,15 @@ class Assembler:
             if is_rare and choices is not None:
                 keep_last(self._extra, {name: value for name, value in chunk.items() if name not in OF_ANSWER})
             is_rare = self._take_chunk(chunk, choices) or is_rare
-        if usage or is_rare or not is_taken:
+        if is_rare or not is_taken:
             self._reported.note(chunk, text)
+        elif usage:
+            self._reported.note_top(usage, text, is_closing=False)
         return True
 
     def _weigh(self, error: Any, choices: Any) -> bool:
         """Note an error, or text after what seemed to be the end; say whether the choices still count."""
-        if self._late is not None and brings_output(choices):
+        if self._late is not None and has_output_in(choices):
             self._fault, self._provider = self._late
             return False
         if error:

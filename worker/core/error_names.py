@@ -1,4 +1,4 @@
-"""What endpoints call their errors: one table of names for all of them. Used by `core.meanings`.
+"""The names of errors, one table for all providers. Used by `core.meanings`.
 
 Names are compared without case, underscores and spaces: `InvalidApiKey`, `invalid_api_key` and `INVALID_API_KEY` are
 one. Of a dotted name (`InternalError.Algo.DataInspectionFailed`, `Throttling.RateQuota`) the last known part counts.

@@ -1,4 +1,4 @@
-"""What endpoints say in words alone, English or Chinese, in lower case. Used by `core.meanings`."""
+"""The words of errors that have no name for it, in English and Chinese, lower case. Used by `core.meanings`."""
 
 import re
 from typing import Final
@@ -77,5 +77,5 @@ _WORDS: Final = tuple(
 
 
 def by_words(text: str, status: int) -> Code | None:
-    """Return what the words of an error mean under an HTTP status; 0 stands for an error under 2xx."""
+    """Return what the words of an error mean under an HTTP status; 0 means an error under 2xx."""
     return next((code for code, statuses, said in _WORDS if status in statuses and said(text)), None)

@@ -111,7 +111,7 @@ def _of_choice(choices: Any) -> Any:
 
 
 def _is_flat_error(value: Mapping[str, Any]) -> bool:
-    """Say whether an object without choices is an error whose members stand at its top.
+    """Say whether an object without choices is an error with its members at the top.
 
     `{"type": "ping"}`, `{"code": 0, "message": "Success"}` and `{"message": "working"}` are none.
     """

@@ -42,11 +42,7 @@ class Reported:
     def note(self, chunk: Mapping[str, Any], text: str) -> None:
         """Look for usage in a chunk or a whole answer; `text` is the JSON text `chunk` was read from."""
         choices = chunk.get("choices")
-        usage = chunk.get("usage")
-        if type(usage) is dict:
-            self._keep(_report("top", usage, text, "usage"))
-            if not choices:
-                self._note_closing(usage)
+        self.note_top(chunk.get("usage"), text, is_closing=not choices)
         if type(choices) is list:
             for place, choice in enumerate(choices):
                 if type(choice) is dict and type(usage := choice.get("usage")) is dict:
@@ -55,6 +51,13 @@ class Reported:
         groq = chunk.get("x_groq")
         if type(groq) is dict and type(usage := groq.get("usage")) is dict:
             self._keep(_report("x_groq", usage, text, "x_groq", "usage"))
+
+    def note_top(self, usage: Any, text: str, *, is_closing: bool) -> None:
+        """Note the usage at the top of a chunk, where most providers have it; `is_closing`: no choice is beside it."""
+        if type(usage) is dict:
+            self._keep(_report("top", usage, text, "usage"))
+            if is_closing:
+                self._note_closing(usage)
 
     def chosen(self) -> Report | None:
         """Return the usage that counts, None if there is none."""

@@ -14,7 +14,7 @@ _JSON = (b"{", b"[{")
 
 
 class ErrorData(bytes):
-    """The data of an event that is called an error: by `event: error`, or by standing in a field `error`."""
+    """The data of an event that is called an error: by `event: error`, or by its field `error`."""
 
     __slots__ = ()
 

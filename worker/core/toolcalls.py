@@ -149,10 +149,10 @@ class ToolCalls:
 def _follows_a_whole_call(call: _Call, name: str, body: Any) -> bool:
     """Say whether a named fragment without an id begins another call: parallel calls under one number (Gemini).
 
-    The call before it has whole arguments, and the fragment brings some, or another name.
+    The call before it has whole arguments, and the fragment has some too, or another name.
     """
-    brings = any(body.get(text) for text in _TEXTS.values())
-    return (brings or name != call.name) and call.is_whole()
+    has_arguments = any(body.get(text) for text in _TEXTS.values())
+    return (has_arguments or name != call.name) and call.is_whole()
 
 
 def _text(value: object) -> str | None:

@@ -65,7 +65,7 @@ Gateways that translate between vocabularies leave a 0 in the one that they did 
 TOKENS: tuple[str, ...] = tuple(_SOURCES)
 """The token columns, in their order in the views."""
 
-# Where a price stands, and what one of its units is worth: OpenRouter, DeepInfra, gateways; xAI counts ticks of USD.
+# The places of a price, and the worth of one unit there: OpenRouter, DeepInfra, gateways; xAI counts ticks of USD.
 _COSTS: tuple[tuple[str, Decimal], ...] = (
     ("cost", Decimal(1)),
     ("cost.total_cost", Decimal(1)),

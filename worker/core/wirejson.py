@@ -72,7 +72,7 @@ def read_first(text: str) -> tuple[Any, str]:
 
 
 def object_in(value: Any) -> dict[str, Any] | None:
-    """Return an object, also one that stands alone in an array, as Gemini's errors do; None for anything else."""
+    """Return an object, also the only one of an array, as Gemini sends its errors; None for anything else."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, dict) else None
