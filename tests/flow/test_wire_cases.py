@@ -3,9 +3,11 @@
 One worker serves all of them at once; those that may pause an endpoint have one of their own.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
 from tests.flow.exchanges import Case, Script, differences, read_cases
@@ -14,12 +16,13 @@ from tests.net.raw_server import RawServer
 from tests.pool.workers import until
 
 CASES = read_cases()
-PATIENCE_S = 90.0
+PATIENCE_S = 150.0
 
-# Cases that do not hold yet, each with the reason. A case that holds must leave this list.
+# Cases that do not hold yet, each with the reason; nothing waits for their end. A case that holds must leave this list.
 KNOWN: dict[str, str] = {
     "rate-limit-of-a-minute": "a 429 without a hint spends an attempt each time",
     "model-is-loading": "a 503 without a hint spends an attempt each time",
+    "envelope-base-resp": "trouble inside an answer that meets one job alone spends no attempt",
     "stale-gzip-header": "a Content-Encoding is believed over the bytes",
     "length-and-chunked": "Content-Length beside chunked is refused",
 }
@@ -30,6 +33,7 @@ def test_there_are_cases_to_check() -> None:
     assert set(KNOWN) <= {case.id for case in CASES}
 
 
+@pytest.mark.timeout(300)
 def test_each_exchange_gives_its_result(system: System, tmp_path: Path) -> None:
     script = Script(CASES)
     with RawServer(script) as server:
@@ -40,8 +44,14 @@ def test_each_exchange_gives_its_result(system: System, tmp_path: Path) -> None:
         with system.engine.begin() as connection:
             for case in CASES:
                 connection.execute(text("INSERT INTO submit_v1 (job) VALUES (:job)"), {"job": case.message})
-        waiting = {case.id: case for case in CASES}
-        until(lambda: not _drop_settled(system, waiting), what=f"the end of {sorted(waiting)}", seconds=PATIENCE_S)
+        waiting = {case.id: case for case in CASES if case.id not in KNOWN}
+        give_up = time.monotonic() + PATIENCE_S
+        until(
+            lambda: not _drop_settled(system, waiting) or time.monotonic() > give_up,
+            what="the end of every case",
+            seconds=PATIENCE_S + 30,
+        )
+        assert not waiting, f"not ended: {sorted(waiting)}, worker said: {system.said()}"
         jobs, firsts = _jobs(system), _first_attempts(system)
 
     found = {case.id: differences(case, jobs[case.id], firsts.get(case.id), script.bodies(case)) for case in CASES}
