@@ -19,7 +19,7 @@ from worker.celeryconfig import QUEUES
 from worker.core.envelope import decode
 from worker.core.events import EventType
 from worker.core.webhook import convenience_headers, webhook_id
-from worker.intake import TASK
+from worker.entries import TASK
 from worker.nudge import TASKS, Nudge, nudge, read
 
 PAGE = CONTRACTS / "asyncapi.yaml"

@@ -19,18 +19,10 @@ CASES = read_cases()
 PATIENCE_S = 150.0
 
 # Cases that do not hold yet, each with the reason; nothing waits for their end. A case that holds must leave this list.
-KNOWN: dict[str, str] = {
-    "rate-limit-of-a-minute": "a 429 without a hint spends an attempt each time",
-    "model-is-loading": "a 503 without a hint spends an attempt each time",
-    "envelope-base-resp": "trouble inside an answer that meets one job alone spends no attempt",
-    "stale-gzip-header": "a Content-Encoding is believed over the bytes",
-    "length-and-chunked": "Content-Length beside chunked is refused",
-}
 
 
 def test_there_are_cases_to_check() -> None:
     assert len(CASES) == len({case.id for case in CASES}) == 77
-    assert set(KNOWN) <= {case.id for case in CASES}
 
 
 @pytest.mark.timeout(300)
@@ -44,7 +36,7 @@ def test_each_exchange_gives_its_result(system: System, tmp_path: Path) -> None:
         with system.engine.begin() as connection:
             for case in CASES:
                 connection.execute(text("INSERT INTO submit_v1 (job) VALUES (:job)"), {"job": case.message})
-        waiting = {case.id: case for case in CASES if case.id not in KNOWN}
+        waiting = {case.id: case for case in CASES}
         give_up = time.monotonic() + PATIENCE_S
         until(
             lambda: not _drop_settled(system, waiting) or time.monotonic() > give_up,
@@ -55,10 +47,8 @@ def test_each_exchange_gives_its_result(system: System, tmp_path: Path) -> None:
         jobs, firsts = _jobs(system), _first_attempts(system)
 
     found = {case.id: differences(case, jobs[case.id], firsts.get(case.id), script.bodies(case)) for case in CASES}
-    failing = {case_id: lines for case_id, lines in found.items() if lines}
-    unknown = [f"{case_id}: {line}" for case_id, lines in failing.items() if case_id not in KNOWN for line in lines]
-    assert not unknown, "\n".join(unknown)
-    assert set(KNOWN) <= set(failing), f"these hold now, take them out of KNOWN: {set(KNOWN) - set(failing)}"
+    failing = [f"{case_id}: {line}" for case_id, lines in found.items() for line in lines]
+    assert not failing, "\n".join(failing)
 
 
 def _drop_settled(system: System, waiting: dict[str, Case]) -> dict[str, Case]:
