@@ -16,15 +16,23 @@ from tests.store.receiving import receiver
 from tests.store.test_attempts import completed, started, write
 from worker.store import endpoints, migrate, version
 from worker.store.engine import open_engine
+from worker.store.tables import VIEW_INDEXES
 from worker.store.webhook_tables import metadata
 
 ROOT = Path(__file__).parents[2]
 
 
+# What SQLAlchemy says of an index on an expression in SQLite.
+no_expressions = pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
+
+
 def ours(name: str | None, kind: str, parents: object) -> bool:
+    if kind == "index":
+        return not (name or "").startswith(VIEW_INDEXES)
     return kind != "table" or (name or "").startswith("afterword_")
 
 
+@no_expressions
 def test_the_migrated_schema_equals_the_tables(engine: Engine) -> None:
     with engine.connect() as connection:
         options = {"compare_type": True, "include_name": ours, "version_table": version.VERSION_TABLE}
@@ -33,6 +41,7 @@ def test_the_migrated_schema_equals_the_tables(engine: Engine) -> None:
         assert compare_metadata(context, metadata) == []
 
 
+@no_expressions
 def test_the_migrated_constraints_equal_the_tables(engine: Engine) -> None:
     looker = inspect(engine)
     for table in metadata.sorted_tables:
@@ -40,7 +49,8 @@ def test_the_migrated_constraints_equal_the_tables(engine: Engine) -> None:
         found = {str(check["name"]) for check in looker.get_check_constraints(table.name)}
         assert found == wanted, table.name
         indexes = {index["name"] for index in looker.get_indexes(table.name) if "duplicates_constraint" not in index}
-        assert indexes == {index.name for index in table.indexes}, table.name
+        tables_own = {name for name in indexes if not str(name).startswith(VIEW_INDEXES)}
+        assert tables_own == {index.name for index in table.indexes}, table.name
 
 
 def test_going_down_leaves_nothing_of_ours_and_going_up_again_works(engine: Engine) -> None:

@@ -11,7 +11,7 @@ from redis.exceptions import NoPermissionError
 
 from worker.cli import holding
 from worker.cli.reading import database
-from worker.cli.webhook_findings import Finding, webhook_findings
+from worker.cli.webhook_findings import Finding, counted, webhook_findings
 from worker.connections import Pool
 from worker.core.endpoint import Endpoint
 from worker.core.health import Cause
@@ -20,7 +20,7 @@ from worker.redis_check import server_facts, unread_lists, unusable
 from worker.resealing import unusable_secrets
 from worker.settings import Settings
 from worker.store.engine import UnusableDatabase
-from worker.store.listing import CannotRead, Listing
+from worker.store.listing import MOST, CannotRead, Listing, counts
 from worker.store.webhook_figures import oldest_overdue_job_s
 
 PATIENCE_S = 3.0
@@ -66,7 +66,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
             if current is not None:
                 yield _workers(listing.workers())
                 overdue_s = listing.ask(oldest_overdue_job_s) if fault is None else None
-                yield _jobs(listing.counts(), overdue_s)
+                yield _jobs(listing.ask(counts), overdue_s)
             if fault is None:
                 yield from _webhooks(listing, settings)
     except (CannotRead, UnusableDatabase) as error:
@@ -89,10 +89,14 @@ def _workers(seen: dict[str, float]) -> Finding:
 
 
 def _jobs(counts: dict[str, int], overdue_s: float | None) -> Finding:
-    text = ", ".join(f"{number} {name}" for name, number in counts.items()) or "none yet"
+    text = counted(counts) or "none yet"
     # No warning by itself: a batch may wait for hours because it was meant to.
     text += f"; the oldest is overdue for {words(overdue_s)}" if overdue_s is not None else ""
-    figures = {"counts": counts, "oldest_overdue_s": None if overdue_s is None else round(overdue_s, 3)}
+    figures = {
+        "counts": counts,
+        "counted_to": MOST,
+        "oldest_overdue_s": None if overdue_s is None else round(overdue_s, 3),
+    }
     return Finding("jobs", "warning" if counts["dead_letters"] else "ok", text, figures)
 
 

@@ -12,6 +12,7 @@ from worker.core.delivery_waits import HOUR_S
 from worker.core.receiver_health import WARNINGS_H, resting_until_s
 from worker.core.waiting import DISABLED, words
 from worker.store import webhook_figures
+from worker.store.listing import MOST
 from worker.store.webhook_figures import Standing
 
 # A tick and the retries of a claim are over by then: nothing is late for so long by itself.
@@ -42,13 +43,23 @@ def _waiting(connection: Connection, known: list[Standing]) -> Finding:
     counts, troubles = webhook_figures.unfinished(connection), webhook_figures.own_trouble(connection)
     late = max((one for one in known if _is_late(one)), key=lambda one: one.overdue_s or 0.0, default=None)
     overdue_s = None if late is None else late.overdue_s
-    texts = [", ".join(f"{number} {status}" for status, number in counts.items()) or "nothing to deliver"]
+    texts = [counted(counts) or "nothing to deliver"]
     if late is not None and overdue_s is not None:
         texts.append(f"the oldest is overdue for {words(overdue_s)} (to {_name(late)})")
     texts += [f"{number} wait for {code}: {FATES[Code(code)].sentence}" for code, number in sorted(troubles.items())]
     is_well = not troubles and not counts.get("held") and (overdue_s or 0.0) < LATE_S
-    figures = {"oldest_overdue_s": _rounded(overdue_s), "unfinished": counts, "own_trouble": troubles}
+    figures = {
+        "oldest_overdue_s": _rounded(overdue_s),
+        "unfinished": counts,
+        "counted_to": MOST,
+        "own_trouble": troubles,
+    }
     return Finding("webhooks", "ok" if is_well else "warning", "; ".join(texts), figures)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Write counts by name; a count ends at MOST."""
+    return ", ".join(f"{number}{' or more' if number == MOST else ''} {name}" for name, number in counts.items())
 
 
 def _is_late(one: Standing) -> bool:

@@ -28,6 +28,10 @@ from worker.store.types import Id, Instant, JsonText, Money
 
 metadata = MetaData()
 
+# Indexes of this name serve questions to the views alone. The migrations that make the views make them, in the words of
+# the views, which differ by dialect; no statement of ours is planned by them, but those that ask a view.
+VIEW_INDEXES = "afterword_view_"
+
 # SQLite numbers rows by itself only where the column is declared INTEGER.
 Serial = BigInteger().with_variant(Integer, "sqlite")
 
@@ -218,6 +222,8 @@ inbox = Table(
     Column("id", Id, nullable=False, server_default=text("gen_random_uuid()")),
     Column("job", Text, nullable=False),
     Column("created_at", Instant, nullable=False, server_default=now()),
+    # What its producer says of the job, for the views and for filters; at acceptance the text decides.
+    *(Column(name, String) for name in ("tenant", "batch", "custom_id", "idempotency_key")),
     # jobs_v1 by id.
     Index("afterword_inbox_id", "id"),
 )

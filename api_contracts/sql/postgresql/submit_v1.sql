@@ -1,1 +1,1 @@
-CREATE VIEW submit_v1 (id, job) AS SELECT id, job FROM afterword_inbox;
+CREATE VIEW submit_v1 (id, job, tenant, batch, custom_id, idempotency_key) AS SELECT id, job, tenant, batch, custom_id, idempotency_key FROM afterword_inbox;
