@@ -6,6 +6,7 @@ import uuid
 import pytest
 from sqlalchemy import Engine
 
+from afterword import Afterword
 from tests.cli.conftest import Command
 from tests.store.made import accept_all, entry, job, one, rows, worker
 from tests.store.test_attempts import completed, started, write
@@ -108,6 +109,28 @@ def test_a_filter_says_first_what_it_would_reach(afterword: Command, settings: d
     assert afterword("cancel", "--where", "tenant=t").stdout == "3 jobs cancelled\n"
 
     assert {row.status for row in rows(engine, "SELECT status FROM jobs_v1")} == {"cancelled"}
+
+
+def test_a_filter_reaches_jobs_that_no_worker_has_read(
+    afterword: Command, settings: dict[str, str], engine: Engine
+) -> None:
+    accept_all(engine, entry(job(batch="b")))
+    with engine.begin() as connection:
+        new = Afterword().enqueue(connection, {}, batch="b")
+    update = ["jobs", "update", "--where", "batch=b", "--priority", "1"]
+    more = "1 more are meant, but no worker has read them yet; repeat the command when one has\n"
+
+    listed = json.loads(afterword("jobs", "--batch", "b", "--json", settings=settings).stdout)
+    assert new in [row["id"] for row in listed]
+    assert afterword(*update, "--dry-run").stdout == f"1 jobs would be changed\n{more}"
+    assert afterword(*update).stdout == f"1 jobs changed\n{more}"
+    assert json.loads(afterword(*update, "--json").stdout)["unread"] == 1
+    assert afterword("cancel", new, "--dry-run").stdout.startswith(f"{new} no worker has accepted it yet")
+    assert afterword("cancel", "--where", "batch=b", "--dry-run").stdout == "2 jobs would be cancelled\n"
+    assert afterword("cancel", "--where", "batch=b").stdout == "2 jobs cancelled\n"
+    assert json.loads(afterword(*update, "--json").stdout) == {
+        "order": "update", "jobs": 0, "dry_run": False, "unread": 0,
+    }  # fmt: skip
 
 
 def test_waiting_jobs_change_their_priority_and_deadline(

@@ -51,7 +51,9 @@ def accept_inbox(engine: Engine) -> list[Accepted]:
     """Accept what lies in the inbox, as a worker does."""
     with engine.begin() as connection:
         taken = take_inbox(connection, limit=100_000, max_bytes=2**30)
-        entries = [Entry("submit_v1", row.job, read(row.job.decode(), default_id=row.id)) for row in taken]
+        entries = [
+            Entry("submit_v1", row.job, read(row.job.decode(), default_id=row.id), alias=row.id) for row in taken
+        ]
         return accept(connection, entries, job_ttl_s=3600)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from afterword import Afterword
+from afterword.message import HINTS
 from tests.producers.made import (
     REQUEST,
     Open,
@@ -24,7 +25,7 @@ from tests.producers.made import (
     writable,
 )
 from worker.dev.redis import free_port
-from worker.store import migrate
+from worker.store import migrate, version
 from worker.store.engine import open_engine
 
 Kind = Callable[[Engine, str], AbstractContextManager[Open]]
@@ -165,6 +166,61 @@ def test_text_of_any_kind_arrives_as_it_was(kind: Kind, engine: Engine, database
 
     (row,) = inbox(engine)
     assert json.loads(row.job)["request"] == request
+
+
+def test_a_loop_over_a_batch_sees_its_jobs_from_the_commit_on(kind: Kind, engine: Engine, database_url: str) -> None:
+    with kind(engine, database_url) as caller:
+        items = [(REQUEST, {"custom_id": f"row-{n}", "idempotency_key": f"key-{n}"}) for n in range(3)]
+        Afterword().enqueue_many(caller.target, items, batch="nightly")
+        caller.commit()
+
+    found = rows(engine, f"SELECT {', '.join(HINTS)} FROM jobs_v1 WHERE batch = 'nightly' ORDER BY custom_id")
+    assert [tuple(row) for row in found] == [("default", "nightly", f"row-{n}", f"key-{n}") for n in range(3)]
+    accept_inbox(engine)
+    assert rows(engine, f"SELECT {', '.join(HINTS)} FROM jobs_v1 WHERE batch = 'nightly' ORDER BY custom_id") == found
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800", 7, ["x"], "x" * 10_000])
+def test_a_name_that_no_job_may_have_is_left_to_the_worker(value: Any, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE orders (id integer)"))
+        Afterword().enqueue(connection, REQUEST, custom_id=value, tenant=value)
+
+    accept_inbox(engine)
+    row = one(engine, "SELECT status, error_code FROM jobs_v1")
+    assert (row.status, row.error_code) == ("failed", "invalid_request")
+
+
+def test_a_database_that_was_not_upgraded_yet_takes_jobs_all_the_same(
+    kind: Kind, engine: Engine, database_url: str
+) -> None:
+    known = version.known()
+    migrate.downgrade(engine, revision=known[known.index("0010") - 1])
+    client = Afterword()
+    with kind(engine, database_url) as caller:
+        first = client.enqueue(caller.target, REQUEST, batch="b")
+        caller.commit()
+    migrate.upgrade(engine)
+    with kind(engine, database_url) as caller:
+        second = client.enqueue(caller.target, REQUEST, batch="b")
+        caller.commit()
+
+    assert sorted(str(row.id) for row in inbox(engine)) == sorted([first, second])
+    assert [str(row.id) for row in rows(engine, "SELECT id FROM jobs_v1 WHERE batch = 'b'")] == [second]
+
+
+def test_a_callers_own_row_factory_is_not_asked_to_make_our_rows(postgresql_url: str) -> None:
+    import psycopg
+
+    def refuse(cursor: Any) -> Any:
+        raise AssertionError("the caller's factory was asked for a row")
+
+    with psycopg.connect(postgresql_url, row_factory=refuse) as connection:
+        job_id = Afterword().enqueue(connection, REQUEST, batch="b")
+
+    engine = open_engine(postgresql_url)
+    assert [str(row.id) for row in rows(engine, "SELECT id FROM jobs_v1 WHERE batch = 'b'")] == [job_id]
+    engine.dispose()
 
 
 def test_a_schema_is_where_the_door_is(postgresql_url: str) -> None:

@@ -39,7 +39,10 @@ def test_an_id_nobody_knows_is_none(reader: Afterword) -> None:
 def test_a_job_in_the_inbox_is_found_as_queued(reader: Afterword, engine: Engine) -> None:
     job = found(reader, enqueued(reader, engine))
 
-    assert (job.status, job.tenant, job.attempts, job.done, job.text) == ("queued", None, 0, False, None)
+    assert (job.status, job.tenant, job.attempts, job.done, job.text) == ("queued", "default", 0, False, None)
+    assert not job.accepted
+    accept_inbox(engine)
+    assert found(reader, job.id).accepted
 
 
 def test_an_accepted_job_says_what_was_submitted(reader: Afterword, engine: Engine, redis_url: str) -> None:

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
+from afterword import Afterword
 from tests.store.made import accept_all, entry
-from worker.store import migrate
+from worker.store import migrate, version
 from worker.store.engine import open_engine
 
 SCHEMAS = ("public", "after words")
@@ -70,6 +71,49 @@ def test_insert_on_submit_v1_is_all_that_submitting_needs(producer: Engine) -> N
 
     with producer.connect() as connection:
         assert connection.execute(text("SELECT status FROM jobs_v1")).scalars().all() == ["queued"]
+
+
+def test_insert_on_submit_v1_is_all_that_names_beside_the_text_need(producer: Engine) -> None:
+    with producer.begin() as connection:
+        Afterword().enqueue(connection, {}, batch="b")
+
+    with producer.connect() as connection:
+        assert connection.execute(text("SELECT batch FROM jobs_v1")).scalars().all() == ["b"]
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            connection.execute(text("SELECT batch FROM submit_v1"))
+
+
+def test_a_role_with_the_first_columns_of_submit_v1_enqueues_without_names(
+    engine: Engine, producer: Engine, schema: str
+) -> None:
+    role = producer.url.username
+    put(engine, f'REVOKE INSERT ON "{schema}".submit_v1 FROM {role}')
+    put(engine, f'GRANT INSERT (id, job) ON "{schema}".submit_v1 TO {role}')
+
+    with producer.begin() as connection:
+        Afterword().enqueue(connection, {}, batch="b")
+
+    with producer.connect() as connection:
+        assert connection.execute(text("SELECT batch FROM jobs_v1")).scalars().all() == [None]
+
+
+def test_rights_on_the_views_outlive_the_migration_that_changes_them(
+    engine: Engine, producer: Engine, schema: str
+) -> None:
+    named = None if schema == "public" else schema
+    known = version.known()
+    plain = open_engine(producer.url.set(username="postgres").render_as_string(hide_password=False))
+    migrate.downgrade(plain, schema=named, revision=known[known.index("0010") - 1])
+    for view, right in (("submit_v1", "INSERT"), ("jobs_v1", "SELECT"), ("finished_v1", "SELECT")):
+        put(engine, f'GRANT {right} ON "{schema}".{view} TO {producer.url.username}')
+
+    migrate.upgrade(plain, schema=named)
+    plain.dispose()
+
+    put(producer, "INSERT INTO submit_v1 (job, batch) VALUES ('{}', 'b')")
+    with producer.connect() as connection:
+        assert connection.execute(text("SELECT batch FROM jobs_v1")).scalars().all() == ["b"]
+        assert connection.execute(text("SELECT cursor FROM finished_v1")).all() == []
 
 
 def test_insert_on_the_doors_is_all_that_orders_need(engine: Engine, producer: Engine) -> None:

@@ -91,7 +91,7 @@ def _cancelled(client: Afterword, id: str, *, dry_run: bool) -> str | None:
     if not dry_run:
         return client.cancel(id)
     job = client.get(id)
-    if job is None or job.tenant is None:
+    if job is None or not job.accepted:
         return None
     return "cancelled" if job.status == "queued" else job.status
 
@@ -102,7 +102,7 @@ def _replayed(client: Afterword, id: str, *, dry_run: bool) -> str | None:
         job = client.get(id) if dry_run else client.replay(id)
     except ValueError as error:
         return str(error)
-    if job is None or job.tenant is None:
+    if job is None or not job.accepted:
         return "no worker has accepted it yet"
     return why_not(job) if dry_run else None
 
@@ -119,7 +119,10 @@ def _dry(dry_run: bool) -> dict[str, bool]:
 @dry_run_option
 @script
 def update(where: tuple[str, ...], priority: int | None, deadline: str | None, dry_run: bool, as_json: bool) -> None:
-    """Change jobs that wait: those queued at that moment, and no other."""
+    """Change jobs that wait: those queued at that moment, and no other.
+
+    Jobs that no worker has read yet cannot be changed; how many the filter means is said.
+    """
     changes: dict[str, Any] = {} if priority is None else {"priority": priority}
     if deadline is not None:
         with usage():
@@ -140,21 +143,23 @@ def _by_filter(ids: tuple[str, ...], where: tuple[str, ...]) -> bool:
 def _bulk(
     order: str, where: tuple[str, ...], *, dry_run: bool, as_json: bool, changes: dict[str, Any] | None = None
 ) -> None:
-    from worker.store.bulk import Order, apply, count
+    from worker.store.bulk import Order, apply, count, count_unread
 
     with usage():
         conditions = parse(where)
     with writer(load()) as engine:
-        if dry_run:
-            with engine.begin() as connection:
-                reached = count(connection, Order(order), conditions)
-        else:
-            reached = sum(apply(engine, Order(order), conditions, changes=changes))
+        reached = 0 if dry_run else sum(apply(engine, Order(order), conditions, changes=changes))
+        with engine.begin() as connection:
+            reached = count(connection, Order(order), conditions) if dry_run else reached
+            unread = count_unread(connection, conditions) if order == Order.update else 0
     if as_json:
-        table.as_json({"order": order, "jobs": reached, "dry_run": dry_run})
+        missed = {"unread": unread} if order == Order.update else {}
+        table.as_json({"order": order, "jobs": reached, "dry_run": dry_run, **missed})
         return
     done = {"cancel": "cancelled", "replay": "queued again", "update": "changed"}[order]
     table.echo(f"{reached} jobs {f'would be {done}' if dry_run else done}")
+    if unread:
+        table.echo(f"{unread} more are meant, but no worker has read them yet; repeat the command when one has")
 
 
 @contextmanager

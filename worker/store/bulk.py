@@ -1,8 +1,13 @@
-"""BULK: one order for all jobs that a filter means, in transactions of a bounded size, each guarded by the status."""
+"""BULK: one order for all jobs that a filter means, in transactions of a bounded size, each guarded by the status.
+
+Jobs that no worker has read are meant by what their producer says beside the text. A cancellation marks their ids for
+ACCEPT; other orders do not reach them.
+"""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -14,8 +19,10 @@ from sqlalchemy import (
     Table,
     and_,
     exists,
+    false,
     func,
     insert,
+    literal,
     select,
     update,
 )
@@ -23,7 +30,7 @@ from sqlalchemy import (
 from worker.core.lifecycle import Status
 from worker.core.where import Condition
 from worker.store.engine import is_busy
-from worker.store.tables import jobs
+from worker.store.tables import cancellations, inbox, jobs
 from worker.store.types import Id
 
 BATCH = 1000
@@ -53,7 +60,13 @@ _MAY: Mapping[Order, ColumnElement[bool]] = {
 
 def count(connection: Connection, order: Order, conditions: Sequence[Condition]) -> int:
     """Return how many jobs the order would reach now."""
-    return int(connection.execute(select(func.count()).where(*_meant(order, conditions))).scalar_one())
+    read = int(connection.execute(select(func.count()).where(*_meant(order, conditions))).scalar_one())
+    return read + (count_unread(connection, conditions) if order is Order.cancel else 0)
+
+
+def count_unread(connection: Connection, conditions: Sequence[Condition]) -> int:
+    """Return how many jobs are meant that no worker has read and no mark cancels."""
+    return int(connection.execute(select(func.count()).select_from(inbox).where(*_unread(conditions))).scalar_one())
 
 
 def apply(
@@ -63,23 +76,26 @@ def apply(
 
     Each job once: one that fails again while this goes on is not replayed twice. `changes` are columns for `update`.
     """
-    after: str | None = None
-    while True:
-        ids = _patiently(engine, order, conditions, after, changes)
-        if not ids:
-            return
-        yield len(ids)
-        after = ids[-1]
+    if order is Order.cancel:
+        # Before the jobs: what is read in between is found among those.
+        yield from _walk(engine, partial(_mark, conditions=conditions))
+    yield from _walk(engine, partial(_step, order=order, conditions=conditions, changes=changes))
 
 
-def _patiently(
-    engine: Engine, order: Order, conditions: Sequence[Condition], after: str | None, changes: Mapping[str, Any] | None
-) -> list[str]:
+def _walk(engine: Engine, step: Callable[..., Sequence[Any]]) -> Iterator[int]:
+    """Take steps, each behind the last key that the one before returned; yield how many each reached."""
+    keys = _patiently(engine, partial(step, after=None))
+    while keys:
+        yield len(keys)
+        keys = _patiently(engine, partial(step, after=keys[-1]))
+
+
+def _patiently(engine: Engine, step: Callable[[Connection], Sequence[Any]]) -> Sequence[Any]:
     """Do one transaction, again when another one was in the way."""
     for tries in range(TRIES):
         try:
             with engine.begin() as connection:
-                return _step(connection, order, conditions, after, changes)
+                return step(connection)
         except Exception as error:
             if not is_busy(error) or tries == TRIES - 1:
                 raise
@@ -87,8 +103,20 @@ def _patiently(
     raise AssertionError("the last try neither returned nor raised")
 
 
+def _mark(connection: Connection, *, conditions: Sequence[Condition], after: int | None) -> list[int]:
+    """Cancel the next unread jobs by their ids, in the order in which they came; return their places."""
+    chosen = select(inbox.c.seq, inbox.c.id).where(*_unread(conditions)).order_by(inbox.c.seq).limit(BATCH)
+    if after is not None:
+        chosen = chosen.where(inbox.c.seq > after)
+    rows = connection.execute(chosen).all()
+    if rows:
+        connection.execute(insert(_cancel), [{"id": row.id} for row in rows])
+    return [row.seq for row in rows]
+
+
 def _step(
     connection: Connection,
+    *,
     order: Order,
     conditions: Sequence[Condition],
     after: str | None,
@@ -111,11 +139,20 @@ def _step(
 
 
 def _meant(order: Order, conditions: Sequence[Condition]) -> list[ColumnElement[bool]]:
-    return [_MAY[order], *map(_clause, conditions)]
+    return [_MAY[order], *(_clause(condition, jobs.c[condition.column]) for condition in conditions)]
 
 
-def _clause(condition: Condition) -> ColumnElement[bool]:
-    column = jobs.c[condition.column]
+def _unread(conditions: Sequence[Condition]) -> list[ColumnElement[bool]]:
+    """Choose rows of the inbox as jobs_v1 shows them: queued, with the names that their producer gives, and no more."""
+    shown: dict[str, ColumnElement[Any]] = {"status": literal(str(Status.queued)), "created_at": inbox.c.created_at}
+    shown |= {name: inbox.c[name] for name in ("tenant", "batch", "custom_id")}
+    unmarked = ~exists().where(cancellations.c.id == inbox.c.id)
+    return [unmarked, *(_clause(condition, shown.get(condition.column)) for condition in conditions)]
+
+
+def _clause(condition: Condition, column: ColumnElement[Any] | None) -> ColumnElement[bool]:
+    if column is None:
+        return false()
     match condition.compare:
         case "is":
             return column.in_(condition.values)

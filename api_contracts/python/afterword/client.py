@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from afterword import inbox, orders
+from afterword import orders
 from afterword.errors import NotConfigured, WaitTimeout
+from afterword.inbox import Inbox
 from afterword.job import Job
-from afterword.message import compose, job_id
+from afterword.message import compose, hints, job_id
 from afterword.queue import Queue
 from afterword.reading import Results
 
@@ -52,6 +53,7 @@ class Afterword:
         self._schema = schema
         self._timeout_s = timeout_s
         self._queue: Queue | None = None
+        self._inbox = Inbox()
         self._lock = threading.Lock()
 
     def submit(self, request: Request, **options: Unpack[Options]) -> str:
@@ -69,9 +71,9 @@ class Afterword:
         `connection` is a SQLAlchemy Session or Connection, Django's connection, or a DB-API connection or cursor, to
         the database that Afterword uses. Nothing is committed, and Redis is not needed.
         """
-        job = compose(request, options)
-        inbox.insert(connection, [job], schema=self._schema_name())
-        return job[0]
+        job = _row(request, options)
+        self._inbox.insert(connection, [job], schema=self._schema_name())
+        return job["id"]
 
     def enqueue_many(self, connection: object, requests: Iterable[Item], **options: Unpack[Options]) -> list[str]:
         """Insert many jobs as `enqueue` does and return their ids in order.
@@ -81,9 +83,9 @@ class Afterword:
         """
         if shared := {"id", "idempotency_key"} & options.keys():
             raise TypeError(f"{shared.pop()} names one job; give it with each request: (request, options)")
-        jobs = [compose(*_with_options(item, options)) for item in requests]
-        inbox.insert(connection, jobs, schema=self._schema_name())
-        return [new_id for new_id, _ in jobs]
+        jobs = [_row(*_with_options(item, options)) for item in requests]
+        self._inbox.insert(connection, jobs, schema=self._schema_name())
+        return [job["id"] for job in jobs]
 
     def get(self, id: str | uuid.UUID) -> Job | None:
         """Return the job, or None if no worker has accepted this id yet.
@@ -160,6 +162,12 @@ class Afterword:
 
     def _schema_name(self) -> str | None:
         return self._schema or os.environ.get("AFTERWORD_DATABASE_SCHEMA") or None
+
+
+def _row(request: Request, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return what submit_v1 takes of a job."""
+    new_id, text = compose(request, options)
+    return {"id": new_id, "job": text, **hints(options)}
 
 
 def _with_options(item: Item, options: Mapping[str, Any]) -> tuple[Request, Mapping[str, Any]]:

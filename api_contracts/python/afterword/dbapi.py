@@ -77,9 +77,13 @@ def _cursored(connection: Any) -> Connected:
 
     def run(sql: str, values: Mapping[str, str]) -> Rows:
         cursor = connection.cursor()
+        if style == "pyformat" and hasattr(cursor, "row_factory"):
+            # psycopg's: the caller's own may make anything of a row.
+            cursor.row_factory = lambda _: tuple
         try:
             cursor.execute(*in_style(style, sql, values))
-            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+            rows = cursor.fetchall() if cursor.description else []
+            return [tuple(row.values() if isinstance(row, Mapping) else row) for row in rows]
         finally:
             cursor.close()
 

@@ -19,8 +19,9 @@ class Job:
     `attempts` may be above `max_attempts`: attempts that the endpoint's trouble or its limit ended spend nothing. The
     column `attempts_used` says how many were spent; databases of older releases lack it, so it is no field here.
 
-    Token counts are None when the endpoint did not report them, never 0. Times are aware, in UTC. `tenant` and the
-    other fields of the message are None while the job waits in the SQL inbox and no worker has read it.
+    Token counts are None when the endpoint did not report them, never 0. Times are aware, in UTC. While
+    the job waits in the SQL inbox and no worker has read it, it is not `accepted`: of the message's fields it has
+    `tenant`, `batch`, `custom_id` and `idempotency_key`, as `enqueue` was given them, or none; the others are None.
     """
 
     id: str
@@ -76,10 +77,15 @@ class Job:
     def of(rows: Sequence[Sequence[Any]]) -> Job | None:
         """Return the job in what was read by an id.
 
-        A job that was sent twice is both a row and, for a moment, an inbox row, which has no tenant.
+        A job that was sent twice is both a row and, for a moment, an inbox row.
         """
         jobs = [from_row(row) for row in rows]
-        return next((job for job in jobs if job.tenant is not None), jobs[0] if jobs else None)
+        return next((job for job in jobs if job.accepted), jobs[0] if jobs else None)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a worker has read it."""
+        return self.deadline is not None
 
     @property
     def text(self) -> str | None:

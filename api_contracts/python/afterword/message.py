@@ -7,6 +7,7 @@ visible job. Here only that is refused which could not be sent, or would say som
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -15,6 +16,12 @@ from typing import Any, TypedDict
 
 VERSION = 1
 _INSTANTS = ("not_before", "deadline")
+
+# What submit_v1 takes beside the text, so that the job has its names in the views before a worker has read it.
+HINTS = ("tenant", "batch", "custom_id", "idempotency_key")
+_DEFAULT_TENANT = "default"
+# SQL cannot hold these; a worker refuses them.
+_unstorable = re.compile("[\0\ud800-\udfff]")
 
 # ASCII alone: it passes every database encoding, and half a surrogate pair arrives at the worker, which names it.
 _encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
@@ -61,6 +68,12 @@ def compose(request: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str
             fields[name] = _plain(name, value)
     given = options.get("id")
     return str(uuid.uuid4()) if given is None else job_id(given), encode(fields)
+
+
+def hints(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the HINTS that a job has; what is no storable text is left out, and named by the worker."""
+    given = {"tenant": _DEFAULT_TENANT, **{name: options[name] for name in HINTS if options.get(name) is not None}}
+    return {name: value for name, value in given.items() if isinstance(value, str) and not _unstorable.search(value)}
 
 
 def job_id(given: str | uuid.UUID) -> str:

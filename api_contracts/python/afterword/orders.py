@@ -25,9 +25,9 @@ def cancel(database: str | Engine, job_id: str, *, schema: str | None) -> str | 
     """Cancel the job that an id leads to; return its status after that, None if nobody has accepted the id yet."""
     with transaction(database) as ready:
         _order(ready, "cancel_v1", job_id, schema=schema)
-        rows = found(ready, job_id, "status, tenant", schema=schema)
-        # A row of the inbox has no tenant: no worker has read it, and the one that does will meet the mark.
-        return next((str(status) for status, tenant in rows if tenant is not None), None)
+        rows = found(ready, job_id, "status, deadline", schema=schema)
+        # A row of the inbox has no deadline: no worker has read it, and the one that does will meet the mark.
+        return next((str(status) for status, deadline in rows if deadline is not None), None)
 
 
 def replay(database: str | Engine, job_id: str, *, schema: str | None) -> Job | None:
@@ -38,7 +38,7 @@ def replay(database: str | Engine, job_id: str, *, schema: str | None) -> Job | 
     with transaction(database) as ready:
         _order(ready, "replay_v1", job_id, schema=schema)
         job = Job.of(found(ready, job_id, SELECTED, schema=schema))
-    if job is None or job.tenant is None:
+    if job is None or not job.accepted:
         return None
     if job.status != "queued":
         raise ValueError(
