@@ -1,9 +1,12 @@
 """README and runbook: what they tell people to type works, and what they point at is there."""
 
+import os
 import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -42,8 +45,8 @@ def test_the_quickstart_in_python_runs_as_it_stands(
     for name, value in stack.exports().items():
         monkeypatch.setenv(name, value)
     (code,) = blocks("README.md", "python")
-    exec(code.replace("redis://127.0.0.1:6379/0", stack.redis_url), {})
-    assert capsys.readouterr().out == "You said: hello\n"
+    exec(code, {})
+    assert capsys.readouterr().out == "You said: hello\n" * 2
 
 
 def test_the_quickstart_in_sql_runs_as_it_stands(stack: Stack) -> None:
@@ -92,3 +95,31 @@ def test_a_script_can_be_executed_and_parsed(script: str) -> None:
     path = ROOT / script
     assert path.stat().st_mode & 0o111
     subprocess.run(["bash", "-n", path], check=True)
+
+
+def install(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run ops/install in a folder, as far as it comes without an index of packages."""
+    (folder / "ops").mkdir(exist_ok=True)
+    for name in ("ops/install", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    bare = {name: text for name, text in os.environ.items() if name not in ("PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX")}
+    return subprocess.run(
+        [folder / "ops/install"], env={**bare, "PIP_NO_INDEX": "1", **environment}, capture_output=True, text=True
+    )
+
+
+def test_the_installation_takes_the_python_that_is_named(tmp_path: Path) -> None:
+    said = install(tmp_path, PYTHON=sys.executable).stderr
+
+    assert f"at {sys.executable}: PYTHON names it." in said
+    wanted = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    assert f"version = {wanted}" in (tmp_path / ".venv" / "pyvenv.cfg").read_text()
+
+
+def test_a_named_python_that_does_not_fit_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    done = install(tmp_path, PYTHON="/nowhere/python3")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "PYTHON is /nowhere/python3; name a Python of at least 3.11 that has its venv module, or unset it.\n"
+    )
