@@ -9,6 +9,7 @@ from worker.core.clean import clean_json, clean_text
 from worker.core.failure import Code, Failure, failure
 from worker.core.health import ALONE, Verdict
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
+from worker.core.quote import sentence
 from worker.core.retry import Budget, Give_up, Hold, Retry, decide
 from worker.core.usage import Usage, normalise
 from worker.net.progress import MAX_ERROR_BYTES, Reply
@@ -121,7 +122,7 @@ def _attempt(reply: Reply, usage: Usage, *, usage_requested: bool) -> dict[str, 
     found = reply.failure
     return {
         "error_code": None if found is None else found.code,
-        "error_message": None if found is None else clean_text(found.message),
+        "error_message": None if found is None else sentence(found),
         "http_status": reply.http_status,
         "billed": "yes" if found is None else found.billed,
         "request_id": None if reply.request_id is None else clean_text(reply.request_id[:_LONGEST_REQUEST_ID]),
@@ -155,13 +156,14 @@ def _error(found: Failure | None) -> dict[str, str | None]:
     """Return the job's three error columns."""
     if found is None:
         return {"error_code": None, "error_message": None, "error": None}
+    message = sentence(found)
     told = {
         "code": found.code,
-        "message": found.message,
+        "message": message,
         "http_status": found.http_status,
         "provider": _told(found.provider),
     }
-    return {"error_code": found.code, "error_message": clean_text(found.message), "error": clean_json(told)}
+    return {"error_code": found.code, "error_message": message, "error": clean_json(told)}
 
 
 def _told(provider: object) -> object:

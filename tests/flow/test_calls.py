@@ -7,6 +7,7 @@ from typing import Any
 from tests.flow.system import KEY, System, request
 from tests.pool.workers import until
 from worker.core.usage import TOKENS
+from worker.dev.fake.presets import ERRORS
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
@@ -152,6 +153,10 @@ def test_what_is_permanent_fails_at_once_and_says_why(system: System) -> None:
         row = system.await_status(job_id)
         assert (row.status, row.error_code, row.attempts) == ("failed", cases[model], 1)
         assert row.error_message.endswith(".")
+        (attempt,) = system.attempts(job_id)
+        assert attempt.error_message == row.error_message
+        if row.error_code == "bad_request":
+            assert f'"{ERRORS[400]["message"]}"' in row.error_message
     assert system.fake.stats()["requests"] == len(cases)
 
 
