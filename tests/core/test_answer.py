@@ -45,6 +45,15 @@ def test_blank_lines_and_a_byte_order_mark_before_the_json_are_skipped(before: b
         (body()[:-5], Kind.stream_truncated),
         (body()[:20], Kind.stream_truncated),
         (b'{"a":' * 100_000, Kind.stream_truncated),
+        (b'{"choices": [{"index": 0,}], "id": "x"', Kind.invalid_chunk),
+        (b'{"choices": [{"a": 1} {"a": 2}', Kind.invalid_chunk),
+        (body() + b" and then more", Kind.invalid_chunk),
+        (body() + body()[:20], Kind.invalid_chunk),
+        (b"{'choices': [", Kind.invalid_chunk),
+        (b'{"choices": tomorrow', Kind.invalid_chunk),
+        (b'{"choices": 12 34', Kind.invalid_chunk),
+        (b'{"choices": abc', Kind.invalid_chunk),
+        (b'{"a": "\x01", "b": [', Kind.invalid_chunk),
         (b'{"a":' * 300 + b"1" + b"}" * 300, Kind.invalid_chunk),
         (b"{}", Kind.empty_stream),
         (b'{"choices":null}', Kind.empty_stream),
@@ -56,6 +65,15 @@ def test_blank_lines_and_a_byte_order_mark_before_the_json_are_skipped(before: b
 def test_a_body_without_a_completion_is_a_fault(text: bytes, fault: Kind) -> None:
     answer = read_body(text)
     assert (answer.fault, answer.completion, answer.usage) == (fault, None, None)
+
+
+def test_a_body_is_called_cut_wherever_it_was_cut() -> None:
+    whole = '{"a": [1, -2.5e+7, true, false, null, {"b": "\\u00e9\\n\\"x"}], "c": {}, "choices": [{"index": 0}]}'
+    cuts = [whole[:end] for end in range(1, len(whole))]
+
+    faults = {cut: read_body(cut.encode()).fault for cut in cuts if not cut.rstrip().endswith("}")}
+
+    assert {cut for cut, fault in faults.items() if fault is not Kind.stream_truncated} == set()
 
 
 @pytest.mark.parametrize("error", ["overloaded", {"message": "m", "type": "t", "code": ""}, {"code": 1214}, [1]])

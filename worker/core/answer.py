@@ -1,8 +1,10 @@
 """What an endpoint answered: read from one JSON body here, from a stream by `assemble`; and its columns for SQL."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from json import JSONDecodeError
 from typing import Any
 
 from worker.core.choice import text_parts
@@ -11,6 +13,10 @@ from worker.core.errors import error_of, is_error_body
 from worker.core.reasoning import reasoning_of
 from worker.core.reported import Reported
 from worker.core.wirejson import TooManyParts, compact, object_in, read, read_first
+
+# What may stand where the parser stopped, if only because the text ends: nothing, or the beginning of a word, of an
+# escape or of a number's end.
+_begun = re.compile(r"-|t|tr|tru|f|fa|fal|fals|n|nu|nul|N|Na|-?I[infity]{0,7}|\.|[eE][+-]?|\\?u[0-9a-fA-F]{0,4}|")
 
 
 class Kind(StrEnum):
@@ -73,8 +79,8 @@ def read_body(body: bytes) -> Answer:
         value = read(text)
     except TooManyParts:
         return Answer(None, Kind.answer_too_large)
-    except ValueError:
-        return _before_junk(text) or Answer(None, _unreadable(text))
+    except ValueError as error:
+        return _before_junk(text) or Answer(None, _unreadable(text, error))
     whole = object_in(value)
     if whole is None:
         return Answer(None, Kind.invalid_chunk)
@@ -155,11 +161,18 @@ def _before_junk(text: str) -> Answer | None:
 _FAILING = frozenset({"insufficient_system_resource", "malformed_function_call", "abort", "aborted"})
 
 
-def _unreadable(text: str) -> Kind:
+def _unreadable(text: str, error: ValueError) -> Kind:
     if text[0] != "{":
         return Kind.unexpected_content_type
-    # A body without a length that is cut looks like a finished one; the missing brace is all that shows it.
-    return Kind.invalid_chunk if text[-1] == "}" else Kind.stream_truncated
+    # A body without a length that is cut looks like a finished one; that the parser wanted more is all that shows it.
+    return Kind.stream_truncated if text[-1] != "}" and _wants_more(text, error) else Kind.invalid_chunk
+
+
+def _wants_more(text: str, error: ValueError) -> bool:
+    """Say whether a text is JSON as far as it goes. One that nests too deeply is not read so far."""
+    if not isinstance(error, JSONDecodeError) or error.msg.startswith("Unterminated string"):
+        return True
+    return _begun.fullmatch(text, error.pos) is not None
 
 
 def _read_object(completion: dict[str, Any], text: str) -> Answer:
