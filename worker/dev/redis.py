@@ -58,7 +58,8 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        credentials = f":{self.password}@" if self.password else ""
+        # Named, because redis-cli takes an empty user for a user without a name.
+        credentials = f"default:{self.password}@" if self.password else ""
         return f"redis://{credentials}127.0.0.1:{self.port}/0"
 
     def start(self) -> "RedisServer":
