@@ -13,6 +13,9 @@ from worker.store.tables import VIEW_INDEXES
 from worker.store.version import VERSION_TABLE, serves_from
 from worker.store.webhook_tables import metadata
 
+# Of PostgreSQL's advisory locks: the letters "afterwrd".
+MIGRATING = int.from_bytes(b"afterwrd")
+
 
 def _ours(name: str | None, kind: str, parents: Any) -> bool:
     """Say whether autogenerate may look at this: the database may hold other applications' tables."""
@@ -37,9 +40,13 @@ def run() -> None:
 
 
 def migrate(connection: Any, schema: str | None) -> None:
+    if connection.dialect.name == "postgresql":
+        _alone(connection)
     if schema:
         quoted = connection.dialect.identifier_preparer.quote(schema)
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {quoted}"))
+        # Not IF NOT EXISTS, which asks for the right to create schemas also where there is nothing to create.
+        if not connection.execute(text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": schema}).scalar():
+            connection.execute(text(f"CREATE SCHEMA {quoted}"))
         _search(connection, quoted)
         connection.dialect.default_schema_name = schema
     elif connection.dialect.name == "postgresql":
@@ -67,6 +74,18 @@ def _refuse_unserved(connection: Any, before: str | None, oldest: str | None) ->
             f"the new schema serves releases from migration {oldest} on, but workers of older ones run: "
             f"{', '.join(names)}; stop them and repeat this"
         )
+
+
+def _alone(connection: Any) -> None:
+    """Wait for whoever migrates this database now: several replicas of a service begin at the same moment.
+
+    Until the end of the transaction. A limit that a role has for its statements is not meant for these.
+    """
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    patience = connection.execute(text("SHOW lock_timeout")).scalar()
+    connection.execute(text("SET LOCAL lock_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
+    connection.execute(text("SELECT set_config('lock_timeout', :patience, true)"), {"patience": patience})
 
 
 def _search(connection: Any, quoted: str | None) -> None:

@@ -19,7 +19,7 @@ ONLY = {
     "aiohttp": {"net", "dev"},
     "sqlalchemy": {
         *("store", "host", "lease", "dispatcher", "delivering", "health", "inbox", "intake", "marks", "probes"),
-        *("rejects", "resealing", "served", "shares", "strays", "webhooks", "cli"),
+        *("ready", "rejects", "resealing", "served", "shares", "strays", "webhooks", "cli"),
     },
     "alembic": {"store"},
     "cryptography": {"vault"},

@@ -12,10 +12,11 @@ from celery import Celery, bootsteps, signals
 from worker import log as logging
 from worker import run, settings
 from worker.celeryconfig import QUEUES, configure
-from worker.host import Host, NotReady
+from worker.host import Host
 from worker.keys import INTAKE
 from worker.nudge import job_of
 from worker.pool import async_task
+from worker.ready import NotReady
 from worker.store.engine import UnusableDatabase, describe
 
 log = structlog.get_logger()

@@ -1,6 +1,7 @@
 """Configures the Celery application: every setting with its reason, and what a worker refuses at its start."""
 
 import os
+from ssl import CERT_REQUIRED
 from typing import Any
 
 from celery import Celery, bootsteps, signals
@@ -29,9 +30,12 @@ def configure(app: Celery, settings: Settings, *, queues: tuple[str, ...] = QUEU
 
 
 def _broker(settings: Settings) -> dict[str, Any]:
+    is_tls = (settings.redis_url or "").startswith("rediss:")
     return {
         # A worker without one has refused to start; a client says where it looked.
         "broker_url": settings.redis_url or "redis://localhost:6379/0",
+        # Through our own transport kombu takes rediss:// without a parameter for a connection without TLS.
+        "broker_use_ssl": {"ssl_cert_reqs": CERT_REQUIRED} if is_tls else None,
         # kombu's Redis transport without acknowledgements, deaf to our queues.
         "broker_transport": "worker.control:Transport",
         "broker_transport_options": {

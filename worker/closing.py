@@ -105,6 +105,15 @@ def close_broken(got: Claim, reply: Reply | None, *, jitter: float) -> Closing:
     return replace(closing, answer={"raw": reply.raw, "raw_encoding": reply.raw_encoding})
 
 
+def plain(closing: Closing) -> Closing:
+    """Return the same end of the same attempt without anything that came from outside: the database takes it, or none.
+
+    It writes the same tables, an answer included, so that the writer learns whether they refuse the answer or us.
+    """
+    attempt = {"billed": closing.attempt["billed"], "usage_requested": False}
+    return replace(closing, attempt=attempt, answer={"raw": b"", "raw_encoding": "identity"})
+
+
 def _usage(got: Claim, reply: Reply) -> Usage:
     answer = reply.answer
     if answer is None:

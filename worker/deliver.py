@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -70,11 +70,21 @@ async def attempt(host: Host, delivery_id: str) -> None:
             return
         with bound_contextvars(delivery_id=got.delivery_id, job_id=got.job_id, attempt=got.attempt):
             sent, end = await _made(host, got)
-            recorded = await host.webhooks.batcher.submit(host.webhooks.record, _closing(got, sent, end))
+            recorded = await _written(host, _closing(got, sent, end))
             _report(got, sent, end, recorded)
     host.webhooks.announce(recorded.next_ids)
     if recorded.moved and end.move is RETRY_DELIVERY:
         host.dispatcher.wake(end.delay_s)
+
+
+async def _written(host: Host, closing: DeliveryClosing) -> Recorded:
+    """Record a closing; what the database refuses of the receiver's answer is left out."""
+    plain = replace(closing, attempt={"http_status": closing.attempt["http_status"], "is_truncated": False})
+    try:
+        return await host.webhooks.batcher.submit(host.webhooks.record, closing, plain=lambda: plain)
+    except Exception as error:
+        log.error("attempt.broken", **describe(error))
+        return await host.webhooks.batcher.submit(host.webhooks.record, plain, plain=lambda: plain)
 
 
 async def _made(host: Host, got: DeliveryClaim) -> tuple[Sent, End]:

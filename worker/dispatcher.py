@@ -184,14 +184,16 @@ class Dispatcher:
         """Take back one batch of jobs; return how many.
 
         After an outage of the database all leases have run out at once. Whoever has beaten without a gap for a whole
-        lease knows that the others could have beaten too; before that, taking back buys running calls twice. Asked
-        again before the commit: our own statement may be what waited the outage out.
+        lease knows that the others could have beaten too; before that, taking back buys running calls twice. The same
+        holds after a step of the database's clock. Asked again before the commit: our own statement may be what waited
+        the outage out, or what met the new time first.
         """
         if self._lease.unbroken_s() < self._lease_s:
             return 0
         with self._engine.connect() as connection:
             back = leases.take_back(connection, limit=TAKE_BACK_BATCH, once_only=self._once_only)
-            if self._lease.unbroken_s() < self._lease_s:
+            stepped = back.workers and not self._lease.knows_time(connection)
+            if stepped or self._lease.unbroken_s() < self._lease_s:
                 connection.rollback()
                 return 0
             connection.commit()

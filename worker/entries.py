@@ -3,6 +3,7 @@ a job, a visible refusal or a dead letter."""
 
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import structlog
 
@@ -19,6 +20,7 @@ from worker.store.engine import describe
 
 TASK = "chat.submit"
 INBOX = "submit_v1"
+PLAIN = '{"request": {"model": "m", "messages": [{"role": "user", "content": "m"}]}}'
 
 log = structlog.get_logger()
 
@@ -51,6 +53,10 @@ class EntryReader:
             letter = too_large(row.size, max_request_bytes=self._settings.max_request_bytes, id=row.id)
             return Entry(INBOX, row.job, letter)
         return _or_dead(INBOX, row.job, row.id, lambda raw: self._row(raw, row.id))
+
+    def plain(self) -> Entry:
+        """Return a job that the database takes whenever it takes any."""
+        return self._entry(INTAKE, b"", PLAIN, str(uuid4()))
 
     def _message(self, raw: bytes) -> Entry:
         envelope = decode(raw, max_bytes=self.longest)

@@ -27,17 +27,16 @@ from worker.marks import Marks
 from worker.net.client import open_clients
 from worker.nudge import connect
 from worker.pool import Pool
-from worker.redis_check import trouble_of
+from worker.ready import NotReady, check
 from worker.rejects import bury_rejects
 from worker.served import Served
 from worker.settings import Settings, need
 from worker.store import leases
 from worker.store.batcher import Batcher
 from worker.store.cancel import cancel
-from worker.store.engine import describe, is_away, open_engine
+from worker.store.engine import describe, is_away, open_engine, reason
+from worker.store.hopeless import is_hopeless
 from worker.store.record import record
-from worker.store.sealed import any_sealed
-from worker.store.version import fault
 from worker.strays import Strays
 from worker.webhooks import Webhooks
 
@@ -46,10 +45,6 @@ WRITE_OUT_S = 10.0
 ROOM_A_SLOT = 4
 
 log = structlog.get_logger()
-
-
-class NotReady(RuntimeError):
-    """The worker cannot start as things are; the text says why and what to do."""
 
 
 class Host:
@@ -132,7 +127,7 @@ class Host:
 
     @property
     def worker_id(self) -> str:
-        """The id of the lease that stands; it changes when a lease is lost."""
+        """The id of the lease; it changes when a lease is lost."""
         return self.lease.worker_id
 
     def open(self) -> None:
@@ -141,29 +136,18 @@ class Host:
         pause_s = 0.2
         while True:
             try:
-                self._check()
+                check(self.engine, self.redis, self.settings)
                 self.lease.start()
                 break
             except SQLAlchemyError as error:
-                if not is_away(error):
-                    raise NotReady(f"the database cannot be used: {type(error).__name__}") from error
+                if not is_away(error) or is_hopeless(error):
+                    raise NotReady(f"AFTERWORD_DATABASE_URL leads nowhere: {reason(error)}") from error
                 log.warning("database.away", pause_s=pause_s, **describe(error))
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 5.0)
         self.batcher.start()
         self.webhooks.start()
         self.liveness.start()
-
-    def _check(self) -> None:
-        if sentence := trouble_of(self.redis) or fault(self.engine, schema=self.settings.database_schema):
-            raise NotReady(sentence)
-        with self.engine.begin() as connection:
-            if not any_sealed(connection):
-                return
-            from worker.resealing import unusable_secrets  # and with it cryptography, see worker.app
-
-            if sentence := unusable_secrets(connection, self.settings.secret_keys):
-                raise NotReady(sentence)
 
     def attach(self, pool: Pool, *, intake: bool) -> None:
         """Begin to take work: the pool runs."""
@@ -192,7 +176,7 @@ class Host:
         self.liveness.stop()
         written = self.batcher.close(timeout_s=WRITE_OUT_S)
         if not self.webhooks.close(timeout_s=WRITE_OUT_S) or not written:
-            log.error("worker.unwritten", reason="the database is away; its calls are taken back when it returns")
+            log.error("worker.unwritten", reason="the database takes nothing; its calls are taken back when it does")
         self.lease.stop()
         self.redis.close()
         self.engine.dispose()

@@ -23,7 +23,7 @@ from worker.settings import Settings
 from worker.store import leases
 from worker.store.accept import Accepted, Entry, accept
 from worker.store.doors import Submitted, take_inbox
-from worker.store.engine import describe, is_away, is_busy, is_refused
+from worker.store.engine import describe, is_away, is_busy, succeeds
 from worker.taking import MOST_BYTES, Taken, Taking
 
 RUN_QUEUE = "chat.run"
@@ -89,7 +89,7 @@ class Intake:
             try:
                 taken = self._drain(INBOX_BATCH, self._reader.read_row)
             except Exception as error:
-                _unless_refused(error)
+                _unless_away(error)
                 taken = self._drain_one()
 
     def return_lists(self) -> None:
@@ -127,7 +127,7 @@ class Intake:
         try:
             accepted = self._accept(entries)
         except Exception as error:
-            _unless_refused(error)
+            _unless_away(error)
             accepted = [one for entry in entries for one in self._accept_alone(entry)]
         # First what others wait for: should the list outlive this process, its entries are duplicates.
         self._announce(entries, accepted)
@@ -137,7 +137,11 @@ class Intake:
         try:
             return self._accept([entry])
         except Exception as error:
-            _unless_refused(error)
+            self._unless_its_own(error)
+        try:
+            return self._accept([entry])
+        except Exception as error:
+            self._unless_its_own(error)
             return self._accept([not_accepted(entry.queue, entry.raw)])
 
     def _accept(self, entries: list[Entry]) -> list[Accepted]:
@@ -157,8 +161,21 @@ class Intake:
         try:
             return self._drain(1, self._reader.read_row)
         except Exception as error:
-            _unless_refused(error)
+            self._unless_its_own(error)
+        try:
+            return self._drain(1, self._reader.read_row)
+        except Exception as error:
+            self._unless_its_own(error)
             return self._drain(1, lambda row: not_accepted(INBOX, row.job, row.id))
+
+    def _unless_its_own(self, error: Exception) -> None:
+        """Raise again what the database says to every job, which is no fault of this entry; log what it says to it."""
+        plain = self._reader.plain()
+        ttl_s = self._settings.job_ttl_s
+        away = is_away(error) or is_busy(error)
+        if away or not succeeds(self._engine, lambda connection: accept(connection, [plain], job_ttl_s=ttl_s)):
+            raise error
+        log.error("intake.refused", **describe(error))
 
     def _announce(self, entries: list[Entry], accepted: list[Accepted]) -> None:
         # Jobs of an endpoint that rests, or has just come back, start by the dispatcher's measure.
@@ -187,8 +204,8 @@ class Intake:
             log.warning("nudge.postponed", error=type(error).__name__, jobs=len(nudges))
 
 
-def _unless_refused(error: Exception) -> None:
-    """Raise again what says nothing against the entries; log what does."""
-    if not is_refused(error):
+def _unless_away(error: Exception) -> None:
+    """Raise again what says nothing against the entries; log what may."""
+    if is_away(error) or is_busy(error):
         raise error
-    log.error("intake.refused", **describe(error))
+    log.warning("intake.split", **describe(error))

@@ -1,5 +1,8 @@
 """The heartbeat of a worker process: one row renewed every second, from a thread of its own.
 
+Each beat compares the database's clock with our monotonic one: where the first was set, all leases may seem to have
+ended, and whoever takes leases back waits one lease until the living have renewed theirs.
+
 It beats only while the event loop turns: a process whose calls no longer move must not keep them. When the row is gone
 (another worker took it back) every call is aborted at once, and the process enters itself anew under another id.
 """
@@ -11,9 +14,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.core.offset import TOLERANCE_S, Offset
 from worker.store import leases
 from worker.store.engine import describe
 
@@ -55,6 +59,8 @@ class Lease:
         self._gap_s = max(3 * times.beat_s, times.lease_s / 3)
         self._beaten_at = 0.0
         self._unbroken_since: float | None = None
+        self._tolerance_s = min(TOLERANCE_S, times.lease_s / 4)
+        self._offset: Offset | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="afterword-lease", daemon=True)
 
@@ -82,9 +88,16 @@ class Lease:
             return 0.0
         return now - self._unbroken_since
 
+    def knows_time(self, connection: Connection) -> bool:
+        """Say whether the database's clock has not been set since the last beat."""
+        # First: a beat in between restarts the evidence before it changes the offset.
+        known = self._offset
+        return known is not None and not known.step_s(_look(connection), tolerance_s=self._tolerance_s)
+
     def _enter(self) -> None:
         with self._engine.begin() as connection:
             leases.register(connection, self.worker_id, name=self._name, slots=self.slots, lease_s=self._times.lease_s)
+            self._offset = _look(connection)
         self._unbroken_since = self._beaten_at = time.monotonic()
 
     def _run(self) -> None:
@@ -113,20 +126,25 @@ class Lease:
         return ticked_at is not None and time.monotonic() - ticked_at > self._times.lease_s / 3
 
     def _beat(self) -> None:
+        asked_at = time.monotonic()
         with self._engine.begin() as connection:
-            alive = leases.renew(connection, self.worker_id, slots=self.slots, lease_s=self._times.lease_s)
-            cancelled = leases.cancellations(connection, self.worker_id) if alive else []
-        if not alive:
+            unix_s = leases.renew(connection, self.worker_id, slots=self.slots, lease_s=self._times.lease_s)
+            answered_at = time.monotonic()
+            cancelled = [] if unix_s is None else leases.cancellations(connection, self.worker_id)
+        if unix_s is None:
             self._lost()
         else:
-            self._count(time.monotonic())
+            self._count(time.monotonic(), Offset.seen(unix_s, asked_at=asked_at, answered_at=answered_at))
         if cancelled:
             self._on_cancel(cancelled)
 
-    def _count(self, now: float) -> None:
-        if self._unbroken_since is None or now - self._beaten_at > self._gap_s:
+    def _count(self, now: float, offset: Offset) -> None:
+        step_s = self._offset.step_s(offset, tolerance_s=self._tolerance_s) if self._offset is not None else 0.0
+        if step_s:
+            log.warning("clock.stepped", by_s=round(step_s, 3), reason="the database's clock was set")
+        if step_s or self._unbroken_since is None or now - self._beaten_at > self._gap_s:
             self._unbroken_since = now
-        self._beaten_at = now
+        self._beaten_at, self._offset = now, offset
 
     def _lost(self) -> None:
         log.error("lease.lost", worker=self.worker_id)
@@ -134,3 +152,9 @@ class Lease:
         self.worker_id = str(uuid.uuid4())
         self._on_lost()
         self._enter()
+
+
+def _look(connection: Connection) -> Offset:
+    asked_at = time.monotonic()
+    unix_s = leases.unix_s(connection)
+    return Offset.seen(unix_s, asked_at=asked_at, answered_at=time.monotonic())

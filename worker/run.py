@@ -9,7 +9,7 @@ from structlog.contextvars import bound_contextvars
 
 from worker import call
 from worker.call import Reason, absorb_cancellation
-from worker.closing import CANCELLED, COMPLETED, LOST, End, close, close_broken, follows, released
+from worker.closing import CANCELLED, COMPLETED, LOST, End, close, close_broken, follows, plain, released
 from worker.core.chat import wire_body
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
@@ -68,12 +68,22 @@ async def _bought(host: Host, got: Claim) -> tuple[Closing, Recorded]:
     try:
         reply, end, usage_requested = await _make_request(host, got)
         closing = await _put_into_columns(got, reply, end, usage_requested=usage_requested)
-        return closing, await host.batcher.submit(record, closing, size=_size(closing))
+        return closing, await _written(host, closing)
     except Exception as error:
         # Ours, not the endpoint's: the job must not stay with a process that has forgotten it, nor a paid answer go.
         log.error("attempt.broken", **describe(error))
-        closing = close_broken(got, reply, jitter=_chance())
-        return closing, await host.batcher.submit(record, closing, size=_size(closing))
+    closing = close_broken(got, reply, jitter=_chance())
+    try:
+        return closing, await _written(host, closing)
+    except Exception as error:
+        log.error("answer.lost", bytes=len(closing.answer["raw"]) if closing.answer else 0, **describe(error))
+    closing = replace(closing, answer=None)
+    return closing, await _written(host, closing)
+
+
+async def _written(host: Host, closing: Closing) -> Recorded:
+    """Record a closing; raises only when the database refuses this closing and no plain one."""
+    return await host.batcher.submit(record, closing, size=_size(closing), plain=lambda: plain(closing))
 
 
 async def _make_request(host: Host, got: Claim) -> tuple[Reply, End, bool]:

@@ -24,6 +24,7 @@ SELECT delivery_id, 'open' FROM afterword_delivery_attempts WHERE outcome IS NUL
 # What a worker says when it met something nobody foresaw.
 UNEXPECTED = (
     "attempt.broken", "writer.failed", "lease.failed", "dispatch.failed", "intake.refused", "endpoint.unknown",
+    "answer.lost", "intake.split", "clock.stepped",
 )  # fmt: skip
 
 

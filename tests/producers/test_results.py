@@ -6,9 +6,10 @@ from decimal import Decimal
 from pathlib import Path
 from threading import Timer
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 
 from afterword import Afterword, Job, NotConfigured, WaitTimeout
 from tests.producers.made import REQUEST, accept_inbox, accept_queue, complete
@@ -210,8 +211,13 @@ def test_reading_makes_no_file_of_a_mistaken_path(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sqlite_path_may_hold_any_character(sqlite_url: str, tmp_path: Path) -> None:
-    odd = tmp_path / "a #%41.db"
+@pytest.mark.parametrize("name", ["a #%41.db", "ü ?.db", "a%2541+b.db"])
+def test_a_sqlite_path_may_hold_any_character_encoded_as_sqlalchemy_reads_it(
+    sqlite_url: str, tmp_path: Path, name: str
+) -> None:
+    odd = tmp_path / name
     Path(sqlite_url.removeprefix("sqlite:///")).rename(odd)
+    url = f"sqlite:///{quote(str(odd))}?timeout=3"
 
-    assert Afterword(database=f"sqlite:///{odd}?timeout=3").get(uuid.uuid4()) is None
+    assert make_url(url).database == str(odd)
+    assert Afterword(database=url).get(uuid.uuid4()) is None

@@ -1,6 +1,8 @@
 """What a hand does to a database that no code of ours does, for the rules that must notice it."""
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Engine, Executable, text
@@ -37,3 +39,30 @@ def look(engine: Engine, *, span: int = 2, pause: Callable[[float], object] = la
 
 def broken(engine: Engine, **options: Any) -> dict[str, Finding]:
     return {one.name: one for one in look(engine, **options).broken}
+
+
+@contextmanager
+def refusing(engine: Engine, table: str, moment: str, state: str = "23514") -> Iterator[None]:
+    """Have a trigger refuse every write of a kind to a table."""
+    name = f"refuses_{uuid.uuid4().hex[:8]}"
+    if engine.dialect.name == "sqlite":
+        made = [f"CREATE TRIGGER {name} BEFORE {moment} ON {table} BEGIN SELECT RAISE(ABORT, 'not now'); END"]
+        dropped = [f"DROP TRIGGER {name}"]
+    else:
+        body = f"$$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{state}'; END $$"
+        made = [
+            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS {body}",
+            f"CREATE TRIGGER {name} BEFORE {moment} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()",
+        ]
+        dropped = [f"DROP TRIGGER {name} ON {table}"]
+    _execute(engine, *made)
+    try:
+        yield
+    finally:
+        _execute(engine, *dropped)
+
+
+def _execute(engine: Engine, *statements: str) -> None:
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))

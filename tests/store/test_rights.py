@@ -5,12 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from afterword import Afterword
 from tests.store.made import accept_all, entry
 from worker.store import migrate, version
 from worker.store.engine import open_engine
+from worker.store.rights import open_schema
 
 SCHEMAS = ("public", "after words")
 
@@ -152,3 +153,48 @@ def test_a_callers_temporary_table_is_not_taken_for_ours(engine: Engine, produce
 
     with producer.connect() as connection:
         assert connection.execute(text("SELECT status FROM jobs_v1")).scalars().all() == ["cancelled"]
+
+
+def open_to(owner: Engine, schema: str) -> str | None:
+    with owner.connect() as connection:
+        return open_schema(connection, schema=None if schema == "public" else schema)
+
+
+def test_a_schema_that_strangers_may_create_in_is_named_with_the_remedy(
+    engine: Engine, producer: Engine, schema: str
+) -> None:
+    role = producer.url.username
+    assert open_to(engine, schema) is None
+
+    put(engine, f'GRANT CREATE ON SCHEMA "{schema}" TO {role}')
+
+    sentence = open_to(engine, schema)
+    assert sentence is not None
+    assert f"the roles {role} may create objects in the schema" in sentence
+    put(engine, sentence.partition("run: ")[2])
+    assert open_to(engine, schema) is None
+
+
+def test_a_schema_on_the_search_path_counts_as_ours(engine: Engine, producer: Engine, schema: str) -> None:
+    # Where PostgreSQL looks for operators, whatever schema our tables are in.
+    put(engine, "GRANT CREATE ON SCHEMA public TO PUBLIC")
+
+    assert str(producer.url.username) in str(open_to(engine, schema))
+
+    put(engine, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    assert open_to(engine, schema) is None
+
+
+def test_a_stranger_who_may_create_there_acts_as_the_owner(engine: Engine, producer: Engine, schema: str) -> None:
+    # Why nothing starts then: an operator that fits the types better than PostgreSQL's own is called by the door.
+    put(engine, f'GRANT CREATE ON SCHEMA "{schema}" TO {producer.url.username}')
+    accept_all(engine, entry())
+    put(
+        producer,
+        "CREATE FUNCTION is(a varchar, b varchar) RETURNS bool LANGUAGE plpgsql AS "
+        "'BEGIN RAISE EXCEPTION ''called by %'', current_user; END'",
+    )
+    put(producer, f'CREATE OPERATOR "{schema}".= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = is)')
+
+    with pytest.raises(DBAPIError, match=f"called by {engine.url.username}"):
+        put(producer, "INSERT INTO cancel_v1 (id) SELECT id FROM jobs_v1")

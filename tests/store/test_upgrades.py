@@ -99,8 +99,8 @@ def test_commands_work_on_a_later_schema_that_serves_them(run: Command, engine: 
 
 
 @pytest.fixture
-def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The migrations of a later release, which contracts."""
+def later(postgres_url: str, sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The migrations of a later release, which contracts; the templates of all tests were made before."""
     scripts = tmp_path / "migrations"
     shutil.copytree(version.scripts(), scripts, ignore=shutil.ignore_patterns("__pycache__"))
     (scripts / "versions" / f"{LATER}_contracts.py").write_text(CONTRACTS)

@@ -42,17 +42,18 @@ def upgrade() -> None:
     """Bring the database to this release's tables and views; safe to repeat."""
     with database(load()) as listing:
         before, newest = listing.state()
-        if before == newest:
-            table.echo(f"the database is at {newest}; nothing to do")
-            return
         if before is not None and before > newest:
             # A release before, installed again: its steps must go on where it can work.
             if fault := listing.fault():
                 raise click.ClickException(fault)
             table.echo(f"the database is at {before} of a newer release and serves this one; nothing to do")
-            return
-        listing.upgrade()
-    table.echo(f"the database went from {before or 'nothing'} to {newest}")
+        elif before == newest:
+            table.echo(f"the database is at {newest}; nothing to do")
+        else:
+            listing.upgrade()
+            table.echo(f"the database went from {before or 'nothing'} to {newest}")
+        if warning := listing.open_schema():
+            table.echo(f"warning: no worker starts yet: {warning}", err=True)
 
 
 @main.command()

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
+from urllib.parse import unquote
 
 import click
 from celery import Celery
@@ -48,7 +49,7 @@ class Demo:
 
     def __init__(self, stack: Stack, cases: Sequence[Case], *, timeout_s: float) -> None:
         self.stack, self.cases, self.timeout_s = stack, cases, timeout_s
-        self.path = stack.database_url.removeprefix("sqlite:///")
+        self.path = unquote(stack.database_url.removeprefix("sqlite:///"))
         self.ids: dict[str, str] = {}  # custom_id of each job submitted: the id we were given
         self.receiver = WebhookReceiver()
         self._shown = ""

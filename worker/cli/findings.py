@@ -63,6 +63,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
         with database(settings) as listing:
             (current, newest), fault = listing.state(), listing.fault()
             yield _migrated(listing.kind, current, newest, fault)
+            if sentence := listing.open_schema():
+                yield Finding("rights", "failed", sentence)
             if current is not None:
                 yield _workers(listing.workers())
                 overdue_s = listing.ask(oldest_overdue_job_s) if fault is None else None

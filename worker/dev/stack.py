@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 from typing import IO
+from urllib.parse import quote
 
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.dev.redis import RedisServer
@@ -68,7 +69,7 @@ class Stack:
 
     @property
     def database_url(self) -> str:
-        return self.given.database_url or f"sqlite:///{self._home / 'afterword.db'}"
+        return self.given.database_url or f"sqlite:///{quote(str(self._home / 'afterword.db'))}"
 
     @property
     def redis_url(self) -> str:

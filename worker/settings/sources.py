@@ -21,17 +21,23 @@ class Environment:
     errors: list[str] = field(default_factory=list)
 
     def text(self, name: str, *, secret: bool = False) -> str | None:
-        """Return a variable's text, for a secret else its `_FILE`'s content; empty counts as absent."""
-        direct = self.names.get(name) or None
-        file = (self.names.get(f"{name}_FILE") or None) if secret else None
+        """Return a variable's text, for a secret else its `_FILE`'s content; empty counts as absent.
+
+        Without line breaks at its end: `echo` makes one, and Kubernetes passes it on.
+        """
+        direct = self.names.get(name, "").rstrip("\r\n")
+        file = self.names.get(f"{name}_FILE", "").rstrip("\r\n") if secret else ""
         if direct and file:
             self.errors.append(f"{name} and {name}_FILE are both set; keep one of them.")
-        return direct if direct or not file else self.read_secret(f"{name}_FILE", Path(file))
+        if direct or not file:
+            return direct or None
+        return self.read_secret(f"{name}_FILE", Path(file))
 
     def read_secret(self, name: str, path: Path) -> str | None:
         """Return a file's text without the line break at its end, or None with the fault noted."""
         try:
-            text = path.read_text(encoding="utf-8").rstrip("\r\n")
+            # Editors on Windows begin a text with a mark of its encoding.
+            text = path.read_text(encoding="utf-8-sig").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             self.errors.append(f"{name} is {str(path)!r}, which cannot be read ({reason}); name a readable file.")

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import urlunsplit
+
+from worker.settings.addresses import database_url, redis_url, split
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
@@ -73,52 +75,13 @@ def _flag(text: str) -> bool:
     return known[text.lower()]
 
 
-def _database_url(text: str) -> str:
-    scheme, _, rest = text.partition("://")
-    if scheme in ("sqlite", "sqlite+pysqlite"):
-        path = rest.partition("?")[0]
-        if len(path) < 2 or not path.startswith("/") or path == "/:memory:":
-            raise ValueError("the worker's processes share a file: write sqlite:////path/of/afterword.db")
-        return f"sqlite://{rest}"
-    if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
-        return f"postgresql+psycopg://{rest}"
-    raise ValueError("it must begin with postgresql:// (psycopg 3 is used) or sqlite:////")
-
-
-def _split(text: str) -> SplitResult:
-    """Split an address whose host a name server can be asked for and whose port is one; ValueError says what is not."""
-    parts = urlsplit(text)
-    host = parts.hostname or ""
-    try:
-        if not host.isascii():
-            import idna  # httpx reads names with it too; a name in ASCII goes as it is
-
-            idna.encode(host)
-    except UnicodeError:
-        raise ValueError("its host is no host name; write it in ASCII, as in xn--bcher-kva.example") from None
-    try:
-        parts.port  # noqa: B018  read when it is asked for
-    except ValueError:
-        raise ValueError("its port must be a number from 0 to 65535") from None
-    return parts
-
-
-def _redis_url(text: str) -> str:
-    parts = _split(text)
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise ValueError("it must be redis://host:6379/0, or rediss:// for TLS")
-    if not re.fullmatch(r"/?[0-9]*", parts.path):
-        raise ValueError("its path must be the number of a database, as in redis://host:6379/0")
-    return text
-
-
 def completions_url(text: str) -> str:
     """Return the address requests are POSTed to.
 
     No path: `/v1/chat/completions` is added. A path that ends in `/chat/completions` is used as it is. Any other
     path is what OpenAI's clients call `base_url`: `/chat/completions` is added. A query stays where it is.
     """
-    parts = _split(text)
+    parts = split(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
         raise ValueError("it must be an address such as https://api.example.com or http://127.0.0.1:8000/v1")
     if parts.username is not None or parts.password is not None:
@@ -130,7 +93,7 @@ def completions_url(text: str) -> str:
 
 
 def _proxy(text: str) -> str:
-    parts = _split(text)
+    parts = split(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("it must be the address of an HTTP proxy, as in http://proxy.example.com:3128")
     return text
@@ -209,8 +172,8 @@ def _file(text: str) -> str:
 
 
 FLAG = Reader("true or false", _flag)
-DATABASE_URL = Reader("postgresql://user:password@host/name or sqlite:////path", _database_url)
-REDIS_URL = Reader("redis://host:6379/0 or rediss://…", _redis_url)
+DATABASE_URL = Reader("postgresql://user:password@host/name or sqlite:////path", database_url)
+REDIS_URL = Reader("redis://host:6379/0 or rediss://…", redis_url)
 COMPLETIONS_URL = Reader("https://host, its base_url, or the whole address", completions_url)
 PROXY = Reader("http://host:port", _proxy)
 EGRESS_PROXY = Reader("http://host:port", _egress_proxy)

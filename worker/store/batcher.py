@@ -2,8 +2,10 @@
 
 The event loop awaits `submit(function, item)`; the thread takes all that has arrived, calls each store function once
 with its list of items, and commits once. One bad item never fails its neighbours: when a transaction fails, its items
-are done again one by one. Only an item whose own data is refused fails. While the database is away the thread waits;
-an item that another transaction stands in the way of is done again later, alone, and everything is kept meanwhile.
+are done again one by one. While the database is away the thread waits; an item that another transaction stands in the
+way of is done again later, alone. A refused claim fails at once: nothing was bought. A record with a paid answer fails
+only when its own data is refused, and no class of error says as much: a trigger, a lost table or an exhausted counter
+of transactions refuses every record in the same words. See `_is_its_own`.
 """
 
 import asyncio
@@ -18,7 +20,7 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection, Engine
 
-from worker.store.engine import describe, is_away, is_busy, is_refused
+from worker.store.engine import describe, is_away, is_busy, is_refused, succeeds
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,9 +56,11 @@ class _Write:
     function: Callable[..., list[Any]]
     item: Any
     size: int
+    plain: Callable[[], Any] | None = None
     future: "Future[Any]" = field(default_factory=Future)
     due_at: float = 0.0  # monotonic; after a failure that says nothing against the item
     pause_s: float = AWAY_S[0]
+    is_suspect: bool = False  # it was refused, and then the plain item was not
 
 
 class Batcher:
@@ -99,17 +103,32 @@ class Batcher:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    async def submit(self, function: StoreFunction[Item, Result], item: Item, *, size: int = 0) -> Result:
+    async def submit(
+        self,
+        function: StoreFunction[Item, Result],
+        item: Item,
+        *,
+        size: int = 0,
+        plain: Callable[[], Item] | None = None,
+    ) -> Result:
         """Run `function` on `item` in the next transaction and return its result once that is committed.
 
-        Only the wire is ever cancelled: a cancellation waits until the write is made, and is raised at the caller's
-        next await.
+        `plain` makes an item for the same rows without the data that may be at fault: with it, the item fails only when
+        the plain one does not. Only the wire is ever cancelled: a cancellation waits until the write is made, and is
+        raised at the caller's next await.
         """
-        return await undisturbed(asyncio.wrap_future(self.put(function, item, size=size)))
+        return await undisturbed(asyncio.wrap_future(self.put(function, item, size=size, plain=plain)))
 
-    def put(self, function: StoreFunction[Item, Result], item: Item, *, size: int = 0) -> "Future[Result]":
+    def put(
+        self,
+        function: StoreFunction[Item, Result],
+        item: Item,
+        *,
+        size: int = 0,
+        plain: Callable[[], Item] | None = None,
+    ) -> "Future[Result]":
         """Queue a write from any thread; the future is resolved after its commit."""
-        write = _Write(function, item, size)
+        write = _Write(function, item, size, plain)
         with self._changed:
             if self._closing:
                 raise BatcherClosed("the worker is ending; the write was not made")
@@ -162,13 +181,29 @@ class Batcher:
                 log.warning("writer.batch_split", items=len(batch), **describe(error))
                 for write in batch:
                     self._write([write])
-            elif is_refused(error):
+            elif self._is_its_own(batch[0], error):
                 batch[0].future.set_exception(error)
             else:
                 self._postpone(batch[0], error)
             return
         for write, result in results:
             write.future.set_result(result)
+
+    def _is_its_own(self, write: _Write, error: Exception) -> bool:
+        """Say whether an item fails by its own data.
+
+        A paid one is refused, then its plain item is not (it is made and rolled back), then the paid one is refused
+        again: so a database that begins or ceases to refuse everything is not mistaken for it.
+        """
+        if is_busy(error):
+            return False
+        function, plain = write.function, write.plain
+        if plain is None:
+            return is_refused(error)
+        if not write.is_suspect:
+            write.is_suspect = succeeds(self._engine, lambda connection: function(connection, [plain()]))
+            return False
+        return True
 
     def _postpone(self, write: _Write, error: Exception) -> None:
         log.warning("writer.postponed", pause_s=write.pause_s, **describe(error))

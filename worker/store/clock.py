@@ -1,9 +1,9 @@
 """The database's clock, the only one that decides: `now()`, moved by durations in seconds."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Float, ScalarSelect, bindparam, cast, select
+from sqlalchemy import Float, ScalarSelect, bindparam, cast, literal, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
@@ -53,7 +53,7 @@ def _shifted_postgresql(element: shifted, compiler: Any, **options: Any) -> str:
 @compiles(shifted, "sqlite")
 def _shifted_sqlite(element: shifted, compiler: Any, **options: Any) -> str:
     instant, seconds = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"({instant} + CAST({seconds} * 1000000 AS INTEGER))"
+    return f"({instant} + CAST(({seconds}) * 1000000 AS INTEGER))"
 
 
 class seconds_until(FunctionElement[float]):
@@ -73,6 +73,10 @@ def _until_postgresql(element: seconds_until, compiler: Any, **options: Any) -> 
 def _until_sqlite(element: seconds_until, compiler: Any, **options: Any) -> str:
     (instant,) = (compiler.process(clause, **options) for clause in element.clauses)
     return f"(({instant} - {SQLITE_NOW}) / 1000000.0)"
+
+
+# Unix time, by the database.
+UNIX_S = -seconds_until(literal(datetime(1970, 1, 1, tzinfo=UTC), Instant()))
 
 
 def from_now(seconds: float | ColumnElement[float]) -> shifted:

@@ -7,25 +7,21 @@ order of their ids, and then deliveries.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, literal, literal_column, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, literal_column, select, update
 
 from worker.core.lifecycle import CLAIM_DELIVERY, DeliveryStatus
 from worker.core.places import SLOTS, Places
 from worker.core.receiver_health import room
 from worker.store.claim import Wish
-from worker.store.clock import now, seconds_until
+from worker.store.clock import UNIX_S, now, seconds_until
 from worker.store.health import health_of
 from worker.store.moves import unindexed
 from worker.store.tables import workers
-from worker.store.types import Id, Instant
+from worker.store.types import Id
 from worker.store.webhook_tables import deliveries, delivery_attempts, events, receivers
 
-_EPOCH = literal(datetime(1970, 1, 1, tzinfo=UTC), Instant())
-# Unix time, by the database.
-UNIX_S = -seconds_until(_EPOCH)
 # The most tokens a bucket holds: a second's worth, so that a burst is no longer than that.
 BURST_S = 1.0
 
@@ -198,7 +194,8 @@ def tokens_of(receiver: Any) -> float | None:
     if rate is None:
         return None
     most = max(1.0, rate * BURST_S)
-    if receiver.tokens is None or receiver.tokens_in_s is None:
+    # Tokens that were spent in the future: the clock was set back, and the bucket would stay empty until then.
+    if receiver.tokens is None or receiver.tokens_in_s is None or receiver.tokens_in_s > BURST_S:
         return float(most)
     return float(min(most, receiver.tokens + rate * max(0.0, -receiver.tokens_in_s)))
 

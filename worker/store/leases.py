@@ -1,19 +1,34 @@
-"""Leases: a claim belongs to a worker process, and the process to one row that it renews every second."""
+"""Leases: a claim belongs to a worker process, and the process to one row that it renews every second.
+
+The database's clock ends them, and somebody may set it: forward, and leases of living workers have ended; back, and
+those of dead ones have not. See `worker.lease` for the first, `_ENDED` for the second.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, or_, select, tuple_, update
 
 from worker.core.failure import Code
 from worker.core.lifecycle import EXHAUST, TAKE_BACK, Outcome, Status
+from worker.core.offset import TOLERANCE_S
 from worker.store import finish, moves, version
 from worker.store.cancel import settle
-from worker.store.clock import from_now, now
+from worker.store.clock import UNIX_S, from_now, now
 from worker.store.endings import ending
 from worker.store.tables import attempts, jobs, leaders, workers
 from worker.store.upsert import upsert
+
+# The longest that settings allow, for rows of a release that did not write its own.
+_LONGEST_S = 3600.0
+# No leadership is that long.
+_LONGEST_LEAD_S = 60.0
+# A lease also ends where more of it is left than there ever was: it was renewed before the clock was set back.
+_ENDED = or_(
+    workers.c.lease_until <= now(),
+    workers.c.lease_until > from_now(func.coalesce(workers.c.lease_s, _LONGEST_S) + TOLERANCE_S),
+)
 
 
 def register(connection: Connection, worker_id: str, *, name: str, slots: int, lease_s: float) -> None:
@@ -21,15 +36,21 @@ def register(connection: Connection, worker_id: str, *, name: str, slots: int, l
 
     Once: a commit whose answer was lost with the connection is made again.
     """
-    row = {"id": worker_id, "name": name, "slots": slots, "release": version.newest()}
+    row = {"id": worker_id, "name": name, "slots": slots, "lease_s": lease_s, "release": version.newest()}
     entered = upsert(connection.dialect.name, workers).on_conflict_do_nothing()
     connection.execute(entered.values(**row, started_at=now(), lease_until=from_now(lease_s)))
 
 
-def renew(connection: Connection, worker_id: str, *, slots: int, lease_s: float) -> bool:
-    """Renew the lease; False when it was taken back, and every call of the process must end."""
-    statement = update(workers).where(workers.c.id == worker_id).values(slots=slots, lease_until=from_now(lease_s))
-    return connection.execute(statement).rowcount == 1
+def renew(connection: Connection, worker_id: str, *, slots: int, lease_s: float) -> float | None:
+    """Renew the lease; return Unix time by the database, None when it was taken back and every call must end."""
+    renewed = update(workers).where(workers.c.id == worker_id).returning(UNIX_S)
+    values = {"slots": slots, "lease_s": lease_s, "lease_until": from_now(lease_s)}
+    return connection.execute(renewed.values(**values)).scalar()
+
+
+def unix_s(connection: Connection) -> float:
+    """Return Unix time by the database."""
+    return connection.execute(select(UNIX_S)).scalar_one()
 
 
 def unserved(connection: Connection, oldest: str) -> list[str]:
@@ -64,7 +85,8 @@ def cancellations(connection: Connection, worker_id: str) -> list[str]:
 
 def lead(connection: Connection, worker_id: str, *, name: str, lease_s: float) -> bool:
     """Take or keep the leadership `name`; False while another worker holds it."""
-    free = or_(leaders.c.worker_id == worker_id, leaders.c.lease_until <= now())
+    over = or_(leaders.c.lease_until <= now(), leaders.c.lease_until > from_now(_LONGEST_LEAD_S))
+    free = or_(leaders.c.worker_id == worker_id, over)
     statement = (
         update(leaders).where(leaders.c.name == name, free).values(worker_id=worker_id, lease_until=from_now(lease_s))
     )
@@ -90,7 +112,7 @@ def take_back(connection: Connection, *, limit: int = 500, once_only: Collection
 
     Jobs of the endpoints `once_only` fail instead: what may have been bought is not to be bought again there.
     """
-    struck = connection.execute(delete(workers).where(workers.c.lease_until <= now())).rowcount
+    struck = connection.execute(delete(workers).where(_ENDED)).rowcount
     orphans = (
         _held(once_only)
         .where(jobs.c.worker_id.is_not(None), jobs.c.worker_id.not_in(select(workers.c.id)))

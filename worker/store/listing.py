@@ -29,6 +29,7 @@ from worker.core.lifecycle import FINAL, Status
 from worker.store import migrate, version
 from worker.store.clock import seconds_until
 from worker.store.engine import open_engine
+from worker.store.rights import open_schema
 from worker.store.tables import dead_letters, inbox, jobs, workers
 from worker.store.tables import endpoints as resting
 from worker.store.types import Id, JsonText
@@ -115,6 +116,10 @@ class Listing:
         """Return the migration the database is at and the newest one this release has."""
         with sentences():
             return version.state(self._engine, schema=self._schema)
+
+    def open_schema(self) -> str | None:
+        """Return a sentence about roles that could act as our owner, None without any."""
+        return self.ask(lambda connection: open_schema(connection, schema=self._schema))
 
     def fault(self) -> str | None:
         """Return why this release cannot work on the database, in a sentence; None when it can."""

@@ -14,8 +14,7 @@ from worker.core.registration import Registration
 from worker.core.subscription import Subscription
 from worker.core.webhook import Profile
 from worker.store import order
-from worker.store.clock import now, seconds_until
-from worker.store.deliveries import UNIX_S
+from worker.store.clock import UNIX_S, now, seconds_until
 from worker.store.health import health_of
 from worker.store.upsert import upsert
 from worker.store.webhook_tables import deliveries, receivers

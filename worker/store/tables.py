@@ -287,6 +287,8 @@ workers = Table(
     Column("slots", Integer, nullable=False),
     Column("started_at", Instant, nullable=False),
     Column("lease_until", Instant, nullable=False),
+    # How long the lease was when it was renewed, seconds; NULL of a worker of 0007.
+    Column("lease_s", Float),
     # The number of its release, see store/version.py; NULL: a release that did not say it.
     Column("release", String),
 )

@@ -14,8 +14,7 @@ from worker.core.health import State
 from worker.core.lifecycle import DeliveryOutcome
 from worker.core.receiver_health import Health
 from worker.store import dispatch
-from worker.store.clock import now, seconds_until
-from worker.store.deliveries import UNIX_S
+from worker.store.clock import UNIX_S, now, seconds_until
 from worker.store.health import health_of
 from worker.store.listing import count
 from worker.store.tables import endpoints

@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal_column, select, union_all
 
-from worker.store.clock import present, seconds_until
-from worker.store.deliveries import UNIX_S, room_of, tokens_of
+from worker.store.clock import UNIX_S, present, seconds_until
+from worker.store.deliveries import room_of, tokens_of
 from worker.store.dispatch import Due
 from worker.store.types import Id
 from worker.store.webhook_tables import deliveries, receivers

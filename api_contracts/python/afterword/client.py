@@ -179,7 +179,7 @@ def _with_options(item: Item, options: Mapping[str, Any]) -> tuple[Request, Mapp
 
 def _setting(name: str) -> str | None:
     """Read a variable, or the file that the variable with _FILE names, as the worker does."""
-    if os.environ.get(name):
-        return os.environ[name]
+    if text := os.environ.get(name, "").strip():
+        return text
     path = os.environ.get(f"{name}_FILE")
     return Path(path).read_text(encoding="utf-8").strip() if path else None

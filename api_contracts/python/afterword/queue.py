@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import uuid
 from typing import Any
 
@@ -84,7 +85,8 @@ def _connect(url: str, timeout_s: float) -> Any:
     except ImportError as error:
         raise NotConfigured("submit needs the Redis client; run: pip install 'redis>=4.2'") from error
     return redis.Redis.from_url(
-        url,
+        # CERT_NONE is Celery's spelling of none.
+        re.sub(r"(?<=ssl_cert_reqs=)CERT_\w+", lambda found: found[0][len("CERT_") :].lower(), url),
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
         # A connection that died while idle is made anew at once, for the id makes a second push harmless. A timeout

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from afterword.dbapi import Connected, Rows, connected
 from afterword.errors import NotConfigured
@@ -91,7 +91,7 @@ def connect(url: str, *, writing: bool = False) -> Any:
     if path := _sqlite.match(url):
         # No mode makes an empty file of a mistaken path. Read-only: closing never writes the log back.
         mode = "rw" if writing else "ro"
-        return sqlite3.connect(f"file:{quote(path[1])}?mode={mode}", uri=True, timeout=CONNECT_S)
+        return sqlite3.connect(f"file:{quote(unquote(path[1]))}?mode={mode}", uri=True, timeout=CONNECT_S)
     scheme = url.partition(":")[0]
     raise NotConfigured(f"the database URL begins with {scheme!r}; give postgresql://… or sqlite:////path/to/file.db")
 
@@ -102,5 +102,11 @@ def _connect_postgresql(url: str) -> Any:
             driver = import_module(name)
         except ImportError:
             continue
-        return driver.connect(url, connect_timeout=CONNECT_S)
+        connection = driver.connect(url, connect_timeout=CONNECT_S, client_encoding="UTF8")
+        if not (connection.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+            # psycopg reads timestamps in ISO only, and a role or a database may have another style.
+            with connection.cursor() as cursor:
+                cursor.execute("SET datestyle = 'ISO, MDY'")
+            connection.commit()
+        return connection
     raise NotConfigured("PostgreSQL by URL needs a driver; run: pip install 'psycopg[binary]', or give an Engine")
