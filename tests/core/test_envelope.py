@@ -69,7 +69,7 @@ GOOD = {
         encode=False, headers={**HEADERS, "compression": "application/x-gzip"},
     ),
     "gzip": entry(
-        base64.b64encode(gzip.compress(PYTHON_BODY)).decode(),
+        base64.b64encode(gzip.compress(PYTHON_BODY, mtime=0)).decode(),
         encode=False, headers={**HEADERS, "compression": "gzip"},
     ),
     "version 1": v1(),

@@ -47,7 +47,7 @@ ANSWERS: dict[str, tuple[bytes, bool]] = {
     "chunked_and_identity": (head("200 OK", "Transfer-Encoding: identity", chunked=True) + chunk(JSON) + LAST, False),
     "identity": (head("200 OK", "Transfer-Encoding: identity", length=len(JSON)) + JSON, False),
     "gzip_as_transfer_coding": (
-        head("200 OK", "Transfer-Encoding: gzip, chunked") + chunk(gzip.compress(JSON)) + LAST,
+        head("200 OK", "Transfer-Encoding: gzip, chunked") + chunk(gzip.compress(JSON, mtime=0)) + LAST,
         False,
     ),
     "chunked_label_on_a_plain_body": (head("200 OK", chunked=True) + JSON, False),
@@ -98,17 +98,20 @@ ANSWERS: dict[str, tuple[bytes, bool]] = {
     "a_stale_zstd_label": (answer(JSON, "200 OK", "Content-Encoding: zstd"), True),
     "two_stale_labels": (answer(JSON, "200 OK", "Content-Encoding: gzip, br"), True),
     "an_unknown_label": (answer(JSON, "200 OK", "Content-Encoding: utf-8"), True),
-    "gzip_without_a_label": (answer(gzip.compress(JSON)), True),
-    "gzip_under_another_label": (answer(gzip.compress(JSON), "200 OK", "Content-Encoding: br"), True),
+    "gzip_without_a_label": (answer(gzip.compress(JSON, mtime=0)), True),
+    "gzip_under_another_label": (answer(gzip.compress(JSON, mtime=0), "200 OK", "Content-Encoding: br"), True),
     "gzip_twice_under_one_label": (
-        answer(gzip.compress(gzip.compress(JSON)), "200 OK", "Content-Encoding: gzip"),
+        answer(gzip.compress(gzip.compress(JSON, mtime=0), mtime=0), "200 OK", "Content-Encoding: gzip"),
         True,
     ),
-    "gzip_once_under_two_labels": (answer(gzip.compress(JSON), "200 OK", "Content-Encoding: gzip, gzip"), True),
+    "gzip_once_under_two_labels": (
+        answer(gzip.compress(JSON, mtime=0), "200 OK", "Content-Encoding: gzip, gzip"),
+        True,
+    ),
     "zlib_without_a_label": (answer(zlib.compress(JSON)), True),
-    "gzip_under_deflate": (answer(gzip.compress(JSON), "200 OK", "Content-Encoding: deflate"), True),
-    "rubbish_behind_gzip": (answer(gzip.compress(JSON) + b"zz", "200 OK", "Content-Encoding: gzip"), True),
-    "gzip_without_its_end": (answer(gzip.compress(JSON)[:-8], "200 OK", "Content-Encoding: gzip"), True),
+    "gzip_under_deflate": (answer(gzip.compress(JSON, mtime=0), "200 OK", "Content-Encoding: deflate"), True),
+    "rubbish_behind_gzip": (answer(gzip.compress(JSON, mtime=0) + b"zz", "200 OK", "Content-Encoding: gzip"), True),
+    "gzip_without_its_end": (answer(gzip.compress(JSON, mtime=0)[:-8], "200 OK", "Content-Encoding: gzip"), True),
 }
 # These end by themselves, but leave a doubt about what the next bytes of the connection are.
 SPOILT = {
