@@ -6,13 +6,14 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import structlog
 from structlog.types import EventDict, Processor
 
 from worker.core.printable import printable_values
 from worker.settings import Settings
+from worker.settings.masking import secrets_in
 
 REDACTED = "[redacted]"
 SECRET_NAMES = frozenset(
@@ -124,12 +125,9 @@ def secrets_of(settings: Settings) -> list[str]:
     """Return the settings' secrets that are long enough to be looked for without spoiling ordinary words."""
     texts: list[str] = []
     for endpoint in settings.endpoints.values():
-        texts += [endpoint.key or "", _password(endpoint.proxy)]
+        texts += [endpoint.key or "", *secrets_in(endpoint.proxy), *secrets_in(endpoint.url)]
         # A header may hold a key or just a team's name; the short ones are words that lines need.
         texts += [text for text in endpoint.headers.values() if len(text) >= 16]
-    texts += [_password(settings.database_url), _password(settings.redis_url)]
+    for url in (settings.database_url, settings.redis_url, settings.webhook_egress_proxy):
+        texts += secrets_in(url)
     return [form for text in texts for form in {text, unquote(text)} if len(form) >= 6]
-
-
-def _password(url: str | None) -> str:
-    return (urlsplit(url).password or "") if url else ""

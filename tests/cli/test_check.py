@@ -151,3 +151,10 @@ def test_doctor_names_lists_of_jobs_that_no_worker_reads(afterword: Command, red
     assert queues["state"] == "warning"
     assert "'chat.intake:3' (1)" in queues["text"]
     assert queues["figures"] == {"unread_lists": {"chat.intake:3": 1}}
+
+
+def test_config_masks_the_parameters_of_an_endpoint(afterword: Command) -> None:
+    azure = "https://a.example/chat/completions?api-version=2024&api-key=Pl4ntedKey42"
+    result = afterword("config", settings={"AFTERWORD_ENDPOINT_URL": azure})
+    assert "api-version=2024&api-key=***" in result.stdout
+    assert "Pl4ntedKey42" not in result.output

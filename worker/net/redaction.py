@@ -17,12 +17,17 @@ _OURS: Final = ("webhook-", "x-afterword-")
 
 
 def secrets_of(endpoint: Endpoint) -> tuple[bytes, ...]:
-    """Return the key and the values of the extra headers whose names speak of one, without their scheme ("Bearer")."""
-    values = [value for name, value in endpoint.headers.items() if any(word in name.lower() for word in _SECRET_NAMES)]
+    """Return the key, and what headers and parameters whose names speak of a key hold, without a scheme ("Bearer")."""
+    values = [value for name, value in endpoint.headers.items() if _is_secret(name)]
     if endpoint.key is not None:
         values.append(endpoint.key)
+    values += [value for name, value in parse_qsl(urlsplit(endpoint.url).query) if _is_secret(name)]
     words = [value.split()[-1] for value in values if value.strip()]
     return tuple(word.encode() for word in words if len(word) >= SHORTEST_SECRET)
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in _SECRET_NAMES)
 
 
 def unquoted(sent: Sent, url: str, headers: Mapping[str, str]) -> Sent:

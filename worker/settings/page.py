@@ -1,14 +1,13 @@
 """Settings for people: the effective values with secrets masked, and the reference page made from the declarations."""
 
-import re
 from dataclasses import fields
 from typing import Any
 
 from worker.core.endpoint import Endpoint
 from worker.settings import PLAIN, Settings, variable
 from worker.settings.endpoints import DEFAULTS, ENV, FIELDS, SECRETS
+from worker.settings.masking import MASK, masked_url
 
-MASK = "***"
 HEAD = """\
 # Settings
 
@@ -51,21 +50,16 @@ def masked(settings: Settings) -> dict[str, Any]:
 def _plain(value: Any, *, secret: bool) -> Any:
     if isinstance(value, tuple):
         return [MASK if secret else str(one) for one in value]
-    return _harmless(str(value)) if secret and value is not None else value
+    return masked_url(str(value)) if secret and value is not None else value
 
 
 def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
     shown = {one.name: getattr(endpoint, one.name) for one in fields(Endpoint) if one.name != "name"}
+    shown["url"] = masked_url(endpoint.url)
     shown["key"] = MASK if endpoint.key else None
-    shown["proxy"] = _harmless(endpoint.proxy) if endpoint.proxy else None
+    shown["proxy"] = masked_url(endpoint.proxy) if endpoint.proxy else None
     shown["headers"] = dict.fromkeys(endpoint.headers, MASK)
     return shown
-
-
-def _harmless(url: str) -> str:
-    # Passwords stand before the last "@" of the authority or in the query (libpq reads them from both).
-    url = re.sub(r"://([^/@:]*):[^/]*@", rf"://\1:{MASK}@", url)
-    return re.sub(r"(password=)[^&]*", rf"\1{MASK}", url)
 
 
 def reference() -> str:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from worker.settings.masking import shown
 from worker.settings.values import Reader
 
 PREFIX = "AFTERWORD_"
@@ -53,7 +54,7 @@ class Environment:
         try:
             return reader.read(text)
         except ValueError as error:
-            self.errors.append(f"{name} is {SECRET if secret else repr(text)}; {error}.")
+            self.errors.append(f"{name} is {SECRET if secret else shown(text)}; {error}.")
             return None
 
 

@@ -1,0 +1,65 @@
+"""Secrets inside addresses: found by the parts of the parsed address, and masked or looked for by their values.
+
+Used by `afterword config`, by the sentences about bad settings, by the log's redactor and by the redaction of answers.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
+
+MASK: Final = "***"
+# A parameter with one of these words in its name holds a secret: api-key, access_token, sslpassword, X-Amz-Signature.
+_WORDS: Final = ("key", "token", "secret", "pass", "pwd", "auth", "cred", "sig", "code")
+
+
+def is_secret_name(name: str) -> bool:
+    """Say whether a parameter's or a header's name speaks of a secret."""
+    lower = name.lower()
+    return any(word in lower for word in _WORDS)
+
+
+def masked_url(url: str) -> str:
+    """Return an address with its password and the values of its secret parameters masked."""
+    parts = _split(url)
+    if parts is None:
+        return MASK
+    if not any(secrets_in(url)) and not parts.fragment:
+        return url
+    user, at, place = parts.netloc.rpartition("@")
+    name, colon, password = user.partition(":")
+    netloc = f"{name}{colon}{MASK if password else ''}{at}{place}"
+    query = "&".join(_masked_parameter(one) for one in parts.query.split("&"))
+    return parts._replace(netloc=netloc, query=query, fragment=MASK if parts.fragment else "").geturl()
+
+
+def secrets_in(url: str | None) -> Iterator[str]:
+    """Yield the password and the values of secret parameters of an address, as written and as read."""
+    parts = _split(url) if url else None
+    if parts is None:
+        return
+    password = parts.netloc.rpartition("@")[0].partition(":")[2]
+    values = [one.partition("=")[2] for one in parts.query.split("&") if is_secret_name(one.partition("=")[0])]
+    for text in (password, *values):
+        if text:
+            yield from {text, unquote(text), unquote_plus(text)}
+
+
+def shown(text: str) -> str:
+    """Return a setting's text for a sentence about it; an address is masked, also one that cannot be read."""
+    if not re.search(r"://|@", text):
+        return repr(text)
+    readable = _split(text) is not None and "@" not in (urlsplit(text).path + urlsplit(text).fragment)
+    return repr(masked_url(text)) if readable else f"an address that starts with {text.partition('://')[0][:20]!r}"
+
+
+def _masked_parameter(text: str) -> str:
+    name, equals, value = text.partition("=")
+    return f"{name}{equals}{MASK}" if value and is_secret_name(name) else text
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
