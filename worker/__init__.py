@@ -16,6 +16,7 @@
     channel       Celery's consumer without acknowledgements    window    reads nudges as far as slots are free
     control       kombu's channel of remote control, guarded    connections    one rule for connections to Redis
     keys          the names of ours in Redis    redis_check    a Redis that cannot serve us, lists nobody reads
+    sentinel      the pool of connections to a Redis address; behind Sentinel each one opens to the present primary
     nudge         the entries of chat.run and webhooks: a row may start    announce    nudges without a tick
     intake        makes rows of chat.intake and the SQL inbox, in batches    taking, inbox    how it learns of entries
     entries       reads an entry of either door: job, refusal or dead letter    heads    the head of a huge entry

@@ -9,6 +9,7 @@ from celery.utils.nodenames import default_nodename, gethostname
 from celery.worker import control, pidbox
 from kombu.entity import Exchange, Queue
 
+from afterword.sentinel import is_sentinel, read_sentinels
 from worker.channel import Reading
 from worker.nudge import PRIORITIES, TASKS
 from worker.pool import Pool
@@ -30,12 +31,15 @@ def configure(app: Celery, settings: Settings, *, queues: tuple[str, ...] = QUEU
 
 
 def _broker(settings: Settings) -> dict[str, Any]:
-    is_tls = (settings.redis_url or "").startswith("rediss:")
+    # A worker without one has refused to start; a client says where it looked.
+    url = settings.redis_url or "redis://localhost:6379/0"
+    sentinels = url if is_sentinel(url) else None
+    url = read_sentinels(url).redis_url if sentinels else url
     return {
-        # A worker without one has refused to start; a client says where it looked.
-        "broker_url": settings.redis_url or "redis://localhost:6379/0",
+        # Of several sentinels the first, with the login and the database of Redis. kombu would divide it at a ;.
+        "broker_url": url.replace(";", "%3B"),
         # Through our own transport kombu takes rediss:// without a parameter for a connection without TLS.
-        "broker_use_ssl": {"ssl_cert_reqs": CERT_REQUIRED} if is_tls else None,
+        "broker_use_ssl": {"ssl_cert_reqs": CERT_REQUIRED} if url.startswith("rediss:") else None,
         # kombu's Redis transport without acknowledgements, deaf to our queues.
         "broker_transport": "worker.control:Transport",
         "broker_transport_options": {
@@ -47,6 +51,7 @@ def _broker(settings: Settings) -> dict[str, Any]:
             "socket_keepalive": True,
             "health_check_interval": 5,
             "client_name": "afterword",
+            "sentinels": sentinels,
         },
         # A worker started before Redis waits for it. (How often it tries: worker.channel.Consumer.)
         "broker_connection_retry_on_startup": True,

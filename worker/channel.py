@@ -87,7 +87,7 @@ class Reading(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishe
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        redis = connect(consumer.app.conf.broker_url)
+        redis = connect(_redis_url(consumer.app.conf))
         queues = TASKS.keys() & consumer.app.amqp.queues.consume_from.keys()
         self._windows = [Window(queue, redis, hub=consumer.hub, slots=consumer.pool) for queue in queues]
 
@@ -100,6 +100,10 @@ class Reading(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishe
         """Close them at a shutdown; only pause while Celery reconnects."""
         for window in self._windows:
             window.pause() if consumer.blueprint.state == bootsteps.RUN else window.close()
+
+
+def _redis_url(conf: Any) -> str:
+    return str(conf.broker_transport_options.get("sentinels") or conf.broker_url)
 
 
 @dataclass(frozen=True, slots=True)

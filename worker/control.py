@@ -5,7 +5,8 @@ kombu reads both on the thread of Celery's hub, where an exception ends the work
 cannot be read is dropped with a log line; a broadcast may be lost.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Empty
 from time import monotonic
 from typing import Any, Final
@@ -13,10 +14,13 @@ from typing import Any, Final
 import structlog
 from kombu.transport import redis, virtual
 from redis import RedisError
+from redis.exceptions import NoPermissionError, ResponseError
 
+from afterword.sentinel import read_sentinels
 from worker.connections import Pool
 from worker.keys import INTAKE, is_wrong_type
 from worker.nudge import TASKS
+from worker.sentinel import Watch
 
 log = structlog.get_logger(__name__)
 
@@ -47,9 +51,23 @@ class QoS(virtual.QoS):
         """Do nothing."""
 
 
+@contextmanager
+def _without(queue: str) -> Iterator[None]:
+    """Go on without what Redis refuses for good: this user may not, or somebody's key has another type."""
+    try:
+        yield
+    except ResponseError as error:
+        if not (is_wrong_type(error) or isinstance(error, NoPermissionError)):
+            raise
+        log.warning("control.not_bound", queue=queue[:100], error=str(error)[:200])
+
+
 class Channel(redis.Channel):
     """kombu's channel, of which each step that reads foreign bytes is guarded."""
 
+    from_transport_options = (*redis.Channel.from_transport_options, "sentinels")  # type: ignore[assignment]  # one more
+    # The address of the sentinels that know where Redis is, if there are any.
+    sentinels: str | None = None
     QoS = QoS  # type: ignore[assignment]  # the one without acknowledgements is not of the Redis kind
     # kombu uses them for acknowledgements, which are off; should it ever, they are not the neighbours'.
     unacked_key = "afterword.unacked"
@@ -79,37 +97,67 @@ class Channel(redis.Channel):
             super().maybe_refresh_binding_expiry()  # type: ignore[no-untyped-call]
         except self.ResponseError as error:
             log.warning("control.not_bound", error=str(error)[:200])
-            self._binding_expiry_refreshed_at = monotonic()
+            # Not at once again: kombu notes the time of a success only.
+            self._binding_expiry_refreshed_at = self._bindings_swept_at = monotonic()
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         # A broadcast comes by subscription, whatever stands under the name of the set of bindings. It is left as it is:
         # kombu's names are our neighbours' too.
-        try:
+        with _without(queue):
             super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[no-untyped-call]
-        except self.ResponseError as error:
-            if not is_wrong_type(error):
-                raise
-            log.warning("control.not_bound", exchange=exchange, error=str(error)[:200])
+
+    def _size(self, queue: str) -> int:
+        with _without(queue):
+            return int(super()._size(queue))  # type: ignore[no-untyped-call]
+        return 0
+
+    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        with _without(queue):
+            super()._delete(queue, *args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _get_pool(self, asynchronous: bool = False) -> Pool:
-        # As kombu's, with our rule for connections.
+        # As kombu's, with our rule for connections, and with the primary found by our way.
         params = self._connparams(asynchronous=asynchronous)  # type: ignore[no-untyped-call]
         self.keyprefix_fanout = self.keyprefix_fanout.format(db=params["db"])
-        return Pool(**params)
+        return Pool(**params, watch=Watch(read_sentinels(self.sentinels)) if self.sentinels else None)
+
+    def _receive(self) -> bool:
+        """Read what has come. Between two messages kombu would let the end of the connection restart the consumer."""
+        client = self.subclient
+        heard = [self._receive_one(client)]
+        while self._has_more(client):
+            heard.append(self._receive_one(client))
+        return any(heard)
+
+    def _has_more(self, client: Any) -> bool:
+        # Without a socket `can_read` would connect.
+        if client.connection is None or client.connection._sock is None:
+            return False
+        try:
+            return bool(client.connection.can_read(timeout=0))
+        except RedisError as error:
+            self._lose(client, error)
+            return False
 
     def _receive_one(self, client: Any) -> Any:
         try:
             return super()._receive_one(client)  # type: ignore[no-untyped-call]
         except Empty:
             return None
+        except self.ResponseError as error:
+            # Redis refuses to subscribe, as to a user without the channel. To ask again would be asked for ever.
+            log.warning("control.refused", error=str(error)[:200])
         except RedisError as error:
-            # Ended by the rule for connections, or by Redis, which drops a listener that is 32 MB behind. The hub's
-            # next turn subscribes again; where Redis is away, that raises, and Celery connects anew.
-            log.warning("control.lost", error=str(error)[:200])
-            client.connection.disconnect()
+            self._lose(client, error)
         except Exception as error:
             log.warning("control.unreadable", error=type(error).__name__)
         return None
+
+    def _lose(self, client: Any, error: RedisError) -> None:
+        # Ended by the rule for connections, or by Redis, which drops a listener that is 32 MB behind. The hub's next
+        # turn subscribes again; where Redis is away, that raises, and Celery connects again.
+        log.warning("control.lost", error=str(error)[:200])
+        client.connection.disconnect()
 
     def _handle_message(self, client: Any, response: Any) -> dict[str, Any]:
         payload: dict[str, Any] = super()._handle_message(client, response)  # type: ignore[no-untyped-call]

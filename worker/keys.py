@@ -42,7 +42,7 @@ return renamed
 
 # Replies of a server that takes no writes for a while: its disk, its replicas, a script that runs, a failover. Those
 # that redis-py has a class for come without their first word.
-_NOT_NOW: Final = ("MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED")
+_NOT_NOW: Final = ("MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED", "READONLY")
 _REFUSALS: Final = (OutOfMemoryError, ReadOnlyError, TryAgainError, MasterDownError, NoPermissionError)
 
 log = structlog.get_logger()

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import structlog
 from structlog.types import EventDict, Processor
@@ -130,4 +130,7 @@ def secrets_of(settings: Settings) -> list[str]:
         texts += [text for text in endpoint.headers.values() if len(text) >= 16]
     for url in (settings.database_url, settings.redis_url, settings.webhook_egress_proxy):
         texts += secrets_in(url)
-    return [form for text in texts for form in {text, unquote(text)} if len(form) >= 6]
+    # As they are written, as they are read, and as a library that builds an address writes them.
+    read = {unquote(text) for text in texts}
+    written = {quote(text, safe=safe) for text in read for safe in ("", "/")}
+    return [form for form in {*texts, *read, *written} if len(form) >= 6]

@@ -16,11 +16,12 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.connections import LONGEST_REPLY, Pool
+from worker.connections import LONGEST_REPLY
 from worker.core.envelope import decode
 from worker.core.faults import shown
 from worker.core.message import DeadLetter, read_uuid
 from worker.heads import SHOW
+from worker.sentinel import pool_of
 
 # The only task each queue may name.
 TASKS: Final[Mapping[str, str]] = {"chat.run": "chat.run", "webhooks": "webhook.deliver"}
@@ -113,7 +114,7 @@ def connect(url: str, *, longest: int = LONGEST_REPLY) -> "Redis":
 
     `longest`: bytes of a reply that is read.
     """
-    pool = Pool.from_url(
+    pool = pool_of(
         url,
         longest=longest,
         socket_timeout=5.0,

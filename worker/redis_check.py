@@ -9,6 +9,7 @@ from redis.exceptions import NoPermissionError
 
 from worker.keys import INTAKE, OWNERS
 from worker.nudge import priority_lists
+from worker.sentinel import UnknownPrimary
 
 OLDEST: Final = (6, 2)
 # How long `doctor` looks through the names of a Redis that it shares with other applications.
@@ -67,5 +68,7 @@ def trouble_of(redis: "Redis") -> str | None:
     """Say in a sentence why this Redis cannot serve us; None where it can, or does not answer now."""
     try:
         return unusable(server_facts(redis))
+    except UnknownPrimary as error:
+        return f"AFTERWORD_REDIS_URL leads nowhere: {error}"
     except RedisError:
         return None

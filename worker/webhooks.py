@@ -6,13 +6,15 @@ that ends deliveries locks receivers: mixed in one transaction they would lock e
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
-from redis import Redis
+from redis import Redis, RedisError
 from sqlalchemy import Connection, Engine
 
+from afterword.sentinel import is_sentinel, read_sentinels
 from worker.announce import Announcer
 from worker.delivering import PRIORITY, QUEUE, Delivering
 from worker.liveness import Liveness
@@ -52,7 +54,7 @@ def policy_of(settings: Settings) -> Policy:
 
 def own_servers(engine: Engine, settings: Settings) -> list[Server]:
     """Return the servers that this service itself talks to; those behind Unix sockets have no address."""
-    found = [*_database_servers(engine), *_servers(settings.redis_url, REDIS_PORT)]
+    found = [*_database_servers(engine), *_redis_servers(settings.redis_url)]
     for endpoint in settings.endpoints.values():
         for url in (endpoint.url, endpoint.proxy):
             standard = HTTPS_PORT if (url or "").startswith("https:") else HTTP_PORT
@@ -73,6 +75,21 @@ def _database_servers(engine: Engine) -> list[Server]:
     ]
 
 
+def _redis_servers(url: str | None) -> list[Server]:
+    if url is not None and is_sentinel(url):
+        return [Server(host, port) for host, port in read_sentinels(url).hosts]
+    return _servers(url, REDIS_PORT)
+
+
+def watched_servers(redis: Redis) -> list[Server]:
+    """Return the primary and the replicas as the sentinels know them now. Raises OSError."""
+    watch = getattr(redis.connection_pool, "watch", None)
+    try:
+        return [Server(host, port) for host, port in watch.servers()] if watch else []
+    except RedisError as error:
+        raise OSError(str(error)) from error
+
+
 def _servers(url: str | None, standard: int, *, is_endpoint: bool = False) -> list[Server]:
     parts = urlsplit(url or "")
     return [Server(parts.hostname, parts.port or standard, is_endpoint)] if parts.hostname else []
@@ -82,7 +99,7 @@ class Webhooks:
     """The parts of a worker process for webhooks."""
 
     def __init__(self, engine: Engine, redis: Redis, settings: Settings, liveness: Liveness) -> None:
-        self._engine, self._settings = engine, settings
+        self._engine, self._redis, self._settings = engine, redis, settings
         # Claims and records each lock their receivers in the order of the ids; one after the other they would not.
         self.batcher = Batcher(
             engine,
@@ -123,7 +140,7 @@ class Webhooks:
 
     async def open_client(self) -> None:
         """Open the client; its certificates are read in a thread, for the loop has more to do."""
-        own = Own(own_servers(self._engine, self._settings))
+        own = Own(own_servers(self._engine, self._settings), moving=partial(watched_servers, self._redis))
         made = asyncio.to_thread(
             WebhookClient,
             policy_of(self._settings),

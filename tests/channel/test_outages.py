@@ -1,5 +1,6 @@
 """A worker outlives its Redis: killed connections, restarts, a change of roles, silence, a full memory."""
 
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -100,8 +101,6 @@ def test_a_worker_started_before_its_redis_waits_for_it(server: RedisServer, own
 
 
 def test_a_worker_without_redis_hears_a_stop_signal(server: RedisServer, own: Toy) -> None:
-    import signal
-
     server.start()
     child = own.start()
     server.stop(kill=True)
@@ -174,6 +173,26 @@ def test_a_control_connection_that_is_lost_is_made_again_without_a_restart_even_
     until(lambda: own.redis.pubsub_numpat() == 1, what="the control connection")
     make_room(own.redis)
 
+    own.push(own.row())
+    own.await_events("end", 1)
+    assert "broker.lost" not in child.text()
+    assert len(own.events("ready")) == 1
+
+
+def test_a_control_connection_that_ends_behind_a_message_is_made_again_without_a_restart(
+    server: RedisServer, own: Toy
+) -> None:
+    server.start()
+    child = own.start()
+
+    # A busy worker finds both at one turn of the hub: messages, and the end behind them.
+    child.signal(signal.SIGSTOP)
+    own.redis.publish("/0.afterword.pidbox", b"no command")
+    kill_clients(own.redis)
+    child.signal(signal.SIGCONT)
+
+    until(lambda: "control.lost" in child.text(), what="the loss")
+    until(lambda: own.redis.pubsub_numpat() == 1, what="the control connection")
     own.push(own.row())
     own.await_events("end", 1)
     assert "broker.lost" not in child.text()

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from kombu import Connection
 
 from worker.dev.redis import RedisServer
-from worker.nudge import push_nudges
+from worker.nudge import connect, push_nudges
 from worker.redis_check import server_facts, trouble_of, unread_lists, unusable
 
 
@@ -55,6 +56,16 @@ def test_a_user_who_may_not_run_info_is_served(client: "redis.Redis", redis_url:
     with redis.Redis.from_url(redis_url.replace("://", "://app:pw@")) as app:
         assert server_facts(app) == {}
         assert trouble_of(app) is None
+    with connect(redis_url.replace("://", "://app:pw@")) as ours:
+        assert ours.ping()
+    named = {"transport": "worker.control:Transport", "transport_options": {"client_name": "afterword"}}
+    with Connection(redis_url.replace("://", "://app:pw@"), **named) as control:
+        control.connect()
+
+
+def test_a_connection_has_its_name_where_it_may(redis_url: str) -> None:
+    with connect(redis_url) as ours:
+        assert ours.client_getname() == "afterword"
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,29 @@ def test_it_is_judged_by_what_its_name_resolves_to_now() -> None:
     assert asyncio.run(story()) == [(True, False), (False, True)]
 
 
+def test_servers_that_move_are_asked_for_again_and_stay_as_they_were_where_nobody_knows() -> None:
+    answers: list[list[Server] | OSError] = [[Server("10.0.0.1", 6379)], OSError(), [Server("10.0.0.2", 6379)]]
+
+    def moving() -> list[Server]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    async def story() -> list[tuple[bool, bool]]:
+        own = Own([Server("127.0.0.1", 26379)], lambda host, port: [host], moving=moving)
+        seen = []
+        for _ in range(3):
+            own._until_s = min(own._until_s, 1e-9)  # as if it were old
+            await own.renew()
+            assert own._renewal is not None
+            await own._renewal
+            seen.append((own.holds("10.0.0.1", 6379), own.holds("10.0.0.2", 6379)))
+        return seen
+
+    assert asyncio.run(story()) == [(True, False), (True, False), (False, True)]
+
+
 def test_a_name_that_resolves_no_more_keeps_its_addresses() -> None:
     answers = [["10.0.0.1"]]
 

@@ -12,12 +12,12 @@ from redis.exceptions import NoPermissionError
 from worker.cli import holding
 from worker.cli.reading import database
 from worker.cli.webhook_findings import Finding, counted, webhook_findings
-from worker.connections import Pool
 from worker.core.endpoint import Endpoint
 from worker.core.health import Cause
 from worker.core.waiting import words
 from worker.redis_check import server_facts, unread_lists, unusable
 from worker.resealing import unusable_secrets
+from worker.sentinel import pool_of
 from worker.settings import Settings
 from worker.store.engine import UnusableDatabase
 from worker.store.listing import MOST, CannotRead, Listing, counts
@@ -112,7 +112,7 @@ def _redis(settings: Settings) -> Iterator[Finding]:
     if settings.redis_url is None:
         yield Finding("redis", "failed", "AFTERWORD_REDIS_URL is not set")
         return
-    pool = Pool.from_url(settings.redis_url, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
+    pool = pool_of(settings.redis_url, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
     with Redis.from_pool(pool) as client:
         try:
             yield _redis_server(server_facts(client))

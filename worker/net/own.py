@@ -9,7 +9,8 @@ An address of this machine is all of them: a Redis on 127.0.0.1 may listen on th
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,11 +31,20 @@ class Server:
 
 
 class Own:
-    """The addresses of our servers, as their names resolve now; looked up again when they are FRESH_S old."""
+    """The addresses of our servers, as their names resolve now; looked up again when they are FRESH_S old.
 
-    def __init__(self, servers: Iterable[Server] = (), look_up: LookUp = look_up) -> None:
-        self._servers = tuple(servers)
-        self._look_up = look_up
+    `moving` returns those that change by themselves, as behind Sentinel; where it raises OSError, nothing changes.
+    """
+
+    def __init__(
+        self,
+        servers: Iterable[Server] = (),
+        look_up: LookUp = look_up,
+        *,
+        moving: Callable[[], Iterable[Server]] = lambda: (),
+    ) -> None:
+        self._fixed = self._servers = tuple(servers)
+        self._look_up, self._moving = look_up, moving
         self._found: dict[Server, frozenset[str]] = {}
         self._until_s = 0.0
         self._renewal: asyncio.Task[None] | None = None
@@ -77,6 +87,8 @@ class Own:
         return False
 
     async def _look_all_up(self) -> None:
+        with suppress(OSError):
+            self._servers = (*self._fixed, *await asyncio.to_thread(lambda: tuple(self._moving())))
         for one in self._servers:
             try:
                 found = await asyncio.to_thread(self._look_up, one.host, one.port)

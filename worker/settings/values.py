@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlunsplit
 
 from worker.settings.addresses import database_url, redis_url, split
+from worker.settings.sentinels import by_sentinels
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
@@ -173,7 +174,7 @@ def _file(text: str) -> str:
 
 FLAG = Reader("true or false", _flag)
 DATABASE_URL = Reader("postgresql://user:password@host/name or sqlite:////path", database_url)
-REDIS_URL = Reader("redis://host:6379/0 or rediss://…", redis_url)
+REDIS_URL = Reader("redis://host:6379/0, rediss://… or sentinel://host,host/name", by_sentinels(redis_url))
 COMPLETIONS_URL = Reader("https://host, its base_url, or the whole address", completions_url)
 PROXY = Reader("http://host:port", _proxy)
 EGRESS_PROXY = Reader("http://host:port", _egress_proxy)

@@ -9,9 +9,10 @@ import base64
 import json
 import re
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from afterword.errors import NotConfigured, SubmitError
+from afterword.sentinel import Sentinels, is_sentinel, read_sentinels
 
 QUEUE = "chat.intake"
 TASK = "chat.submit"
@@ -22,7 +23,7 @@ class Queue:
     """The list of jobs in Redis. The connection is made by the first push and kept; threads may share it."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
-        if not url.startswith(SCHEMES):
+        if not (url.startswith(SCHEMES) or is_sentinel(url)):
             raise ValueError(f"the Redis URL begins with {url.split(':')[0]!r}; give one that begins with {SCHEMES}")
         self._client = _connect(url, timeout_s)
 
@@ -84,12 +85,32 @@ def _connect(url: str, timeout_s: float) -> Any:
         from redis.retry import Retry
     except ImportError as error:
         raise NotConfigured("submit needs the Redis client; run: pip install 'redis>=4.2'") from error
-    return redis.Redis.from_url(
-        # CERT_NONE is Celery's spelling of none.
-        re.sub(r"(?<=ssl_cert_reqs=)CERT_\w+", lambda found: found[0][len("CERT_") :].lower(), url),
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        # A connection that died while idle is made anew at once, for the id makes a second push harmless. A timeout
+    # CERT_NONE is Celery's spelling of none.
+    url = re.sub(r"(?<=ssl_cert_reqs=)CERT_\w+", lambda found: found[0][len("CERT_") :].lower(), url)
+    options = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        # A connection that died while idle is made again at once, for the id makes a second push harmless. A timeout
         # is not tried again: the caller's patience is timeout_s.
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-    )
+        "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    }
+    if is_sentinel(url):
+        return _behind_sentinels(read_sentinels(url), options)
+    return redis.Redis.from_url(url, **options)
+
+
+def _behind_sentinels(sentinels: Sentinels, options: dict[str, Any]) -> Any:
+    """Return a client of the primary that the sentinels name; they are asked at each connect."""
+    from redis import connection, sentinel
+
+    parse_url, watch_of = cast("Any", connection).parse_url, cast("Any", sentinel).Sentinel
+    given: dict[str, Any] = dict(parse_url(sentinels.redis_url))
+    login = {name: given.pop(name) for name in ("username", "password", "db") if name in given}
+    # What is left are the parameters of TLS, which the sentinels get too.
+    for name in ("host", "port"):
+        given.pop(name, None)
+    if given.pop("connection_class", None) is not None:
+        given["ssl"] = True
+    theirs = {"username": sentinels.username, "password": sentinels.password}
+    watch = watch_of(list(sentinels.hosts), sentinel_kwargs={**theirs, **given, **options})
+    return watch.master_for(sentinels.primary, **login, **given, **options)
