@@ -9,7 +9,7 @@ import redis
 from celery import Celery
 from kombu import Connection
 
-from worker.dev.redis import RedisServer
+from worker.dev.redis import RedisServer, free_port
 from worker.nudge import connect, push_nudges
 from worker.redis_check import server_facts, trouble_of, unread_lists, unusable
 
@@ -39,7 +39,9 @@ def test_others_can(facts: dict[str, Any]) -> None:
 
 
 def test_a_real_redis_in_cluster_mode_is_refused(tmp_path: Path) -> None:
-    server = RedisServer(folder=tmp_path, cluster=True).start()
+    # Its second port is 10,000 higher, and no port is above 65,535.
+    port = next(port for port in iter(free_port, None) if port < 55_000)
+    server = RedisServer(port=port, folder=tmp_path, cluster=True).start()
     try:
         with redis.Redis.from_url(server.url) as client:
             assert "cluster mode" in (trouble_of(client) or "")

@@ -187,7 +187,8 @@ def test_heartbeats_over_a_database_that_stood_still_are_no_evidence(postgresql_
 def test_the_loop_turns_while_certificates_are_read(sqlite_url: str, tmp_path: Path, setting: str) -> None:
     path, authority = tmp_path / "ca.pem", trustme.CA()
     authority.cert_pem.write_to_path(str(path))
-    host = Host(conf(sqlite_url, AWAY, **{setting: str(path)}))
+    # An endpoint without TLS reads no certificates.
+    host = Host(conf(sqlite_url, AWAY, endpoint_url="https://127.0.0.1:9", **{setting: str(path)}))
     # A file that is as slow as we like: whoever reads it waits until somebody has written.
     path.unlink()
     os.mkfifo(path)

@@ -106,8 +106,9 @@ def test_a_backlog_goes_on_when_a_failover_gives_the_workers_redis_its_role_back
     far.replicaof("127.0.0.1", str(server.port))
     await_replica(far)
     worker = system.start(concurrency=10)
-    queue(system, 500, latency_s=1.0)
+    queue(system, 500, latency_s=2.0)
     until(lambda: count(system, COMPLETED) > 20, what=f"the backlog is worked on; {system.said()}")
+    until(lambda: count(system, IN_PROGRESS), what=f"calls in flight; {system.said()}")
 
     far.replicaof("NO", "ONE")
     near.replicaof("127.0.0.1", str(other.port))

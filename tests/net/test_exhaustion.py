@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import os
 import resource
 from collections.abc import Iterator
@@ -27,7 +28,9 @@ from worker.net.webhook import WebhookClient, WebhookRequest, send
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Let this process open no further file, socket or pipe."""
+    """Let this process open no further file, socket or pipe; nothing that is collected meanwhile makes room."""
+    gc.collect()
+    gc.disable()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest_free = os.dup(0)
     os.close(lowest_free)
@@ -36,6 +39,7 @@ def no_descriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        gc.enable()
 
 
 def serves(peer: Peer) -> None:
