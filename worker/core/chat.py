@@ -26,8 +26,8 @@ _DEPENDENT = frozenset({"stream_options", "tool_choice", "modalities", "audio", 
 def validate(request: Mapping[str, Any], mode: Validation = "document") -> list[Fault]:
     """Find all faults of a request, at most FAULT_LIMIT; an empty list lets it pass.
 
-    `mode` is the endpoint's setting `validation`: "document" (types, ranges and interplay as the document has them,
-    else OpenAI's), "openai" (OpenAI's where the two differ) or "shape" (model, messages and types only). An optional
+    `mode` is the endpoint's setting `validation`: "document" (its types and ranges, and OpenAI's interplay), "openai"
+    (OpenAI's ranges, words and forms of names too) or "shape" (model, messages and types only). An optional
     field that is null counts as absent. A tool_choice must name a tool that is there: the one rule that
     chat_request.schema.json cannot express.
     """

@@ -41,7 +41,7 @@ def _stream_options(path: str, value: Any) -> Iterator[Fault]:
         yield from optional(path, value, "include_usage", boolean)
 
 
-def _logit_bias(path: str, value: Any) -> Iterator[Fault]:
+def _openai_logit_bias(path: str, value: Any) -> Iterator[Fault]:
     yield from json_object(path, value)
     if type(value) is dict:
         for token, bias in value.items():
@@ -102,16 +102,16 @@ _document: dict[str, Rule] = {
     "stream": boolean,
     "stream_options": _stream_options,
     "stop": _stop,
-    "max_tokens": integer(1),
-    "max_completion_tokens": integer(1),
+    "max_tokens": integer(),
+    "max_completion_tokens": integer(),
     "presence_penalty": number(-2, 2, authority=_DOCUMENT),
     "frequency_penalty": number(-2, 2, authority=_DOCUMENT),
-    "logit_bias": _logit_bias,
+    "logit_bias": json_object,
     "user": _any_string,
-    "tools": tools,
-    "tool_choice": tool_choice,
-    "response_format": response_format,
-    "seed": integer(-(2**63), 2**63 - 1, authority=_OPENAI),
+    "tools": tools(named=False),
+    "tool_choice": partial(tool_choice, worded=False),
+    "response_format": partial(response_format, named=False),
+    "seed": integer(),
     "reasoning_effort": _document_effort,
     "modalities": array(text()),
     "audio": _audio,
@@ -141,8 +141,22 @@ _shape: dict[str, Rule] = {
     "audio": json_object,
 }
 
+# Bounds that the document does not name: other servers give -1 tokens or the choice "any" a meaning.
+_openai: dict[str, Rule] = {
+    "n": _openai_n,
+    "stop": _openai_stop,
+    "max_tokens": integer(1, authority=_OPENAI),
+    "max_completion_tokens": integer(1, authority=_OPENAI),
+    "logit_bias": _openai_logit_bias,
+    "tools": tools(named=True),
+    "tool_choice": partial(tool_choice, worded=True),
+    "response_format": partial(response_format, named=True),
+    "seed": integer(-(2**63), 2**63 - 1, authority=_OPENAI),
+    "reasoning_effort": _openai_effort,
+}
+
 RULES: Mapping[Validation, Mapping[str, Rule]] = {
     "document": _document,
-    "openai": _document | {"n": _openai_n, "stop": _openai_stop, "reasoning_effort": _openai_effort},
+    "openai": _document | _openai,
     "shape": _shape,
 }

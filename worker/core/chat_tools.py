@@ -2,16 +2,18 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from worker.core.faults import Fault, shown
-from worker.core.rules import array, json_object, optional, required, text
+from worker.core.rules import Rule, array, json_object, optional, required, text
 
 # The form OpenAI's schema gives the names of functions and of response schemas.
 _name_form = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
 _CHOICES = ("none", "auto", "required")
 
 _type = text()
+_any_name = text()
 
 
 def _name(path: str, value: Any) -> Iterator[Fault]:
@@ -19,34 +21,39 @@ def _name(path: str, value: Any) -> Iterator[Fault]:
         yield Fault(path, f"is {shown(value)}; send 1 to 64 letters, digits, underscores or hyphens")
 
 
-def _named(path: str, value: Any) -> Iterator[Fault]:
+def _named(path: str, value: Any, *, form: Rule = _any_name) -> Iterator[Fault]:
     yield from json_object(path, value)
     if type(value) is dict:
-        yield from required(path, value, "name", _name)
+        yield from required(path, value, "name", form)
 
 
-def _function(path: str, value: Any) -> Iterator[Fault]:
-    yield from _named(path, value)
+def _function(path: str, value: Any, *, form: Rule) -> Iterator[Fault]:
+    yield from _named(path, value, form=form)
     if type(value) is dict:
         yield from optional(path, value, "parameters", json_object)
 
 
-def _tool(path: str, value: Any) -> Iterator[Fault]:
+def _tool(path: str, value: Any, *, form: Rule) -> Iterator[Fault]:
     yield from json_object(path, value)
     if type(value) is dict:
         yield from required(path, value, "type", _type)
         if value.get("type") == "function":
-            yield from required(path, value, "function", _function)
+            yield from required(path, value, "function", partial(_function, form=form))
 
 
-tools = array(_tool)
+def tools(*, named: bool) -> Rule:
+    """Return the rule of `tools`; `named`: names of functions have the form that OpenAI gives them."""
+    return array(partial(_tool, form=_name if named else _any_name))
 
 
-def tool_choice(path: str, value: Any) -> Iterator[Fault]:
-    """Hold `tool_choice` to one of three words or an object with a type; types that are not known pass."""
+def tool_choice(path: str, value: Any, *, worded: bool) -> Iterator[Fault]:
+    """Hold `tool_choice` to a text or an object with a type; types that are not known pass.
+
+    `worded`: the text is one of OpenAI's three words.
+    """
     match value:
         case str():
-            if value not in _CHOICES:
+            if worded and value not in _CHOICES:
                 yield Fault(path, f'is {shown(value)}; send "none", "auto", "required" or an object that names a tool')
         case dict():
             yield from required(path, value, "type", _type)
@@ -56,17 +63,20 @@ def tool_choice(path: str, value: Any) -> Iterator[Fault]:
             yield Fault(path, f"is {shown(value)}; send a string or an object")
 
 
-def response_format(path: str, value: Any) -> Iterator[Fault]:
-    """Hold `response_format` to an object with a type; `json_schema` needs a name; types that are not known pass."""
+def response_format(path: str, value: Any, *, named: bool) -> Iterator[Fault]:
+    """Hold `response_format` to an object with a type; `json_schema` needs a name; types that are not known pass.
+
+    `named`: the name has the form that OpenAI gives it.
+    """
     yield from json_object(path, value)
     if type(value) is dict:
         yield from required(path, value, "type", _type)
         if value.get("type") == "json_schema":
-            yield from required(path, value, "json_schema", _json_schema)
+            yield from required(path, value, "json_schema", partial(_json_schema, form=_name if named else _any_name))
 
 
-def _json_schema(path: str, value: Any) -> Iterator[Fault]:
-    yield from _named(path, value)
+def _json_schema(path: str, value: Any, *, form: Rule) -> Iterator[Fault]:
+    yield from _named(path, value, form=form)
     if type(value) is dict:
         yield from optional(path, value, "schema", json_object)
 
