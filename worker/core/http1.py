@@ -20,6 +20,7 @@ _HEAD_END = re.compile(rb"\n\r?\n")
 _STATUS = re.compile(rb"HTTP/(\d)(?:\.(\d))?[ \t]+([1-9]\d\d)(?!\d)")
 # RFC 9110, section 5.5: a recipient may replace them by spaces.
 _UNSAFE = re.compile(rb"\0|\r(?!\n)")
+_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _SIZE = re.compile(rb"(?:\r?\n)?[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 _START_OF_SIZE = re.compile(rb"\r?\n?[ \t]*[0-9a-fA-F]{0,15}[ \t]*(?:;[^\n]*)?\r?")
 _TRAILERS = re.compile(rb"(?:[^\r\n:]+:[^\r\n]*\r?\n)*\r?\n")
@@ -124,6 +125,11 @@ class Chunks:
         if self.ended:
             self._tail = (self._tail + data)[: HEAD_BYTES + 1]
             return b""
+        if self._tail == b"\r\n" and data[-2:] == b"\r\n":
+            # The usual packet of a stream: one whole chunk behind one whole chunk.
+            size = _PLAIN_SIZE.match(data)
+            if size is not None and 0 < int(size[1], 16) == len(data) - 2 - size.end():
+                return data[size.end() : -2]
         if self._tail:
             data, self._tail = self._tail + data, b""
         at, pieces = 0, []
