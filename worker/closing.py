@@ -6,7 +6,8 @@ from typing import Any
 
 from worker.core.answer import columns, has_output
 from worker.core.clean import clean_json, clean_text
-from worker.core.failure import Code, Failure, failure
+from worker.core.endpoint import Endpoint
+from worker.core.failure import Code, Failure, failure, under_policy
 from worker.core.health import ALONE, Verdict
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
 from worker.core.quote import sentence
@@ -88,18 +89,23 @@ def close(got: Claim, reply: Reply, end: End, *, usage_requested: bool) -> Closi
     )
 
 
-def close_broken(got: Claim, reply: Reply | None, *, jitter: float) -> Closing:
+def close_broken(got: Claim, reply: Reply | None, endpoint: Endpoint | None, *, jitter: float) -> Closing:
     """Build the record of an attempt that we could not put into columns: what came is kept as it came.
 
-    A whole answer that breaks us would break us again: the job fails rather than being bought once more.
+    A whole answer that breaks us would break us again: the job fails rather than being bought once more. Nor is it
+    bought again where the failure was permanent, or where `endpoint`'s settings forbid it. Each try spends an attempt.
     """
-    broken = failure(Code.internal_error, produced=reply is not None and reply.answer is not None)
     sent = reply is None or reply.sent
+    broken = failure(Code.internal_error, sent=sent, produced=reply is not None and reply.answer is not None)
+    if endpoint is not None:
+        broken = under_policy(broken, retry_partial=endpoint.retry_partial, retry_ambiguous=endpoint.retry_ambiguous)
+    if reply is not None and reply.failure is not None and reply.failure.trouble == "job":
+        broken = replace(broken, retryable=broken.retryable and reply.failure.retryable)
     nothing = (None, None, None, None, 0.0, b"", "identity", dict[str, str]())
     bare = Reply(broken, None, sent, *nothing)
     whole = reply is not None and reply.failure is None
     end = End(FAIL, Outcome.failed) if whole else follows(got, broken, bare, verdict=ALONE, jitter=jitter)
-    closing = close(got, bare, end, usage_requested=False)
+    closing = close(got, bare, replace(end, counts=True), usage_requested=False)
     if reply is None or not reply.raw:
         return closing
     return replace(closing, answer={"raw": reply.raw, "raw_encoding": reply.raw_encoding})

@@ -79,7 +79,8 @@ async def attempt(host: Host, delivery_id: str) -> None:
 
 async def _written(host: Host, closing: DeliveryClosing) -> Recorded:
     """Record a closing; what the database refuses of the receiver's answer is left out."""
-    plain = replace(closing, attempt={"http_status": closing.attempt["http_status"], "is_truncated": False})
+    ours = {name: closing.attempt[name] for name in ("error_code", "http_status")}
+    plain = replace(closing, attempt={**ours, "is_truncated": False})
     try:
         return await host.webhooks.batcher.submit(host.webhooks.record, closing, plain=lambda: plain)
     except Exception as error:

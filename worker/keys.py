@@ -58,6 +58,14 @@ def is_wrong_type(error: BaseException) -> bool:
     return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
 
 
+def is_full(error: BaseException) -> bool:
+    """Say whether a script was refused because Redis is full.
+
+    Redis 6.2 quotes the refusal inside another error of the script; from Redis 7 on it comes as it is.
+    """
+    return isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and "OOM" in str(error))
+
+
 def is_redis_away(error: BaseException) -> bool:
     """Say whether Redis cannot be reached, or will not take commands now, so that waiting is the remedy."""
     if isinstance(error, ResponseError):

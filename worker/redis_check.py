@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from redis import Redis, RedisError
 from redis.exceptions import NoPermissionError
 
+from worker.connections import ReplyTooLong
 from worker.keys import INTAKE, OWNERS
 from worker.nudge import priority_lists
 from worker.sentinel import UnknownPrimary
@@ -59,7 +61,9 @@ def unread_lists(redis: "Redis", *, look_s: float = LOOK_S) -> Iterator[tuple[st
         if length := redis.llen(name):
             yield name, int(length)
     if redis.type(_DEFAULT_QUEUE) == b"list":
-        ours = sum(b'"chat.submit"' in entry for entry in redis.lrange(_DEFAULT_QUEUE, 0, _SAMPLE - 1))
+        ours = 0
+        with suppress(ReplyTooLong):  # another application's entries
+            ours = sum(b'"chat.submit"' in entry for entry in redis.lrange(_DEFAULT_QUEUE, 0, _SAMPLE - 1))
         if ours:
             yield _DEFAULT_QUEUE, ours
 

@@ -72,7 +72,7 @@ async def _bought(host: Host, got: Claim) -> tuple[Closing, Recorded]:
     except Exception as error:
         # Ours, not the endpoint's: the job must not stay with a process that has forgotten it, nor a paid answer go.
         log.error("attempt.broken", **describe(error))
-    closing = close_broken(got, reply, jitter=_chance())
+    closing = close_broken(got, reply, host.settings.endpoints.get(got.endpoint), jitter=_chance())
     try:
         return closing, await _written(host, closing)
     except Exception as error:

@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from worker.connections import ReplyTooLong
 from worker.core.sizes import HEAD_BYTES
 from worker.heads import SHOW, Heads, Held, by
-from worker.keys import INTAKE, OWNERS, is_wrong_type, own_list, put_aside
+from worker.keys import INTAKE, OWNERS, is_full, is_wrong_type, own_list, put_aside
 from worker.nudge import priority_lists
 
 MOST_BYTES = 8 * 1024 * 1024
@@ -105,7 +105,7 @@ class Taking:
         except ResponseError as error:
             if is_wrong_type(error):
                 put_aside(self._redis, own_list(worker_id))
-            if "OOM" not in str(error):
+            if not is_full(error):
                 raise
             return self._read()
 

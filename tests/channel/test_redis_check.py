@@ -8,8 +8,10 @@ import pytest
 import redis
 from celery import Celery
 from kombu import Connection
+from redis._parsers.base import BaseParser
 
 from worker.dev.redis import RedisServer, free_port
+from worker.keys import is_full
 from worker.nudge import connect, push_nudges
 from worker.redis_check import server_facts, trouble_of, unread_lists, unusable
 
@@ -107,3 +109,20 @@ def test_lists_that_workers_read_are_not_named(client: "redis.Redis", redis_url:
     push_nudges(client, "chat.run", [(5, b"x")], room=10)
 
     assert list(unread_lists(client)) == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        # Redis 6.2 and, as its source has it, Redis 7.
+        "ERR Error running script (call to f_1): @user_script:2: @user_script: 2: -OOM command not allowed when used "
+        "memory > 'maxmemory'.",
+        "OOM command not allowed when used memory > 'maxmemory'. script: f1, on @user_script:2.",
+    ],
+)
+def test_a_full_redis_is_known_by_the_words_of_each_version(reply: str) -> None:
+    assert is_full(BaseParser.parse_error(reply))
+
+
+def test_other_errors_of_a_script_are_no_full_redis() -> None:
+    assert not is_full(BaseParser.parse_error("WRONGTYPE Operation against a key holding the wrong kind of value"))

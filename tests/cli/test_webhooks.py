@@ -116,6 +116,13 @@ def test_a_receiver_whose_address_was_changed_by_hand_needs_its_headers_again(ru
     assert told(run, "webhooks", "show", "billing")["headers"] == ["X-Key"]
 
 
+def test_headers_that_a_missing_key_sealed_are_not_lost(run: Command, engine: Engine) -> None:
+    run("webhooks", "add", "billing", "https://hooks.example.com/in", "--header", "X-Key: geheim")
+    other = new_master_key()
+    refused(run, "webhooks", "change", "billing", "--header", "X-New: 1", keys=other)
+    assert told(run, "webhooks", "show", "billing")["headers"] == ["X-Key"]
+
+
 def test_mistakes_are_sentences(run: Command) -> None:
     run("webhooks", "add", "billing", HOOK)
     add = ("webhooks", "add")

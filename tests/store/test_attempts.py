@@ -46,6 +46,19 @@ def completed(claimed: Claim) -> Closing:
     return closing(claimed, COMPLETE, Outcome.completed)
 
 
+def test_an_answer_that_is_kept_bare_takes_no_column_of_another(engine: Engine) -> None:
+    mine = worker(engine)
+    bare, whole = started(engine, mine), started(engine, mine)
+    kept = {"raw": b"what came", "raw_encoding": "identity"}
+
+    assert write(engine, closing(bare, FAIL, Outcome.failed, answer=kept), completed(whole)) == [True, True]
+
+    row = one(engine, "SELECT * FROM jobs_v1 WHERE status = 'completed'")
+    assert (row.content, row.finish_reason) == ("hi", "stop")
+    assert row.response is not None
+    assert row.usage is not None
+
+
 def test_a_claim_opens_an_attempt_row_before_the_wire(engine: Engine) -> None:
     mine = worker(engine)
 

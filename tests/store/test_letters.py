@@ -26,6 +26,12 @@ def seqs(engine: Engine, chosen: Chosen) -> list[int]:
         return [one.seq for one in letters.newest(connection, chosen, limit=10)]
 
 
+def test_a_letter_that_a_stranger_wrote_keeps_no_other_from_being_kept(engine: Engine) -> None:
+    buried(engine, letter(queue="\0", reason="\ud800"), letter())
+    with engine.begin() as connection:
+        assert len(letters.newest(connection, Chosen(), limit=10)) == 2
+
+
 def test_the_newest_come_first_by_queue_reason_and_time(engine: Engine) -> None:
     buried(engine, letter(), letter(queue="submit_v1"), letter(reason="no_task"))
     now = datetime.now(UTC)

@@ -117,7 +117,7 @@ def resealed(
 ) -> "Sealed":
     """Return what is sealed of a receiver with another address, more headers, or fewer."""
     from worker import keyring
-    from worker.vault import CannotOpen
+    from worker.vault import CannotOpen, Fault
 
     if url is None and not headers and not dropped:
         return old.sealed
@@ -125,8 +125,9 @@ def resealed(
     before = keyring.url_of(vault, old.id, sealed.url, sealed.url_sealed)
     try:
         kept = keyring.headers_of(vault, old.id, sealed.headers_sealed, url=before)
-    except CannotOpen:
-        if not headers:
+    except CannotOpen as error:
+        # Headers of another origin are given anew; those that a missing key sealed must not be lost.
+        if error.fault is not Fault.MOVED or not headers:
             raise
         kept = {}
     if missing := {name.lower() for name in dropped} - {name.lower() for name in kept}:

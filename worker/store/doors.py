@@ -101,7 +101,8 @@ def bury(connection: Connection, letters: Sequence[Letter]) -> None:
     """Keep entries that can become nothing, with their bytes and the reason."""
     rows = [
         letter._asdict()
-        | {"message": clean_text(letter.message), "job_id": letter.job_id and clean_text(letter.job_id[:LONGEST_ID])}
+        | {name: clean_text(text) for name, text in letter._asdict().items() if name in ("queue", "reason", "message")}
+        | {"job_id": letter.job_id and clean_text(letter.job_id[:LONGEST_ID])}
         for letter in letters
     ]
     if rows:

@@ -175,5 +175,7 @@ def _negative(seconds: float | None) -> float | None:
 
 
 def _answer(closing: Closing) -> dict[str, Any]:
+    """Return a row with every column: the first row of a statement decides which columns it writes of all rows."""
     assert closing.answer is not None
-    return {"job_id": closing.job_id, "attempt": closing.number, **closing.answer}
+    row = {column.name: closing.answer.get(column.name) for column in answers.columns}
+    return row | {"job_id": closing.job_id, "attempt": closing.number}
