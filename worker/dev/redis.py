@@ -1,6 +1,7 @@
 """A real Redis server as a child process: the first `redis-server` or `valkey-server` on PATH, else the wheel's."""
 
 import contextlib
+import secrets
 import shutil
 import socket
 import subprocess
@@ -35,10 +36,14 @@ def find_server() -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of the loopback address that was free a moment ago.
+
+    Below those that the system gives to clients (from 32,768 on Linux): one of them may be taken before we listen.
+    """
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", 15_000 + secrets.randbelow(17_000)))
+            return int(probe.getsockname()[1])
 
 
 @dataclass
