@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -138,7 +139,7 @@ def every_kind() -> list[str]:
 
 
 def test_sqlite_takes_it() -> None:
-    with sqlite3.connect(":memory:") as connection:
+    with closing(sqlite3.connect(":memory:")) as connection:
         for clean in every_kind():
             assert connection.execute("SELECT json_valid(?)", [clean]).fetchone() == (1,)
 

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import uuid
+from contextlib import closing
 
 import psycopg
 from sqlalchemy import make_url, text
@@ -22,7 +23,7 @@ def test_a_bare_celery_client_submits_and_plain_sql_reads(system: System) -> Non
     url = make_url(system.database_url)
     question = "SELECT status, content, total_tokens FROM jobs_v1 WHERE id = "
     if url.get_backend_name() == "sqlite":
-        with sqlite3.connect(str(url.database)) as plain:
+        with closing(sqlite3.connect(str(url.database))) as plain:
             row = plain.execute(f"{question}?", (job_id,)).fetchone()
     else:
         with psycopg.connect(system.database_url) as plain_pg:
