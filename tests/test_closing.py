@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from worker.closing import close_broken
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, Failure, failure
 from worker.core.lifecycle import FAIL, RETRY
-from worker.net.progress import Reply
-from worker.store.claim import Claim
+from worker.jobs.net.progress import Reply
+from worker.jobs.outcome import close_broken
+from worker.jobs.store.claim import Claim
 
 ENDPOINT = Endpoint("default", "https://a.example/v1/chat/completions")
 CLAIM = Claim(

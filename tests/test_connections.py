@@ -12,8 +12,8 @@ from redis._parsers.socket import SocketBuffer
 from redis.exceptions import ResponseError
 
 from tests.test_layers import MODULES, name, place
-from worker.connections import Pool, ReplyTooLong
-from worker.nudge import connect, push_nudges
+from worker.queue.connections import Pool, ReplyTooLong
+from worker.queue.nudges import connect, push_nudges
 
 
 class Boom(Exception):
@@ -133,7 +133,7 @@ def test_a_reply_longer_than_any_we_ask_for_is_not_read(redis_url: str) -> None:
 
 
 def test_kombus_connections_obey_it_too(redis_url: str) -> None:
-    with Connection(redis_url, transport="worker.control:Transport") as connection:
+    with Connection(redis_url, transport="worker.queue.remote_control:Transport") as connection:
         channel: Any = connection.default_channel
         for pool in (channel.pool, channel.async_pool):
             made = pool.make_connection()

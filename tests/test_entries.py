@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from tests.channel.entries import encoded, envelope
 from tests.store.made import REQUEST
-from worker.core.message import DeadLetter, Job, Refusal, most_bytes
-from worker.core.sizes import HEAD_BYTES
-from worker.entries import EntryReader
-from worker.heads import Held
-from worker.net.addresses import policy
-from worker.net.target import target_fault
+from worker.jobs.core.entry_size import HEAD_BYTES
+from worker.jobs.core.message import DeadLetter, Job, Refusal, most_bytes
+from worker.jobs.entries import EntryReader
+from worker.jobs.store.accept import Entry
+from worker.jobs.store.inbox import Submitted
+from worker.queue.list_heads import Held
 from worker.settings import read
-from worker.store.accept import Entry
-from worker.store.doors import Submitted
+from worker.webhooks.net.address_policy import policy
+from worker.webhooks.net.url import target_fault
 
 ID = "018f4a5e-7c1b-7d2e-9a53-0242ac120002"
 SETTINGS = read({"AFTERWORD_ENDPOINT_URL": "https://one.example", "AFTERWORD_MAX_REQUEST_BYTES": "4096"})

@@ -11,15 +11,15 @@ from redis._parsers.base import BaseParser
 from sqlalchemy import Engine
 
 from tests.pool.workers import until
-from worker.announce import Announcer
-from worker.host import Host
-from worker.intake import Intake
-from worker.keys import is_redis_away
+from worker.jobs.intake import Intake
 from worker.lease import Lease, Times
 from worker.liveness import Liveness, thread_name
-from worker.nudge import connect
+from worker.process import Host
+from worker.queue.keys import is_redis_away
+from worker.queue.nudges import connect
+from worker.queue.pusher import Announcer
 from worker.settings import Settings, read
-from worker.store.batcher import Batcher
+from worker.store.group_commit import Batcher
 
 AWAY = "redis://127.0.0.1:1/0"
 
@@ -150,8 +150,8 @@ def test_a_reply_says_whether_waiting_helps(reply: str, is_away: bool) -> None:
 
 
 def test_threads_with_nothing_to_do_turn(engine: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.announce.WAIT_S", 0.01)
-    monkeypatch.setattr("worker.store.batcher.IDLE_S", 0.01)
+    monkeypatch.setattr("worker.queue.pusher.WAIT_S", 0.01)
+    monkeypatch.setattr("worker.store.group_commit.IDLE_S", 0.01)
     turns: dict[str, int] = {"writer": 0, "announce": 0, "lease": 0}
 
     def count(name: str) -> Callable[[], None]:

@@ -5,11 +5,11 @@ from sqlalchemy import Engine, update
 
 from tests.store.made import rows
 from tests.store.receiving import MASTER, URL, found, receiver
-from worker import keyring
-from worker.resealing import Secret, examine, reseal, unusable_secrets
-from worker.store import sealed
-from worker.store.webhook_tables import receivers
-from worker.vault import Vault, key_id, new_master_key
+from worker.webhooks import sealed_fields
+from worker.webhooks.key_rotation import Secret, examine, reseal, unusable_secrets
+from worker.webhooks.store import secrets as sealed
+from worker.webhooks.store.tables import receivers
+from worker.webhooks.vault import Vault, key_id, new_master_key
 
 NEW, WRONG = new_master_key(), new_master_key()
 BOTH = Vault([NEW, MASTER])
@@ -39,14 +39,14 @@ def reseal_all(engine: Engine, vault: Vault) -> int:
 
 def test_every_secret_is_sealed_with_the_first_key_and_the_old_one_is_needed_no_more(engine: Engine) -> None:
     made = receiver(engine)
-    keys = keyring.keys_of(BOTH, made.id, made.sealed.keys_sealed)
+    keys = sealed_fields.keys_of(BOTH, made.id, made.sealed.keys_sealed)
     assert {one.key_id for one in secrets(engine, BOTH)} == {key_id(MASTER)}
 
     assert reseal_all(engine, BOTH) == 3
 
     only = Vault([NEW])
     assert [one.fault for one in secrets(engine, only)] == [None, None, None]
-    assert keyring.keys_of(only, made.id, found(engine, made.id).sealed.keys_sealed) == keys
+    assert sealed_fields.keys_of(only, made.id, found(engine, made.id).sealed.keys_sealed) == keys
 
 
 def test_resealing_again_changes_nothing(engine: Engine) -> None:
@@ -61,7 +61,7 @@ def test_resealing_again_changes_nothing(engine: Engine) -> None:
 def test_headers_of_release_0_1_0_are_bound_to_the_origin_of_their_receiver(engine: Engine) -> None:
     made = receiver(engine)
     vault = Vault([MASTER])
-    old = vault.seal(made.id, keyring.HEADERS, '{"X-Key": "geheim"}')
+    old = vault.seal(made.id, sealed_fields.HEADERS, '{"X-Key": "geheim"}')
     with engine.begin() as connection:
         connection.execute(update(receivers).values(headers_sealed=old))
 
@@ -69,10 +69,10 @@ def test_headers_of_release_0_1_0_are_bound_to_the_origin_of_their_receiver(engi
     assert reseal_all(engine, vault) == 0
 
     new = found(engine, made.id).sealed.headers_sealed
-    assert keyring.headers_of(vault, made.id, new, url=URL) == {"X-Key": "geheim"}
+    assert sealed_fields.headers_of(vault, made.id, new, url=URL) == {"X-Key": "geheim"}
     assert new != old
     assert new is not None
-    assert keyring.bind_headers(vault, made.id, new, url=URL) is None
+    assert sealed_fields.bind_headers(vault, made.id, new, url=URL) is None
 
 
 def test_an_address_changed_by_hand_is_found_by_the_check_of_secrets(engine: Engine) -> None:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from cryptography.fernet import Fernet
 
-from worker.core.signing import BadKey, Kind
-from worker.vault import (
+from worker.webhooks.core.signing import BadKey, Kind
+from worker.webhooks.vault import (
     BadMasterKeys,
     CannotOpen,
     Fault,

@@ -1,7 +1,7 @@
 """The Celery application: its settings, its steps at start and stop, and the thin tasks.
 
 `celery -A worker.app worker` starts a correct worker without a flag. The host (database, lease, writer, dispatcher,
-intake) begins before the pool and ends after it; see worker/host.py.
+intake) begins before the pool and ends after it; see worker/process.py.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from celery import Celery, bootsteps, signals
 from worker import log as logging
 from worker import run, settings
 from worker.celeryconfig import QUEUES, configure
-from worker.host import Host
-from worker.keys import INTAKE
-from worker.nudge import job_of
-from worker.pool import async_task
-from worker.ready import NotReady
+from worker.pool.pool import async_task
+from worker.process import Host
+from worker.queue.keys import INTAKE
+from worker.queue.nudges import job_of
+from worker.startup_checks import NotReady
 from worker.store.engine import UnusableDatabase, describe
 
 log = structlog.get_logger()

@@ -10,9 +10,9 @@ from celery.worker import control, pidbox
 from kombu.entity import Exchange, Queue
 
 from afterword.sentinel import is_sentinel, read_sentinels
-from worker.channel import Reading
-from worker.nudge import PRIORITIES, TASKS
-from worker.pool import Pool
+from worker.pool.pool import Pool
+from worker.queue.consumer import Reading
+from worker.queue.nudges import PRIORITIES, TASKS
 from worker.settings import Settings
 
 QUEUES = ("chat.intake", "chat.run", "webhooks")
@@ -41,7 +41,7 @@ def _broker(settings: Settings) -> dict[str, Any]:
         # Through our own transport kombu takes rediss:// without a parameter for a connection without TLS.
         "broker_use_ssl": {"ssl_cert_reqs": CERT_REQUIRED} if url.startswith("rediss:") else None,
         # kombu's Redis transport without acknowledgements, deaf to our queues.
-        "broker_transport": "worker.control:Transport",
+        "broker_transport": "worker.queue.remote_control:Transport",
         "broker_transport_options": {
             # kombu's default knows four steps; the contract is ten.
             "priority_steps": list(PRIORITIES),
@@ -95,8 +95,8 @@ def _queue(name: str) -> Queue:
 
 def _worker(settings: Settings) -> dict[str, Any]:
     return {
-        "worker_pool": "worker.pool:Pool",
-        "worker_consumer": "worker.channel:Consumer",
+        "worker_pool": "worker.pool.pool:Pool",
+        "worker_consumer": "worker.queue.consumer:Consumer",
         "worker_concurrency": settings.concurrency,
         # Those of chat.run are -c.
         "afterword_slots": {"webhooks": settings.webhook_slots},

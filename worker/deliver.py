@@ -11,12 +11,6 @@ from uuid import UUID
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from worker import call
-from worker.call import Reason, absorb_cancellation
-from worker.core.clean import clean_json
-from worker.core.delivery import Cancel, Code, Delivered, Give_up, Postpone, Retry, Sent, decide
-from worker.core.delivery_waits import SCHEDULE_S
-from worker.core.events import EventType, event_id_of
 from worker.core.lifecycle import (
     CANCEL_DELIVERY,
     DELIVER,
@@ -25,20 +19,26 @@ from worker.core.lifecycle import (
     DeliveryOutcome,
     Move,
 )
-from worker.core.receiver_health import Health
-from worker.core.signing import signed_headers
-from worker.core.webhook import Variant, convenience_headers, sent_body, webhook_id
-from worker.host import Host
-from worker.keyring import headers_of, keys_of, new_keys, public_text, seal_keys, seal_shown_url, url_of
-from worker.net.receipt import Receipt
+from worker.core.storable_text import clean_json
+from worker.jobs.store.claim import Wish
 from worker.net.redaction import unquoted
-from worker.net.webhook import WebhookRequest, send
-from worker.store.claim import Wish
-from worker.store.delivered import DeliveryClosing, Recorded
-from worker.store.deliveries import DeliveryClaim
+from worker.pool import running_task
+from worker.pool.running_task import Reason, absorb_cancellation
+from worker.process import Host
 from worker.store.engine import describe
-from worker.store.given_keys import NewKeys, give_keys
-from worker.vault import BadMasterKeys, CannotOpen, Vault, sign_ed25519
+from worker.webhooks.core.event import EventType, event_id_of
+from worker.webhooks.core.outcome import Cancel, Code, Delivered, Give_up, Postpone, Retry, Sent, decide
+from worker.webhooks.core.payload import Variant, convenience_headers, sent_body, webhook_id
+from worker.webhooks.core.receiver_health import Health
+from worker.webhooks.core.retry_schedule import SCHEDULE_S
+from worker.webhooks.core.signing import signed_headers
+from worker.webhooks.net.progress import Receipt
+from worker.webhooks.net.send import WebhookRequest, send
+from worker.webhooks.sealed_fields import headers_of, keys_of, new_keys, public_text, seal_keys, seal_shown_url, url_of
+from worker.webhooks.store.claim import DeliveryClaim
+from worker.webhooks.store.given_keys import NewKeys, give_keys
+from worker.webhooks.store.record import DeliveryClosing, Recorded
+from worker.webhooks.vault import BadMasterKeys, CannotOpen, Vault, sign_ed25519
 
 # What a claim may bring into memory is not known before; a body is 256 KiB at most.
 CLAIM_BYTES = 64 * 1024
@@ -94,7 +94,7 @@ async def _made(host: Host, got: DeliveryClaim) -> tuple[Sent, End]:
     try:
         sent = await _tried(host, got, receipt)
     except asyncio.CancelledError:
-        reason = call.reason()
+        reason = running_task.reason()
         if reason is None:
             raise
         absorb_cancellation()

@@ -17,8 +17,8 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.core.offset import TOLERANCE_S, Offset
-from worker.store import leases
+from worker.core.clock_offset import TOLERANCE_S, Offset
+from worker.jobs.store import reclaim
 from worker.store.engine import describe
 
 log = structlog.get_logger()
@@ -77,7 +77,7 @@ class Lease:
             self._thread.join(self._times.lease_s)
         try:
             with self._engine.begin() as connection:
-                leases.resign(connection, self.worker_id)
+                reclaim.resign(connection, self.worker_id)
         except SQLAlchemyError as error:
             log.warning("lease.not_resigned", error=type(error).__name__)
 
@@ -96,7 +96,7 @@ class Lease:
 
     def _enter(self) -> None:
         with self._engine.begin() as connection:
-            leases.register(connection, self.worker_id, name=self._name, slots=self.slots, lease_s=self._times.lease_s)
+            reclaim.register(connection, self.worker_id, name=self._name, slots=self.slots, lease_s=self._times.lease_s)
             self._offset = _look(connection)
         self._unbroken_since = self._beaten_at = time.monotonic()
 
@@ -128,9 +128,9 @@ class Lease:
     def _beat(self) -> None:
         asked_at = time.monotonic()
         with self._engine.begin() as connection:
-            unix_s = leases.renew(connection, self.worker_id, slots=self.slots, lease_s=self._times.lease_s)
+            unix_s = reclaim.renew(connection, self.worker_id, slots=self.slots, lease_s=self._times.lease_s)
             answered_at = time.monotonic()
-            cancelled = [] if unix_s is None else leases.cancellations(connection, self.worker_id)
+            cancelled = [] if unix_s is None else reclaim.cancellations(connection, self.worker_id)
         if unix_s is None:
             self._lost()
         else:
@@ -156,5 +156,5 @@ class Lease:
 
 def _look(connection: Connection) -> Offset:
     asked_at = time.monotonic()
-    unix_s = leases.unix_s(connection)
+    unix_s = reclaim.unix_s(connection)
     return Offset.seen(unix_s, asked_at=asked_at, answered_at=time.monotonic())

@@ -7,24 +7,24 @@ from dataclasses import replace
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from worker import call
-from worker.call import Reason, absorb_cancellation
-from worker.closing import CANCELLED, COMPLETED, LOST, End, close, close_broken, follows, plain, released
-from worker.core.chat import wire_body
+from worker.chat.error_response import refuses_our_usage
+from worker.chat.request import wire_body
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
-from worker.core.health import ALONE, Verdict
 from worker.core.lifecycle import FAIL, HOLD, RETRY, Outcome
-from worker.core.refusal import refuses_our_usage
-from worker.core.retry import may_repeat
-from worker.host import Host
-from worker.net import endpoint as wire
-from worker.net.endpoint import WireRequest
-from worker.net.progress import LARGE_BYTES, Progress, Reply
-from worker.store.batcher import undisturbed
-from worker.store.claim import Claim, Wish, claim
+from worker.jobs.core.endpoint_health import ALONE, Verdict
+from worker.jobs.core.retry import may_repeat
+from worker.jobs.net import call as wire
+from worker.jobs.net.call import WireRequest
+from worker.jobs.net.progress import LARGE_BYTES, Progress, Reply
+from worker.jobs.outcome import CANCELLED, COMPLETED, LOST, End, close, close_broken, follows, plain, released
+from worker.jobs.store.claim import Claim, Wish, claim
+from worker.jobs.store.record import Closing, Recorded, record
+from worker.pool import running_task
+from worker.pool.running_task import Reason, absorb_cancellation
+from worker.process import Host
 from worker.store.engine import describe
-from worker.store.record import Closing, Recorded, record
+from worker.store.group_commit import undisturbed
 
 # What a claim may bring into memory is not known before; a transaction takes at most some of them.
 CLAIM_BYTES = 128 * 1024
@@ -136,7 +136,7 @@ async def _reply(host: Host, got: Claim, endpoint: Endpoint, request: WireReques
     try:
         reply = await wire.call(host.clients[got.endpoint], endpoint, request, progress)
     except asyncio.CancelledError:
-        reason = call.reason()
+        reason = running_task.reason()
         if reason is None:
             raise
         absorb_cancellation()

@@ -12,10 +12,10 @@ from time import process_time
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from worker.core.assemble import Assembler
-from worker.core.rawlog import RawLog
-from worker.core.sse import Events
-from worker.core.wirejson import read
+from worker.chat.raw_body import RawLog
+from worker.chat.sse import Events
+from worker.chat.stream import Assembler
+from worker.core.lenient_json import read
 
 CHUNKS = 2000
 RUNS = 15

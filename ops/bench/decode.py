@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from worker.core.endpoint import Endpoint
-from worker.core.envelope import Envelope, decode
-from worker.core.message import Job, read_job
+from worker.jobs.core.message import Job, read_job
+from worker.queue.envelope import Envelope, decode
 
 ENDPOINTS = {"default": Endpoint("default", url="http://localhost/v1/chat/completions")}
 REQUEST = {

@@ -15,9 +15,10 @@ from parts import Parts, load
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy import insert as insert_into
 
-from worker.core.health import Cause, State
-from worker.store import dispatch, endpoints, leases
-from worker.store.claim import Wish, claim
+from worker.jobs.core.endpoint_health import Cause, State
+from worker.jobs.store import due as dispatch
+from worker.jobs.store import endpoints, reclaim
+from worker.jobs.store.claim import Wish, claim
 from worker.store.clock import from_now
 from worker.store.engine import open_engine
 from worker.store.tables import endpoints as endpoints_table
@@ -110,7 +111,7 @@ def _filled(parts: Parts, filling: Filling) -> Iterator[Engine]:
     with parts.database("postgresql") as (url, _):
         engine = open_engine(url)
         with engine.begin() as connection:
-            leases.register(connection, WORKER, name="bench", slots=200, lease_s=86_400.0)
+            reclaim.register(connection, WORKER, name="bench", slots=200, lease_s=86_400.0)
             insert = text(INSERT)
             due = {"tenant": "default", "endpoint": "default", "rows": filling.due, "from_now_s": LONG_AGO_S}
             connection.execute(insert, due)

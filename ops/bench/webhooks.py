@@ -26,7 +26,7 @@ from worker.dev.fake_endpoint import FakeEndpoint
 from worker.dev.receiver import Answer, Received, WebhookReceiver
 from worker.store.clock import now
 from worker.store.engine import open_engine
-from worker.store.webhook_tables import receivers
+from worker.webhooks.store.tables import receivers
 
 PACE_PER_S = 40
 SETTINGS = {

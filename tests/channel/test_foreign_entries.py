@@ -11,7 +11,7 @@ from celery.worker.control import Panel
 
 from tests.channel.entries import BAD, ODD, ROW, encoded
 from tests.pool.workers import Toy, until
-from worker.nudge import Rejected, read
+from worker.queue.nudges import Rejected, read
 
 
 @pytest.mark.parametrize("queue", ["chat.run", "webhooks"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from tests.channel.entries import BAD, ODD, ROW, encoded, envelope
-from worker.nudge import (
+from worker.queue.nudges import (
     REJECTED_BYTES,
     Nudge,
     Rejected,

@@ -220,7 +220,7 @@ def test_a_full_redis_is_still_emptied_and_rejects_wait_until_there_is_room(serv
 
 def test_a_closed_connection_leaves_nothing_in_the_hub(redis_url: str) -> None:
     hub = Hub()
-    with Connection(redis_url, transport="worker.control:Transport") as connection:
+    with Connection(redis_url, transport="worker.queue.remote_control:Transport") as connection:
         connection.connect()
         connection.transport.register_with_event_loop(connection.connection, hub)
         assert len(hub.on_tick) == 1

@@ -11,9 +11,9 @@ from kombu import Connection
 from redis._parsers.base import BaseParser
 
 from worker.dev.redis import RedisServer
-from worker.keys import is_full
-from worker.nudge import connect, push_nudges
-from worker.redis_check import server_facts, trouble_of, unread_lists, unusable
+from worker.queue.keys import is_full
+from worker.queue.nudges import connect, push_nudges
+from worker.queue.redis_check import server_facts, trouble_of, unread_lists, unusable
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_user_who_may_not_run_info_is_served(client: "redis.Redis", redis_url:
         assert trouble_of(app) is None
     with connect(redis_url.replace("://", "://app:pw@")) as ours:
         assert ours.ping()
-    named = {"transport": "worker.control:Transport", "transport_options": {"client_name": "afterword"}}
+    named = {"transport": "worker.queue.remote_control:Transport", "transport_options": {"client_name": "afterword"}}
     with Connection(redis_url.replace("://", "://app:pw@"), **named) as control:
         control.connect()
 

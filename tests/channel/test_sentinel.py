@@ -21,12 +21,12 @@ from tests.sentinels import NAME, Behind
 from worker.celeryconfig import configure
 from worker.dev.redis import RedisServer, free_port
 from worker.log import secrets_of
-from worker.net.own import Server
-from worker.nudge import connect, push_nudges
-from worker.redis_check import trouble_of
-from worker.sentinel import UnknownPrimary, pool_of
+from worker.queue.nudges import connect, push_nudges
+from worker.queue.redis_check import trouble_of
+from worker.queue.sentinel import UnknownPrimary, pool_of
 from worker.settings import BadSettings, Settings, load
-from worker.webhooks import own_servers, watched_servers
+from worker.webhooks.net.own_servers import Server
+from worker.webhooks.service import own_servers, watched_servers
 
 Load = Callable[[str], Settings]
 

@@ -8,8 +8,8 @@ from redis import Redis
 
 from tests.channel.entries import ROW
 from tests.pool.workers import until
-from worker.nudge import Nudge, connect, nudge, push_nudges, read_window
-from worker.window import Window
+from worker.queue.nudges import Nudge, connect, nudge, push_nudges, read_window
+from worker.queue.reader import Window
 
 
 class Slots:

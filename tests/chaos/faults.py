@@ -15,7 +15,7 @@ from tests.chaos.jobs import TENANTS
 from tests.chaos.parts import Parts
 from tests.chaos.schedule import Fault
 from tests.pool.workers import Child
-from worker.store import endpoints
+from worker.jobs.store import endpoints
 from worker.store.engine import open_engine
 
 WEATHER = {

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from tests.chaos import hooks
 from tests.chaos.parts import Parts
-from worker.core.events import event_id_of
-from worker.core.webhook import webhook_id
+from worker.webhooks.core.event import event_id_of
+from worker.webhooks.core.payload import webhook_id
 
 DELIVERIES = """
 SELECT d.id, d.status, d.receiver_id, d.event_id, d.sequence, d.ordering_key, d.event_type, d.job_id, d.created_at,

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from tests.chaos.jobs import TENANTS
 from tests.flow.receivers import register
 from worker.dev.receiver import Answer, Received, WebhookReceiver
-from worker.store import receivers, requeue
+from worker.webhooks.store import receivers, redeliver
 
 Write = Callable[[Callable[[Connection], Any]], Any]
 # Every wait of a schedule has up to a second on top: 20 steps outlast whatever a run breaks.
@@ -91,12 +91,12 @@ class Hooks:
         """Enable them and queue what is on hold, in the steps of `afterword webhooks enable`."""
         for one in self._of(tenant):
             write(lambda connection, one=one: receivers.enable(connection, one))
-            while write(lambda connection, one=one: requeue.resume(connection, one)):
+            while write(lambda connection, one=one: redeliver.resume(connection, one)):
                 pass
             after: str | None = ""
             while after is not None:
                 after = write(
-                    lambda connection, one=one, after=after: requeue.advance_all(connection, one, after=after)
+                    lambda connection, one=one, after=after: redeliver.advance_all(connection, one, after=after)
                 )
 
     def _of(self, tenant: str) -> list[str]:

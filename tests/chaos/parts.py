@@ -24,7 +24,7 @@ from tests.pool.workers import Child, until
 from worker.dev.fake.ledger import Ledger
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.dev.redis import RedisServer
-from worker.loop import BLOCKED_EXIT_CODE
+from worker.pool.event_loop import BLOCKED_EXIT_CODE
 from worker.store import migrate
 from worker.store.engine import open_engine
 

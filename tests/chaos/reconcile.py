@@ -11,7 +11,7 @@ from tests.chaos.ledger import Book
 from tests.chaos.parts import Parts
 from tests.chaos.reader import Reader
 from worker.store.engine import open_engine
-from worker.store.verify import verify
+from worker.verify.verify import verify
 
 FINAL = ("completed", "failed", "cancelled", "expired")
 JOBS = """

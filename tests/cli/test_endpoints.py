@@ -12,10 +12,10 @@ from tests.pool.workers import until
 from tests.store.made import accept_all, claim_one, entry, job, one, worker
 from tests.store.test_attempts import closing, write
 from worker.core.failure import Code, failure
-from worker.core.health import Cause, State
 from worker.core.lifecycle import HOLD, Outcome
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.dev.stack import Stack
+from worker.jobs.core.endpoint_health import Cause, State
 from worker.store.clock import from_now
 from worker.store.tables import endpoints as table
 from worker.store.tables import jobs
@@ -206,7 +206,7 @@ def test_a_wait_says_what_it_waits_for_before_it_ends(
     afterword: Command, engine: Engine, alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = held_alone(engine)
-    monkeypatch.setattr("worker.cli.work.LOOK_S", 0.05)
+    monkeypatch.setattr("worker.cli.jobs.LOOK_S", 0.05)
 
     waited = afterword("wait", job_id, "--timeout", "0.3", settings=alone)
 

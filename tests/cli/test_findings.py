@@ -9,15 +9,15 @@ from sqlalchemy import Engine, insert, update
 from tests.cli.conftest import Command
 from tests.store.made import accept_all, entry, job
 from tests.store.receiving import MASTER, delivery, receiver
-from worker.core.delivery import Code, Disable_reason
-from worker.core.delivery_waits import HOUR_S
 from worker.core.lifecycle import DeliveryOutcome, DeliveryStatus
-from worker.core.receiver_health import Health
 from worker.store.clock import from_now
-from worker.store.health import text_of
-from worker.store.receivers import Receiver
 from worker.store.tables import endpoints, jobs
-from worker.store.webhook_tables import delivery_attempts, receivers
+from worker.webhooks.core.outcome import Code, Disable_reason
+from worker.webhooks.core.receiver_health import Health
+from worker.webhooks.core.retry_schedule import HOUR_S
+from worker.webhooks.store.health_column import text_of
+from worker.webhooks.store.receivers import Receiver
+from worker.webhooks.store.tables import delivery_attempts, receivers
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from tests.cli.conftest import Command
 from tests.producers.made import accept_inbox, accept_queue
 from tests.store.made import REQUEST, accept_all, entry, rows
 from tests.store.test_letters import ID, buried, letter
-from worker.core.sizes import HEAD_BYTES
-from worker.nudge import REJECTED_BYTES
-from worker.store.doors import Letter
+from worker.jobs.core.entry_size import HEAD_BYTES
+from worker.jobs.store.inbox import Letter
+from worker.queue.nudges import REJECTED_BYTES
 from worker.store.engine import open_engine
 
 JOB = json.dumps({"request": REQUEST}).encode()

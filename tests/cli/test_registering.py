@@ -12,16 +12,16 @@ from tests.cli.conftest import Command
 from tests.cli.operating import HOOK, refused, told
 from tests.store.made import accept_all, entry, job, one, rows
 from tests.store.receiving import VAULT, delivery, found, receiver, stands, statuses
-from worker import keyring
 from worker.cli import main
-from worker.core.delivery import Disable_reason
 from worker.core.lifecycle import DeliveryStatus
-from worker.core.receiver_health import Health
-from worker.core.signing import Kind
 from worker.store.clock import now
-from worker.store.health import text_of
-from worker.store.webhook_tables import receivers
-from worker.vault import fingerprint, new_key
+from worker.webhooks import sealed_fields
+from worker.webhooks.core.outcome import Disable_reason
+from worker.webhooks.core.receiver_health import Health
+from worker.webhooks.core.signing import Kind
+from worker.webhooks.store.health_column import text_of
+from worker.webhooks.store.tables import receivers
+from worker.webhooks.vault import fingerprint, new_key
 
 HELD = "SELECT status, variant, ordering_key, sequence FROM afterword_deliveries ORDER BY created_at, sequence"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -156,7 +156,7 @@ def test_a_receiver_keeps_the_secret_that_it_brings(run: Command, engine: Engine
     assert (made["secret"], made["fingerprint"]) == (None, fingerprint(SECRET))
     assert made["public_key"].startswith("whpk_")
     kept = found(engine, made["id"])
-    keys = keyring.keys_of(VAULT, kept.id, kept.sealed.keys_sealed)
+    keys = sealed_fields.keys_of(VAULT, kept.id, kept.sealed.keys_sealed)
     assert [key.text == SECRET for key in keys] == [True, False]
     assert told(run, "webhooks", "rotate", "billing")["secret"] not in (None, SECRET)
 
@@ -206,4 +206,4 @@ def test_an_address_of_a_jobs_own_is_sealed_by_who_gives_it_a_secret(run: Comman
 
     kept = found(engine, row["id"]).sealed
     assert kept.url == "https://hooks.example.com/in"
-    assert keyring.url_of(VAULT, row["id"], kept.url, kept.url_sealed) == HOOK
+    assert sealed_fields.url_of(VAULT, row["id"], kept.url, kept.url_sealed) == HOOK

@@ -9,7 +9,7 @@ import pytest
 
 from tests.pool.forks import ROOT
 from worker.cli import SENTENCES, main
-from worker.vault import CannotOpen
+from worker.webhooks.vault import CannotOpen
 
 LIBRARIES = ("aiohttp", "alembic", "celery", "cryptography", "httpx", "redis", "sqlalchemy")
 

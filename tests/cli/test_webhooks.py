@@ -17,9 +17,9 @@ from tests.store.receiving import MASTER, claimed, delivery, found, receiver, st
 from tests.store.test_redelivery import delivered
 from worker.core.lifecycle import DeliveryStatus
 from worker.settings import child_environment
-from worker.store import recoveries
-from worker.store.webhook_tables import receivers
-from worker.vault import fingerprint, key_id, new_master_key
+from worker.webhooks.store import recover as recoveries
+from worker.webhooks.store.tables import receivers
+from worker.webhooks.vault import fingerprint, key_id, new_master_key
 
 FAILED, HELD = DeliveryStatus.failed, DeliveryStatus.held
 

@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from tests.contracts.schemas import CONTRACTS
-from worker.core.answer import columns, read_body
-from worker.core.clean import clean_json
+from worker.chat.answer import columns, read_body
+from worker.chat.usage import TOKENS, normalise
 from worker.core.endpoint import Endpoint
-from worker.core.events import Finished, event_id_of, freeze, freeze_test
 from worker.core.failure import FATES, Code
 from worker.core.lifecycle import Status
-from worker.core.message import Job, read_job
-from worker.core.usage import TOKENS, normalise
-from worker.core.webhook import Variant, sent_body
+from worker.core.storable_text import clean_json
+from worker.jobs.core.message import Job, read_job
+from worker.webhooks.core.event import Finished, event_id_of, freeze, freeze_test
+from worker.webhooks.core.payload import Variant, sent_body
 
 FOLDER = CONTRACTS / "examples" / "events"
 ENDPOINTS = {"default": Endpoint("default", url="https://one.example/v1/chat/completions")}

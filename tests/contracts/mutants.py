@@ -4,7 +4,7 @@ import copy
 
 from hypothesis import strategies as st
 
-from worker.core.chat_fields import RULES
+from worker.chat.request_fields import RULES
 
 VALUES = [
     *(None, True, False, 0, 1, -1, 2, 3, -3, 2.0, 0.5, 2.5, 101, 128, 129, 2**63, -(2**63) - 1),

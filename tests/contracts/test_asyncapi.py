@@ -16,11 +16,11 @@ from referencing.jsonschema import DRAFT202012
 from tests.contracts.event_examples import ENDED_AT, EXAMPLES
 from tests.contracts.schemas import CONTRACTS, SCHEMAS, load, schema
 from worker.celeryconfig import QUEUES
-from worker.core.envelope import decode
-from worker.core.events import EventType
-from worker.core.webhook import convenience_headers, webhook_id
-from worker.entries import TASK
-from worker.nudge import TASKS, Nudge, nudge, read
+from worker.jobs.entries import TASK
+from worker.queue.envelope import decode
+from worker.queue.nudges import TASKS, Nudge, nudge, read
+from worker.webhooks.core.event import EventType
+from worker.webhooks.core.payload import convenience_headers, webhook_id
 
 PAGE = CONTRACTS / "asyncapi.yaml"
 ID = "018f4a5e-7c1b-7d2e-9a53-0242ac120002"

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from tests.contracts.event_examples import COMPLETED, EVENT, EXAMPLES, FAILED, pretty
 from tests.contracts.schemas import EVENTS, load, schema, validator
-from worker.core.clean import clean_value
-from worker.core.events import EventType, Finished, Payload, freeze
+from worker.chat.usage import TOKENS
 from worker.core.lifecycle import FINAL, Status
-from worker.core.openai_events import openai_type
-from worker.core.usage import TOKENS
-from worker.core.webhook import Profile, Variant, sent_body, variant
+from worker.core.storable_text import clean_value
+from worker.webhooks.core.event import EventType, Finished, Payload, freeze
+from worker.webhooks.core.openai_event import openai_type
+from worker.webhooks.core.payload import Profile, Variant, sent_body, variant
 
 EVENT_SCHEMA = validator("webhook_event")
 DEFS = schema("webhook_event")["$defs"]

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from tests.contracts.schemas import CONTRACTS, REQUESTS, RESPONSES, load, validator
-from worker.core.answer import Columns, columns, read_body
-from worker.core.assemble import Assembler
-from worker.core.chat import wire_body
+from worker.chat.answer import Columns, columns, read_body
+from worker.chat.request import wire_body
+from worker.chat.stream import Assembler
+from worker.chat.usage import TOKENS, normalise
 from worker.core.endpoint import Endpoint
-from worker.core.envelope import Envelope, decode
-from worker.core.message import Job, read_job
-from worker.core.usage import TOKENS, normalise
+from worker.jobs.core.message import Job, read_job
+from worker.queue.envelope import Envelope, decode
 
 ENDPOINTS = {"default": Endpoint("default", url="https://one.example/v1/chat/completions")}
 ID = "018f4a5e-7c1b-7d2e-9a53-0242ac120002"

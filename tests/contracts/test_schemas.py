@@ -11,11 +11,11 @@ from openapi_spec_validator.readers import read_from_filename
 
 from tests.contracts.mutants import MESSAGE_VALUES, NAMES, VALUES, mutants
 from tests.contracts.schemas import CONTRACTS, REQUESTS, SCHEMAS, load, schema, validator
-from worker.core.chat import validate as faults_of
-from worker.core.chat_fields import RULES
+from worker.chat.request import validate as faults_of
+from worker.chat.request_fields import RULES
 from worker.core.endpoint import Endpoint
-from worker.core.job_fields import FIELDS
-from worker.core.message import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, Job, Refusal, read_job
+from worker.jobs.core.message import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, Job, Refusal, read_job
+from worker.jobs.core.message_fields import FIELDS
 
 ENDPOINTS = {"default": Endpoint("default", url="https://one.example/v1/chat/completions")}
 ID = "018f4a5e-7c1b-7d2e-9a53-0242ac120002"

@@ -5,9 +5,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from worker.core.events import Finished
+from worker.chat.usage import TOKENS
 from worker.core.lifecycle import Status
-from worker.core.usage import TOKENS
+from worker.webhooks.core.event import Finished
 
 ID = "018f4a5e-7c1b-7d2e-9a53-0242ac120002"
 EVENT = "evt_6f1d0c52a9d44c0f8f5be7f1f0a3c1d2"

@@ -6,8 +6,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from worker.core.answer import Answer, read_body
-from worker.core.assemble import Assembler
+from worker.chat.answer import Answer, read_body
+from worker.chat.stream import Assembler
 
 CASES = [
     json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "stream_cases.jsonl").read_text().splitlines()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from stream_texts import assemble, said
 
-from worker.core.answer import Columns, Kind, columns, has_output, read_body
+from worker.chat.answer import Columns, Kind, columns, has_output, read_body
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from stream_texts import PLENTY, assemble, chunk, event, message, said
 
-from worker.core.answer import Kind
-from worker.core.assemble import Assembler
+from worker.chat.answer import Kind
+from worker.chat.stream import Assembler
 
 DONE = event("[DONE]")
 STOP = chunk(finish_reason="stop")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.breaker import FEWEST_SICK_JOBS, QUIET_S, Breaker, in_a_row
+from worker.jobs.core.circuit_breaker import FEWEST_SICK_JOBS, QUIET_S, Breaker, in_a_row
 
 
 def fed(answers: int, sick_jobs: int, *, at: float = 100.0) -> bool:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from worker.core.chat import validate, wire_body
+from worker.chat.request import validate, wire_body
 from worker.core.faults import FAULT_LIMIT, Fault, unsendable
 
 MINIMAL = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from worker.core.clean import clean_json, clean_text, clean_value, rejoin
+from worker.core.storable_text import clean_json, clean_text, clean_value, rejoin
 
 TEXTS = {
     "": "",

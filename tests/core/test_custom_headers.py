@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from worker.core.custom_headers import custom_header_fault
+from worker.webhooks.core.custom_headers import custom_header_fault
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from worker.core.delivery import (
+from worker.webhooks.core.outcome import (
     FATES,
     OURS,
     Cancel,
@@ -24,7 +24,7 @@ from worker.core.delivery import (
     http_code,
     pause_s,
 )
-from worker.core.delivery_waits import HOUR_S, SCHEDULE_S, schedule_fault, wait_s
+from worker.webhooks.core.retry_schedule import HOUR_S, SCHEDULE_S, schedule_fault, wait_s
 
 OK = Sent(sent=True, error_code=None, http_status=200)
 DAY_S = 24 * HOUR_S

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.core.endpoint import Endpoint
-from worker.core.envelope import Envelope, decode
-from worker.core.message import DeadLetter, Job, read_job
+from worker.jobs.core.message import DeadLetter, Job, read_job
+from worker.queue.envelope import Envelope, decode
 
 ID = "4c8e1f0a-3b5d-4e6f-8a7b-9c0d1e2f3a4b"
 JOB = {"request": {"model": "m", "messages": [{"role": "user", "content": "é 😀"}]}}

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.finished import AT, COMPLETED, EVENT, ID, answering, ended
-from worker.core.clean import clean_json, clean_text, clean_value
-from worker.core.events import (
+from worker.chat.usage import TOKENS
+from worker.core.lifecycle import FINAL, Status
+from worker.core.storable_text import clean_json, clean_text, clean_value
+from worker.webhooks.core.event import (
     AUTO_BYTES,
     FULL_BYTES,
     SPLICED_BYTES,
@@ -27,8 +29,6 @@ from worker.core.events import (
     freeze_test,
     instant_text,
 )
-from worker.core.lifecycle import FINAL, Status
-from worker.core.usage import TOKENS
 
 JSON_TEXTS = ("response", "usage", "error", "metadata")
 STATUSES = sorted(FINAL)

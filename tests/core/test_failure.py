@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.core.answer import Kind
+from worker.chat.answer import Kind
 from worker.core.failure import FATES, Code, failure, interrupted, under_policy
 
 

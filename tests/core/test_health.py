@@ -5,7 +5,19 @@ from dataclasses import replace
 import pytest
 
 from worker.core.failure import Code, failure
-from worker.core.health import Blame, Met, Ramp, Sign, Stand, State, hold_s, judge, sign_of, starts, wait_s
+from worker.jobs.core.endpoint_health import (
+    Blame,
+    Met,
+    Ramp,
+    Sign,
+    Stand,
+    State,
+    hold_s,
+    judge,
+    sign_of,
+    starts,
+    wait_s,
+)
 
 LONG_S = 1000.0
 OPEN = Stand(since_s=LONG_S)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from worker.core.hints import RateLimit, duration_s, member_s, rate_limits, retry_after_s, words_s
+from worker.chat.rate_limit_headers import RateLimit, duration_s, member_s, rate_limits, retry_after_s, words_s
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.http1 import HEAD_BYTES, INFORMATIONAL_BYTES, Chunks, Head, Heads, Malformed, read_head
+from worker.net.http1 import HEAD_BYTES, INFORMATIONAL_BYTES, Chunks, Head, Heads, Malformed, read_head
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.jsontext import JsonError, deeper_than, elements, load, members, with_member
+from worker.core.exact_json import JsonError, deeper_than, elements, load, members, with_member
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from worker.core.errors import error_of
-from worker.core.refusal import from_answer, from_response
+from worker.chat.error_response import from_answer, from_response
+from worker.chat.provider_error import error_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 GEMINI_QUOTA = "You exceeded your current quota, please check your plan and billing details."

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.core.offset import TOLERANCE_S, Offset
+from worker.core.clock_offset import TOLERANCE_S, Offset
 
 AT_START = Offset.seen(1000.0, asked_at=0.0, answered_at=0.5)
 

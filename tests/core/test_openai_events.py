@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from tests.core.finished import AT, COMPLETED, EVENT, ID, ended
-from worker.core.events import freeze, freeze_test
 from worker.core.lifecycle import Status
-from worker.core.webhook import Variant, sent_body, webhook_id
+from worker.webhooks.core.event import freeze, freeze_test
+from worker.webhooks.core.payload import Variant, sent_body, webhook_id
 
 KEY = b"a key of thirty-two bytes, or so"
 

@@ -1,6 +1,6 @@
 """How many nudges should stand in Redis."""
 
-from worker.core.pace import LARGEST_WINDOW, Pace
+from worker.queue.window_size import LARGEST_WINDOW, Pace
 
 NONE: frozenset[bytes] = frozenset()
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from worker.core.places import Places, by_turns
+from worker.webhooks.core.fair_slots import Places, by_turns
 
 
 def filled(slots: int, names: Sequence[str]) -> tuple[Counter[str], int]:

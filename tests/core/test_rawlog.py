@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from stream_texts import chunk
 
-from worker.core.rawlog import RawLog
+from worker.chat.raw_body import RawLog
 
 NOISE = Random(1).randbytes(300_000)
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.delivery import OURS, Code, Control, Disable_reason, Sent
-from worker.core.delivery_waits import HOUR_S
-from worker.core.receiver_health import Health, health_after, resting_until_s, room
+from worker.webhooks.core.outcome import OURS, Code, Control, Disable_reason, Sent
+from worker.webhooks.core.receiver_health import Health, health_after, resting_until_s, room
+from worker.webhooks.core.retry_schedule import HOUR_S
 
 OK = Sent(sent=True, error_code=None, http_status=200)
 DOWN = Sent(sent=True, error_code=Code.unavailable, http_status=503)

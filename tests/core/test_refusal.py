@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from worker.core.errors import read_error
+from worker.chat.error_response import from_answer, from_response, refuses_our_usage
+from worker.chat.provider_error import read_error
 from worker.core.failure import Code
-from worker.core.refusal import from_answer, from_response, refuses_our_usage
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

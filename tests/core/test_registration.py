@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from worker.core.events import Payload
 from worker.core.faults import Fault
-from worker.core.registration import Registration, read_registration
-from worker.core.subscription import Subscription
-from worker.core.webhook import Profile
+from worker.webhooks.core.event import Payload
+from worker.webhooks.core.payload import Profile
+from worker.webhooks.core.registration import Registration, read_registration
+from worker.webhooks.core.subscription import Subscription
 
 
 def faults(name: str = "billing", *, old: bool = False, **values: Any) -> list[str]:

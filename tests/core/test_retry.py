@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from worker.core.failure import Code, Failure, failure
-from worker.core.health import ALONE, Blame, Verdict
-from worker.core.retry import FREE_REFUSALS, Budget, Give_up, Hold, Retry, Step, backoff_s, decide, may_repeat
+from worker.jobs.core.endpoint_health import ALONE, Blame, Verdict
+from worker.jobs.core.retry import FREE_REFUSALS, Budget, Give_up, Hold, Retry, Step, backoff_s, decide, may_repeat
 
 ILL = failure(Code.server_error)
 BUSY = failure(Code.overloaded)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker.core.signing import (
+from worker.webhooks.core.signing import (
     BadKey,
     Kind,
     SigningKey,
@@ -18,7 +18,7 @@ from worker.core.signing import (
     signed_content,
     signed_headers,
 )
-from worker.vault import sign_ed25519
+from worker.webhooks.vault import sign_ed25519
 
 VECTORS = json.loads((Path(__file__).parent / "signature_vectors.json").read_text())
 NOW = datetime(2026, 11, 23, 3, 14, 15, 900_000, tzinfo=UTC)

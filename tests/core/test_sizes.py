@@ -1,7 +1,7 @@
 """How large an entry may be that is read, and what a dead letter of a larger one says."""
 
-from worker.core.message import most_bytes
-from worker.core.sizes import HEAD_BYTES, is_cut, too_large
+from worker.jobs.core.entry_size import HEAD_BYTES, is_cut, too_large
+from worker.jobs.core.message import most_bytes
 
 
 def test_a_job_of_the_largest_request_is_read_in_base64_and_as_json_inside_json() -> None:

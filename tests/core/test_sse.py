@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.core.sse import ErrorData, Events
+from worker.chat.sse import ErrorData, Events
 
 CASES: dict[str, tuple[bytes, list[bytes]]] = {
     "one event": (b"data: a\n\n", [b"a"]),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from stream_texts import CASES, in_pieces, read_case, same
 
-from worker.core.answer import Answer
+from worker.chat.answer import Answer
 
 each_case = pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 

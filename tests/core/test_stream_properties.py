@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_texts import CASES, PLENTY, assemble, event
 
-from worker.core.answer import Answer, columns, has_output, read_body
-from worker.core.assemble import Assembler
-from worker.core.clean import clean_json, clean_text
-from worker.core.usage import normalise
+from worker.chat.answer import Answer, columns, has_output, read_body
+from worker.chat.stream import Assembler
+from worker.chat.usage import normalise
+from worker.core.storable_text import clean_json, clean_text
 
 words = st.text(max_size=8) | st.sampled_from(["\ud83d", "\ude00", "\0", "\u2028", "\x85", "\r\n", "data: x\n\n"])
 numbers = st.integers(-2, 10) | st.just(2**70) | st.floats(allow_nan=True)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from worker.core.events import EventType, Payload
 from worker.core.faults import Fault
-from worker.core.subscription import NAMES, Subscription, read_subscription, wants
-from worker.core.webhook import Profile
+from worker.webhooks.core.event import EventType, Payload
+from worker.webhooks.core.payload import Profile
+from worker.webhooks.core.subscription import NAMES, Subscription, read_subscription, wants
 
 JOB_EVENTS = set(EventType) - {EventType.test}
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from stream_texts import message, said
 
-from worker.core.toolcalls import ToolCalls
+from worker.chat.tool_calls import ToolCalls
 
 
 def call(call_id: Any = None, name: str | None = None, arguments: Any = "", **rest: Any) -> dict[str, Any]:

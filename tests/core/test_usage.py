@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from worker.core.usage import TOKENS, Usage, normalise
+from worker.chat.usage import TOKENS, Usage, normalise
 
 
 def read(usage: Any, **options: Any) -> Usage:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from worker.core.receiver_health import Health
-from worker.core.waiting import Standing, Waiting, health_lines, why, words
+from worker.webhooks.core.explain import Standing, Waiting, health_lines, why, words
+from worker.webhooks.core.receiver_health import Health
 
 NOW = 1_800_000_000.0
 

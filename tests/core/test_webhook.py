@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tests.core.finished import AT, COMPLETED, EVENT
-from worker.core.events import AUTO_BYTES, FULL_BYTES, SPLICED_BYTES, EventType, Payload, freeze
-from worker.core.webhook import Profile, Variant, convenience_headers, sent_body, variant, webhook_id
+from worker.webhooks.core.event import AUTO_BYTES, FULL_BYTES, SPLICED_BYTES, EventType, Payload, freeze
+from worker.webhooks.core.payload import Profile, Variant, convenience_headers, sent_body, variant, webhook_id
 
 OURS, OPENAI = Profile.afterword, Profile.openai
 THIN, FULL = Variant.thin, Variant.full

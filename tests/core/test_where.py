@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from worker.core.where import NAMES, BadFilter, Condition, parse
+from worker.jobs.core.filter import NAMES, BadFilter, Condition, parse
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from worker.core.answer import Kind, read_body
-from worker.core.assemble import Assembler
-from worker.core.wirejson import MOST_CONTAINERS, TooManyParts, read
+from worker.chat.answer import Kind, read_body
+from worker.chat.stream import Assembler
+from worker.core.lenient_json import MOST_CONTAINERS, TooManyParts, read
 
 MIB = 1024 * 1024
 

@@ -16,11 +16,12 @@ from redis.exceptions import ConnectionError as NotConnected
 
 from tests.counts import Cost
 from tests.pool.workers import until
-from worker import nudge, taking
+from worker.jobs import intake_list
+from worker.queue import nudges
 
 COUNTED = Path(__file__).parents[1] / "counted"
 # Our scripts by their names; Redis is asked for them by their digests.
-SCRIPTS = {"TAKE": taking._TAKE, "PUSH": nudge._PUSH, "POP": nudge.POP}
+SCRIPTS = {"TAKE": intake_list._TAKE, "PUSH": nudges._PUSH, "POP": nudges.POP}
 _NAMES = {sha1(text.encode()).hexdigest(): name for name, text in SCRIPTS.items()}
 QUEUES = ("intake", "chat.run", "webhooks")
 # A connection's own: when it is made, and when it has rested.

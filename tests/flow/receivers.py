@@ -8,11 +8,11 @@ from typing import Any
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine, insert
 
-from worker.core.signing import Kind
-from worker.keyring import new_keys, public_text, seal_keys
 from worker.store.clock import now
-from worker.store.webhook_tables import receivers
-from worker.vault import Vault
+from worker.webhooks.core.signing import Kind
+from worker.webhooks.sealed_fields import new_keys, public_text, seal_keys
+from worker.webhooks.store.tables import receivers
+from worker.webhooks.vault import Vault
 
 MASTER = Fernet.generate_key().decode()
 ALLOWED = {

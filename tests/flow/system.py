@@ -13,8 +13,8 @@ from sqlalchemy import Engine, text
 
 from tests.pool.workers import ROOT, Child, celery_worker, until
 from worker.dev.fake_endpoint import FakeEndpoint
-from worker.store.verify import verify
-from worker.store.walks import SETTLING
+from worker.verify.rules import SETTLING
+from worker.verify.verify import verify
 
 FINAL = ("completed", "failed", "cancelled", "expired")
 SKEWED = Path(__file__).parent / "skewed"

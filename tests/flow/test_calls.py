@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.flow.system import KEY, System, request
 from tests.pool.workers import until
-from worker.core.usage import TOKENS
+from worker.chat.usage import TOKENS
 from worker.dev.fake.presets import ERRORS
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}

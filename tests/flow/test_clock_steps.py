@@ -16,11 +16,11 @@ from tests.pool.workers import until
 from tests.store.made import accept_all, entry, one, worker
 from tests.store.settable import settable
 from worker.dev.receiver import WebhookReceiver
-from worker.dispatcher import Dispatcher
+from worker.jobs.dispatcher import Dispatcher
+from worker.jobs.store import reclaim
+from worker.jobs.store.claim import Wish, claim
 from worker.lease import Lease, Times
-from worker.nudge import connect
-from worker.store import leases
-from worker.store.claim import Wish, claim
+from worker.queue.nudges import connect
 from worker.store.clock import from_now, now
 from worker.store.tables import leaders, workers
 
@@ -116,11 +116,11 @@ def test_a_worker_that_died_before_the_step_is_taken_back_one_lease_after_it(
 def test_a_leadership_that_cannot_be_is_free(engine: Engine, left_s: float) -> None:
     mine, other = worker(engine), worker(engine)
     with engine.begin() as connection:
-        assert leases.lead(connection, other, name="dispatch", lease_s=5.0)
-        assert not leases.lead(connection, mine, name="dispatch", lease_s=5.0)
+        assert reclaim.lead(connection, other, name="dispatch", lease_s=5.0)
+        assert not reclaim.lead(connection, mine, name="dispatch", lease_s=5.0)
         connection.execute(update(leaders).values(lease_until=from_now(left_s)))
 
-        assert leases.lead(connection, mine, name="dispatch", lease_s=5.0)
+        assert reclaim.lead(connection, mine, name="dispatch", lease_s=5.0)
 
 
 def test_a_row_without_the_length_of_its_lease_ends_by_its_instant(engine: Engine) -> None:
@@ -129,9 +129,9 @@ def test_a_row_without_the_length_of_its_lease_ends_by_its_instant(engine: Engin
     job_id = claimed(engine, old)
     with engine.begin() as connection:
         connection.execute(update(workers).values(lease_s=None, lease_until=from_now(1800.0)))
-        assert leases.take_back(connection).workers == 0
+        assert reclaim.take_back(connection).workers == 0
         connection.execute(update(workers).values(lease_until=now()))
-        assert leases.take_back(connection).queued == {job_id}
+        assert reclaim.take_back(connection).queued == {job_id}
 
 
 @each_way

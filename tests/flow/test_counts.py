@@ -22,7 +22,7 @@ from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System, request
 from tests.pool.workers import until
 from worker.dev.receiver import WebhookReceiver
-from worker.keys import INTAKE
+from worker.queue.keys import INTAKE
 
 BY_THE_CLOCK = {"afterword-lease", "afterword-dispatcher"}
 WRITERS = {"afterword-writer", "afterword-webhook-writer"}

@@ -11,10 +11,10 @@ from sqlalchemy import Engine, insert
 from tests.store.made import rows
 from tests.store.test_deliveries import receiver
 from worker.core.lifecycle import DeliveryStatus
-from worker.delivering import Delivering
-from worker.store import webhook_dispatch
 from worker.store.clock import from_now
-from worker.store.webhook_tables import deliveries
+from worker.webhooks.dispatcher import Delivering
+from worker.webhooks.store import expire
+from worker.webhooks.store.tables import deliveries
 
 HELD, QUEUED = DeliveryStatus.held, DeliveryStatus.queued
 DAY_S = 86400.0
@@ -43,7 +43,7 @@ def waiting(engine: Engine, receiver_id: str, count: int, *, age_s: float = 0.0,
 
 def test_all_that_was_on_hold_for_thirty_days_is_cancelled_and_nothing_younger(engine: Engine, redis: Redis) -> None:
     off, other = (receiver(engine, name, status="disabled") for name in ("off", "other"))
-    old, young = 2 * webhook_dispatch.BATCH + 1, 3
+    old, young = 2 * expire.BATCH + 1, 3
     waiting(engine, off, old, age_s=30 * DAY_S + 60, status=HELD)
     waiting(engine, off, young, age_s=29 * DAY_S, status=HELD)
     waiting(engine, other, 2, age_s=31 * DAY_S, status=HELD)

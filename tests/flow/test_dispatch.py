@@ -11,15 +11,15 @@ from sqlalchemy import Engine, insert, text, update
 
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, job, one, rows, worker
-from worker import dispatcher
-from worker.core.health import Cause, State
-from worker.dispatcher import Dispatcher
+from worker.jobs import dispatcher
+from worker.jobs.core.endpoint_health import Cause, State
+from worker.jobs.dispatcher import Dispatcher
+from worker.jobs.store import reclaim
+from worker.jobs.store.claim import Wish, claim
+from worker.jobs.store.endpoints import look
 from worker.lease import Lease, Times
-from worker.nudge import POP, connect, nudge, read_window
-from worker.store import leases
-from worker.store.claim import Wish, claim
+from worker.queue.nudges import POP, connect, nudge, read_window
 from worker.store.clock import from_now, now
-from worker.store.endpoints import look
 from worker.store.engine import open_engine
 from worker.store.tables import endpoints, jobs, workers
 
@@ -288,7 +288,7 @@ def test_a_stopped_dispatcher_is_followed_at_once(engine: Engine, make: Make) ->
     first.stop()
 
     with engine.begin() as connection:
-        assert leases.lead(connection, other, name="dispatch", lease_s=5.0)
+        assert reclaim.lead(connection, other, name="dispatch", lease_s=5.0)
 
 
 def test_a_tick_ends_where_the_leadership_was_lost(engine: Engine, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +298,7 @@ def test_a_tick_ends_where_the_leadership_was_lost(engine: Engine, make: Make, m
 
     def lose() -> None:
         with engine.begin() as connection:
-            assert leases.lead(connection, other, name="dispatch", lease_s=50.0)
+            assert reclaim.lead(connection, other, name="dispatch", lease_s=50.0)
         lost.set()
 
     ticks: list[None] = []

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from tests.contracts.schemas import CONTRACTS, REQUESTS
 from tests.flow.system import System
-from worker.core.jsontext import members, with_member
+from worker.core.exact_json import members, with_member
 
 
 def submit(system: System, path: Path) -> str:

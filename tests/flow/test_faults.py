@@ -22,15 +22,15 @@ from tests.pool.workers import ROOT, Child, until
 from tests.store.made import accept_all, entry, job, one, rows
 from worker import settings
 from worker.dev.redis import RedisServer
-from worker.host import Host
-from worker.intake import Intake
-from worker.keys import OWNERS, own_list
+from worker.jobs.intake import Intake
+from worker.jobs.intake_list import Taking
+from worker.jobs.store import reclaim
 from worker.lease import Times
-from worker.loop import LoopThread
-from worker.nudge import REJECTED, connect, read_window
-from worker.store import leases
+from worker.pool.event_loop import LoopThread
+from worker.process import Host
+from worker.queue.keys import OWNERS, own_list
+from worker.queue.nudges import REJECTED, connect, read_window
 from worker.store.engine import open_engine
-from worker.taking import Taking
 
 AWAY = "redis://127.0.0.1:1/0"
 
@@ -249,7 +249,7 @@ def test_a_job_just_claimed_is_not_forgotten_while_the_loop_is_late(host: Host) 
     (accepted,) = accept_all(host.engine, entry())
     assert accepted.job_id
     with host.engine.begin() as connection:
-        from worker.store.claim import Wish, claim
+        from worker.jobs.store.claim import Wish, claim
 
         assert claim(connection, [Wish(accepted.job_id, host.worker_id)])[0]
 
@@ -332,7 +332,7 @@ def test_the_life_of_a_lease_that_was_taken_back(sqlite_url: str) -> None:
     lease.start()
     first = lease.worker_id
     with engine.begin() as connection:
-        leases.resign(connection, first)
+        reclaim.resign(connection, first)
 
     until(lambda: lease.worker_id != first and len(rows(engine, "SELECT 1 FROM afterword_workers")) == 1, what="anew")
 

@@ -12,18 +12,18 @@ from sqlalchemy import Engine, insert
 from tests.flow.test_faults import conf, fill
 from tests.pool.workers import until
 from tests.store.made import accept_all, claim_one, entry, one, rows, worker
-from worker.closing import End, close
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
-from worker.core.health import Blame, Cause, State
 from worker.core.lifecycle import FAIL, Outcome
-from worker.health import Health
-from worker.intake import Intake
-from worker.net.progress import Reply
-from worker.nudge import read_window
-from worker.store.batcher import Batcher
-from worker.store.claim import Claim
+from worker.jobs.core.endpoint_health import Blame, Cause, State
+from worker.jobs.endpoint_monitor import Health
+from worker.jobs.intake import Intake
+from worker.jobs.net.progress import Reply
+from worker.jobs.outcome import End, close
+from worker.jobs.store.claim import Claim
+from worker.queue.nudges import read_window
 from worker.store.clock import from_now
+from worker.store.group_commit import Batcher
 from worker.store.tables import endpoints
 
 ENDPOINT = Endpoint("default", "http://127.0.0.1:9/v1/chat/completions")

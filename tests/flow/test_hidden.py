@@ -12,12 +12,12 @@ from sqlalchemy import Engine, make_url
 from tests.flow.receivers import ALLOWED, MASTER
 from tests.flow.system import System
 from tests.pool.workers import until
-from worker import keyring
-from worker.core.registration import Registration
-from worker.core.signing import SigningKey
 from worker.dev.receiver import Answer, Received, WebhookReceiver
-from worker.store import receivers
-from worker.vault import Vault, new_master_key
+from worker.webhooks import sealed_fields
+from worker.webhooks.core.registration import Registration
+from worker.webhooks.core.signing import SigningKey
+from worker.webhooks.store import receivers
+from worker.webhooks.vault import Vault, new_master_key
 
 TOKEN, VALUE = "q-geheim-0123456789", "h-geheim-0123456789"
 CODES = (
@@ -45,12 +45,12 @@ def quotes(got: Received) -> Answer:
 def register(engine: Engine, name: str, url: str, *, master: str = MASTER, more: str = "") -> list[SigningKey]:
     """Register a default receiver with a token in its address and a secret header; return its keys."""
     vault, new = Vault((master,)), str(uuid.uuid4())
-    keys, _ = keyring.new_keys(datetime.now(UTC))
+    keys, _ = sealed_fields.new_keys(datetime.now(UTC))
     sealed = receivers.Sealed(
-        *keyring.seal_url(vault, new, f"{url}?token={TOKEN}"),
-        keyring.seal_headers(vault, new, {"X-Key": VALUE + more}, url=url),
-        keyring.seal_keys(vault, new, keys),
-        keyring.public_text(keys),
+        *sealed_fields.seal_url(vault, new, f"{url}?token={TOKEN}"),
+        sealed_fields.seal_headers(vault, new, {"X-Key": VALUE + more}, url=url),
+        sealed_fields.seal_keys(vault, new, keys),
+        sealed_fields.public_text(keys),
     )
     with engine.begin() as connection:
         assert receivers.add(connection, new, Registration(name, is_default=True, schedule=(1.0,)), sealed)
@@ -118,7 +118,7 @@ def test_the_query_of_a_jobs_own_address_is_sealed_with_its_first_delivery(
     assert receiver.received[0].path == f"/hooks?token={TOKEN}"
     (row,) = system.rows("SELECT * FROM afterword_receivers")
     assert row.url == receiver.url
-    assert keyring.url_of(Vault((MASTER,)), str(row.id), row.url, row.url_sealed).endswith(TOKEN)
+    assert sealed_fields.url_of(Vault((MASTER,)), str(row.id), row.url, row.url_sealed).endswith(TOKEN)
     views = ("jobs_v1", "attempts_v1", "usage_v1", "finished_v1", "webhook_deliveries_v1")
     shown = [str(system.rows(f"SELECT * FROM {view}")) for view in views]
     assert job_id in shown[0]

@@ -129,7 +129,7 @@ def test_a_wrong_key_with_one_job_is_tried_ever_more_seldom_until_it_is_mended(
 
     system.fake.endpoint.outage = None
     if mended_by == "resume":
-        from worker.store import endpoints
+        from worker.jobs.store import endpoints
 
         with system.engine.begin() as connection:
             assert endpoints.resume(connection, "default")

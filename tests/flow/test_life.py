@@ -12,7 +12,7 @@ import pytest
 from afterword import Afterword
 from tests.flow.system import System, request
 from tests.pool.workers import ROOT, until
-from worker.keys import OWNERS, own_list
+from worker.queue.keys import OWNERS, own_list
 
 # Long enough that a loaded machine is not taken for a blocked one.
 SHORT = {"lease_s": 4.0, "beat_s": 0.2, "tick_s": 0.2}

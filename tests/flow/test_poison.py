@@ -13,9 +13,9 @@ from cryptography.fernet import Fernet
 from tests.channel.entries import BAD, encoded, envelope, without
 from tests.flow.system import System, request
 from tests.pool.workers import until
-from worker.core.sizes import HEAD_BYTES
-from worker.keys import MISPLACED, OWNERS, own_list
-from worker.nudge import REJECTED, Rejected, priority_list, read
+from worker.jobs.core.entry_size import HEAD_BYTES
+from worker.queue.keys import MISPLACED, OWNERS, own_list
+from worker.queue.nudges import REJECTED, Rejected, priority_list, read
 
 JOB = {"request": request()}
 LIMIT = 64 * 1024

@@ -9,10 +9,10 @@ from sqlalchemy import select, update
 from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System
 from tests.pool.workers import until
-from worker.core.receiver_health import OPENS_AT_IN_ROW, Health
 from worker.dev.receiver import Answer, Received, WebhookReceiver
-from worker.store.health import health_of, text_of
-from worker.store.webhook_tables import receivers
+from worker.webhooks.core.receiver_health import OPENS_AT_IN_ROW, Health
+from worker.webhooks.store.health_column import health_of, text_of
+from worker.webhooks.store.tables import receivers
 
 QUICK = {**ALLOWED, "tick_s": "0.2"}
 EVENTS = ("receiver.failing", "receiver.disabled", "receiver.paused", "receiver.resumed")

@@ -9,8 +9,8 @@ import pytest
 from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System
 from tests.pool.workers import until
-from worker.core.receiver_health import FULL_RAMP, OPENS_AT_IN_ROW
 from worker.dev.receiver import Answer, Received, WebhookReceiver
+from worker.webhooks.core.receiver_health import FULL_RAMP, OPENS_AT_IN_ROW
 
 QUICK = {**ALLOWED, "tick_s": "0.2"}
 # What an arrival may be late, on a machine that does much else.

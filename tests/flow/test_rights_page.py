@@ -21,7 +21,7 @@ from tests.pool.workers import until
 from tests.sentinels import Behind
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.dev.redis import RedisServer
-from worker.nudge import connect
+from worker.queue.nudges import connect
 from worker.store import migrate
 from worker.store.engine import open_engine
 

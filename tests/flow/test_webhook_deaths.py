@@ -11,7 +11,7 @@ from tests.flow.raw_receiver import RawReceiver
 from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System
 from tests.pool.workers import until
-from worker.store.webhook_tables import receivers
+from worker.webhooks.store.tables import receivers
 
 QUICK = {**ALLOWED, "lease_s": "2", "beat_s": "0.2", "tick_s": "0.2"}
 ATTEMPTS = "SELECT attempt, outcome, error_code, sent_at FROM afterword_delivery_attempts ORDER BY attempt"

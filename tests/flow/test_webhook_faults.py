@@ -14,8 +14,8 @@ from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System, request
 from tests.pool.workers import until
 from worker.dev.receiver import Answer, Received, WebhookReceiver
-from worker.store.health import health_of, text_of
-from worker.store.webhook_tables import receivers
+from worker.webhooks.store.health_column import health_of, text_of
+from worker.webhooks.store.tables import receivers
 
 QUICK = {**ALLOWED, "lease_s": "2", "beat_s": "0.2", "tick_s": "0.2"}
 STANDS = "SELECT status, attempts, last_error_code FROM webhook_deliveries_v1 ORDER BY created_at, id"

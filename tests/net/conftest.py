@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from worker.net.client import TransportKind
+from worker.jobs.net.client import TransportKind
 
 
 @pytest.fixture(params=["aiohttp", "httpx"])

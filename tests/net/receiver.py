@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.net.raw_server import RawServer
-from worker.core.delivery import Sent
-from worker.net.addresses import Policy, policy
-from worker.net.names import LookUp, Names, look_up
-from worker.net.webhook import WebhookClient, WebhookRequest, send
+from worker.webhooks.core.outcome import Sent
+from worker.webhooks.net.address_policy import Policy, policy
+from worker.webhooks.net.resolver import LookUp, Names, look_up
+from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 BODY = b'{"id":"evt_1","type":"job.completed"}'
 SIGNED = {"webhook-id": "msg_1", "webhook-timestamp": "1", "webhook-signature": "v1,c2ln"}

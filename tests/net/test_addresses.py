@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.net.addresses import Policy, policy
+from worker.webhooks.net.address_policy import Policy, policy
 
 STRICT = policy()
 EVERYTHING = policy(allow_cidrs=["0.0.0.0/0", "::/0"])

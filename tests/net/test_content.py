@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from worker.net.content import STEP_BYTES, Damaged, decoder
+from worker.jobs.net.content_encoding import STEP_BYTES, Damaged, decoder
 
 TEXT = b"data: hello\n\n" * 5000
 

@@ -10,10 +10,10 @@ import pytest
 from tests.net.connect_proxy import PASSWORD, USER, connect_proxy
 from tests.net.raw_server import Peer, RawServer
 from tests.net.receiver import BODY, LOOPBACK, PUBLIC_ONLY, SIGNED, hook, names_of, outcome, reply
-from worker.core.delivery import OURS, Sent
-from worker.net.addresses import Policy
-from worker.net.names import Names
-from worker.net.webhook import WebhookClient, WebhookRequest, send
+from worker.webhooks.core.outcome import OURS, Sent
+from worker.webhooks.net.address_policy import Policy
+from worker.webhooks.net.resolver import Names
+from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 OUR_TROUBLE = ("proxy_failed", None, False)
 

@@ -15,15 +15,15 @@ from tests.net.receiver import BODY, LOOPBACK, SIGNED, hook, outcome, reply
 from tests.net.wire import WIRE, answer, endpoint
 from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
-from worker.core.health import ALONE, Sign, sign_of
-from worker.core.retry import Budget, Hold, decide
-from worker.net.client import TransportKind, open_client
-from worker.net.endpoint import call
+from worker.jobs.core.endpoint_health import ALONE, Sign, sign_of
+from worker.jobs.core.retry import Budget, Hold, decide
+from worker.jobs.net.call import call
+from worker.jobs.net.client import TransportKind, open_client
+from worker.jobs.net.progress import Reply
 from worker.net.exceptions import is_exhaustion
-from worker.net.names import Names
-from worker.net.progress import Reply
 from worker.net.tls import Contexts
-from worker.net.webhook import WebhookClient, WebhookRequest, send
+from worker.webhooks.net.resolver import Names
+from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 
 @contextmanager

@@ -24,12 +24,12 @@ from tests.net.receiver import (
     reply,
     shown,
 )
-from worker.core.delivery import Sent
-from worker.net.addresses import Policy, policy
-from worker.net.guard import PASSAGE, Forbidden, Guard, Passage
-from worker.net.names import Names, look_up
 from worker.net.transport import AiohttpTransport
-from worker.net.webhook import WebhookClient, WebhookRequest, send
+from worker.webhooks.core.outcome import Sent
+from worker.webhooks.net.address_guard import PASSAGE, Forbidden, Guard, Passage
+from worker.webhooks.net.address_policy import Policy, policy
+from worker.webhooks.net.resolver import Names, look_up
+from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 FORBIDDEN = ("target_forbidden", None, False)
 # Opens names of the inside and their ports, but not loopback: what the guard refuses is refused by address.

@@ -24,11 +24,11 @@ from tests.net.wire import (
     head,
     once,
 )
-from worker.core.delivery import Sent
-from worker.net.client import TransportKind, open_client
-from worker.net.endpoint import call
-from worker.net.progress import Reply
-from worker.net.webhook import WebhookClient, WebhookRequest, send
+from worker.jobs.net.call import call
+from worker.jobs.net.client import TransportKind, open_client
+from worker.jobs.net.progress import Reply
+from worker.webhooks.core.outcome import Sent
+from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 CHUNKED = head("200 OK", chunked=True)
 SSE = delta("hello", "stop") + USAGE + DONE

@@ -10,9 +10,9 @@ import pytest
 
 from tests.net.raw_server import Peer, RawServer, wait_for
 from tests.net.receiver import BODY, LOOPBACK, SIGNED, deliver, hook, outcome, reply
-from worker.core.delivery import Sent
-from worker.net.names import Crowded, Names
-from worker.net.webhook import WebhookClient, WebhookRequest, send
+from worker.webhooks.core.outcome import Sent
+from worker.webhooks.net.resolver import Crowded, Names
+from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 T = TypeVar("T")
 

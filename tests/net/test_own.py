@@ -8,13 +8,13 @@ from sqlalchemy import create_engine
 
 from tests.net.raw_server import Peer, RawServer
 from tests.net.receiver import BODY, LOOPBACK, SIGNED, hook, names_of, outcome, reply
-from worker.core.delivery import Sent
 from worker.core.endpoint import Endpoint
-from worker.net.names import LookUp, Names
-from worker.net.own import Own, Server
-from worker.net.webhook import WebhookClient, WebhookRequest, send
 from worker.settings import Settings
-from worker.webhooks import own_servers
+from worker.webhooks.core.outcome import Sent
+from worker.webhooks.net.own_servers import Own, Server
+from worker.webhooks.net.resolver import LookUp, Names
+from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
+from worker.webhooks.service import own_servers
 
 FORBIDDEN = ("target_forbidden", None, False)
 DELIVERED = (None, 200, True)

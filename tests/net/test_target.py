@@ -3,8 +3,8 @@
 import pytest
 
 from tests.net.receiver import shown
-from worker.net.addresses import policy
-from worker.net.target import check, target_fault
+from worker.webhooks.net.address_policy import policy
+from worker.webhooks.net.url import check, target_fault
 
 STRICT = policy()
 PLAIN = policy(allow_http=True)

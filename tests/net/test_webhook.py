@@ -14,11 +14,11 @@ import pytest
 
 from tests.net.raw_server import Peer, RawServer, wait_for
 from tests.net.receiver import BODY, LOOPBACK, SIGNED, deliver, hook, names_of, outcome, reply
-from worker.core.delivery import Control, Sent
-from worker.net import webhook
-from worker.net.names import Names
-from worker.net.receipt import MAX_KEPT_BYTES
-from worker.net.webhook import WebhookClient, WebhookRequest, send
+from worker.webhooks.core.outcome import Control, Sent
+from worker.webhooks.net import send as webhook
+from worker.webhooks.net.progress import MAX_KEPT_BYTES
+from worker.webhooks.net.resolver import Names
+from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 
 def answers(*pieces: bytes) -> Callable[[Peer], None]:

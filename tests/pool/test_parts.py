@@ -9,10 +9,10 @@ import pytest
 from celery import Celery
 
 from tests.pool.workers import UVLOOP, until
-from worker.call import Call, Reason, current, drive, enter, reason, wait_for
-from worker.errands import Errands
-from worker.loop import LoopThread
-from worker.pool import async_task
+from worker.pool.event_loop import LoopThread
+from worker.pool.hub_callbacks import Errands
+from worker.pool.pool import async_task
+from worker.pool.running_task import Call, Reason, current, drive, enter, reason, wait_for
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from worker.process_limits import RESERVED, fitting, raise_limit
+from worker.pool.process_limits import RESERVED, fitting, raise_limit
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from tests.pool.workers import Toy, until
-from worker.loop import BLOCKED_EXIT_CODE
+from worker.pool.event_loop import BLOCKED_EXIT_CODE
 
 
 def test_a_warm_shutdown_lets_calls_finish_and_takes_no_more(toy: Toy) -> None:

@@ -17,9 +17,9 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from worker.call import Reason, reason
 from worker.celeryconfig import configure
-from worker.pool import Pool, async_task
+from worker.pool.pool import Pool, async_task
+from worker.pool.running_task import Reason, reason
 from worker.settings import Settings
 
 URL = os.environ["TOY_REDIS"]

@@ -17,7 +17,7 @@ from celery import Celery
 from redis import Redis, RedisError
 
 from tests.pool.forks import ROOT, Forked
-from worker.nudge import nudge, push_nudges
+from worker.queue.nudges import nudge, push_nudges
 
 UVLOOP = pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is optional and not installed")
 PATIENCE_S = 60.0

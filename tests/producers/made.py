@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from afterword.reading import connect
 from tests.store.made import ENDPOINTS, accept_all, claim_one, one, rows, worker
-from worker.core.envelope import Envelope, decode
 from worker.core.lifecycle import COMPLETE, Outcome
-from worker.core.message import Job, read_job
-from worker.store.accept import Accepted, Entry, accept
-from worker.store.doors import take_inbox
-from worker.store.record import Closing, record
+from worker.jobs.core.message import Job, read_job
+from worker.jobs.store.accept import Accepted, Entry, accept
+from worker.jobs.store.inbox import take_inbox
+from worker.jobs.store.record import Closing, record
+from worker.queue.envelope import Envelope, decode
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLIENT = ROOT / "api_contracts" / "python"

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.producers.made import ROOT
-from worker.core.signing import Kind, SigningKey, signed_headers
-from worker.vault import new_key, sign_ed25519
+from worker.webhooks.core.signing import Kind, SigningKey, signed_headers
+from worker.webhooks.vault import new_key, sign_ed25519
 
 VECTORS: list[dict[str, Any]] = json.loads((ROOT / "tests" / "core" / "signature_vectors.json").read_text())
 BODY = '{"id":"evt_1","type":"job.completed","data":{"text":"Zürich 你好 😀"}}'.encode()

@@ -10,8 +10,8 @@ import pytest
 
 from afterword.message import NAMES, compose
 from tests.producers.made import REQUEST, read
-from worker.core.job_fields import FIELDS
-from worker.core.message import Job
+from worker.jobs.core.message import Job
+from worker.jobs.core.message_fields import FIELDS
 
 PLUS_TWO = timezone(timedelta(hours=2))
 EVERYTHING: dict[str, Any] = {

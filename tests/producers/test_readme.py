@@ -14,12 +14,12 @@ from sqlalchemy import Engine, text
 
 from tests.pool.workers import until
 from tests.producers.made import ROOT, one, read, rows
-from worker.core.envelope import Envelope, decode
 from worker.core.failure import FATES, Code
 from worker.core.lifecycle import FINAL, Status
-from worker.core.message import Job
 from worker.dev.redis import find_server
 from worker.dev.stack import Stack, running
+from worker.jobs.core.message import Job
+from worker.queue.envelope import Envelope, decode
 from worker.settings import Settings
 
 PAGE = ROOT / "api_contracts" / "README.md"

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, make_url
 
 from afterword import Afterword, Job, NotConfigured, WaitTimeout
 from tests.producers.made import REQUEST, accept_inbox, accept_queue, complete
-from worker.core.usage import TOKENS
+from worker.chat.usage import TOKENS
 
 
 @pytest.fixture(params=["url", "engine"])

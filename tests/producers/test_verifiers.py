@@ -12,7 +12,7 @@ import pytest
 
 from afterword import WebhookVerificationError, verify_webhook
 from tests.producers.signed import BODY, EVENT, VECTORS, headers_of, headers_of_vector, made, now, public
-from worker.core.signing import Kind, rotated
+from worker.webhooks.core.signing import Kind, rotated
 
 # Whether these bytes with these headers are accepted with this secret.
 Verifier = Callable[[bytes, dict[str, str], str], bool]

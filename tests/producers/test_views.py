@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests.producers.made import ROOT
-from worker.core.usage import TOKENS
+from worker.chat.usage import TOKENS
 
 SQL = ROOT / "api_contracts" / "sql"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Executable, text
 
-from worker.store.verify import Finding, Report, verify
+from worker.verify.verify import Finding, Report, verify
 
 CHECKS = {
     "jobs": ("status", "holder", "finish", "answer"),

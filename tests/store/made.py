@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import Engine
 
 from worker.core.endpoint import Endpoint
-from worker.core.message import Job, Refusal, read_job
-from worker.store import leases
-from worker.store.accept import Accepted, Entry, accept
-from worker.store.claim import Claim, Wish, claim
+from worker.jobs.core.message import Job, Refusal, read_job
+from worker.jobs.store import reclaim
+from worker.jobs.store.accept import Accepted, Entry, accept
+from worker.jobs.store.claim import Claim, Wish, claim
 
 ENDPOINTS = {"default": Endpoint("default", "http://127.0.0.1:9/v1/chat/completions")}
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
@@ -36,7 +36,7 @@ def accept_all(engine: Engine, *entries: Entry, job_ttl_s: float = 3600.0) -> li
 def worker(engine: Engine, *, lease_s: float = 30.0, slots: int = 10) -> str:
     worker_id = str(uuid.uuid4())
     with engine.begin() as connection:
-        leases.register(connection, worker_id, name="test", slots=slots, lease_s=lease_s)
+        reclaim.register(connection, worker_id, name="test", slots=slots, lease_s=lease_s)
     return worker_id
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
+from worker.jobs.store.listing import MOST, counts
 from worker.store.clock import POSTGRESQL_NOW, SQLITE_NOW
-from worker.store.listing import MOST, counts
 from worker.store.types import microseconds
-from worker.store.webhook_figures import unfinished
+from worker.webhooks.store.metrics import unfinished
 
 Ask = Callable[[Connection], Any]
 

@@ -6,16 +6,16 @@ from typing import Any
 
 from sqlalchemy import Engine, insert, select
 
-from worker import keyring
 from worker.core.lifecycle import DELIVERY_ENDED, DeliveryStatus
-from worker.core.registration import Registration, read_registration
-from worker.store import receivers
-from worker.store.claim import Wish
+from worker.jobs.store.claim import Wish
 from worker.store.clock import from_now, now
-from worker.store.deliveries import DeliveryClaim, claim
-from worker.store.receivers import Receiver, Sealed
-from worker.store.webhook_tables import deliveries, events
-from worker.vault import Vault, new_master_key
+from worker.webhooks import sealed_fields
+from worker.webhooks.core.registration import Registration, read_registration
+from worker.webhooks.store import receivers
+from worker.webhooks.store.claim import DeliveryClaim, claim
+from worker.webhooks.store.receivers import Receiver, Sealed
+from worker.webhooks.store.tables import deliveries, events
+from worker.webhooks.vault import Vault, new_master_key
 
 MASTER = new_master_key()
 VAULT = Vault([MASTER])
@@ -29,10 +29,12 @@ def registration(name: str = "billing", **values: Any) -> Registration:
 
 
 def sealed(receiver_id: str, *, vault: Vault = VAULT, url: str = URL) -> Sealed:
-    keys, _ = keyring.new_keys(datetime.fromisoformat("2026-11-23T03:14:15+00:00"))
-    shown, hidden = keyring.seal_url(vault, receiver_id, url)
-    headers = keyring.seal_headers(vault, receiver_id, {"X-Key": "geheim"}, url=url)
-    return Sealed(shown, hidden, headers, keyring.seal_keys(vault, receiver_id, keys), keyring.public_text(keys))
+    keys, _ = sealed_fields.new_keys(datetime.fromisoformat("2026-11-23T03:14:15+00:00"))
+    shown, hidden = sealed_fields.seal_url(vault, receiver_id, url)
+    headers = sealed_fields.seal_headers(vault, receiver_id, {"X-Key": "geheim"}, url=url)
+    return Sealed(
+        shown, hidden, headers, sealed_fields.seal_keys(vault, receiver_id, keys), sealed_fields.public_text(keys)
+    )
 
 
 def receiver(engine: Engine, name: str = "billing", *, vault: Vault = VAULT, **values: Any) -> Receiver:

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, select
 
 from tests.store.made import REQUEST, accept_all, entry, job, one, rows
-from worker.store.accept import Accepted, Entry
-from worker.store.doors import take_inbox
+from worker.jobs.store.accept import Accepted, Entry
+from worker.jobs.store.inbox import take_inbox
 from worker.store.engine import open_engine
 from worker.store.tables import jobs
 

@@ -9,10 +9,10 @@ from sqlalchemy import Engine, delete, text
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
-from worker.store import leases
-from worker.store.claim import Claim, Wish, claim
+from worker.jobs.store import reclaim
+from worker.jobs.store.claim import Claim, Wish, claim
+from worker.jobs.store.record import Closing, record
 from worker.store.clock import from_now, now
-from worker.store.record import Closing, record
 from worker.store.tables import jobs, requests
 
 ANSWER = {
@@ -123,7 +123,7 @@ def test_refusals_are_counted_as_long_as_they_come_in_a_row(engine: Engine) -> N
 
 def lost(engine: Engine, claimed: Claim) -> None:
     with engine.begin() as connection:
-        assert leases.give_back(connection, claimed.worker_id, [(claimed.job_id, claimed.attempt)]).queued
+        assert reclaim.give_back(connection, claimed.worker_id, [(claimed.job_id, claimed.attempt)]).queued
 
 
 def replayed(engine: Engine, claimed: Claim) -> None:
@@ -222,7 +222,7 @@ def test_a_stale_attempt_changes_nothing_but_its_own_row(engine: Engine) -> None
     claimed = started(engine, slow)
     end_lease(engine, slow)
     with engine.begin() as connection:
-        leases.take_back(connection)
+        reclaim.take_back(connection)
     again = claim_one(engine, other, claimed.job_id)
     assert again is not None and again.attempt == 2
 
@@ -236,7 +236,7 @@ def test_a_stale_attempt_changes_nothing_but_its_own_row(engine: Engine) -> None
 
 def end_lease(engine: Engine, worker_id: str) -> None:
     with engine.begin() as connection:
-        leases.renew(connection, worker_id, slots=1, lease_s=-1.0)
+        reclaim.renew(connection, worker_id, slots=1, lease_s=-1.0)
 
 
 def test_a_late_answer_completes_its_job_while_nobody_claimed_since(engine: Engine) -> None:
@@ -244,7 +244,7 @@ def test_a_late_answer_completes_its_job_while_nobody_claimed_since(engine: Engi
     claimed = started(engine, slow)
     end_lease(engine, slow)
     with engine.begin() as connection:
-        back = leases.take_back(connection)
+        back = reclaim.take_back(connection)
     assert back.queued == {claimed.job_id}
 
     assert write(engine, completed(claimed)) == [True]
@@ -257,7 +257,7 @@ def test_a_job_whose_budget_is_spent_fails_when_its_worker_is_lost(engine: Engin
     claimed = started(engine, slow, max_attempts=1)
     end_lease(engine, slow)
     with engine.begin() as connection:
-        back = leases.take_back(connection)
+        back = reclaim.take_back(connection)
 
     assert back.failed == {claimed.job_id}
     row = one(engine, "SELECT status, error_code, cursor FROM jobs_v1")
@@ -269,7 +269,7 @@ def test_a_job_whose_budget_is_spent_fails_when_its_worker_is_lost(engine: Engin
 def test_a_living_worker_keeps_its_jobs(engine: Engine) -> None:
     started(engine, worker(engine))
     with engine.begin() as connection:
-        back = leases.take_back(connection)
+        back = reclaim.take_back(connection)
 
     assert (back.workers, back.queued, back.failed) == (0, frozenset(), frozenset())
 
@@ -305,8 +305,8 @@ def test_cancellations_are_found_by_the_holder_only(engine: Engine) -> None:
     claimed = started(engine, mine)
     with engine.begin() as connection:
         connection.execute(jobs.update().values(cancel_requested_at=now()))
-        assert leases.cancellations(connection, mine) == [claimed.job_id]
-        assert leases.cancellations(connection, other) == []
+        assert reclaim.cancellations(connection, mine) == [claimed.job_id]
+        assert reclaim.cancellations(connection, other) == []
 
 
 def test_one_worker_leads_and_another_follows_when_its_lease_ends(engine: Engine) -> None:
@@ -314,7 +314,7 @@ def test_one_worker_leads_and_another_follows_when_its_lease_ends(engine: Engine
 
     def lead(worker_id: str, lease_s: float) -> bool:
         with engine.begin() as connection:
-            return leases.lead(connection, worker_id, name="dispatch", lease_s=lease_s)
+            return reclaim.lead(connection, worker_id, name="dispatch", lease_s=lease_s)
 
     assert lead(first, 30.0)
     assert not lead(second, 30.0)

@@ -14,10 +14,13 @@ from tests.store.made import accept_all, claim_one, entry, job, one, rows, worke
 from tests.store.receiving import claimed, found, registration, sealed
 from tests.store.test_attempts import ANSWER, closing
 from worker.core.lifecycle import COMPLETE, DROP_DELIVERY, Outcome
-from worker.store import awaited, cancel, moves, receivers, requeue, verify
-from worker.store.record import record
-from worker.store.webhook_tables import deliveries
-from worker.store.webhook_tables import receivers as table
+from worker.jobs.store import cancel
+from worker.jobs.store.record import record
+from worker.store import transitions
+from worker.verify import verify
+from worker.webhooks.store import receivers, redeliver, unregistered
+from worker.webhooks.store.tables import deliveries
+from worker.webhooks.store.tables import receivers as table
 
 ROWS = "SELECT * FROM afterword_deliveries ORDER BY created_at, sequence, id"
 REFUSED: dict[str, Any] = {"request": {}}
@@ -54,19 +57,19 @@ def answered(engine: Engine, response: str) -> str:
     return job_id
 
 
-def fitting(engine: Engine, **values: Any) -> awaited.Fitting:
+def fitting(engine: Engine, **values: Any) -> unregistered.Fitting:
     """Begin to register the receiver that the jobs have named."""
     with engine.begin() as connection:
-        new = awaited.find(connection, "default", "billing")
+        new = unregistered.find(connection, "default", "billing")
         assert new is not None
-        begun = awaited.Fitting(new, registration(**values), sealed(new))
-        awaited.reserve(connection, begun)
+        begun = unregistered.Fitting(new, registration(**values), sealed(new))
+        unregistered.reserve(connection, begun)
     return begun
 
 
-def fit(engine: Engine, begun: awaited.Fitting) -> bool | None:
+def fit(engine: Engine, begun: unregistered.Fitting) -> bool | None:
     with engine.begin() as connection:
-        return awaited.fit(connection, begun)
+        return unregistered.fit(connection, begun)
 
 
 def register(engine: Engine, **values: Any) -> str:
@@ -75,7 +78,7 @@ def register(engine: Engine, **values: Any) -> str:
     while fit(engine, begun) is False:
         pass
     with engine.begin() as connection:
-        requeue.resume(connection, begun.receiver_id)
+        redeliver.resume(connection, begun.receiver_id)
     return begun.receiver_id
 
 
@@ -166,7 +169,7 @@ def failed_together(engine: Engine, count: int, **fields: Any) -> list[str]:
 
 
 def test_many_are_fitted_a_batch_at_a_time_in_one_order(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awaited, "BATCH", 2)
+    monkeypatch.setattr(unregistered, "BATCH", 2)
     ended = list(itertools.chain(*(sorted(failed_together(engine, count, ordering_key="k")) for count in (1, 3, 2, 2))))
 
     begun = fitting(engine, ordering="per_key")
@@ -181,7 +184,7 @@ def test_many_are_fitted_a_batch_at_a_time_in_one_order(engine: Engine, monkeypa
 def test_until_it_is_registered_jobs_that_end_are_held_and_fitted_too(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(awaited, "BATCH", 1)
+    monkeypatch.setattr(unregistered, "BATCH", 1)
     early = failed(engine, ordering_key="k")
     begun = fitting(engine, payload="thin", ordering="per_key", events=["job.failed"])
     assert fit(engine, begun) is False
@@ -202,7 +205,7 @@ def test_until_it_is_registered_jobs_that_end_are_held_and_fitted_too(
 def test_a_registration_that_was_broken_off_is_begun_anew_by_the_next(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(awaited, "BATCH", 1)
+    monkeypatch.setattr(unregistered, "BATCH", 1)
     ids = [failed(engine, ordering_key="k") for _ in range(3)]
     broken = fitting(engine, ordering="per_key", profile="openai")
     assert fit(engine, broken) is False
@@ -216,7 +219,7 @@ def test_a_registration_that_was_broken_off_is_begun_anew_by_the_next(
 
 
 def test_of_two_that_register_at_once_the_later_has_it_whole(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awaited, "BATCH", 1)
+    monkeypatch.setattr(unregistered, "BATCH", 1)
     ids = [failed(engine) for _ in range(3)]
     first = fitting(engine, profile="openai")
     assert fit(engine, first) is False
@@ -252,7 +255,7 @@ def test_whether_it_is_awaited_does_not_hang_on_the_reason_it_shows(engine: Engi
         assert known is not None
         assert receivers.disable(connection, known.id, "not_registered")
 
-        assert awaited.find(connection, "default", "billing") is None
+        assert unregistered.find(connection, "default", "billing") is None
         assert not known.is_awaited
 
 
@@ -262,7 +265,7 @@ def test_what_is_too_old_meanwhile_has_no_place(engine: Engine) -> None:
     with engine.begin() as connection:
         key = deliveries.c.job_id == old
         ids = [(row.id, row.attempt) for row in connection.execute(select(deliveries).where(key))]
-        moves.apply(connection, DROP_DELIVERY, ids, table=deliveries)
+        transitions.apply(connection, DROP_DELIVERY, ids, table=deliveries)
 
     assert fit(engine, begun) is True
 
@@ -282,7 +285,7 @@ def test_a_job_that_ends_while_the_last_batch_is_fitted_is_told_as_the_registrat
 
     thread = threading.Thread(target=end)
     with engine.begin() as connection:
-        assert awaited.fit(connection, begun) is True
+        assert unregistered.fit(connection, begun) is True
         thread.start()
         if engine.dialect.name == "postgresql":
             until(waits_for_a_lock(engine), what="the end of a job waits")
@@ -301,7 +304,7 @@ def waits_for_a_lock(engine: Engine) -> Callable[[], bool]:
 def test_jobs_end_while_a_receiver_is_registered_and_none_is_told_wrongly(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(awaited, "BATCH", 8)
+    monkeypatch.setattr(unregistered, "BATCH", 8)
     for _ in range(20):
         failed(engine, ordering_key="k")
 

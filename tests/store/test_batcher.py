@@ -13,12 +13,12 @@ from tests.pool.workers import until
 from tests.store.made import accept_all, entry, rows, worker
 from tests.store.test_attempts import completed, started
 from worker.core.failure import Code
-from worker.core.health import Blame
-from worker.store import endpoints, trouble
-from worker.store.batcher import Batcher, BatcherClosed
-from worker.store.cancel import cancel
+from worker.jobs.core.endpoint_health import Blame
+from worker.jobs.store import endpoint_trouble, endpoints
+from worker.jobs.store.cancel import cancel
+from worker.jobs.store.record import record
 from worker.store.engine import describe, open_engine, sqlstate
-from worker.store.record import record
+from worker.store.group_commit import Batcher, BatcherClosed
 from worker.store.tables import counters
 
 BAD = 13
@@ -261,10 +261,10 @@ def test_the_feeds_counter_is_locked_by_the_last_step_of_a_batch(postgresql_url:
     engine, other = open_engine(postgresql_url), open_engine(postgresql_url)
     (accepted,) = accept_all(engine, entry())
     assert accepted.job_id
-    met = trouble.Trouble("default", accepted.job_id, 1, Code.unauthorized, 1.0, None)
+    met = endpoint_trouble.Trouble("default", accepted.job_id, 1, Code.unauthorized, 1.0, None)
     batcher = Batcher(engine, last=(cancel,))
     cancelled = batcher.put(cancel, accepted.job_id)
-    judged = batcher.put(trouble.judge, met)
+    judged = batcher.put(endpoint_trouble.judge, met)
     with other.begin() as holder:
         endpoints.pause(holder, "default")
         batcher.start()

@@ -10,18 +10,18 @@ from sqlalchemy import Engine
 from tests.store.made import REQUEST, accept_all, claim_one, entry, job, one, rows, worker
 from tests.store.test_attempts import completed, started, write
 from tests.store.test_orders import accepted, fail
-from worker.core.where import parse
-from worker.store import bulk, orders
-from worker.store.bulk import Order
+from worker.jobs.core.filter import parse
+from worker.jobs.store import bulk_update, orders
+from worker.jobs.store.bulk_update import Order
 
 
 def give(engine: Engine, order: str, where: str, **changes: Any) -> int:
-    return sum(bulk.apply(engine, Order(order), parse([where]), changes=changes))
+    return sum(bulk_update.apply(engine, Order(order), parse([where]), changes=changes))
 
 
 def counted(engine: Engine, order: str, where: str) -> int:
     with engine.begin() as connection:
-        return bulk.count(connection, Order(order), parse([where]))
+        return bulk_update.count(connection, Order(order), parse([where]))
 
 
 def by_status(engine: Engine, where: str = "1 = 1") -> dict[str, int]:
@@ -64,12 +64,12 @@ def test_failed_jobs_are_replayed_and_refused_ones_are_not(engine: Engine) -> No
 
 
 def test_more_jobs_than_a_transaction_takes_are_all_reached_once(engine: Engine) -> None:
-    number = 2 * bulk.BATCH + 7
+    number = 2 * bulk_update.BATCH + 7
     accept_all(engine, *(entry(job(batch="b")) for _ in range(number)))
 
-    steps = list(bulk.apply(engine, Order.update, parse(["batch=b"]), changes={"priority": 1}))
+    steps = list(bulk_update.apply(engine, Order.update, parse(["batch=b"]), changes={"priority": 1}))
 
-    assert steps == [bulk.BATCH, bulk.BATCH, 7]
+    assert steps == [bulk_update.BATCH, bulk_update.BATCH, 7]
     assert one(engine, "SELECT count(*) FROM jobs_v1 WHERE priority = 1")[0] == number
 
 

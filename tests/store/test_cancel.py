@@ -7,8 +7,8 @@ from sqlalchemy import Engine
 from tests.store.made import claim_one, one, worker
 from tests.store.test_attempts import closing, completed, end_lease, started, write
 from worker.core.lifecycle import RETRY, Outcome
-from worker.store import leases
-from worker.store.cancel import cancel
+from worker.jobs.store import reclaim
+from worker.jobs.store.cancel import cancel
 
 OVERLOADED = {"error_code": "overloaded", "error_message": "m", "error": '{"code": "overloaded"}'}
 
@@ -57,7 +57,7 @@ def test_a_marked_job_whose_worker_is_lost_is_cancelled(engine: Engine) -> None:
     end_lease(engine, mine)
 
     with engine.begin() as connection:
-        back = leases.take_back(connection)
+        back = reclaim.take_back(connection)
 
     assert (back.cancelled, back.queued) == ({claimed.job_id}, frozenset())
     assert one(engine, "SELECT status FROM jobs_v1").status == "cancelled"
@@ -69,7 +69,7 @@ def test_a_forgotten_job_is_given_back_within_its_budget(engine: Engine) -> None
 
     def give_back(number: int) -> None:
         with engine.begin() as connection:
-            leases.give_back(connection, mine, [(claimed.job_id, number)])
+            reclaim.give_back(connection, mine, [(claimed.job_id, number)])
 
     give_back(1)
     again = claim_one(engine, mine, claimed.job_id)
@@ -106,7 +106,7 @@ def test_where_requests_are_made_once_only_a_lost_workers_job_fails(engine: Engi
     end_lease(engine, mine)
 
     with engine.begin() as connection:
-        back = leases.take_back(connection, once_only={"default"})
+        back = reclaim.take_back(connection, once_only={"default"})
 
     assert (back.failed, back.queued) == ({claimed.job_id}, frozenset())
     assert one(engine, "SELECT error_code FROM jobs_v1").error_code == "worker_lost"

@@ -14,15 +14,16 @@ from tests.store.test_deliveries import claimed, receiver, refused, told
 from tests.store.test_deliveries import closing as delivery_closing
 from tests.store.test_scale import tick, webhook_tick
 from worker.core.lifecycle import RETRY, Outcome
-from worker.store import deliveries, leases
-from worker.store.accept import accept
-from worker.store.batcher import Batcher
-from worker.store.cancel import cancel
-from worker.store.claim import Claim, Wish, claim
-from worker.store.delivered import record as record_deliveries
-from worker.store.deliveries import DeliveryClaim
-from worker.store.doors import take_inbox
-from worker.store.record import record
+from worker.jobs.store import reclaim
+from worker.jobs.store.accept import accept
+from worker.jobs.store.cancel import cancel
+from worker.jobs.store.claim import Claim, Wish, claim
+from worker.jobs.store.inbox import take_inbox
+from worker.jobs.store.record import record
+from worker.store.group_commit import Batcher
+from worker.webhooks.store import claim as deliveries
+from worker.webhooks.store.claim import DeliveryClaim
+from worker.webhooks.store.record import record as record_deliveries
 
 SLOTS = 10 * MANY
 Step = Callable[[Connection], Any]
@@ -129,8 +130,8 @@ def cancelling(engine: Engine, number: int) -> Step:
 def taking_back(engine: Engine, number: int) -> Step:
     mine = started(engine, number)[0].worker_id
     with engine.begin() as connection:
-        leases.resign(connection, mine)
-    return leases.take_back
+        reclaim.resign(connection, mine)
+    return reclaim.take_back
 
 
 def asking_what_is_due(engine: Engine, number: int) -> Step:

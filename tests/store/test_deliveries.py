@@ -12,16 +12,18 @@ import pytest
 from sqlalchemy import Engine, delete, insert, select, text, update
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
-from worker.core.delivery import Code, Disable_reason, Sent
 from worker.core.lifecycle import CANCEL_DELIVERY, DELIVER, FAIL_DELIVERY, RETRY_DELIVERY, DeliveryOutcome
-from worker.core.receiver_health import Bucket, Health
-from worker.store import cancel, leases, requeue, webhook_dispatch, webhook_lanes
-from worker.store.claim import Wish
+from worker.jobs.store import cancel, reclaim
+from worker.jobs.store.claim import Wish
 from worker.store.clock import from_now, now
-from worker.store.delivered import DeliveryClosing, Recorded, record
-from worker.store.deliveries import DeliveryClaim, claim
-from worker.store.health import health_of, text_of
-from worker.store.webhook_tables import deliveries, events, receivers
+from worker.webhooks.core.outcome import Code, Disable_reason, Sent
+from worker.webhooks.core.receiver_health import Bucket, Health
+from worker.webhooks.store import due as webhook_lanes
+from worker.webhooks.store import expire, redeliver
+from worker.webhooks.store.claim import DeliveryClaim, claim
+from worker.webhooks.store.health_column import health_of, text_of
+from worker.webhooks.store.record import DeliveryClosing, Recorded, record
+from worker.webhooks.store.tables import deliveries, events, receivers
 
 DELIVERIES = "SELECT * FROM webhook_deliveries_v1 ORDER BY created_at, sequence, id"
 
@@ -249,9 +251,9 @@ def test_a_stale_attempt_moves_nothing_and_is_kept(engine: Engine) -> None:
     lost, other = worker(engine), worker(engine)
     stale = claim_first(engine, lost)
     with engine.begin() as connection:
-        leases.resign(connection, lost)
+        reclaim.resign(connection, lost)
     with engine.begin() as connection:
-        assert webhook_dispatch.take_back(connection) == 1
+        assert expire.take_back(connection) == 1
     fresh = claim_first(engine, other)
 
     (late,) = recorded(engine, refused(stale))
@@ -268,9 +270,9 @@ def test_a_late_success_counts_while_nobody_has_begun_again(engine: Engine) -> N
     lost = worker(engine)
     late = claim_first(engine, lost)
     with engine.begin() as connection:
-        leases.resign(connection, lost)
+        reclaim.resign(connection, lost)
     with engine.begin() as connection:
-        webhook_dispatch.take_back(connection)
+        expire.take_back(connection)
 
     assert recorded(engine, closing(late))[0].moved
     assert one(engine, DELIVERIES).status == "delivered"
@@ -283,9 +285,9 @@ def test_a_lost_attempt_is_unknown_and_spends_the_schedule(engine: Engine) -> No
         lost = worker(engine)
         claim_first(engine, lost)
         with engine.begin() as connection:
-            leases.resign(connection, lost)
+            reclaim.resign(connection, lost)
         with engine.begin() as connection:
-            webhook_dispatch.take_back(connection)
+            expire.take_back(connection)
 
     assert one(engine, DELIVERIES).status == "failed"
     outcomes = rows(engine, "SELECT outcome, error_code FROM afterword_delivery_attempts")
@@ -383,7 +385,7 @@ def test_what_waits_for_a_disabled_receiver_is_held(engine: Engine) -> None:
     with engine.begin() as connection:
         (lane,), _ = webhook_lanes.lanes(connection)
         assert lane.free is None
-        webhook_dispatch.settle(connection, lane)
+        expire.settle(connection, lane)
 
     assert [row.status for row in rows(engine, DELIVERIES)] == ["held", "held"]
 
@@ -395,7 +397,7 @@ def test_what_passed_its_deadline_fails_and_lets_the_next_go(engine: Engine) -> 
     with engine.begin() as connection:
         past = update(deliveries).where(deliveries.c.sequence == 1)
         connection.execute(past.values(deadline=from_now(-1)))
-        assert webhook_dispatch.give_up(connection) == 1
+        assert expire.give_up(connection) == 1
 
     states = rows(engine, "SELECT status, last_error_code, waiting_for FROM webhook_deliveries_v1 ORDER BY sequence")
     assert [tuple(row) for row in states] == [("failed", "deadline", None), ("queued", None, None)]
@@ -437,7 +439,7 @@ def test_what_is_delivered_once_more_lets_nothing_pass_one_that_failed(engine: E
     recorded(engine, refused(got, move=FAIL_DELIVERY))
 
     with engine.begin() as connection:
-        assert requeue.redeliver(connection, first) is None
+        assert redeliver.redeliver(connection, first) is None
     (again,) = claimed(engine, holder, first)
     assert again is not None
     (after,) = recorded(engine, closing(again))
@@ -453,7 +455,7 @@ def test_a_failed_one_that_is_sent_once_more_still_holds_up_what_comes_later(eng
     recorded(engine, refused(claim_first(engine, holder), move=FAIL_DELIVERY))
     (first,) = told(engine)
     with engine.begin() as connection:
-        assert requeue.redeliver(connection, first) is None
+        assert redeliver.redeliver(connection, first) is None
     (again,) = claimed(engine, holder, first)
     assert again is not None
 
@@ -482,7 +484,7 @@ def test_one_that_was_given_up_while_it_waited_is_a_gap_too(engine: Engine) -> N
     first = claim_first(engine, worker(engine))
     with engine.begin() as connection:
         connection.execute(update(deliveries).where(deliveries.c.sequence == 2).values(deadline=from_now(-1)))
-        assert webhook_dispatch.give_up(connection) == 1
+        assert expire.give_up(connection) == 1
 
     recorded(engine, closing(first))
 

@@ -13,15 +13,16 @@ from structlog.testing import capture_logs
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, job, rows, worker
 from tests.store.test_deliveries import DELIVERIES, claimed, closing, ended, receiver, told
-from worker.store import cancel, leases, order, receivers, requeue, webhook_dispatch
-from worker.store.batcher import Batcher
-from worker.store.claim import Wish
+from worker.jobs.store import cancel, reclaim
+from worker.jobs.store.claim import Wish
 from worker.store.clock import from_now
-from worker.store.delivered import record
-from worker.store.deliveries import DeliveryClaim, claim
 from worker.store.engine import open_engine
-from worker.store.webhook_lanes import Lane
-from worker.store.webhook_tables import deliveries
+from worker.store.group_commit import Batcher
+from worker.webhooks.store import expire, ordering, receivers, redeliver
+from worker.webhooks.store.claim import DeliveryClaim, claim
+from worker.webhooks.store.due import Lane
+from worker.webhooks.store.record import record
+from worker.webhooks.store.tables import deliveries
 
 WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
 
@@ -47,7 +48,7 @@ def enabled_meanwhile(engine: Engine, receiver_id: str) -> Iterator[Connection]:
         with engine.begin() as connection:
             receivers.enable(connection, receiver_id)
         with engine.begin() as connection:
-            requeue.resume(connection, receiver_id)
+            redeliver.resume(connection, receiver_id)
 
     thread = threading.Thread(target=enable)
     with engine.begin() as connection:
@@ -71,7 +72,7 @@ def test_the_dispatcher_puts_nothing_on_hold_that_somebody_is_resuming(engine: E
         connection.execute(update(deliveries).values(status="queued"))
 
     with enabled_meanwhile(engine, receiver_id) as connection:
-        assert webhook_dispatch.settle(connection, Lane(receiver_id, None)) == 1
+        assert expire.settle(connection, Lane(receiver_id, None)) == 1
 
     assert [row.status for row in rows(engine, DELIVERIES)] == ["queued"]
 
@@ -127,10 +128,10 @@ def test_two_workers_that_begin_and_end_deliveries_lock_each_other_out_of_nothin
 def struck_off(engine: Engine, worker_id: str, *, take_back: bool) -> None:
     """End a worker's lease; its deliveries are queued again if told so."""
     with engine.begin() as connection:
-        leases.resign(connection, worker_id)
+        reclaim.resign(connection, worker_id)
     if take_back:
         with engine.begin() as connection:
-            assert webhook_dispatch.take_back(connection) == 1
+            assert expire.take_back(connection) == 1
 
 
 def met_by(engine: Engine, got: DeliveryClaim, step: Callable[[Connection], Any]) -> bool:
@@ -140,7 +141,7 @@ def met_by(engine: Engine, got: DeliveryClaim, step: Callable[[Connection], Any]
     """
     thread = threading.Thread(target=lambda: in_transaction(engine, step))
     with engine.begin() as connection:
-        order.lock(connection, [got.receiver_id])
+        ordering.lock(connection, [got.receiver_id])
         thread.start()
         until(lambda: not thread.is_alive() or waits(engine), what="it is done, or waits for us")
         (written,) = record(connection, [closing(got)])
@@ -176,7 +177,7 @@ def test_a_late_answer_and_what_takes_its_delivery_back_do_not_lock_each_other_o
         connection.execute(update(deliveries).values(attempts_used=100))
     struck_off(engine, lost, take_back=False)
 
-    assert met_by(engine, got, webhook_dispatch.take_back)
+    assert met_by(engine, got, expire.take_back)
 
     assert [row.status for row in rows(engine, DELIVERIES)] == ["delivered"]
 
@@ -190,7 +191,7 @@ def test_what_lets_the_next_go_and_what_gives_that_up_do_not_lock_each_other_out
     with engine.begin() as connection:
         connection.execute(update(deliveries).where(deliveries.c.sequence == 2).values(deadline=from_now(-1)))
 
-    assert met_by(engine, got, webhook_dispatch.give_up)
+    assert met_by(engine, got, expire.give_up)
 
     assert [row.status for row in rows(engine, DELIVERIES)] == ["delivered", "failed"]
 
@@ -201,7 +202,7 @@ def test_looking_for_what_a_dead_worker_left_reads_what_is_in_flight_alone(sqlit
     ended(made)
     with made.begin() as connection:
         connection.execute(text("ANALYZE"))
-        statement = webhook_dispatch.orphans().compile(made, compile_kwargs={"literal_binds": True})
+        statement = expire.orphans().compile(made, compile_kwargs={"literal_binds": True})
         plan = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")]
     made.dispose()
 

@@ -10,18 +10,18 @@ from sqlalchemy import Engine, event, insert, select, update
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from tests.store.test_attempts import closing, write
 from worker.core.failure import Code
-from worker.core.health import Blame, Cause, State, Verdict
 from worker.core.lifecycle import HOLD, Outcome
-from worker.store import dispatch, endpoints, weakness
-from worker.store import trouble as troubles
-from worker.store.claim import Claim, Wish, claim
+from worker.jobs.core.endpoint_health import Blame, Cause, State, Verdict
+from worker.jobs.store import due, endpoint_breaker, endpoints
+from worker.jobs.store import endpoint_trouble as troubles
+from worker.jobs.store.claim import Claim, Wish, claim
+from worker.jobs.store.due import FIRST
+from worker.jobs.store.endpoint_breaker import Sick, Weakness
+from worker.jobs.store.endpoint_trouble import Trouble
+from worker.jobs.store.endpoints import Answered, Passed, Seen
 from worker.store.clock import from_now, seconds_until
-from worker.store.dispatch import FIRST
-from worker.store.endpoints import Answered, Passed, Seen
 from worker.store.tables import attempts, jobs
 from worker.store.tables import endpoints as table
-from worker.store.trouble import Trouble
-from worker.store.weakness import Sick, Weakness
 
 HELD = (Blame.endpoint, False)
 PAUSED = (Blame.endpoint, True)
@@ -164,7 +164,7 @@ def sick(number: int, **changes: Any) -> Sick:
 
 def counted(engine: Engine, *ones: Sick) -> list[bool]:
     with engine.begin() as connection:
-        return weakness.count_in_a_row(connection, ones)
+        return endpoint_breaker.count_in_a_row(connection, ones)
 
 
 def answered(engine: Engine, came_s: float) -> None:
@@ -226,7 +226,7 @@ def test_weakness_of_one_endpoint_is_none_of_another(engine: Engine) -> None:
 def test_a_breaker_makes_an_endpoint_rest_once(engine: Engine) -> None:
     weak = Weakness("default", Code.server_error)
     with engine.begin() as connection:
-        assert weakness.open_breaker(connection, [weak, weak]) == [True, False]
+        assert endpoint_breaker.open_breaker(connection, [weak, weak]) == [True, False]
 
     found = seen(engine)
     assert (found.state, found.cause, found.reason) == (State.paused, Cause.breaker, "server_error")
@@ -272,9 +272,9 @@ def test_lanes_of_a_resting_endpoint_are_skipped_in_one_step(engine: Engine) -> 
 
     with engine.begin() as connection:
         event.listen(connection, "before_cursor_execute", lambda *seen: steps.append(seen[2]))
-        found, _ = dispatch.lanes(connection, skipped={"mm"})
-        again, _ = dispatch.lanes(connection, after=("mm", "t03", 5), skipped={"mm"})
-        nothing, _ = dispatch.lanes(connection, skipped={"aa", "mm", "zz"})
+        found, _ = due.lanes(connection, skipped={"mm"})
+        again, _ = due.lanes(connection, after=("mm", "t03", 5), skipped={"mm"})
+        nothing, _ = due.lanes(connection, skipped={"aa", "mm", "zz"})
 
     assert [lane.endpoint for lane in found] == ["aa", "zz"]
     assert {lane.endpoint for lane in again} == {"aa", "zz"}
@@ -282,9 +282,9 @@ def test_lanes_of_a_resting_endpoint_are_skipped_in_one_step(engine: Engine) -> 
     assert len(steps) <= 15
 
 
-def probe(engine: Engine, after: dispatch.Place = FIRST, *, last: str | None = None) -> tuple[str | None, Any]:
+def probe(engine: Engine, after: due.Place = FIRST, *, last: str | None = None) -> tuple[str | None, Any]:
     with engine.begin() as connection:
-        row, place = dispatch.probe(connection, "default", after=after, last=last)
+        row, place = due.probe(connection, "default", after=after, last=last)
     return (None if row is None else row.job_id), place
 
 
@@ -496,7 +496,7 @@ def pause_by_trouble(engine: Engine) -> None:
 
 def pause_by_breaker(engine: Engine) -> None:
     with engine.begin() as connection:
-        assert weakness.open_breaker(connection, [Weakness("default", Code.server_error)]) == [True]
+        assert endpoint_breaker.open_breaker(connection, [Weakness("default", Code.server_error)]) == [True]
 
 
 def pause_by_operator(engine: Engine) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tests.pool.workers import until
 from tests.store.made import worker
-from worker.store import finish, leases
+from worker.jobs.store import finished_feed, reclaim
 from worker.store.engine import is_away, is_busy, open_engine
 from worker.store.tables import counters
 
@@ -17,7 +17,7 @@ def numbered(engine: Engine) -> bool:
     """Give a job its number in the feed, which needs the row that every end of a job locks."""
     try:
         with engine.begin() as connection:
-            finish.number(connection, [str(uuid.uuid4())])
+            finished_feed.number(connection, [str(uuid.uuid4())])
     except DBAPIError as error:
         assert is_busy(error)
         return False
@@ -27,7 +27,7 @@ def numbered(engine: Engine) -> bool:
 def test_jobs_end_although_a_worker_froze_while_it_held_the_feeds_lock(postgresql_url: str) -> None:
     frozen, living = open_engine(postgresql_url), open_engine(postgresql_url)
     with frozen.connect() as connection:
-        finish.number(connection, [str(uuid.uuid4())])  # and is not heard of again
+        finished_feed.number(connection, [str(uuid.uuid4())])  # and is not heard of again
 
         until(lambda: numbered(living), what="the other worker's job ends", seconds=30)
 
@@ -45,7 +45,7 @@ def test_entering_twice_is_entering_once(engine: Engine) -> None:
 
     # The commit was made and its answer lost: a starting worker cannot tell, and enters again.
     with engine.begin() as connection:
-        leases.register(connection, mine, name="test", slots=10, lease_s=30.0)
+        reclaim.register(connection, mine, name="test", slots=10, lease_s=30.0)
 
     with engine.begin() as connection:
-        assert leases.living(connection) == {mine: 10}
+        assert reclaim.living(connection) == {mine: 10}

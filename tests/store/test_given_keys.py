@@ -6,10 +6,10 @@ from sqlalchemy import Engine, update
 from tests.store.made import one
 from tests.store.receiving import URL, VAULT, found
 from tests.store.test_deliveries import ended, told
-from worker import keyring
-from worker.store.given_keys import NewKeys, give_keys
-from worker.store.receivers import Receiver
-from worker.store.webhook_tables import receivers
+from worker.webhooks import sealed_fields
+from worker.webhooks.store.given_keys import NewKeys, give_keys
+from worker.webhooks.store.receivers import Receiver
+from worker.webhooks.store.tables import receivers
 
 OTHER = "https://hooks.example.com/in?other"
 
@@ -21,7 +21,7 @@ def brought(engine: Engine, url: str = URL) -> Receiver:
 
 
 def offered(to: Receiver, sealed: str, url: str = URL) -> NewKeys:
-    return NewKeys(to.id, sealed, f"whpk_{sealed}", *keyring.seal_url(VAULT, to.id, url))
+    return NewKeys(to.id, sealed, f"whpk_{sealed}", *sealed_fields.seal_url(VAULT, to.id, url))
 
 
 def give(engine: Engine, *items: NewKeys) -> list[str]:
@@ -37,7 +37,7 @@ def test_the_first_delivery_seals_the_query_and_gives_the_keys(engine: Engine) -
 
     kept = found(engine, made.id).sealed
     assert (kept.url, kept.public_key) == ("https://hooks.example.com/in", "whpk_first")
-    assert keyring.url_of(VAULT, made.id, kept.url, kept.url_sealed) == URL
+    assert sealed_fields.url_of(VAULT, made.id, kept.url, kept.url_sealed) == URL
     assert len(told(engine)) == 1
 
 
@@ -64,11 +64,11 @@ def test_a_receiver_that_has_keys_has_its_query_sealed_all_the_same(engine: Engi
 @pytest.mark.parametrize("sealed_with", [OTHER, "https://b.example/in"], ids=["query", "none"])
 def test_an_address_it_was_given_meanwhile_stays(engine: Engine, sealed_with: str) -> None:
     made = brought(engine)
-    shown, hidden = keyring.seal_url(VAULT, made.id, sealed_with)
+    shown, hidden = sealed_fields.seal_url(VAULT, made.id, sealed_with)
     with engine.begin() as connection:
         connection.execute(update(receivers).values(url=shown, url_sealed=hidden))
 
     give(engine, offered(made, "first"))
 
     kept = found(engine, made.id).sealed
-    assert keyring.url_of(VAULT, made.id, kept.url, kept.url_sealed) == sealed_with
+    assert sealed_fields.url_of(VAULT, made.id, kept.url, kept.url_sealed) == sealed_with

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine
 
 from tests.store.made import rows
-from worker.store import letters
-from worker.store.doors import Letter, bury
-from worker.store.letters import Chosen
+from worker.jobs.store import dead_letters
+from worker.jobs.store.dead_letters import Chosen
+from worker.jobs.store.inbox import Letter, bury
 
 ID = "0191d3c4-7f00-7000-8000-000000000001"
 
@@ -23,13 +23,13 @@ def letter(queue: str = "chat.intake", reason: str = "not_json", entry: bytes = 
 
 def seqs(engine: Engine, chosen: Chosen) -> list[int]:
     with engine.begin() as connection:
-        return [one.seq for one in letters.newest(connection, chosen, limit=10)]
+        return [one.seq for one in dead_letters.newest(connection, chosen, limit=10)]
 
 
 def test_a_letter_that_a_stranger_wrote_keeps_no_other_from_being_kept(engine: Engine) -> None:
     buried(engine, letter(queue="\0", reason="\ud800"), letter())
     with engine.begin() as connection:
-        assert len(letters.newest(connection, Chosen(), limit=10)) == 2
+        assert len(dead_letters.newest(connection, Chosen(), limit=10)) == 2
 
 
 def test_the_newest_come_first_by_queue_reason_and_time(engine: Engine) -> None:
@@ -47,8 +47,8 @@ def test_a_letter_is_read_with_its_bytes_and_their_number(engine: Engine) -> Non
     buried(engine, letter())
 
     with engine.begin() as connection:
-        found = letters.read(connection, 1)
-        assert letters.read(connection, 2) is None
+        found = dead_letters.read(connection, 1)
+        assert dead_letters.read(connection, 2) is None
 
     assert found is not None
     stored, entry = found
@@ -61,9 +61,9 @@ def test_a_letter_moves_to_the_inbox_once(engine: Engine) -> None:
     buried(engine, letter(queue="submit_v1", entry=b"{}"), letter(queue="submit_v1", entry=b"[]"))
 
     with engine.begin() as connection:
-        assert letters.resubmit(connection, 1, job="{}", job_id=ID)
-        assert letters.resubmit(connection, 2, job="[]", job_id=None)
-        assert not letters.resubmit(connection, 1, job="{}", job_id=ID)
+        assert dead_letters.resubmit(connection, 1, job="{}", job_id=ID)
+        assert dead_letters.resubmit(connection, 2, job="[]", job_id=None)
+        assert not dead_letters.resubmit(connection, 1, job="{}", job_id=ID)
 
     moved = rows(engine, "SELECT id, job FROM submit_v1 ORDER BY job")
     assert [row.job for row in moved] == ["[]", "{}"]
@@ -73,14 +73,14 @@ def test_a_letter_moves_to_the_inbox_once(engine: Engine) -> None:
 
 
 def test_a_purge_deletes_what_is_meant_in_bounded_steps(engine: Engine) -> None:
-    buried(engine, *[letter()] * (letters.BATCH + 1), letter(reason="no_task"))
+    buried(engine, *[letter()] * (dead_letters.BATCH + 1), letter(reason="no_task"))
     meant = Chosen(reason="not_json")
 
     with engine.begin() as connection:
-        assert letters.count(connection, meant) == letters.BATCH + 1
-        steps = [letters.purge(connection, meant) for _ in range(3)]
+        assert dead_letters.count(connection, meant) == dead_letters.BATCH + 1
+        steps = [dead_letters.purge(connection, meant) for _ in range(3)]
 
-    assert steps == [letters.BATCH, 1, 0]
+    assert steps == [dead_letters.BATCH, 1, 0]
     assert len(seqs(engine, Chosen())) == 1
 
 

@@ -9,7 +9,7 @@ from tests.store.made import accept_all, claim_one, entry, job, one, rows, worke
 from tests.store.test_attempts import closing, completed, end_lease, started, write
 from tests.store.test_orders import accepted, fail, order
 from worker.core.lifecycle import CANCEL, FAIL, RETRY, Outcome
-from worker.store import dispatch, leases, orders
+from worker.jobs.store import due, orders, reclaim
 from worker.store.clock import now
 from worker.store.engine import open_engine
 from worker.store.tables import cancellations
@@ -88,7 +88,7 @@ def test_the_mark_of_a_running_job_whose_holder_was_never_asked_is_told_to_it(en
     served(engine)
 
     with engine.begin() as connection:
-        assert leases.cancellations(connection, claimed.worker_id) == [claimed.job_id]
+        assert reclaim.cancellations(connection, claimed.worker_id) == [claimed.job_id]
 
 
 def test_a_job_that_came_unseen_beside_its_mark_is_cancelled(engine: Engine) -> None:
@@ -171,7 +171,7 @@ def test_a_job_cancelled_in_the_queue_is_not_brought_back_by_a_late_holder(engin
     answer, failure = started(engine, slow), started(engine, slow)
     end_lease(engine, slow)
     with engine.begin() as connection:
-        assert len(leases.take_back(connection).queued) == 2
+        assert len(reclaim.take_back(connection).queued) == 2
     for claimed in (answer, failure):
         order(engine, "cancel_v1", claimed.job_id)
 
@@ -189,7 +189,7 @@ def lost_and_replayed(engine: Engine) -> Any:
     claimed = started(engine, slow, max_attempts=1)
     end_lease(engine, slow)
     with engine.begin() as connection:
-        assert leases.take_back(connection).failed == {claimed.job_id}
+        assert reclaim.take_back(connection).failed == {claimed.job_id}
     order(engine, "replay_v1", claimed.job_id)
     return claimed
 
@@ -227,7 +227,7 @@ def test_a_late_failure_ends_a_job_that_was_only_taken_back(engine: Engine) -> N
     claimed = started(engine, slow)
     end_lease(engine, slow)
     with engine.begin() as connection:
-        leases.take_back(connection)
+        reclaim.take_back(connection)
 
     assert write(engine, closing(claimed, FAIL, Outcome.failed, **OVERLOADED)) == [True]
 
@@ -242,7 +242,7 @@ def test_a_job_that_was_retried_and_replayed_is_taken_back_as_any_other(engine: 
     end_lease(engine, holder)
 
     with engine.begin() as connection:
-        assert leases.take_back(connection).cancelled == {new}
+        assert reclaim.take_back(connection).cancelled == {new}
 
     assert served(engine).cancelled == set()
     assert (stands(engine, new), marks(engine)) == (("cancelled", "cancelled", 1), set())
@@ -253,12 +253,12 @@ def test_a_running_job_past_its_deadline_whose_holder_is_dead_expires(engine: En
     claimed = started(engine, holder)
     with engine.begin() as connection:
         connection.execute(text("UPDATE afterword_jobs SET deadline = created_at"))
-        assert dispatch.expire(connection) == set()
+        assert due.expire(connection) == set()
     end_lease(engine, holder)
 
     with engine.begin() as connection:
-        leases.take_back(connection)
-        assert dispatch.expire(connection) == {claimed.job_id}
+        reclaim.take_back(connection)
+        assert due.expire(connection) == {claimed.job_id}
 
     assert stands(engine, claimed.job_id) == ("expired", "expired", 1)
 

@@ -14,10 +14,11 @@ from sqlalchemy import Engine, inspect, text
 from tests.store.made import accept_all, entry, rows, worker
 from tests.store.receiving import receiver
 from tests.store.test_attempts import completed, started, write
-from worker.store import endpoints, migrate, version
+from worker.jobs.store import endpoints
+from worker.store import migrate, version
 from worker.store.engine import open_engine
 from worker.store.tables import VIEW_INDEXES
-from worker.store.webhook_tables import metadata
+from worker.webhooks.store.tables import metadata
 
 ROOT = Path(__file__).parents[2]
 

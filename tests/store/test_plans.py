@@ -10,8 +10,8 @@ from tests.store.made import worker
 from tests.store.test_dispatch import FILL
 from worker.core.failure import Code
 from worker.core.lifecycle import CANCEL_QUEUED
-from worker.store import moves
-from worker.store.claim import Wish, claim
+from worker.jobs.store.claim import Wish, claim
+from worker.store import transitions
 from worker.store.clock import POSTGRESQL_NOW
 from worker.store.endings import ending
 from worker.store.engine import open_engine
@@ -19,7 +19,7 @@ from worker.store.engine import open_engine
 Step = Callable[[Connection, Sequence[str], str], Any]
 STEPS: list[Step] = [
     lambda connection, ids, mine: claim(connection, [Wish(one, mine) for one in ids]),
-    lambda connection, ids, mine: moves.apply(
+    lambda connection, ids, mine: transitions.apply(
         connection, CANCEL_QUEUED, [(one, 0) for one in ids], changes=ending(Code.cancelled)
     ),
 ]

@@ -16,7 +16,7 @@ from tests.store.test_attempts import closing, completed, started, write
 from tests.store.test_cancel import cancel_one
 from tests.store.test_orders import accepted, order
 from worker.core.lifecycle import RETRY, Outcome
-from worker.store import dispatch, orders
+from worker.jobs.store import due, orders
 from worker.store.engine import open_engine
 
 OVERLOADED = {"error_code": "overloaded", "error_message": "m", "error": '{"code": "overloaded"}'}
@@ -49,7 +49,7 @@ def serve(engine: Engine) -> None:
 
 def expire(engine: Engine) -> None:
     with engine.begin() as connection:
-        dispatch.expire(connection)
+        due.expire(connection)
 
 
 def ends(engine: Engine, job_id: str) -> tuple[str, int]:

@@ -20,16 +20,16 @@ from tests.store.receiving import (
     statuses,
     waiting,
 )
-from worker import keyring
-from worker.core.delivery import Disable_reason
 from worker.core.lifecycle import DeliveryStatus
-from worker.core.receiver_health import Health
-from worker.store import receivers, requeue
-from worker.store.health import text_of
-from worker.store.receivers import Receiver
-from worker.store.webhook_dispatch import settle
-from worker.store.webhook_lanes import Lane
-from worker.store.webhook_tables import receivers as table
+from worker.webhooks import sealed_fields
+from worker.webhooks.core.outcome import Disable_reason
+from worker.webhooks.core.receiver_health import Health
+from worker.webhooks.store import receivers, redeliver
+from worker.webhooks.store.due import Lane
+from worker.webhooks.store.expire import settle
+from worker.webhooks.store.health_column import text_of
+from worker.webhooks.store.receivers import Receiver
+from worker.webhooks.store.tables import receivers as table
 
 HELD, QUEUED, CANCELLED = DeliveryStatus.held, DeliveryStatus.queued, DeliveryStatus.cancelled
 
@@ -46,12 +46,12 @@ def enable(engine: Engine, to: Receiver) -> None:
 
 def resume(engine: Engine, to: Receiver, since: datetime | None = None) -> int:
     with engine.begin() as connection:
-        return requeue.resume(connection, to.id, since=since)
+        return redeliver.resume(connection, to.id, since=since)
 
 
 def drop(engine: Engine, to: Receiver, before: datetime | None = None) -> int:
     with engine.begin() as connection:
-        return requeue.drop(connection, to.id, before=before)
+        return redeliver.drop(connection, to.id, before=before)
 
 
 def put_on_hold(engine: Engine, to: Receiver) -> int:
@@ -71,9 +71,9 @@ def test_a_receiver_is_found_as_it_was_registered(engine: Engine) -> None:
 
     assert kept is not None
     assert (kept.registration, kept.status, kept.health) == (wanted, "enabled", Health())
-    assert keyring.headers_of(VAULT, new, kept.sealed.headers_sealed, url=URL) == {"X-Key": "geheim"}
-    assert keyring.url_of(VAULT, new, kept.sealed.url, kept.sealed.url_sealed).endswith("?token=geheim")
-    assert len(keyring.keys_of(VAULT, new, kept.sealed.keys_sealed)) == 2
+    assert sealed_fields.headers_of(VAULT, new, kept.sealed.headers_sealed, url=URL) == {"X-Key": "geheim"}
+    assert sealed_fields.url_of(VAULT, new, kept.sealed.url, kept.sealed.url_sealed).endswith("?token=geheim")
+    assert len(sealed_fields.keys_of(VAULT, new, kept.sealed.keys_sealed)) == 2
 
 
 def test_a_name_is_one_of_its_tenants_and_free_again_when_its_receiver_is_removed(engine: Engine) -> None:
@@ -176,7 +176,7 @@ def test_what_was_made_before_an_instant_is_dropped_and_the_rest_resumed(engine:
 
 
 def test_batches_end(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requeue, "BATCH", 2)
+    monkeypatch.setattr(redeliver, "BATCH", 2)
     made = receiver(engine)
     for _ in range(5):
         delivery(engine, made, HELD)
@@ -212,10 +212,10 @@ def test_what_follows_a_dropped_delivery_says_so_and_goes(engine: Engine) -> Non
     delivery(engine, made, HELD, key="k", sequence=1)
     second = waiting(engine, made, key="k", sequence=2)
     with engine.begin() as connection:
-        requeue.drop(connection, made.id, statuses=[HELD])
+        redeliver.drop(connection, made.id, statuses=[HELD])
 
-        assert requeue.advance_all(connection, made.id) == "k"
-        assert requeue.advance_all(connection, made.id, after="k") is None
+        assert redeliver.advance_all(connection, made.id) == "k"
+        assert redeliver.advance_all(connection, made.id, after="k") is None
 
     row = stands(engine, second)
     assert (row.waiting_for, row.due, row.after_gap) == (None, True, True)
@@ -254,7 +254,7 @@ def test_deliveries_are_counted_by_where_they_stand(engine: Engine) -> None:
 def test_a_test_is_an_event_and_a_delivery_that_may_go_at_once(engine: Engine) -> None:
     made, mine = receiver(engine), worker(engine)
     with engine.begin() as connection:
-        new = requeue.new_test(connection, made)
+        new = redeliver.new_test(connection, made)
 
     got = claimed(engine, mine, new)
     assert got is not None
@@ -267,7 +267,7 @@ def test_a_test_is_an_event_and_a_delivery_that_may_go_at_once(engine: Engine) -
 def test_a_test_for_openais_libraries_is_in_their_words(engine: Engine) -> None:
     made, mine = receiver(engine, profile="openai"), worker(engine)
     with engine.begin() as connection:
-        new = requeue.new_test(connection, made)
+        new = redeliver.new_test(connection, made)
 
     got = claimed(engine, mine, new)
     assert got is not None

@@ -11,12 +11,12 @@ from sqlalchemy import Engine, update
 from tests.store.made import worker
 from tests.store.receiving import claimed, delivery, receiver, stands, statuses, waiting
 from worker.core.lifecycle import DeliveryStatus
-from worker.store import receivers, recoveries
 from worker.store.clock import from_now
 from worker.store.engine import open_engine
-from worker.store.receivers import Receiver
-from worker.store.recoveries import Span
-from worker.store.webhook_tables import recoveries as table
+from worker.webhooks.store import receivers, recover
+from worker.webhooks.store.receivers import Receiver
+from worker.webhooks.store.recover import Span
+from worker.webhooks.store.tables import recoveries as table
 
 FAILED, CANCELLED, HELD = DeliveryStatus.failed, DeliveryStatus.cancelled, DeliveryStatus.held
 
@@ -29,19 +29,19 @@ def span(engine: Engine, to: Receiver, statuses: Iterable[DeliveryStatus] = (FAI
 
 def begin(engine: Engine, wanted: Span, *, rate_per_s: float = 1000.0) -> str | None:
     with engine.begin() as connection:
-        return recoveries.begin(connection, wanted, rate_per_s=rate_per_s)
+        return recover.begin(connection, wanted, rate_per_s=rate_per_s)
 
 
 def step(engine: Engine, *, after_s: float = 1.0) -> int:
     """Take the step of a dispatcher that last took one `after_s` ago."""
     with engine.begin() as connection:
         connection.execute(update(table).where(table.c.status == "running").values(stepped_at=from_now(-after_s)))
-        return recoveries.step(connection)
+        return recover.step(connection)
 
 
 def recovery(engine: Engine, recovery_id: str | None) -> Any:
     with engine.begin() as connection:
-        (row,) = recoveries.listed(connection, recovery_id=recovery_id)
+        (row,) = recover.listed(connection, recovery_id=recovery_id)
     return row
 
 
@@ -69,7 +69,7 @@ def test_one_chooses_by_status_and_by_time(engine: Engine) -> None:
     old = delivery(engine, made, HELD, age_s=7200.0)
     wanted = span(engine, made, (CANCELLED, HELD), hours=1.0)
     with engine.begin() as connection:
-        assert recoveries.counted(connection, wanted) == {"cancelled": 1, "held": 1}
+        assert recover.counted(connection, wanted) == {"cancelled": 1, "held": 1}
 
     begin(engine, wanted)
     step(engine)
@@ -99,7 +99,7 @@ def test_an_hour_without_ticks_is_not_made_up_for_at_once(engine: Engine) -> Non
 
     assert step(engine, after_s=3600.0) == 2
     with engine.begin() as connection:
-        assert recoveries.step(connection) == 0  # nothing of the hour is left; the next is due in 50 s
+        assert recover.step(connection) == 0  # nothing of the hour is left; the next is due in 50 s
 
 
 def test_a_slow_rate_has_its_turn_too(engine: Engine) -> None:
@@ -114,7 +114,7 @@ def test_a_slow_rate_has_its_turn_too(engine: Engine) -> None:
 def test_a_recovery_goes_on_where_it_stopped_and_passes_over_what_is_queued_by_then(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recoveries, "SCANNED", 2)
+    monkeypatch.setattr(recover, "SCANNED", 2)
     made, mine = receiver(engine), worker(engine)
     lost = [delivery(engine, made, FAILED, age_s=100.0) for _ in range(5)]  # of one instant
     new = begin(engine, span(engine, made))
@@ -136,7 +136,7 @@ def test_a_step_that_is_rolled_back_never_was(engine: Engine) -> None:
     new = begin(engine, span(engine, made))
     with engine.connect() as connection:
         connection.execute(update(table).values(stepped_at=from_now(-1.0)))
-        assert recoveries.step(connection) == 1
+        assert recover.step(connection) == 1
         connection.rollback()
 
     assert (recovery(engine, new).redelivered, statuses(engine, lost)) == (0, ["failed"])
@@ -144,7 +144,7 @@ def test_a_step_that_is_rolled_back_never_was(engine: Engine) -> None:
 
 
 def test_a_late_step_costs_what_an_early_one_does(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recoveries, "SCANNED", 20)
+    monkeypatch.setattr(recover, "SCANNED", 20)
     engine = open_engine(sqlite_url)
     made = receiver(engine)
     for number in range(600):
@@ -165,7 +165,7 @@ def _instructions(engine: Engine) -> int:
         driver = connection.connection.dbapi_connection
         assert driver is not None
         driver.set_progress_handler(lambda: counted.append(1), 100)
-        recoveries.step(connection)
+        recover.step(connection)
         driver.set_progress_handler(None, 0)
     return len(counted)
 
@@ -194,7 +194,7 @@ def test_two_who_step_at_once_queue_each_delivery_once(engine: Engine) -> None:
     def take() -> None:
         start.wait()
         with engine.begin() as connection:
-            moved.append(recoveries.step(connection))
+            moved.append(recover.step(connection))
 
     threads = [threading.Thread(target=take) for _ in range(2)]
     for thread in threads:
@@ -213,8 +213,8 @@ def test_a_cancelled_recovery_stops_and_what_it_queued_stays(engine: Engine) -> 
     step(engine)
     assert new is not None
     with engine.begin() as connection:
-        assert recoveries.cancel(connection, new)
-        assert not recoveries.cancel(connection, new)
+        assert recover.cancel(connection, new)
+        assert not recover.cancel(connection, new)
 
     assert step(engine) == 0
     assert statuses(engine, *lost) == ["queued", "failed", "failed"]

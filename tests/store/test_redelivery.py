@@ -8,9 +8,10 @@ from sqlalchemy import Engine
 from tests.store.made import worker
 from tests.store.receiving import claimed, delivery, receiver, stands, statuses, waiting
 from worker.core.lifecycle import DELIVER, DeliveryOutcome, DeliveryStatus
-from worker.store import receivers, requeue
-from worker.store.delivered import DeliveryClosing, record
-from worker.store.deliveries import DeliveryClaim
+from worker.webhooks.store import receivers
+from worker.webhooks.store import redeliver as requeue
+from worker.webhooks.store.claim import DeliveryClaim
+from worker.webhooks.store.record import DeliveryClosing, record
 
 
 def redeliver(engine: Engine, delivery_id: str) -> str | None:

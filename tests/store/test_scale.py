@@ -14,10 +14,12 @@ from sqlalchemy import Connection, Engine, event
 
 from tests.store.made import worker
 from tests.store.receiving import receiver
-from worker.store import deliveries as deliveries_of
-from worker.store import dispatch, endpoints, leases, recoveries, webhook_dispatch, webhook_lanes
-from worker.store.claim import Wish, claim
+from worker.jobs.store import due, endpoints, reclaim
+from worker.jobs.store.claim import Wish, claim
 from worker.store.clock import POSTGRESQL_NOW, SQLITE_NOW
+from worker.webhooks.store import claim as deliveries_of
+from worker.webhooks.store import due as webhook_lanes
+from worker.webhooks.store import expire, recover
 
 FEW = 1_000
 SIZES = [pytest.param(20_000, id="20,000"), pytest.param(1_000_000, id="1,000,000", marks=pytest.mark.long)]
@@ -143,24 +145,22 @@ def _instructions(engine: Engine, step: Step) -> int:
 
 def tick(connection: Connection) -> list[str]:
     """Ask what the dispatcher asks; return the ids of what may start."""
-    leases.take_back(connection)
-    dispatch.expire(connection)
+    reclaim.take_back(connection)
+    due.expire(connection)
     paused = {one.name for one in endpoints.look(connection).values() if one.state == "paused"}
     for name in paused:
-        dispatch.probe(connection, name, after=dispatch.FIRST, last=None)
-    lanes, _ = dispatch.lanes(connection, skipped=paused)
-    dispatch.next_start_s(connection)
-    return [
-        row.job_id for lane in lanes if lane.tenant == "default" for row in dispatch.due(connection, lane, limit=WINDOW)
-    ]
+        due.probe(connection, name, after=due.FIRST, last=None)
+    lanes, _ = due.lanes(connection, skipped=paused)
+    due.next_start_s(connection)
+    return [row.job_id for lane in lanes if lane.tenant == "default" for row in due.due(connection, lane, limit=WINDOW)]
 
 
 def webhook_tick(connection: Connection) -> list[str]:
     """The same for deliveries."""
-    webhook_dispatch.give_up(connection)
-    webhook_dispatch.take_back(connection)
-    recoveries.step(connection)
-    webhook_dispatch.next_start_s(connection)
+    expire.give_up(connection)
+    expire.take_back(connection)
+    recover.step(connection)
+    expire.next_start_s(connection)
     lanes, _ = webhook_lanes.lanes(connection)
     most = {lane.receiver_id: lane.free for lane in lanes if lane.free}
     return [row.job_id for rows in webhook_lanes.due(connection, most).values() for row in rows]

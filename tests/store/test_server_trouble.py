@@ -11,11 +11,11 @@ from tests.pool.workers import until
 from tests.store.broken import refusing
 from tests.store.made import accept_all, entry, one, rows, worker
 from tests.store.test_attempts import completed, started
-from worker.closing import plain
 from worker.core.lifecycle import FAIL, Outcome
-from worker.store.batcher import Batcher
+from worker.jobs.outcome import plain
+from worker.jobs.store.record import Closing, record
 from worker.store.engine import describe, is_away, open_engine
-from worker.store.record import Closing, record
+from worker.store.group_commit import Batcher
 
 PID = "SELECT pg_backend_pid()"
 # A constraint, a value, a counter of transactions that has run out, a defect, something unsupported, a state, a trigger

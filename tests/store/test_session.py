@@ -18,7 +18,7 @@ from tests.store.test_attempts import completed, write
 from worker.settings import child_environment
 from worker.store import migrate, version
 from worker.store.engine import UnusableDatabase, open_engine
-from worker.store.hopeless import is_hopeless
+from worker.store.fatal_errors import is_hopeless
 
 TEXT = "日本 🙂 \\ ' é"
 ODD = {

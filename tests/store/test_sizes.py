@@ -16,14 +16,14 @@ from sqlalchemy import Engine, text
 
 from tests.pool.workers import until
 from tests.store.made import REQUEST, rows
-from worker.core.sizes import HEAD_BYTES
-from worker.heads import Heads, Held
-from worker.intake import Intake
-from worker.keys import own_list
-from worker.nudge import connect, read_window
+from worker.jobs.core.entry_size import HEAD_BYTES
+from worker.jobs.intake import Intake
+from worker.jobs.intake_list import CUT, Taking
+from worker.jobs.store.inbox import take_inbox
+from worker.queue.keys import own_list
+from worker.queue.list_heads import Heads, Held
+from worker.queue.nudges import connect, read_window
 from worker.settings import read
-from worker.store.doors import take_inbox
-from worker.taking import CUT, Taking
 
 MIB = 1024 * 1024
 BIG = int(os.environ.get("BIG_ROW_MIB", "64")) * MIB

@@ -10,9 +10,9 @@ from sqlalchemy import Engine, text
 from tests.producers.made import accept_inbox
 from tests.store.made import REQUEST, accept_all, entry, job, one, rows
 from tests.store.test_bulk import by_status, counted, give
-from worker.core.where import parse
-from worker.store import bulk, orders
-from worker.store.bulk import count_unread
+from worker.jobs.core.filter import parse
+from worker.jobs.store import bulk_update, orders
+from worker.jobs.store.bulk_update import count_unread
 
 NAMES = ("tenant", "batch", "custom_id", "idempotency_key")
 
@@ -114,7 +114,7 @@ def test_a_job_whose_text_names_another_id_is_cancelled_by_its_rows(engine: Engi
 
 
 def test_more_unread_jobs_than_a_transaction_takes_are_all_reached(engine: Engine) -> None:
-    number = bulk.BATCH + 7
+    number = bulk_update.BATCH + 7
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO submit_v1 (job, batch) VALUES ('{}', 'b')"), [{}] * number)
 

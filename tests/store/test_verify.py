@@ -12,7 +12,7 @@ from tests.store.made import accept_all, claim_one, entry, job, worker
 from tests.store.test_attempts import closing, completed, started, write
 from tests.store.test_verify_webhooks import WEBHOOK_BREAKS
 from worker.core.lifecycle import CANCEL, FAIL, HOLD, RETRY, Outcome
-from worker.store import leases, orders
+from worker.jobs.store import orders, reclaim
 from worker.store.clock import from_now, now
 from worker.store.engine import open_engine
 from worker.store.tables import (
@@ -29,7 +29,7 @@ from worker.store.tables import (
     workers,
 )  # fmt: skip
 from worker.store.types import Id
-from worker.store.walks import WALKS
+from worker.verify.rules import WALKS
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 USAGE: dict[str, Any] = {
@@ -234,7 +234,7 @@ def test_the_answer_of_a_lost_worker_may_come_before_its_job_is_replayed(engine:
     claimed = started(engine, lost, max_attempts=1)
     with engine.begin() as connection:
         connection.execute(update(workers).values(lease_until=from_now(-1.0)))
-        leases.take_back(connection)
+        reclaim.take_back(connection)
     write(engine, closing(claimed, completed(claimed).move, Outcome.completed, **USAGE))
     assert broken(engine) == {}
 
@@ -291,7 +291,7 @@ def test_what_is_mended_within_the_grace_is_no_offence(world: World) -> None:
     def mend(seconds: float) -> None:
         assert seconds == 5.0
         with world.engine.begin() as connection:
-            leases.take_back(connection)
+            reclaim.take_back(connection)
 
     assert broken(world.engine, pause=mend) == {}
 
@@ -301,11 +301,11 @@ def test_another_attempt_that_lost_its_holder_meanwhile_is_not_the_one_that_was_
 
     def mend_and_lose_again(_: float) -> None:
         with world.engine.begin() as connection:
-            leases.take_back(connection)
+            reclaim.take_back(connection)
         second = worker(world.engine)
         assert claim_one(world.engine, second, world.runs) is not None
         with world.engine.begin() as connection:
-            leases.resign(connection, second)
+            reclaim.resign(connection, second)
 
     assert broken(world.engine, pause=mend_and_lose_again) == {}
 

@@ -8,7 +8,7 @@ from tests.store.test_attempts import closing, started, write
 from tests.store.test_orders import order
 from tests.store.test_verify import BARE
 from worker.core.lifecycle import FAIL, Outcome
-from worker.store import leases
+from worker.jobs.store import reclaim
 from worker.store.clock import from_now
 from worker.store.tables import workers
 
@@ -26,7 +26,7 @@ def test_a_replay_of_a_job_whose_worker_was_lost_is_sound(engine: Engine) -> Non
     claimed = started(engine, worker(engine), max_attempts=1)
     with engine.begin() as connection:
         connection.execute(update(workers).values(lease_until=from_now(-1.0)))
-        assert leases.take_back(connection).failed == {claimed.job_id}
+        assert reclaim.take_back(connection).failed == {claimed.job_id}
 
     order(engine, "replay_v1", claimed.job_id)
 

@@ -14,11 +14,12 @@ from tests.store.made import accept_all, entry, job, rows, worker
 from tests.store.receiving import found
 from tests.store.test_deliveries import claimed, closing, receiver, recorded, refused
 from worker.core.lifecycle import FAIL_DELIVERY
-from worker.store import cancel, leases, orders, requeue, webhook_dispatch
+from worker.jobs.store import cancel, orders, reclaim
 from worker.store.clock import from_now, now
 from worker.store.tables import jobs, workers
 from worker.store.types import Id
-from worker.store.webhook_tables import deliveries, delivery_attempts, events, receivers
+from worker.webhooks.store import expire, redeliver
+from worker.webhooks.store.tables import deliveries, delivery_attempts, events, receivers
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -72,7 +73,7 @@ def world(engine: Engine) -> World:
     _deliver(made)
     usual = found(engine, made.to["usual"])
     with engine.begin() as connection:
-        requeue.new_test(connection, usual)
+        redeliver.new_test(connection, usual)
         replay = text("INSERT INTO replay_v1 (id) VALUES (:id)")
         connection.execute(replay.bindparams(bindparam("id", made.jobs["replayed"], Id)))
     return made
@@ -265,7 +266,7 @@ def test_a_delivery_whose_worker_is_gone_is_no_offence_once_it_was_taken_back(wo
 
     def mend(_: float) -> None:
         with world.engine.begin() as connection:
-            leases.take_back(connection)
-            webhook_dispatch.take_back(connection)
+            reclaim.take_back(connection)
+            expire.take_back(connection)
 
     assert broken(world.engine, pause=mend) == {}

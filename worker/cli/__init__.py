@@ -16,9 +16,9 @@ SENTENCES = (
     ("worker.dev.redis", "NoRedis"),
     ("worker.dev.stack", "DidNotStart"),
     ("worker.store.engine", "UnusableDatabase"),
-    ("worker.store.listing", "CannotRead"),
-    ("worker.vault", "BadMasterKeys"),
-    ("worker.vault", "CannotOpen"),
+    ("worker.jobs.store.listing", "CannotRead"),
+    ("worker.webhooks.vault", "BadMasterKeys"),
+    ("worker.webhooks.vault", "CannotOpen"),
 )
 
 
@@ -51,21 +51,32 @@ def main() -> None:
 
 
 from worker.cli import (  # noqa: E402  they add their commands to main
-    check,
+    dead_letters,
+    deliveries,
     endpoints,
-    feed,
-    letters,
-    orders,
-    play,
-    proof,
+    events,
+    installation,
+    job_actions,
+    jobs,
+    receiver_actions,
+    receivers,
     secrets,
-    webhook_care,
-    webhook_deliveries,
-    webhooks,
-    work,
+    start,
+    verify,
 )
 
 __all__ = [
-    "check", "endpoints", "feed", "letters", "main", "orders", "play", "proof", "secrets", "webhook_care",
-    "webhook_deliveries", "webhooks", "work",
+    "dead_letters",
+    "deliveries",
+    "endpoints",
+    "events",
+    "installation",
+    "job_actions",
+    "jobs",
+    "main",
+    "receiver_actions",
+    "receivers",
+    "secrets",
+    "start",
+    "verify",
 ]  # fmt: skip

@@ -14,15 +14,15 @@ import click
 from celery import Celery
 
 from afterword import Afterword
-from worker.cli import table
+from worker.cli import output
+from worker.cli.database import writer
 from worker.cli.demo_jobs import Case
-from worker.cli.entering import enter, hmac_text
-from worker.cli.reading import writer
-from worker.cli.receiving import Receiving
-from worker.core.registration import Registration
+from worker.cli.receiver_lookup import Receiving
+from worker.cli.receiver_registration import enter, hmac_text
 from worker.dev.receiver import WebhookReceiver
 from worker.dev.stack import Stack
 from worker.settings import read
+from worker.webhooks.core.registration import Registration
 
 BATCH = "demo"
 LOOK_S = 0.05
@@ -58,7 +58,7 @@ class Demo:
         """Return whether every job ended as its case says."""
         began = time.monotonic()
         endpoint = self.stack.given.endpoint
-        table.echo(f"Redis, SQLite, {endpoint.url if endpoint else 'a fake endpoint'}: started. Starting a worker ...")
+        output.echo(f"Redis, SQLite, {endpoint.url if endpoint else 'a fake endpoint'}: started. Starting a worker ...")
         self.stack.start_worker(keep=("AFTERWORD_ENDPOINT_", "AFTERWORD_CONFIG"), log_format="console", drain_s="2")
         with self.receiver:
             self._register()
@@ -67,11 +67,11 @@ class Demo:
         self._print()
         faults = [fault for case in self.cases for fault in self._faults(case)] + self._webhook_faults()
         for fault in faults:
-            table.echo(f"NOT AS EXPECTED  {fault}", err=True)
+            output.echo(f"NOT AS EXPECTED  {fault}", err=True)
         if not ended or faults:
-            table.echo(f"\nThe end of the worker's log:\n{self.stack.log_end()}", err=True)
+            output.echo(f"\nThe end of the worker's log:\n{self.stack.log_end()}", err=True)
         good = "all as expected" if ended and not faults else "NOT all as expected"
-        table.echo(f"\n{len(self.ids)} submissions, {good}, in {time.monotonic() - began:.1f} s.")
+        output.echo(f"\n{len(self.ids)} submissions, {good}, in {time.monotonic() - began:.1f} s.")
         return ended and not faults
 
     def _register(self) -> None:
@@ -89,7 +89,7 @@ class Demo:
                 for name in _names(case):
                     self.ids[name] = self._send(bare, client, case, name)
             bare.close()
-        table.echo(f"Submitted {len(self.ids)} jobs by Celery, by Afterword.submit and enqueue, and by SQL.")
+        output.echo(f"Submitted {len(self.ids)} jobs by Celery, by Afterword.submit and enqueue, and by SQL.")
 
     def _await_row(self, name: str | None) -> None:
         give_up = time.monotonic() + self.timeout_s
@@ -124,7 +124,7 @@ class Demo:
             if set(statuses) <= FINAL:
                 return True
             time.sleep(LOOK_S)
-        table.echo(f"Not all jobs ended within {self.timeout_s:g} s.", err=True)
+        output.echo(f"Not all jobs ended within {self.timeout_s:g} s.", err=True)
         return False
 
     def _await_webhooks(self) -> bool:
@@ -133,7 +133,7 @@ class Demo:
             if all(row["status"] == "delivered" for row in self._read(DELIVERIES)):
                 return True
             time.sleep(LOOK_S)
-        table.echo(f"Not all webhooks were delivered within {self.timeout_s:g} s.", err=True)
+        output.echo(f"Not all webhooks were delivered within {self.timeout_s:g} s.", err=True)
         return False
 
     def _webhook_faults(self) -> list[str]:
@@ -181,9 +181,9 @@ class Demo:
 
     def _print(self) -> None:
         results = self._read(RESULTS)
-        table.echo("\n\n" + table.rows(COLUMNS, results))
-        table.echo("\n" + table.rows(["model", "requests", "prompt", "completion"], self._read(USAGE)))
-        table.echo(f"\nThe same for you, in any SQL client:\n\n{RESULTS};\n\n{USAGE};")
+        output.echo("\n\n" + output.rows(COLUMNS, results))
+        output.echo("\n" + output.rows(["model", "requests", "prompt", "completion"], self._read(USAGE)))
+        output.echo(f"\nThe same for you, in any SQL client:\n\n{RESULTS};\n\n{USAGE};")
         self._print_webhook()
 
     def _print_webhook(self) -> None:
@@ -194,8 +194,8 @@ class Demo:
         last = good[-1]
         shown = {name: last.headers[name] for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
         body = last.body.decode()
-        table.echo(f"\n{len(good)} webhooks were received and their signatures verified. The last one:\n")
-        table.echo(f"POST {last.path}\n{table.fields(shown)}\n\n{body[:SHOWN]}{'…' if len(body) > SHOWN else ''}")
+        output.echo(f"\n{len(good)} webhooks were received and their signatures verified. The last one:\n")
+        output.echo(f"POST {last.path}\n{output.fields(shown)}\n\n{body[:SHOWN]}{'…' if len(body) > SHOWN else ''}")
 
 
 def _names(case: Case) -> list[str]:

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from worker.cli import holding, main, table
-from worker.cli.reading import migrated, writer
+from worker.cli import hold_words, main, output
+from worker.cli.database import migrated, writer
 from worker.settings import Settings, load
 
 COLUMNS = ["name", "state", "cause", "reason", "since", "next_probe", "queued", "in_progress"]
@@ -33,12 +33,12 @@ def list_them(as_json: bool) -> None:
         for name in names
     ]
     if as_json:
-        table.as_json(found)
+        output.as_json(found)
     else:
-        table.echo(table.rows(COLUMNS, found) if found else "no endpoints; set AFTERWORD_ENDPOINT_URL")
+        output.echo(output.rows(COLUMNS, found) if found else "no endpoints; set AFTERWORD_ENDPOINT_URL")
         for row in found:
-            if (reason := holding.endpoint(row)) is not None:
-                table.echo(f"\n{row['name']}: {reason}")
+            if (reason := hold_words.endpoint(row)) is not None:
+                output.echo(f"\n{row['name']}: {reason}")
 
 
 @endpoints.command()
@@ -46,7 +46,7 @@ def list_them(as_json: bool) -> None:
 @script
 def pause(name: str, as_json: bool) -> None:
     """Start no more jobs of an endpoint until `resume`; what runs goes on, what is queued waits."""
-    from worker.store import endpoints as resting
+    from worker.jobs.store import endpoints as resting
 
     settings = load()
     with writer(settings) as engine:
@@ -61,7 +61,7 @@ def pause(name: str, as_json: bool) -> None:
 @script
 def resume(name: str, as_json: bool) -> None:
     """Start the jobs of an endpoint at once, whoever paused it, and the one that waits for it alone."""
-    from worker.store import endpoints as resting
+    from worker.jobs.store import endpoints as resting
 
     settings = load()
     with writer(settings) as engine:
@@ -80,4 +80,4 @@ def _check(name: str, settings: Settings) -> None:
 
 
 def _tell(values: dict[str, str], sentence: str, as_json: bool) -> None:
-    table.as_json(values) if as_json else table.echo(sentence)
+    output.as_json(values) if as_json else output.echo(sentence)

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from worker.cli import holding, table
+from worker.cli import hold_words, output
 
 if TYPE_CHECKING:
-    from worker.store.listing import Listing
+    from worker.jobs.store.listing import Listing
 
 LOOK_S = 0.2
 NEWEST = 200
@@ -21,7 +21,7 @@ def follow(jobs: "Listing", *, while_: Callable[[], bool]) -> None:
         for job in reversed(found):
             state = (job["status"], job["attempts"], job["waiting_for"])
             if known.get(job["id"]) != state:
-                table.echo(_line(job))
+                output.echo(_line(job))
         known = {job["id"]: (job["status"], job["attempts"], job["waiting_for"]) for job in found}
         time.sleep(LOOK_S)
 
@@ -30,6 +30,5 @@ def _line(job: dict[str, Any]) -> str:
     tokens = f"{job['prompt_tokens']}+{job['completion_tokens']} tokens" if job["prompt_tokens"] is not None else ""
     notes = [job["waiting_for"] and f"waits for {job['waiting_for']}", job["finish_reason"], tokens, job["error_code"]]
     shown = "  ".join(str(note) for note in notes if note)
-    return (
-        f"{job['id']}  {job['status']:11}  attempt {holding.attempts(job)}  {job['model'] or '':16}  {shown}".rstrip()
-    )
+    attempts = hold_words.attempts(job)
+    return f"{job['id']}  {job['status']:11}  attempt {attempts}  {job['model'] or '':16}  {shown}".rstrip()

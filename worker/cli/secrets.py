@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from worker.cli import main, table
-from worker.cli.receiving import Receiving, receiving
-from worker.cli.work import script
+from worker.cli import main, output
+from worker.cli.jobs import script
+from worker.cli.receiver_lookup import Receiving, receiving
 
 if TYPE_CHECKING:
-    from worker.resealing import Secret
+    from worker.webhooks.key_rotation import Secret
 
 
 @main.group()
@@ -21,11 +21,11 @@ def secrets() -> None:
 @script
 def new_key(as_json: bool) -> None:
     """Print a new key for AFTERWORD_SECRET_KEYS; nothing is changed."""
-    from worker.vault import new_master_key
+    from worker.webhooks.vault import new_master_key
 
     new = new_master_key()
-    table.as_json({"key": new}) if as_json else table.echo(new)
-    table.echo(
+    output.as_json({"key": new}) if as_json else output.echo(new)
+    output.echo(
         "Put it at the end of AFTERWORD_SECRET_KEYS of every worker and restart them; then move it to the front, "
         "restart again and run: afterword secrets rotate",
         err=True,
@@ -43,11 +43,11 @@ def check(as_json: bool) -> None:
     faults = {f"{one.receiver} ({one.kind})": one.fault for one in found if one.fault is not None}
     if as_json:
         keys = {one: needed[one] for one in configured}
-        table.as_json({"secrets": len(found), "keys": keys, "faults": faults})
+        output.as_json({"secrets": len(found), "keys": keys, "faults": faults})
     else:
-        table.echo("\n".join(_line(one, needed[one], first=one == configured[0]) for one in configured))
+        output.echo("\n".join(_line(one, needed[one], first=one == configured[0]) for one in configured))
         for whose, fault in faults.items():
-            table.echo(f"{whose}: {fault}", err=True)
+            output.echo(f"{whose}: {fault}", err=True)
     if faults:
         raise SystemExit(1)
 
@@ -56,8 +56,8 @@ def check(as_json: bool) -> None:
 @script
 def rotate(as_json: bool) -> None:
     """Seal every secret with the first key; it can be broken off and run again at any time."""
-    from worker.resealing import reseal
-    from worker.store.sealed import FIRST
+    from worker.webhooks.key_rotation import reseal
+    from worker.webhooks.store.secrets import FIRST
 
     resealed, faults = 0, dict[str, str | None]()
     with receiving() as place:
@@ -70,18 +70,18 @@ def rotate(as_json: bool) -> None:
             faults |= {f"{one.receiver} ({one.kind})": one.fault for one in step.faults}
     first = vault.key_ids[0]
     if as_json:
-        table.as_json({"key": first, "resealed": resealed, "faults": faults})
+        output.as_json({"key": first, "resealed": resealed, "faults": faults})
     else:
         for whose, fault in faults.items():
-            table.echo(f"{whose}: {fault}", err=True)
-        table.echo(f"secrets sealed anew with {first}, the first key: {resealed}")
+            output.echo(f"{whose}: {fault}", err=True)
+        output.echo(f"secrets sealed anew with {first}, the first key: {resealed}")
     if faults:
         raise SystemExit(1)
 
 
 def _all(place: Receiving) -> "Iterator[Secret]":
-    from worker.resealing import examine
-    from worker.store.sealed import FIRST
+    from worker.webhooks.key_rotation import examine
+    from worker.webhooks.store.secrets import FIRST
 
     vault, after = place.vault(), FIRST
     while True:

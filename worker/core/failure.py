@@ -1,6 +1,7 @@
 """The closed list of ways a job can fail, and what each means: retry or not, whose trouble, billed or not.
 
-`net` and `run` build every Failure through the constructors here and in `core.refusal`; `core.retry` reads them.
+`net` and `run` build every Failure through the constructors here and in `chat.error_response`; `jobs.core.retry`
+reads them.
 """
 
 from collections.abc import Mapping

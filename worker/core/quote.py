@@ -4,8 +4,8 @@ import re
 import unicodedata
 from typing import Any, Final
 
-from worker.core.clean import clean_text, clean_value
 from worker.core.failure import Failure
+from worker.core.storable_text import clean_text, clean_value
 
 # A reader of a table sees the reason; the whole is in `error`.
 LONGEST: Final = 300

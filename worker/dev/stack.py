@@ -16,11 +16,12 @@ from urllib.parse import quote
 
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.dev.redis import RedisServer
+from worker.jobs.store import reclaim
 from worker.settings import Settings, child_environment
 from worker.settings.sources import PREFIX
-from worker.store import leases, migrate
+from worker.store import migrate
 from worker.store.engine import open_engine
-from worker.vault import new_master_key
+from worker.webhooks.vault import new_master_key
 
 READY_S = 30.0
 STOP_S = 15.0
@@ -126,7 +127,7 @@ class Stack:
         try:
             while time.monotonic() < give_up and worker.poll() is None:
                 with engine.connect() as connection:
-                    if leases.living(connection):
+                    if reclaim.living(connection):
                         return
                 time.sleep(0.05)
         finally:

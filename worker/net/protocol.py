@@ -1,6 +1,6 @@
 """aiohttp's protocol of a connection with a parser of our own. Used by `net.transport`.
 
-Changed: a head is bounded and read leniently (`core.http1`); a complete answer outlives rubbish behind it; a reset is
+Changed: a head is bounded and read leniently (`net.http1`); a complete answer outlives rubbish behind it; a reset is
 never taken for the end of a body; the loss of the connection wakes the reader of the body, and what came before it is
 read first; bytes that answer no request end the connection.
 """
@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from worker.core.http1 import Chunks, Head, Heads, Malformed
+from worker.net.http1 import Chunks, Head, Heads, Malformed
 
 READ_BUFFER: Final = 64 * 1024
 _NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())

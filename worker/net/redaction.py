@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from worker.core.delivery import Sent
 from worker.core.endpoint import Endpoint
+from worker.webhooks.core.outcome import Sent
 
 # A shorter "key" is a placeholder, and likely to be a word of an answer.
 SHORTEST_SECRET: Final = 8

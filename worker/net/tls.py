@@ -1,4 +1,4 @@
-"""TLS for one endpoint, or for all receivers: whom we trust, and who we are. Used by `net.client`, `net.webhook`."""
+"""TLS for one endpoint, or for all receivers: whom we trust, and who we are."""
 
 import asyncio.sslproto
 import ssl

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from worker.core.endpoint import Endpoint
-from worker.core.places import SLOTS
 from worker.settings import values
 from worker.settings.endpoints import DEFAULT, environment_names, read_endpoints
 from worker.settings.sources import PREFIX, Environment, unknown_names
 from worker.settings.values import Reader
+from worker.webhooks.core.fair_slots import SLOTS
 
 
 class BadSettings(ValueError):

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from worker.core.clean import clean_json
 from worker.core.failure import FATES, Code
+from worker.core.storable_text import clean_json
 
 
 def ending(code: Code) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from sqlalchemy import (
     text,
 )
 
+from worker.chat.usage import TOKENS
 from worker.core.lifecycle import FINAL, Outcome, Status
-from worker.core.usage import TOKENS
 from worker.store.clock import now
 from worker.store.types import Id, Instant, JsonText, Money
 

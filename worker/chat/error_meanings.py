@@ -1,0 +1,77 @@
+"""Says what an endpoint's error means: by its names, then by its words, where a status alone says too little.
+
+A name is believed first, since gateways send permanent errors under 500 and used-up quotas under 403 or 429. Words are
+looked at with care: throttles speak of quota, and a 402 may concern one request. Used by `chat.error_response`.
+"""
+
+import re
+from typing import Final
+
+from worker.chat.error_names import by_name, by_vague_name, is_resource_exhausted
+from worker.chat.error_words import by_words
+from worker.chat.provider_error import ProviderError
+from worker.chat.rate_limit_headers import words_s
+from worker.core.failure import Code
+
+# Throttles that speak of quota: Gemini's free tier, DashScope's tokens a minute.
+_throttles: Final = re.compile(
+    r"per[ _-]?(?:minute|second|min\b|sec\b)|\b[tr]p[ms]\b|error-code#(?:token|rate)-limit|throttl|ai\.google\.dev"
+    r"|allocated quota exceeded|每分钟"
+).search
+# A quota that renews at the day's end: Google's by its id, OpenRouter's free models.
+_daily: Final = re.compile(r"per[ _-]?day|daily|free-models-per-day").search
+# Money for this one request is missing, not money: OpenRouter's, Gatewayz's; a budget of the request's own user.
+_of_one_request: Final = re.compile(
+    r"fewer max_tokens\b(?!.{0,120}afford 0\b)|prompt tokens limit exceeded|credits? for this request"
+    r"|end user=\S+ over budget"
+).search
+_money: Final = re.compile("credit|balance|fund|budget|spend|arrear|overdue|prepa").search
+_broke: Final = re.compile("insufficient|deplet|too low|arrear|overdue|suspended|used up|余额|欠费").search
+_requested: Final = re.compile(r"limit:? ([\d,]+)[^.]{0,60}?requested:? ([\d,]+)").search
+
+
+def meaning(error: ProviderError, status: int) -> Code | None:
+    """Return what an error means by its names and words, None where only its status can tell; 0: no status known."""
+    code = by_name(error.names)
+    if code is Code.quota_exhausted and status in (0, 403, 429) and _throttles(error.text) and not _renews_daily(error):
+        code = Code.rate_limited
+    if code is None:
+        code = _by_words(error, status)
+    if status == 402 and code in (None, Code.quota_exhausted) and (error.wait_s or words_s(error.text)):
+        code = Code.rate_limited
+    if code is Code.rate_limited and (status == 413 or _never_fits(error.text)):
+        code = Code.request_too_large
+    return code or by_vague_name(error.names, status)
+
+
+def concerns_one_request(error: ProviderError) -> bool:
+    """Say whether it is this request that the credit does not cover: a smaller one, or another user's, would pass."""
+    return _of_one_request(error.text) is not None
+
+
+def _by_words(error: ProviderError, status: int) -> Code | None:
+    code = by_words(error.text, status)
+    if _renews_daily(error):
+        is_limit = code is Code.rate_limited or (code is None and status == 429)
+        return Code.quota_exhausted if is_limit else code
+    return Code.rate_limited if code is Code.quota_exhausted and _comes_back_soon(error) else code
+
+
+def _renews_daily(error: ProviderError) -> bool:
+    return any(map(_daily, (error.text, *error.names)))
+
+
+def _comes_back_soon(error: ProviderError) -> bool:
+    """Say whether words about a quota speak of a throttle: a minute, a wait, or Google's word for both."""
+    if _throttles(error.text):
+        return True
+    if error.wait_s or words_s(error.text):
+        return not _broke(error.text)
+    return is_resource_exhausted(error.names) and not _money(error.text)
+
+
+def _never_fits(text: str) -> bool:
+    found = _requested(text)
+    if found is not None:
+        return int(found[2].replace(",", "") or 0) > int(found[1].replace(",", "") or 0)
+    return "request too large" in text

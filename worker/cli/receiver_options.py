@@ -1,0 +1,147 @@
+"""The values of a receiver as options of a command: read, held to the rules of core, sealed where they are secret."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import click
+
+from worker.cli.receiver_lookup import Receiving
+from worker.webhooks.core.custom_headers import custom_header_fault
+from worker.webhooks.core.event import Payload
+from worker.webhooks.core.payload import Profile
+from worker.webhooks.core.registration import ON_EXHAUSTED, ORDERINGS, Registration, read_registration
+
+if TYPE_CHECKING:
+    from worker.webhooks.store.receivers import Receiver, Sealed
+
+# Sixteen headers of 4 KiB, and comments are not read.
+_LONGEST_FILE = 128 * 1024
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--event", "events", multiple=True, help="An event it is told of, such as job.failed; default job.*."),
+    click.option(
+        "--payload", type=click.Choice([one.value for one in Payload]), help="How much of a result it is sent."
+    ),
+    click.option(
+        "--profile", type=click.Choice([one.value for one in Profile]), help="In whose words: ours or OpenAI's."
+    ),
+    click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every delivery."),
+    click.option(
+        "--header-file",
+        type=click.File(),
+        help="Headers with secrets, a line 'NAME: VALUE' each (- for standard input).",
+    ),
+    click.option("--timeout", "timeout_s", type=float, help="Seconds it has for its answer, 1 to 30."),
+    click.option("--schedule", help="Seconds between attempts, such as 5,30,300; or usual."),
+    click.option("--rate", help="Deliveries a second at most; or none."),
+    click.option("--in-flight", type=int, help="Deliveries at a time."),
+    click.option("--ordering", type=click.Choice(ORDERINGS), help="Whether an ordering_key is one line."),
+    click.option("--on-exhausted", type=click.Choice(ON_EXHAUSTED), help="What a lost delivery does to its line."),
+)
+
+
+def values(command: F) -> F:
+    """Give a command the options of all values a receiver has."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def registration(name: str, values: Mapping[str, Any], *, old: bool = False) -> Registration:
+    """Return what was asked for, or all that is wrong with it in one sentence."""
+    read = read_registration(name, values, old=old)
+    if isinstance(read, Registration):
+        return read
+    raise click.UsageError("; ".join(f"{fault.path} {fault.message}" for fault in read))
+
+
+def given_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of options that were given; None for what is to have its default again."""
+    values = {name: value for name, value in given.items() if value not in (None, ())}
+    if "events" in values:
+        values["events"] = list(values["events"])
+    if (schedule := values.get("schedule")) is not None:
+        values["schedule"] = (
+            None if schedule == "usual" else [_number("--schedule", one) for one in schedule.split(",")]
+        )
+    if (rate := values.pop("rate", None)) is not None:
+        values["rate_per_s"] = None if rate == "none" else _number("--rate", rate)
+    return values
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise click.UsageError(f"{option} holds {text!r}, which is no number") from error
+
+
+def merged(old: Registration, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a receiver with those that were given in their place."""
+    kept = {name: getattr(old, name) for name in old.__slots__ if name not in ("name", "subscription")}
+    kept |= {name: getattr(old.subscription, name) for name in ("events", "payload", "profile")}
+    if "profile" in values:
+        kept.pop("payload")  # each profile has its own default
+    return kept | dict(values)
+
+
+def header_lines(lines: Sequence[str], file: TextIO | None = None) -> dict[str, str]:
+    """Read headers as they are written in HTTP, `Name: value`: options, then the lines of a file.
+
+    A file keeps a secret out of the shell's history and out of the list of processes. No error quotes a value.
+    """
+    in_file = [] if file is None else [line for line in file.read(_LONGEST_FILE).splitlines() if line.strip()]
+    headers = {}
+    for line in (*lines, *in_file):
+        name, colon, value = line.partition(":")
+        fault = custom_header_fault(name.strip(), value.strip()) if colon else "write each header as 'Name: value'"
+        if fault is not None:
+            raise click.UsageError(fault)
+        headers[name.strip()] = value.strip()
+    return headers
+
+
+def check_url(place: Receiving, url: str) -> None:
+    """Refuse an address that nothing may be sent to, as far as its text tells."""
+    from worker.webhooks.net.url import target_fault
+    from worker.webhooks.service import policy_of
+
+    if fault := target_fault(url, policy_of(place.settings)):
+        raise click.UsageError(fault)
+
+
+def resealed(
+    place: Receiving, old: "Receiver", *, url: str | None, headers: Mapping[str, str], dropped: Sequence[str]
+) -> "Sealed":
+    """Return what is sealed of a receiver with another address, more headers, or fewer."""
+    from worker.webhooks import sealed_fields
+    from worker.webhooks.vault import CannotOpen, Fault
+
+    if url is None and not headers and not dropped:
+        return old.sealed
+    sealed, vault = old.sealed, place.vault()
+    before = sealed_fields.url_of(vault, old.id, sealed.url, sealed.url_sealed)
+    try:
+        kept = sealed_fields.headers_of(vault, old.id, sealed.headers_sealed, url=before)
+    except CannotOpen as error:
+        # Headers of another origin are given anew; those that a missing key sealed must not be lost.
+        if error.fault is not Fault.MOVED or not headers:
+            raise
+        kept = {}
+    if missing := {name.lower() for name in dropped} - {name.lower() for name in kept}:
+        raise click.ClickException(f"{old.name} has no header {', '.join(sorted(missing))}; see webhooks show")
+    gone = {name.lower() for name in (*headers, *dropped)}
+    stays = {name: value for name, value in kept.items() if name.lower() not in gone}
+    if url is not None:
+        if stays and sealed_fields.origin_of(url) != sealed_fields.origin_of(before):
+            raise click.ClickException(
+                f"{old.name} has the headers {', '.join(sorted(stays))} for {sealed_fields.origin_of(before)}; another "
+                "address does not get them: give them again with --header-file, or drop them with --drop-header"
+            )
+        shown, hidden = sealed_fields.seal_url(vault, old.id, url)
+        sealed = replace(sealed, url=shown, url_sealed=hidden)
+    return replace(
+        sealed, headers_sealed=sealed_fields.seal_headers(vault, old.id, {**stays, **headers}, url=url or before)
+    )

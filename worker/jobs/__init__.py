@@ -1,0 +1,1 @@
+"""A job: its row and its whole life, from the message to the recorded answer."""

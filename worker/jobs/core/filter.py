@@ -1,0 +1,93 @@
+"""Reads which jobs an operator means: `status=failed endpoint=eu created_after=2026-11-23T00:00:00Z`. Never SQL."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Literal
+
+from worker.core.lifecycle import Status
+from worker.jobs.core import message_fields
+
+TEXTS = ("tenant", "batch", "custom_id", "endpoint", "model", "error_code")
+INSTANTS = ("created", "finished", "deadline")
+NAMES = ("status", *TEXTS, "priority", *(f"{name}_{side}" for name in INSTANTS for side in ("before", "after")))
+EXAMPLE = "status=failed created_after=2026-11-23T00:00:00Z"
+
+
+class BadFilter(ValueError):
+    """What was written is no filter; the text says what is wrong with which part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a column of the job must be: one of the `values`, or `before` or `after` the only one of them."""
+
+    column: str
+    compare: Literal["is", "before", "after"]
+    values: tuple[str | int | datetime, ...]
+
+
+def parse(texts: Sequence[str]) -> tuple[Condition, ...]:
+    """Read `name=value` pairs, apart by spaces; values with spaces stand in quotes, as in a shell.
+
+    A name given twice means either value; different names must all hold. Raises BadFilter, also for no pair at all:
+    all jobs are meant only by somebody who says so.
+    """
+    found: dict[str, list[str | int | datetime]] = {}
+    for pair in (pair for text in texts for pair in _pairs(text)):
+        name, sign, value = pair.partition("=")
+        if not sign or not value:
+            raise BadFilter(f"{pair!r} is no name=value pair; write {EXAMPLE}")
+        if name not in NAMES:
+            near = get_close_matches(name, NAMES, n=1)
+            raise BadFilter(
+                f"{name!r} cannot be asked for; did you mean {near[0]}?"
+                if near
+                else f"{name!r} cannot be asked for; there are {', '.join(NAMES)}"
+            )
+        found.setdefault(name, []).append(_value(name, value))
+    if not found:
+        raise BadFilter(f"the filter is empty; write {EXAMPLE}")
+    return tuple(_condition(name, values) for name, values in found.items())
+
+
+def instant(name: str, text: str) -> datetime:
+    """Read a time with an offset (RFC 3339) as near as a row may hold it; BadFilter if it is none."""
+    try:
+        return message_fields.within_reach(message_fields.instant(text))
+    except ValueError as error:
+        raise BadFilter(f"{name} is {text!r}; write a time with its offset, such as 2026-11-23T03:00:00Z") from error
+
+
+def _pairs(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise BadFilter(f"{text!r} has a quote that does not end; close it") from error
+
+
+def _value(name: str, text: str) -> str | int | datetime:
+    if name in TEXTS:
+        return text
+    if name == "priority":
+        if text not in tuple("0123456789"):
+            raise BadFilter(f"priority is {text!r}; it is a digit from 0, which runs first, to 9")
+        return int(text)
+    if name == "status":
+        if text not in tuple(Status):
+            raise BadFilter(f"status is {text!r}; it is one of {', '.join(Status)}")
+        return text
+    return instant(name, text)
+
+
+def _condition(name: str, values: list[str | int | datetime]) -> Condition:
+    column, _, side = name.rpartition("_")
+    if column not in INSTANTS:
+        return Condition(name, "is", tuple(values))
+    if len(values) > 1:
+        raise BadFilter(f"{name} is given twice; give it once")
+    return Condition(
+        column if column == "deadline" else f"{column}_at", "before" if side == "before" else "after", (values[0],)
+    )

@@ -1,0 +1,232 @@
+"""The dispatcher: one among all workers tops the window in Redis up from SQL, and ends what time has ended.
+
+Redis knows what is in Redis: each tick reads the window back and pushes the best due rows that are not in it, so that
+a flushed Redis, an old snapshot or two dispatchers are all repaired by the next tick. SQL is the only truth: what needs
+it alone (ended leases, deadlines) comes first, and no step's failure keeps another from its turn.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+from redis import Redis, RedisError
+from sqlalchemy import Engine
+
+from worker.jobs.core.endpoint_health import State
+from worker.jobs.endpoint_probes import Probes
+from worker.jobs.fair_share import Shares
+from worker.jobs.store import due, endpoints, reclaim
+from worker.lease import Lease
+from worker.queue.keys import is_wrong_type, put_aside
+from worker.queue.nudges import push_nudges, read_window
+from worker.queue.window_size import Pace
+from worker.store.engine import describe, is_away, is_busy
+from worker.webhooks.service import Webhooks
+
+LEADER = "dispatch"
+LEADER_LEASE_S = 5.0
+# Renewed during a long tick too, and not by a commit at each of many short ones.
+LEADER_BEAT_S = LEADER_LEASE_S / 3
+QUEUE = "chat.run"
+TAKE_BACK_BATCH = 500
+
+# However many rows become due one after another, and however often somebody wakes us.
+SHORTEST_S = 0.02
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class Dispatcher:
+    """A thread in every worker that takes its turn at dispatch.
+
+    `chores` are called at each of its ticks as the leader, `own_chores` once a tick in any case. `window_s`: how many
+    seconds of starts stand ready in Redis. `once_only`: endpoints whose lost requests are not made again.
+    """
+
+    def __init__(  # noqa: PLR0913  parts and settings; a bundle of them would be opened at once
+        self,
+        engine: Engine,
+        redis: Redis,
+        lease: Lease,
+        *,
+        tick_s: float,
+        lease_s: float,
+        window_s: float = 2.0,
+        once_only: frozenset[str] = frozenset(),
+        chores: tuple[Callable[[], None], ...] = (),
+        own_chores: tuple[Callable[[], None], ...] = (),
+        webhooks: Webhooks | None = None,
+        turned: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._engine, self._redis, self._lease = engine, redis, lease
+        self._tick_s, self._lease_s, self._once_only = tick_s, lease_s, once_only
+        self._chores, self._own_chores = chores, own_chores
+        self._webhooks, self._turned = webhooks, turned
+        self._own_chores_at = 0.0
+        self._led_at = -math.inf
+        self._after = due.FIRST
+        self._pace = Pace(window_s)
+        self._probes = Probes(engine, redis, QUEUE)
+        self._shares = Shares(engine, leads=self._leads)
+        self._asked_at = math.inf
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="afterword-dispatcher", daemon=True)
+
+    def start(self) -> None:
+        self._turned()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the ticks, and give the leadership up so that another worker dispatches at once."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(10.0)
+        self._guarded(self._step_down)
+
+    def wake(self, delay_s: float = 0.0) -> None:
+        """Tick again after `delay_s` at the latest: a row becomes due then."""
+        with self._changed:
+            self._asked_at = min(self._asked_at, time.monotonic() + delay_s)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            began = time.monotonic()
+            next_s = self._guarded(self._tick)
+            self._turned()
+            # As much rest as work: rows that become due one by one, in thousands of lanes, would else be all we do.
+            rest_s = max(SHORTEST_S, min(time.monotonic() - began, self._tick_s))
+            self._sleep(self._tick_s if next_s is None else next_s, rest_s=rest_s)
+
+    def _sleep(self, seconds: float, *, rest_s: float) -> None:
+        """Wait so long, or until somebody wants us; `rest_s` in any case."""
+        began = time.monotonic()
+        with self._changed:
+            while not self._stopping:
+                until = max(began + rest_s, min(began + seconds, self._asked_at))
+                if (left_s := until - time.monotonic()) <= 0:
+                    break
+                self._changed.wait(left_s)
+            if self._asked_at <= time.monotonic():
+                self._asked_at = math.inf
+
+    def _guarded(self, step: Callable[[], T]) -> T | None:
+        """Do a step; whatever goes wrong in it is one log line and None, and the other steps have their turn."""
+        name = getattr(getattr(step, "func", step), "__name__", "chore").strip("_")
+        try:
+            return step()
+        except Exception as error:
+            if isinstance(error, RedisError) or is_away(error) or is_busy(error):
+                log.warning("dispatch.postponed", step=name, error=type(error).__name__)
+            else:
+                log.error("dispatch.failed", step=name, **describe(error))
+            if is_wrong_type(error):
+                self._guarded(self._put_aside)
+            return None
+
+    def _put_aside(self) -> None:
+        put_aside(self._redis)
+
+    def _tick(self) -> float:
+        """Do one round if we lead; return the seconds until the next row becomes due, or the tick."""
+        if time.monotonic() >= self._own_chores_at:
+            self._own_chores_at = time.monotonic() + self._tick_s
+            for chore in self._own_chores:
+                self._guarded(chore)
+        for step in (self._end_leases, self._expire, *self._chores, self._probe):
+            if not self._leads():
+                return self._tick_s
+            self._guarded(step)
+        fills = (self._fill, self._webhooks.fill) if self._webhooks is not None else (self._fill,)
+        starts = [self._guarded(fill) for fill in fills if self._leads()]
+        return min([self._tick_s, *(next_s for next_s in starts if next_s is not None)])
+
+    def _leads(self) -> bool:
+        """Say whether this worker dispatches; asks the database when a good part of the lease has passed."""
+        if self._stopping:
+            return False
+        self._turned()  # between the steps of a long tick
+        asked_at = time.monotonic()
+        if asked_at - self._led_at < LEADER_BEAT_S:
+            return True
+        self._led_at = -math.inf
+        with self._engine.begin() as connection:
+            leading = reclaim.lead(connection, self._lease.worker_id, name=LEADER, lease_s=LEADER_LEASE_S)
+        if leading:
+            self._led_at = asked_at
+        return leading
+
+    def _step_down(self) -> None:
+        with self._engine.begin() as connection:
+            due.step_down(connection, self._lease.worker_id, name=LEADER)
+
+    def _expire(self) -> None:
+        ended = due.EXPIRY_BATCH
+        while ended == due.EXPIRY_BATCH and self._leads():
+            with self._engine.begin() as connection:
+                ended = len(due.expire(connection))
+            if ended:
+                log.info("job.expired", jobs=ended)
+
+    def _end_leases(self) -> None:
+        taken = TAKE_BACK_BATCH
+        while taken >= TAKE_BACK_BATCH and self._leads():
+            taken = self._take_back()
+
+    def _take_back(self) -> int:
+        """Take back one batch of jobs; return how many.
+
+        After an outage of the database all leases have run out at once. Whoever has beaten without a gap for a whole
+        lease knows that the others could have beaten too; before that, taking back buys running calls twice. The same
+        holds after a step of the database's clock. Asked again before the commit: our own statement may be what waited
+        the outage out, or what met the new time first.
+        """
+        if self._lease.unbroken_s() < self._lease_s:
+            return 0
+        with self._engine.connect() as connection:
+            back = reclaim.take_back(connection, limit=TAKE_BACK_BATCH, once_only=self._once_only)
+            stepped = back.workers and not self._lease.knows_time(connection)
+            if stepped or self._lease.unbroken_s() < self._lease_s:
+                connection.rollback()
+                return 0
+            connection.commit()
+        deliveries = self._webhooks.take_back() if self._webhooks is not None else 0
+        if deliveries:
+            log.warning("delivery.taken_back", deliveries=deliveries)
+        queued, failed, cancelled = len(back.queued), len(back.failed), len(back.cancelled)
+        if back.workers or queued or failed or cancelled:
+            log.warning("lease.taken_back", workers=back.workers, queued=queued, failed=failed, cancelled=cancelled)
+        return max(queued + failed + cancelled, deliveries)
+
+    def _probe(self) -> None:
+        next_s = self._probes.send()
+        if next_s is not None:
+            self.wake(next_s)
+
+    def _fill(self) -> float | None:
+        """Top the window up; return the seconds until the next row becomes due, None when none waits."""
+        standing = read_window(self._redis, QUEUE)
+        with self._engine.begin() as connection:
+            # Before the due rows: what becomes due in between is among those.
+            next_s = due.next_start_s(connection)
+            seen = endpoints.look(connection).values()
+            paused = {one.name for one in seen if one.state is State.paused}
+            lanes, self._after = due.lanes(connection, after=self._after, limit=due.RANGES_A_TICK, skipped=paused)
+            slots = sum(reclaim.living(connection).values())
+        room = self._pace.room(standing.keys(), slots=slots, at=time.monotonic())
+        free = room - len(standing)
+        if free <= 0:
+            return next_s
+        slow = {one.name: one.since_s for one in seen if one.state is State.slow}
+        missing = self._shares.missing(lanes, slow, room, standing)[:free]
+        if missing and self._leads():
+            push_nudges(self._redis, QUEUE, missing, room=room)
+            self._pace.filled({entry for _, entry in missing})
+        return next_s

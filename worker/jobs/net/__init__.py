@@ -1,0 +1,1 @@
+"""The request to an endpoint and its answer."""

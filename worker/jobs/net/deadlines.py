@@ -1,0 +1,66 @@
+"""The deadlines of one call: first byte, idle and total, on one timer. Used by `jobs.net.call`."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from worker.core.failure import Code
+
+
+class Overdue(Exception):
+    """The call passed the deadline that `code` names."""
+
+    def __init__(self, code: Code) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Deadlines:
+    """A context in which the current task is cancelled, and Overdue raised, when the deadline in force passes.
+
+    One deadline is in force at a time, besides the total. Moving it later, as every piece of a stream does, costs an
+    assignment: the timer stays, and looks again when it fires.
+    """
+
+    __slots__ = ("_at", "_cancelling", "_code", "_loop", "_overdue", "_task", "_timer", "_total_at")
+
+    def __init__(self, total_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._total_at = self._at = self._loop.time() + total_s
+        self._code = Code.total_timeout
+        self._overdue = False
+        self._timer: asyncio.TimerHandle
+
+    def expect(self, code: Code, within_s: float) -> None:
+        """Put the deadline `code` in force, `within_s` seconds from now; it replaces the one before."""
+        at = self._loop.time() + within_s
+        if at < self._total_at:
+            self._at, self._code = at, code
+        else:
+            self._at, self._code = self._total_at, Code.total_timeout
+        if self._at < self._timer.when():
+            self._timer.cancel()
+            self._timer = self._loop.call_at(self._at, self._look)
+
+    def _look(self) -> None:
+        if self._loop.time() < self._at:
+            self._timer = self._loop.call_at(self._at, self._look)
+            return
+        self._overdue = True
+        self._task.cancel()
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        # A cancellation of the caller's may be under way already; it is not ours to swallow.
+        self._cancelling = task.cancelling()
+        self._timer = self._loop.call_at(self._at, self._look)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._overdue and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise Overdue(self._code) from error

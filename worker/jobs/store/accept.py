@@ -1,0 +1,172 @@
+"""ACCEPT: what was decoded becomes rows, in one transaction: queued jobs, refused jobs, aliases, dead letters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sqlalchemy import Connection, select, tuple_
+
+from worker.jobs.core.message import DeadLetter, Job, Refusal, conflict
+from worker.jobs.store import finished_feed, orders
+from worker.jobs.store.accept_rows import used_ids, write_aliases, write_jobs, write_requests
+from worker.jobs.store.inbox import Letter, bury
+from worker.store.tables import aliases, jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message as it came from a door, and what core made of it. `alias` is an id the door gave besides its own."""
+
+    queue: str
+    raw: bytes
+    read: Job | Refusal | DeadLetter
+    alias: str | None = None
+
+    @property
+    def acceptable(self) -> Job | Refusal:
+        assert not isinstance(self.read, DeadLetter)
+        return self.read
+
+    @property
+    def job(self) -> Job:
+        read = self.acceptable
+        return read.job if isinstance(read, Refusal) else read
+
+    @property
+    def ids(self) -> set[str]:
+        """The ids by which its producer may know the job."""
+        return set() if isinstance(self.read, DeadLetter) else {self.job.id, self.alias or self.job.id}
+
+
+class Accepted(NamedTuple):
+    """What became of one message: queued, refused, duplicate, conflict or dead; `due`: it may start at once."""
+
+    job_id: str | None
+    outcome: str
+    priority: int = 5
+    due: bool = False
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one transaction is about to write."""
+
+    accepted: list[Accepted] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
+    aliases: list[dict[str, str]] = field(default_factory=list)
+
+    def bury(self, entry: Entry, letter: DeadLetter) -> None:
+        self.letters.append(Letter(entry.queue, letter.reason, letter.message, entry.raw, letter.id))
+        self.accepted.append(Accepted(letter.id, "dead"))
+
+    def duplicate(self, entry: Entry, job_id: str) -> None:
+        self.accepted.append(Accepted(job_id, "duplicate"))
+        self.alias(entry.job.id, job_id, "duplicate")
+        self.alias(entry.alias, job_id, "duplicate")
+
+    def alias(self, used: str | None, job_id: str, outcome: str) -> None:
+        if used is not None and used != job_id:
+            self.aliases.append({"id": used, "job_id": job_id, "outcome": outcome})
+
+
+def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float) -> list[Accepted]:
+    """Write rows for every entry; return what became of each, in no particular order.
+
+    The same id or idempotency key with the same request is one job, however often and by whichever door it comes.
+    Another request under a used key becomes a visible failed job; another request under a used id has no row it could
+    become and is a dead letter. Nothing is dropped. `job_ttl_s` is the deadline of jobs that name none.
+    """
+    batch = _Batch()
+    for entry in entries:
+        if isinstance(entry.read, DeadLetter):
+            batch.bury(entry, entry.read)
+    pending = [entry for entry in entries if not isinstance(entry.read, DeadLetter)]
+    # Each round writes or resolves the first of every group, so it ends; nearly always after one round.
+    while pending:
+        first, losers = _first_of_each(connection, pending)
+        written = _insert(connection, first, batch, job_ttl_s=job_ttl_s)
+        losers += [entry for entry in first if entry.job.id not in written]
+        pending = _resolve(connection, losers, batch) if losers else []
+    if batch.aliases:
+        write_aliases(connection, batch.aliases)
+    bury(connection, batch.letters)
+    finished_feed.number(
+        connection, {a.job_id for a in batch.accepted if a.job_id and a.outcome in ("refused", "conflict")}
+    )
+    orders.honour(connection, {used for entry in entries for used in entry.ids})
+    assert len(batch.accepted) == len(entries), "an entry was neither written nor resolved"
+    return batch.accepted
+
+
+def _first_of_each(connection: Connection, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Part the entries that may become rows from those whose id or key came before, here or as an alias."""
+    aliased = used_ids(connection, [entry.job.id for entry in entries])
+    ids: set[str] = set()
+    keys: set[tuple[str, str]] = set()
+    first: list[Entry] = []
+    losers: list[Entry] = []
+    for entry in entries:
+        job = entry.job
+        key = (job.tenant, job.idempotency_key) if job.idempotency_key and isinstance(entry.read, Job) else None
+        if job.id in ids or job.id in aliased or key in keys:
+            losers.append(entry)
+            continue
+        first.append(entry)
+        ids.add(job.id)
+        if key is not None:
+            keys.add(key)
+    return first, losers
+
+
+def _insert(connection: Connection, entries: list[Entry], batch: _Batch, *, job_ttl_s: float) -> set[str]:
+    """Insert what no row stands in the way of; return the ids that were inserted."""
+    due = write_jobs(connection, [entry.acceptable for entry in entries], job_ttl_s=job_ttl_s)
+    written = [entry for entry in entries if entry.job.id in due]
+    if written:
+        write_requests(connection, [entry.job for entry in written])
+    for entry in written:
+        batch.alias(entry.alias, entry.job.id, "accepted")
+        batch.accepted.append(Accepted(entry.job.id, _outcome(entry), entry.job.priority, due[entry.job.id]))
+    return set(due)
+
+
+def _outcome(entry: Entry) -> str:
+    if not isinstance(entry.read, Refusal):
+        return "queued"
+    return "conflict" if entry.read.code == "idempotency_conflict" else "refused"
+
+
+def _resolve(connection: Connection, losers: list[Entry], batch: _Batch) -> list[Entry]:
+    """Find the row that stood in each entry's way, and decide what the entry becomes; return those to try again."""
+    again: list[Entry] = []
+    ids = {entry.job.id for entry in losers}
+    known = dict(connection.execute(select(aliases.c.id, aliases.c.job_id).where(aliases.c.id.in_(sorted(ids)))).all())
+    columns = select(jobs.c.id, jobs.c.tenant, jobs.c.idempotency_key, jobs.c.fingerprint)
+    found = connection.execute(columns.where(jobs.c.id.in_(sorted(ids | set(known.values())))))
+    by_id = {row.id: row for row in found}
+    keys = sorted({(entry.job.tenant, entry.job.idempotency_key) for entry in losers if entry.job.idempotency_key})
+    owner = columns.where(tuple_(jobs.c.tenant, jobs.c.idempotency_key).in_(keys), jobs.c.owns_key)
+    by_key = {(row.tenant, row.idempotency_key): row for row in connection.execute(owner)} if keys else {}
+    for entry in losers:
+        job = entry.job
+        if row := by_id.get(known.get(job.id, job.id)):
+            if (row.tenant, row.fingerprint) == (job.tenant, job.fingerprint):
+                batch.duplicate(entry, row.id)
+            else:
+                batch.bury(entry, _taken(job.id))
+        elif row := by_key.get((job.tenant, job.idempotency_key)):
+            if row.fingerprint == job.fingerprint:
+                batch.duplicate(entry, row.id)
+            else:
+                again.append(Entry(entry.queue, entry.raw, conflict(job, row.id), entry.alias))
+        else:  # what stood in the way is gone, or was never written
+            again.append(entry)
+    return again
+
+
+def _taken(job_id: str) -> DeadLetter:
+    return DeadLetter(
+        reason="id_conflict",
+        message=f"the id {job_id} is already the id of another request; give every request an id of its own",
+        id=job_id,
+    )

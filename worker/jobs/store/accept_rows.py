@@ -1,0 +1,153 @@
+"""What ACCEPT writes: jobs, their requests and aliases, each kind in one statement, however many there are."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Executable,
+    Float,
+    LargeBinary,
+    Text,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    select,
+    true,
+)
+
+from worker.core.lifecycle import Status
+from worker.core.storable_text import clean_json, clean_text
+from worker.jobs.core.message import Job, Refusal
+from worker.jobs.core.message_fields import LAST_INSTANT
+from worker.store.bulk_params import among, pack, unpacked
+from worker.store.clock import now, seconds_until, shifted
+from worker.store.tables import aliases, jobs, requests
+from worker.store.types import Instant, JsonText
+from worker.store.upsert import upsert
+
+# What a packed job says of itself; the rest of its columns has one source for all of them.
+_SAID = (
+    "id", "status", "tenant", "endpoint", "model", "priority", "not_before", "max_attempts", "timeout_s", "streamed",
+    "choices", "token_limit", "batch", "custom_id", "idempotency_key", "owns_key", "fingerprint", "ordering_key",
+    "traceparent", "webhook", "error_code", "error_message",
+)  # fmt: skip
+
+
+def used_ids(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Return those of the ids that became another job."""
+    return set(connection.scalars(_find_aliases(connection.dialect.name), {"ids": ids}))
+
+
+def write_jobs(connection: Connection, read: Sequence[Job | Refusal], *, job_ttl_s: float) -> dict[str, bool]:
+    """Insert what no row stands in the way of; return the ids that were inserted, and whether each may start now."""
+    dialect = connection.dialect.name
+    given = {**pack(dialect, [_job(one) for one in read]), "ttl_s": job_ttl_s}
+    return {job_id: wait_s <= 0 for job_id, wait_s in connection.execute(_insert_jobs(dialect), given)}
+
+
+def write_requests(connection: Connection, written: Sequence[Job]) -> None:
+    """Insert the bodies of jobs."""
+    dialect = connection.dialect.name
+    connection.execute(_insert_requests(dialect), pack(dialect, [_request(job) for job in written]))
+
+
+def write_aliases(connection: Connection, rows: Sequence[Mapping[str, str]]) -> None:
+    """Keep ids that became other jobs, `{"id", "job_id", "outcome"}`; what is kept already stays as it is."""
+    dialect = connection.dialect.name
+    connection.execute(_insert_aliases(dialect), pack(dialect, rows))
+
+
+# Each statement is built once a dialect: building costs more than running.
+@cache
+def _find_aliases(dialect: str) -> Executable:
+    return select(aliases.c.id).where(among(dialect, aliases.c.id, "ids"))
+
+
+@cache
+def _insert_jobs(dialect: str) -> Executable:
+    texts = {"metadata": Text(), "error": Text()}
+    given = unpacked(dialect, {name: jobs.c[name].type for name in _SAID} | texts | {"deadline": Instant()}).c
+    later, earlier = (func.greatest, func.least) if dialect == "postgresql" else (func.max, func.min)
+    # A start in the past is now: it must not overtake those who waited.
+    start = later(func.coalesce(given.not_before, now()), now(), type_=Instant())
+    end = earlier(shifted(start, cast(bindparam("ttl_s"), Float)), literal(LAST_INSTANT, Instant()), type_=Instant())
+    values = {name: given[name] for name in _SAID} | {
+        "metadata": cast(given.metadata, JsonText),
+        "error": cast(given.error, JsonText),
+        "run_at": start,
+        "deadline": func.coalesce(given.deadline, end),
+        "created_at": now(),
+        "finished_at": case((given.status == Status.failed, now())),
+    }
+    # In the order of the ids, so that two processes with the same entries do not lock each other out.
+    # SQLite takes ON CONFLICT after SELECT for a join, but for a WHERE between them (its manual, "UPSERT").
+    rows = select(*values.values()).where(true()).order_by(given.id)
+    statement = upsert(dialect, jobs).from_select(list(values), rows).on_conflict_do_nothing()
+    return statement.returning(jobs.c.id, seconds_until(jobs.c.run_at))
+
+
+@cache
+def _insert_requests(dialect: str) -> Executable:
+    given = unpacked(dialect, {"job_id": requests.c.job_id.type, "text": Text(), "shown": Text()}).c
+    body = func.convert_to(given.text, "UTF8") if dialect == "postgresql" else cast(given.text, LargeBinary)
+    shown = cast(func.coalesce(given.shown, given.text), JsonText)
+    return insert(requests).from_select(["job_id", "body", "request"], select(given.job_id, body, shown))
+
+
+@cache
+def _insert_aliases(dialect: str) -> Executable:
+    given = unpacked(dialect, {name: aliases.c[name].type for name in ("id", "job_id", "outcome")}).c
+    rows = select(given.id, given.job_id, given.outcome, now()).where(true()).order_by(given.id)
+    columns = ["id", "job_id", "outcome", "created_at"]
+    return upsert(dialect, aliases).from_select(columns, rows).on_conflict_do_nothing()
+
+
+def _job(read: Job | Refusal) -> dict[str, Any]:
+    refused = isinstance(read, Refusal)
+    job = read.job if isinstance(read, Refusal) else read
+    row = {
+        "id": job.id,
+        "status": Status.failed if refused else Status.queued,
+        "tenant": job.tenant,
+        "endpoint": job.endpoint,
+        "model": job.model,
+        "priority": job.priority,
+        "not_before": job.not_before,
+        "deadline": job.deadline,
+        "max_attempts": job.max_attempts,
+        "timeout_s": job.timeout_s,
+        "streamed": job.streamed,
+        "choices": job.n,
+        "token_limit": job.token_limit,
+        "batch": job.batch,
+        "custom_id": job.custom_id,
+        "idempotency_key": job.idempotency_key,
+        "owns_key": job.idempotency_key is not None and not refused,
+        "fingerprint": job.fingerprint,
+        "ordering_key": job.ordering_key,
+        "traceparent": job.traceparent,
+        "webhook": job.webhook,
+        "metadata": None if job.metadata is None else clean_json(job.metadata),
+        **(_error(read) if isinstance(read, Refusal) else {}),
+    }
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _error(refusal: Refusal) -> dict[str, str]:
+    faults = [{"path": fault.path, "message": fault.message} for fault in refusal.faults]
+    return {
+        "error_code": refusal.code,
+        "error_message": clean_text(refusal.message),
+        "error": clean_json({"code": refusal.code, "message": refusal.message, "faults": faults}),
+    }
+
+
+def _request(job: Job) -> dict[str, str]:
+    """Return a request as it came, and as the views show it where that is another text."""
+    shown = clean_json(job.request)
+    return {"job_id": job.id, "text": job.request} | ({} if shown == job.request else {"shown": shown})

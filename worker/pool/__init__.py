@@ -1,0 +1,1 @@
+"""The Celery task pool: async tasks on one event loop."""

@@ -1,0 +1,1 @@
+"""Redis: the entries, connections and lists of the queues."""

@@ -1,0 +1,100 @@
+"""Makes the pool of connections of a Redis address; behind Sentinel each connection opens to the primary of the moment.
+
+The sentinels are asked whenever a connection opens. A failover ends the connections to the primary that was, so the
+next ones lead to the new one, and callers see an outage as any other.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.retry import Retry
+
+from afterword.sentinel import Sentinels, is_sentinel, read_sentinels
+from worker.queue.connections import Pool
+
+# Sentinels answer at once or not at all; the next one is asked then.
+PATIENCE_S = 1.0
+
+
+class UnknownPrimary(RedisConnectionError):
+    """Every sentinel has answered, and none knows a primary of this name: waiting is no remedy."""
+
+
+class Watch:
+    """Asks the sentinels of one address; from any thread."""
+
+    def __init__(self, sentinels: Sentinels) -> None:
+        self._sentinels = sentinels
+        self._clients = [self._client(host, port) for host, port in sentinels.hosts]
+        # The one that answered last is asked first.
+        self._first = 0
+
+    def primary(self) -> tuple[str, int]:
+        """Return host and port of the primary. Raises RedisConnectionError with what each sentinel said."""
+        said, unknown = [], 0
+        for step in range(len(self._clients)):
+            place = (self._first + step) % len(self._clients)
+            try:
+                answer = self._ask(place, "GET-MASTER-ADDR-BY-NAME")
+            except ResponseError as error:
+                said.append(f"{self._shown(place)} answers {error}")
+                unknown += "unknown command" in str(error).lower()
+            except RedisError as error:
+                said.append(str(error))
+            else:
+                if answer:
+                    self._first = place
+                    return answer[0].decode(), int(answer[1])
+                said.append(f"{self._shown(place)} knows no {self._sentinels.primary!r}")
+                unknown += 1
+        kind = UnknownPrimary if unknown == len(self._clients) else RedisConnectionError
+        raise kind(f"no sentinel names the primary {self._sentinels.primary!r}: {'; '.join(said)}")
+
+    def servers(self) -> Iterator[tuple[str, int]]:
+        """Yield host and port of the primary and of each of its replicas. Raises RedisError."""
+        yield self.primary()
+        for replica in self._ask(self._first, "REPLICAS"):
+            facts = dict(zip(replica[::2], replica[1::2], strict=True))
+            yield facts[b"ip"].decode(), int(facts[b"port"])
+
+    def close(self) -> None:
+        """Close the connections to the sentinels."""
+        for client in self._clients:
+            client.close()
+
+    def _ask(self, place: int, question: str) -> Any:
+        client: Any = self._clients[place]
+        # As two words, so that redis-py leaves the answer as it came.
+        return client.execute_command("SENTINEL", question, self._sentinels.primary)
+
+    def _client(self, host: str, port: int) -> "Redis":
+        login = {"username", "password", "db"}
+        given = parse_url(self._sentinels.redis_url)  # type: ignore[no-untyped-call]
+        options = {name: value for name, value in given.items() if name not in login}
+        options |= {
+            "host": host,
+            "port": port,
+            "username": self._sentinels.username,
+            "password": self._sentinels.password,
+            "socket_timeout": PATIENCE_S,
+            "socket_connect_timeout": PATIENCE_S,
+            # An idle connection may have ended; to ask twice harms nobody.
+            "retry": Retry(NoBackoff(), 1),
+        }
+        return Redis.from_pool(Pool(**options))
+
+    def _shown(self, place: int) -> str:
+        return "{}:{}".format(*self._sentinels.hosts[place])
+
+
+def pool_of(url: str, **options: Any) -> Pool:
+    """Return the pool of an address: redis://, rediss:// or sentinel://. `options` as for `Pool`."""
+    if not is_sentinel(url):
+        return Pool.from_url(url, **options)
+    sentinels = read_sentinels(url)
+    return Pool.from_url(sentinels.redis_url, watch=Watch(sentinels), **options)

@@ -1,0 +1,29 @@
+"""What must be true before a worker begins: its Redis, its database and its keys can serve it. Checked once a start."""
+
+from redis import Redis
+from sqlalchemy import Engine
+
+from worker.queue.redis_check import trouble_of
+from worker.settings import Settings
+from worker.store.rights import open_schema
+from worker.store.version import fault
+from worker.webhooks.store.secrets import any_sealed
+
+
+class NotReady(RuntimeError):
+    """The worker cannot start as things are; the text says why and what to do."""
+
+
+def check(engine: Engine, redis: Redis, settings: Settings) -> None:
+    """Raise NotReady with a sentence about the first thing that is missing."""
+    if sentence := trouble_of(redis) or fault(engine, schema=settings.database_schema):
+        raise NotReady(sentence)
+    with engine.begin() as connection:
+        if sentence := open_schema(connection, schema=settings.database_schema):
+            raise NotReady(sentence)
+        if not any_sealed(connection):
+            return
+        from worker.webhooks.key_rotation import unusable_secrets  # and with it cryptography, see worker.app
+
+        if sentence := unusable_secrets(connection, settings.secret_keys):
+            raise NotReady(sentence)

@@ -1,0 +1,1 @@
+"""`afterword verify`: rules that every row must keep."""

@@ -1,0 +1,132 @@
+"""Rules of webhook events: one an end, with a body that says so, and to somebody who wants it."""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, literal, or_, select
+
+from worker.core.lifecycle import FINAL, Status
+from worker.store.clock import shifted
+from worker.store.tables import finished, jobs
+from worker.store.types import Instant
+from worker.verify.rule import Offender, found
+from worker.webhooks.core.event import EventType, event_id_of, event_type
+from worker.webhooks.core.payload import Variant
+from worker.webhooks.core.subscription import wants
+from worker.webhooks.store.recipients import NOBODY, name_of
+from worker.webhooks.store.tables import deliveries, events, receivers
+
+# How near the ends must be between which a receiver's wishes are taken for known.
+NEAR_S: Final = 60.0
+
+_is_test = events.c.type == EventType.test
+_of_job = events.c.job_id == jobs.c.id
+_is_final = jobs.c.status.in_(sorted(FINAL))
+_its_type = literal("job.").concat(jobs.c.status)
+_stands = receivers.c.status != "removed"
+_RECEIVERS = select(
+    *(receivers.c[name] for name in ("id", "tenant", "name", "created_at", "is_default", "events", "url"))
+).where(_stands)
+
+
+def events_are_delivered(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
+    """Every event has at least one delivery."""
+    delivery = exists().where(deliveries.c.event_id == events.c.id)
+    return found(connection, select(events.c.id, events.c.type, events.c.job_id).where(within, ~delivery))
+
+
+def events_have_a_job(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
+    """Every event is of a job, except a receiver's test, which is of none."""
+    job = exists().where(_of_job)
+    wrong = or_(_is_test == events.c.job_id.is_not(None), and_(~_is_test, ~job))
+    return found(connection, select(events.c.id, events.c.type, events.c.job_id).where(within, wrong))
+
+
+def events_tell_an_end(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
+    """The job of an event has ended as it says, or was replayed since."""
+    ended_so = and_(_is_final, events.c.type == _its_type)
+    earlier = and_(jobs.c.generation > 0, or_(~_is_final, events.c.created_at < jobs.c.finished_at))
+    columns = select(events.c.id, events.c.type, jobs.c.id.label("job_id"), jobs.c.status, jobs.c.generation)
+    return found(connection, columns.join(jobs, _of_job).where(within, ~or_(ended_so, earlier)))
+
+
+def ends_are_told_once(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
+    """A job has at most one event for each of its ends: for its first, and one a replay."""
+    told = select(func.count()).where(_of_job).scalar_subquery()
+    columns = (jobs.c.id, jobs.c.generation, told.label("events"))
+    return found(connection, select(*columns).where(within, told > jobs.c.generation + 1))
+
+
+def ends_are_told(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
+    """A job that has ended was told to the receiver it names, or to its tenant's defaults, as far as can be known."""
+    numbered = exists().where(finished.c.job_id == jobs.c.id)
+    told = exists().where(_of_job, events.c.created_at >= jobs.c.finished_at)
+    since = or_(receivers.c.created_at <= jobs.c.finished_at, receivers.c.url == "")
+    there = and_(receivers.c.tenant == jobs.c.tenant, since, _stands)
+    untold = select(jobs.c.id, jobs.c.tenant, jobs.c.status, jobs.c.webhook, jobs.c.finished_at).where(
+        within, _is_final, numbered, ~told, or_(jobs.c.webhook.is_(None), jobs.c.webhook != NOBODY)
+    )
+    rows = connection.execute(untold.where(exists().where(there))).all()
+    tenants = sorted({row.tenant for row in rows})
+    for receiver in connection.execute(_RECEIVERS.where(receivers.c.tenant.in_(tenants))).all() if rows else ():
+        for row in rows:
+            if _is_meant(row, receiver) and _was_listening(connection, row, receiver):
+                yield str(row.id), f"it is {row.status}, the receiver {receiver.name} has no event of it"
+
+
+def _is_meant(row: Any, receiver: Any) -> bool:
+    """Say that an end is for a receiver, as it is registered now."""
+    # What nobody has registered was made by the first job that named it, just after that job's end.
+    late = receiver.created_at > row.finished_at and receiver.url != ""
+    if receiver.tenant != row.tenant or late:
+        return False
+    name = None if row.webhook is None else name_of(json.loads(row.webhook))
+    meant = receiver.is_default if name is None else receiver.name == name
+    return meant and wants(json.loads(receiver.events), event_type(Status(row.status)))
+
+
+def _was_listening(connection: Connection, row: Any, receiver: Any) -> bool:
+    """Say that a receiver was registered for such an end when it came: it was told of others shortly before and after.
+
+    When a registration was changed is not known; nobody changes one twice within that time.
+    """
+    if not receiver.url:
+        return True
+    at = literal(row.finished_at, Instant())
+    alike = select(deliveries.c.id).join(jobs, jobs.c.id == deliveries.c.job_id)
+    alike = alike.where(
+        deliveries.c.receiver_id == receiver.id,
+        deliveries.c.event_type == event_type(Status(row.status)),
+        jobs.c.webhook.is_(None) if row.webhook is None else jobs.c.webhook.is_not(None),
+    )
+    before = alike.where(deliveries.c.created_at.between(shifted(at, -NEAR_S), at))
+    after = alike.where(deliveries.c.created_at.between(at, shifted(at, NEAR_S)))
+    return all(connection.execute(near.limit(1)).first() is not None for near in (before, after))
+
+
+def bodies_are_of_their_job(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
+    """The bodies of an event are JSON, with its own id and type, and the id of its job."""
+    columns = [events.c[name] for name in ("id", "type", "job_id", *Variant)]
+    for row in connection.execute(select(*columns).where(within)):
+        for variant in Variant:
+            body = row._mapping[variant]
+            if body is not None and (wrong := _fault(bytes(body), row, variant)):
+                yield str(row.id), f"the body {variant} of job {row.job_id} {wrong}"
+
+
+def _fault(body: bytes, row: Row[Any], variant: Variant) -> str | None:
+    try:
+        told = json.loads(body)
+        named, kind, subject = told["id"], told["type"], told["data"].get("id")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return "is no event in JSON"
+    if named != event_id_of(UUID(row.id)):
+        return f"has the id {named}"
+    # OpenAI's words are not one to one with ours.
+    if variant is not Variant.openai and kind != row.type:
+        return f"has the type {kind}"
+    if row.job_id is not None and subject != row.job_id:
+        return f"is of {subject}"
+    return None

@@ -1,0 +1,1 @@
+"""Pure rules of a delivery: they decide, and do no I/O."""

@@ -1,0 +1,138 @@
+"""Why a delivery waits and how a receiver is, in words for the operator. Pure; the same values that decide it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from worker.webhooks.core.outcome import FATES, OURS, Code
+from worker.webhooks.core.receiver_health import Health
+from worker.webhooks.core.retry_schedule import HOUR_S
+
+_UNITS: Final = ((24 * HOUR_S, "d"), (HOUR_S, "h"), (60.0, "min"))
+DISABLED: Final = {
+    "operator": "by an operator",
+    "gone": "it answered 410 Gone",
+    "asked": "it asked for it with the header webhook-delivery",
+    "failing": "it failed for five days",
+    "forbidden": "its address is one webhooks may not go to",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A receiver at one moment, `now_s`. `tokens`: what its rate leaves it, None without a rate."""
+
+    name: str
+    status: str
+    disabled_reason: str | None
+    health: Health
+    in_flight: int
+    limit: int
+    rate_per_s: float | None
+    tokens: float | None
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A delivery that is not over; `due_in_s` is negative when its time has come."""
+
+    status: str
+    waiting_for: str | None
+    due_in_s: float
+    last_http_status: int | None = None
+    last_error_code: str | None = None
+
+
+def why(delivery: Waiting, receiver: Standing) -> str | None:
+    """Say what a delivery waits for, or None when it is on its way or over."""
+    if delivery.status == "held":
+        return _held(receiver)
+    if delivery.status != "queued":
+        return None
+    if receiver.status != "enabled":
+        return f"{_off(receiver)}; it will be put on hold"
+    if delivery.waiting_for == "order":
+        return "order: an earlier delivery under its key is not over"
+    rests = rest(receiver)
+    if delivery.due_in_s > 0 and delivery.due_in_s >= _rest_s(receiver):
+        if trouble := own_trouble(delivery.last_error_code):
+            return f"{trouble}: next try in {words(delivery.due_in_s)}, no attempt is spent"
+        return f"retry: next attempt in {words(delivery.due_in_s)}{_after(delivery)}"
+    return rests or "nothing: a worker takes it when one has a free slot"
+
+
+def own_trouble(code: str | None) -> str | None:
+    """Say what trouble of ours an error code is, in a word and a sentence; None for all others."""
+    if code is None or code not in OURS:
+        return None
+    return f"our trouble: {code} ({FATES[Code(code)].sentence.rstrip('.')})"
+
+
+def rest(receiver: Standing) -> str | None:
+    """Say why nothing can be started at an enabled receiver now, or None."""
+    health, now_s = receiver.health, receiver.now_s
+    if health.paused_until_s > max(now_s, health.open_until_s):
+        return f"Retry-After: {receiver.name} asked to be sent nothing for {words(health.paused_until_s - now_s)} more"
+    if health.open_until_s > now_s:
+        return f"breaker: open; {words(health.open_until_s - now_s)} until one delivery probes {receiver.name}"
+    if health.ramp and receiver.in_flight >= health.ramp:
+        return f"breaker: half-open; {receiver.name} is sent {health.ramp} at a time until they succeed"
+    if receiver.in_flight >= receiver.limit:
+        return f"in flight: {receiver.name} is sent {receiver.limit} at a time, and as many are on their way"
+    if receiver.tokens is not None and receiver.tokens < 1:
+        return f"rate: {receiver.name} is sent {receiver.rate_per_s:g} a second"
+    return None
+
+
+def health_lines(receiver: Standing) -> Iterator[str]:
+    """Yield a sentence for each thing that is to be known of a receiver's health; one at least."""
+    health, now_s = receiver.health, receiver.now_s
+    if receiver.status == "disabled":
+        yield _off(receiver)
+    elif resting := rest(receiver):
+        yield resting
+    elif health.ramp:
+        yield f"breaker: half-open; {health.ramp} at a time"
+    else:
+        yield "breaker: closed"
+    if health.failing_since_s is not None:
+        yield (
+            f"failing for {words(now_s - health.failing_since_s)}: {health.failed_attempts} attempts since its last "
+            "success; disabled after 5 d of it"
+        )
+    if health.forbidden_in_row:
+        yield f"address refused {health.forbidden_in_row} times in a row; disabled when that lasts an hour"
+
+
+def words(seconds: float) -> str:
+    """Write a span of time: `45 s`, `12 min`, `3.5 h`, `2 d`."""
+    for length, unit in _UNITS:
+        if seconds >= length:
+            return f"{round(seconds / length, 1):g} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _held(receiver: Standing) -> str:
+    if receiver.status == "enabled":
+        return f"hold: left on hold although {receiver.name} is enabled; enable it once more to send it"
+    if receiver.status == "disabled":
+        return f"hold: {_off(receiver)}; enable it to send this"
+    return f"hold: {_off(receiver)}"
+
+
+def _off(receiver: Standing) -> str:
+    if receiver.status == "removed":
+        return f"{receiver.name} was removed"
+    reason = receiver.disabled_reason or "operator"
+    return f"{receiver.name} is disabled: {DISABLED.get(reason, reason)}"
+
+
+def _rest_s(receiver: Standing) -> float:
+    return max(receiver.health.open_until_s, receiver.health.paused_until_s) - receiver.now_s
+
+
+def _after(delivery: Waiting) -> str:
+    if delivery.last_http_status is not None:
+        return f", after HTTP {delivery.last_http_status}"
+    return f", after {delivery.last_error_code}" if delivery.last_error_code else ""

@@ -1,0 +1,174 @@
+"""A receiver's health: when its breaker lets deliveries pass, and when it is warned about or disabled. Pure.
+
+The store keeps a Health as columns of the receiver's row, folds outcomes into it, and asks `room` before it claims.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from worker.webhooks.core.outcome import FATES, OURS, Code, Disable_reason, Sent, disable_reason, pause_s
+from worker.webhooks.core.retry_schedule import HOUR_S
+
+OPENS_AT_IN_ROW: Final = 5
+# The window slides by a bucket: it holds all results of its last 50 s and none that is older than 60.
+WINDOW_BUCKETS: Final = 6
+BUCKET_S: Final = 10.0
+WINDOW_RESULTS: Final = 20
+WINDOW_SHARE: Final = 0.5
+FIRST_OPEN_S: Final = 30.0
+LONGEST_OPEN_S: Final = 600.0
+FULL_RAMP: Final = 4
+WARNINGS_H: Final = (24, 72)
+DISABLED_AFTER_S: Final = 5 * 24 * HOUR_S
+DISABLED_AFTER_ATTEMPTS: Final = 10
+EVENTS_APART_S: Final = 12 * HOUR_S
+FORBIDDEN_IN_ROW: Final = 3
+FORBIDDEN_FOR_S: Final = HOUR_S
+
+
+class Bucket(NamedTuple):
+    """Ten seconds of results: which (Unix time divided by BUCKET_S), how many, and how many of them down."""
+
+    number: int
+    results: int
+    down: int
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """All that is remembered of a receiver's attempts; a new and an enabled receiver has the default.
+
+    Every `_at_s` is an instant, in seconds of the store's clock (Unix time). `ramp` 0: the breaker is closed; 1, 2 or
+    4: it is open until `open_until_s`, and from then on so many deliveries may be in flight. `window`: a closed
+    breaker's results of the last minute, the oldest bucket first. `oldest_event_s` and `newest_event_s` are when the
+    first and the last of the events were made that failed since the last success.
+    `warned_h` becomes 24, then 72, and `disabled` its reason: a change of them is to be told.
+    """
+
+    down_in_row: int = 0
+    window: tuple[Bucket, ...] = ()
+    ramp: int = 0
+    open_until_s: float = 0.0
+    open_s: float = 0.0
+    paused_until_s: float = 0.0
+    failing_since_s: float | None = None
+    failed_attempts: int = 0
+    oldest_event_s: float | None = None
+    newest_event_s: float | None = None
+    warned_h: int = 0
+    forbidden_in_row: int = 0
+    forbidden_since_s: float | None = None
+    disabled: Disable_reason | None = None
+
+
+def health_after(health: Health, sent: Sent, *, now_s: float, event_at_s: float) -> Health:
+    """Return the health after an attempt that ended at `now_s` for an event made at `event_at_s`."""
+    health = _broken(health, sent.error_code, now_s)
+    health = _dated(health, sent.error_code, now_s, event_at_s)
+    health = _forbidden(health, sent.error_code, now_s)
+    if pause := pause_s(sent):
+        health = replace(health, paused_until_s=max(health.paused_until_s, now_s + pause))
+    return replace(health, disabled=health.disabled or disable_reason(sent) or _failed_for_days(health, now_s))
+
+
+def room(health: Health, *, limit: int, in_flight: int, now_s: float) -> int:
+    """Return how many more deliveries to the receiver may start, if at most `limit` may be in flight."""
+    if health.disabled is not None or now_s < resting_until_s(health):
+        return 0
+    return max(0, (min(limit, health.ramp) if health.ramp else limit) - in_flight)
+
+
+def resting_until_s(health: Health) -> float:
+    """Return the instant before which nothing may start: the end of the breaker's opening or of a Retry-After."""
+    return max(health.open_until_s, health.paused_until_s)
+
+
+def _broken(health: Health, code: Code | None, now_s: float) -> Health:
+    """Return the health with the breaker moved: closed, open, or half-open (open, and its time has passed)."""
+    says = "up" if code is None else FATES[code].receiver
+    if says == "unknown":
+        return health
+    if health.ramp == 0:
+        return _counted(health, now_s, down=says == "down")
+    if says == "down":
+        # Before the end of the opening it is a delivery that began before; it has been counted enough.
+        return _opened(health, now_s) if now_s >= health.open_until_s else health
+    if now_s < health.open_until_s and code is not None:
+        return health
+    if health.ramp < FULL_RAMP:
+        return replace(health, ramp=health.ramp * 2, open_until_s=min(health.open_until_s, now_s))
+    return replace(health, ramp=0, open_until_s=0.0, open_s=0.0)
+
+
+def _counted(health: Health, now_s: float, *, down: bool) -> Health:
+    """Return the health of a closed breaker with one more result in its window."""
+    window = _slid(health.window, now_s, down=down)
+    counted = replace(health, down_in_row=health.down_in_row + 1 if down else 0, window=window)
+    results, failed = sum(bucket.results for bucket in window), sum(bucket.down for bucket in window)
+    failing = results >= WINDOW_RESULTS and failed >= WINDOW_SHARE * results
+    return _opened(counted, now_s) if down and (failing or counted.down_in_row >= OPENS_AT_IN_ROW) else counted
+
+
+def _slid(window: tuple[Bucket, ...], now_s: float, *, down: bool) -> tuple[Bucket, ...]:
+    """Return the window with one more result, without what is too old."""
+    last = window[-1] if window else None
+    # Attempts end in another order than they are written in: what comes late counts with the latest.
+    number = int(now_s // BUCKET_S) if last is None else max(last.number, int(now_s // BUCKET_S))
+    current = last if last is not None and last.number == number else Bucket(number, 0, 0)
+    kept = (bucket for bucket in window if number - WINDOW_BUCKETS < bucket.number < number)
+    return (*kept, Bucket(number, current.results + 1, current.down + down))
+
+
+def _opened(health: Health, now_s: float) -> Health:
+    open_s = min(LONGEST_OPEN_S, health.open_s * 2 or FIRST_OPEN_S)
+    return replace(
+        health,
+        ramp=1,
+        open_s=open_s,
+        open_until_s=now_s + open_s,
+        down_in_row=0,
+        window=(),
+    )
+
+
+def _dated(health: Health, code: Code | None, now_s: float, event_at_s: float) -> Health:
+    """Return the health with the span of failures moved on, and the warning that is due."""
+    if code is None:
+        return replace(
+            health, failing_since_s=None, failed_attempts=0, oldest_event_s=None, newest_event_s=None, warned_h=0
+        )
+    if FATES[code].receiver == "unknown":  # our own trouble
+        return health
+    since = now_s if health.failing_since_s is None else health.failing_since_s
+    due = [hours for hours in WARNINGS_H if now_s - since >= hours * HOUR_S]
+    return replace(
+        health,
+        failing_since_s=since,
+        failed_attempts=health.failed_attempts + 1,
+        oldest_event_s=event_at_s if health.oldest_event_s is None else min(health.oldest_event_s, event_at_s),
+        newest_event_s=event_at_s if health.newest_event_s is None else max(health.newest_event_s, event_at_s),
+        warned_h=max([health.warned_h, *due]),
+    )
+
+
+def _forbidden(health: Health, code: Code | None, now_s: float) -> Health:
+    if code is not Code.target_forbidden:
+        own = code in (*OURS, Code.worker_lost, Code.invalid_header, Code.no_body)
+        return health if own else replace(health, forbidden_in_row=0, forbidden_since_s=None)
+    since = now_s if health.forbidden_since_s is None else health.forbidden_since_s
+    in_row = health.forbidden_in_row + 1
+    lasting = in_row >= FORBIDDEN_IN_ROW and now_s - since > FORBIDDEN_FOR_S
+    disabled = health.disabled or (Disable_reason.forbidden if lasting else None)
+    return replace(health, forbidden_in_row=in_row, forbidden_since_s=since, disabled=disabled)
+
+
+def _failed_for_days(health: Health, now_s: float) -> Disable_reason | None:
+    """Return `failing` after days of failures, of many attempts, for events of different days: never by count alone.
+
+    Events made 12 hours apart are two events and two occasions: one burst that fails for days disables nobody.
+    """
+    if health.failing_since_s is None or health.oldest_event_s is None or health.newest_event_s is None:
+        return None
+    lasting = now_s - health.failing_since_s >= DISABLED_AFTER_S
+    apart = health.newest_event_s - health.oldest_event_s >= EVENTS_APART_S
+    return Disable_reason.failing if lasting and apart and health.failed_attempts >= DISABLED_AFTER_ATTEMPTS else None

@@ -1,0 +1,76 @@
+"""What a receiver is registered for: which events, how much of a result, in whose words."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Final
+
+from worker.core.faults import Fault, shown
+from worker.webhooks.core.event import EventType, Payload
+from worker.webhooks.core.payload import Profile
+
+EVERY_JOB: Final = "job.*"
+
+NAMES: Final = (EVERY_JOB, *(kind.value for kind in EventType if kind is not EventType.test))
+"""What `events` may name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """The values of a receiver that concern events."""
+
+    events: tuple[str, ...] = (EVERY_JOB,)
+    payload: Payload = Payload.auto
+    profile: Profile = Profile.afterword
+
+
+def read_subscription(
+    *, events: object = None, payload: object = None, profile: object = None
+) -> Subscription | tuple[Fault, ...]:
+    """Read the values of a registration, None where not given; or say all that is wrong with them."""
+    faults = (*_events(events), *_word("payload", payload, Payload), *_word("profile", profile, Profile))
+    if not faults:
+        faults = tuple(_together(payload, profile))
+    if faults:
+        return faults
+    chosen = Profile(_or(profile, Profile.afterword))
+    default = Payload.thin if chosen is Profile.openai else Payload.auto
+    names = tuple(dict.fromkeys(events)) if isinstance(events, list | tuple) else (EVERY_JOB,)
+    return Subscription(names, Payload(_or(payload, default)), chosen)
+
+
+def wants(names: Iterable[str], event_type: EventType) -> bool:
+    """Say whether a receiver registered for `names` is told of an event; a test is sent to whom it is asked for."""
+    return any(name == event_type or (name == EVERY_JOB and event_type.startswith("job.")) for name in names)
+
+
+def _events(value: object) -> Iterator[Fault]:
+    if value is None:
+        return
+    if not isinstance(value, list | tuple) or not value:
+        yield Fault("events", f'is {shown(value)}; send a list such as ["{EVERY_JOB}"] or ["job.failed"]')
+        return
+    for place, name in enumerate(value):
+        if name not in NAMES:
+            yield Fault(f"events[{place}]", f"is {shown(name)}; {_remedy(name)}")
+
+
+def _remedy(name: object) -> str:
+    if name == EventType.test:
+        return "a test is sent whenever somebody asks for one; leave it out"
+    near = get_close_matches(name[:64], NAMES, n=1) if isinstance(name, str) else []
+    return f'did you mean "{near[0]}"?' if near else f"the events are {', '.join(NAMES)}"
+
+
+def _word(path: str, value: Any, words: type[Payload] | type[Profile]) -> Iterator[Fault]:
+    if value is not None and value not in list(words):
+        yield Fault(path, f"is {shown(value)}; send {' or '.join(words)}")
+
+
+def _together(payload: object, profile: object) -> Iterator[Fault]:
+    if profile == Profile.openai and payload not in (None, Payload.thin):
+        yield Fault("payload", f"is {shown(payload)}, but events of the profile openai hold no result; leave it out")
+
+
+def _or(value: Any, default: str) -> str:
+    return default if value is None else str(value)

@@ -1,0 +1,1 @@
+"""The request to a receiver and the guard of its address."""

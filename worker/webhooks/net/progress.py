@@ -1,0 +1,117 @@
+"""What is known of one delivery attempt while it runs, and the Sent made of it. Used by `webhooks.net.send`."""
+
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import httpx
+
+from worker.chat.rate_limit_headers import retry_after_s
+from worker.webhooks.core.outcome import Code, Control, Sent, http_code
+
+MAX_READ_BYTES: Final = 64 * 1024
+MAX_KEPT_BYTES: Final = 16 * 1024
+_KEPT: Final = ("content-type", "date", "retry-after", "server", "webhook-delivery", "x-request-id")
+_MAX_HEADER_CHARS: Final = 256
+
+
+class Receipt:
+    """Collects one attempt; `close` says what it came to, however it ended."""
+
+    def __init__(self) -> None:
+        self.sent = False
+        self.peer: str | None = None
+        self._started_s = time.monotonic()
+        self._looking_s: float | None = None
+        self._found_s: float | None = None
+        self._tls_s: float | None = None
+        self._connected_s: float | None = None
+        self._head_s: float | None = None
+        self._http_status: int | None = None
+        self._headers: dict[str, str] = {}
+        self._retry_after_s: float | None = None
+        self._body = bytearray()
+        self._read = 0
+        self._ended = False
+
+    def note_looking(self) -> None:
+        """The lookup of the name begins; before, it waited for its turn among ours."""
+        self._looking_s = time.monotonic()
+
+    def note_found(self) -> None:
+        """The address is known, and a connection is about to be made."""
+        self._found_s = time.monotonic()
+
+    def note_secured(self, took_s: float) -> None:
+        """TLS stands on a new connection."""
+        self._tls_s = took_s
+
+    def note_connected(self) -> None:
+        """A connection stands; from here on the receiver may have the request."""
+        self.sent = True
+        self._connected_s = time.monotonic()
+
+    def note_head(self, response: httpx.Response) -> None:
+        """Take the status and the headers of the final response: they decide."""
+        self._head_s = time.monotonic()
+        self._http_status = response.status_code
+        headers = response.headers
+        self._headers = {name: _clean(headers[name]) for name in _KEPT if name in headers}
+        asked = {name: headers[name] for name in ("retry-after", "retry-after-ms", "date") if name in headers}
+        # A wait of nothing is a date that has passed.
+        self._retry_after_s = retry_after_s(asked, now=datetime.now(UTC)) or None
+
+    def take(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        self._read += len(piece)
+        self._body += piece[: MAX_KEPT_BYTES - len(self._body)]
+
+    def note_end(self) -> None:
+        """The body has ended by itself."""
+        self._ended = True
+
+    @property
+    def is_full(self) -> bool:
+        """More came than is worth reading, even to keep the connection."""
+        return self._read > MAX_READ_BYTES
+
+    def overdue(self) -> Code:
+        """Return what the deadline that passed was for."""
+        if self.sent:
+            return Code.timeout
+        return Code.dns_timeout if self._found_s is None else Code.connect_timeout
+
+    def close(self, broken: Code | None) -> Sent:
+        """Return the outcome. `broken`: what ended the attempt; without weight once the status line is there."""
+        status = self._http_status
+        return Sent(
+            sent=self.sent,
+            error_code=broken if status is None else http_code(status),
+            http_status=status,
+            retry_after_s=self._retry_after_s,
+            control=_control(self._headers.get("webhook-delivery", "")),
+            elapsed_s=time.monotonic() - self._started_s,
+            dns_ms=_ms(self._looking_s, self._found_s),
+            connect_ms=_ms(self._found_s, self._connected_s),
+            tls_ms=_ms(0.0, self._tls_s),
+            ttfb_ms=_ms(self._connected_s, self._head_s),
+            response_headers=self._headers,
+            response_body=bytes(self._body),
+            truncated=status is not None and (not self._ended or self._read > len(self._body)),
+            peer=self.peer,
+        )
+
+
+def _control(text: str) -> Control | None:
+    try:
+        return Control(text.strip().lower())
+    except ValueError:
+        return None
+
+
+def _ms(start_s: float | None, end_s: float | None) -> int | None:
+    return None if start_s is None or end_s is None else round((end_s - start_s) * 1000)
+
+
+def _clean(value: str) -> str:
+    return "".join(char for char in value if char.isprintable())[:_MAX_HEADER_CHARS]

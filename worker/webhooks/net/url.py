@@ -1,0 +1,144 @@
+"""Reads the URL of a receiver: the one parser for its check at registration and for every send. Nothing is resolved."""
+
+import functools
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from worker.webhooks.net.address_policy import HTTP_PORT, HTTPS_PORT, Policy
+
+MAX_CHARS: Final = 2048
+_LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
+# What resolvers take for an IPv4 address in disguise: 2130706433, 127.1, 0x7f000001 (WHATWG, "ends in a number").
+_NUMBER: Final = re.compile(r"\d+|0x[0-9a-f]*", re.ASCII)
+_INTERNAL: Final = ("localhost", "local", "internal", "intranet", "lan", "home", "corp", "private", "svc")
+
+
+class Unfit(ValueError):
+    """A URL no webhook can go to; its text is a sentence about the URL that does not quote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes. `host` is ASCII, without brackets; `literal`: it is a numeric address."""
+
+    url: httpx.URL
+    host: str
+    port: int
+    literal: bool
+
+    @property
+    def is_internal(self) -> bool:
+        """The name means something only inside a network: one label, or a suffix nobody can register."""
+        labels = self.host.split(".")
+        return not self.literal and (len(labels) == 1 or labels[-1] in _INTERNAL or "svc" in labels)
+
+
+def target_fault(url: object, policy: Policy) -> str | None:
+    """Say in a sentence why a webhook cannot go to `url`, or None if nothing in its text speaks against it.
+
+    What its name resolves to is judged at every connect, by `webhooks.net.address_guard`.
+    """
+    if not isinstance(url, str):
+        return "The URL is no string; send one that begins with https://"
+    try:
+        check(url, policy)
+    except Unfit as fault:
+        return str(fault)
+    return None
+
+
+def check(url: str, policy: Policy) -> Target:
+    """Return where `url` leads, as far as its text tells. Raises Unfit."""
+    target = _read(url)
+    if target.url.scheme == "http" and not policy.allow_http:
+        raise Unfit("The URL begins with http://, which this service does not allow; use https://")
+    opened = target.literal and policy.is_opened(target.host)
+    # A name of the inside may resolve into what the operator opened; the guard sees the addresses.
+    inside = bool(policy.allow) and target.is_internal
+    if target.is_internal and not inside:
+        raise Unfit("The URL's host is a name of an internal network; use a public host name")
+    if target.port not in policy.ports and not opened and not inside:
+        raise Unfit(f"The URL's port is {target.port}; {_ports(policy)} can be used")
+    if target.literal and not policy.is_allowed(target.host, target.port):
+        raise Unfit("The URL's address is not public; webhooks only go to public addresses")
+    return target
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(url: str) -> Target:
+    if fault := _text_fault(url):
+        raise Unfit(fault)
+    try:
+        return _parsed(url)
+    except Unfit:
+        raise
+    except (ValueError, httpx.InvalidURL) as error:
+        # Also from a property of what was parsed: httpx decodes an xn-- name when its host is asked for (idna's errors
+        # are UnicodeErrors, which are ValueErrors).
+        raise Unfit("The URL cannot be read; check its host and its port") from error
+
+
+def _parsed(url: str) -> Target:
+    split, parsed = urlsplit(url), httpx.URL(url)
+    split_port = split.port
+    if "@" in split.netloc or parsed.userinfo:
+        raise Unfit("The URL holds a user or a password; send credentials in a header of the receiver")
+    if not split.hostname or not parsed.host:
+        raise Unfit("The URL has no host; send one such as https://example.com/hooks")
+    host = parsed.raw_host.decode("ascii")
+    if split.scheme != parsed.scheme or split.hostname != _shown(parsed, split.hostname) or _moved(parsed, split_port):
+        raise Unfit("The URL's host or port can be read in two ways; write it in the plain form")
+    literal = _is_literal(host)
+    if not literal and (fault := _name_fault(host)):
+        raise Unfit(fault)
+    standard = HTTPS_PORT if parsed.scheme == "https" else HTTP_PORT
+    return Target(parsed, host, parsed.port if parsed.port is not None else standard, literal)
+
+
+def _text_fault(url: str) -> str | None:
+    if len(url) > MAX_CHARS:
+        return f"The URL has {len(url)} characters; {MAX_CHARS} are allowed"
+    if not url.lower().startswith(("https://", "http://")):
+        return "The URL does not begin with https://"
+    if not url.isprintable() or any(char.isspace() for char in url) or "\\" in url:
+        return "The URL holds a backslash, a space or a control character; encode it with %"
+    if "#" in url:
+        return "The URL holds a fragment (#), which is never sent; remove it"
+    return None
+
+
+def _shown(parsed: httpx.URL, hostname: str) -> str:
+    """Return httpx's host in the form urlsplit keeps: as written, in lower case, so that an xn-- name stays one."""
+    return parsed.raw_host.decode("ascii") if hostname.isascii() else parsed.host
+
+
+def _moved(parsed: httpx.URL, port: int | None) -> bool:
+    standard = HTTPS_PORT if parsed.scheme == "https" else HTTP_PORT
+    return (standard if parsed.port is None else parsed.port) != (standard if port is None else port)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        return bool(ip_address(host))
+    except ValueError:
+        return False
+
+
+def _name_fault(host: str) -> str | None:
+    if host.endswith("."):
+        return "The URL's host ends in a dot; write it without"
+    labels = host.split(".")
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        return "The URL's host is no host name; letters, digits, hyphens and dots can be used"
+    if _NUMBER.fullmatch(labels[-1]):
+        return "The URL's host is a number; write an IPv4 address as four decimal numbers"
+    return None
+
+
+def _ports(policy: Policy) -> str:
+    return " and ".join(str(port) for port in sorted(policy.ports))

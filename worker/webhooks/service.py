@@ -1,0 +1,190 @@
+"""What a process holds for webhooks: a writer of its own, the client, the vault, direct nudges, its part of dispatch.
+
+A writer of its own, because a transaction that ends jobs locks the counter of finished jobs and then receivers, and one
+that ends deliveries locks receivers: mixed in one transaction they would lock each other out.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import structlog
+from redis import Redis, RedisError
+from sqlalchemy import Connection, Engine
+
+from afterword.sentinel import is_sentinel, read_sentinels
+from worker.jobs.store.claim import Wish
+from worker.liveness import Liveness
+from worker.orphans import Strays
+from worker.queue.nudges import nudge
+from worker.queue.pusher import Announcer
+from worker.settings import Settings
+from worker.store.group_commit import Batcher
+from worker.webhooks.dispatcher import PRIORITY, QUEUE, Delivering
+from worker.webhooks.net.address_policy import HTTP_PORT, HTTPS_PORT, Policy, policy
+from worker.webhooks.net.own_servers import Own, Server
+from worker.webhooks.net.send import WebhookClient
+from worker.webhooks.net.url import target_fault
+from worker.webhooks.store import claim as deliveries
+from worker.webhooks.store import expire
+from worker.webhooks.store import record as delivered
+from worker.webhooks.store.claim import DeliveryClaim
+from worker.webhooks.store.record import DeliveryClosing, Recorded
+
+if TYPE_CHECKING:
+    from worker.webhooks.vault import Vault
+
+# How many nudges may stand in Redis, for each slot of this process, before announcing stops.
+ROOM_A_SLOT = 4
+REDIS_PORT, POSTGRESQL_PORT = 6379, 5432
+
+log = structlog.get_logger()
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return where webhooks may go by the operator's settings."""
+    return policy(
+        allow_http=settings.webhook_allow_http,
+        allow_cidrs=settings.webhook_allow_cidrs,
+        deny_cidrs=settings.webhook_deny_cidrs,
+        ports=settings.webhook_ports,
+        nat64=settings.webhook_nat64,
+    )
+
+
+def own_servers(engine: Engine, settings: Settings) -> list[Server]:
+    """Return the servers that this service itself talks to; those behind Unix sockets have no address."""
+    found = [*_database_servers(engine), *_redis_servers(settings.redis_url)]
+    for endpoint in settings.endpoints.values():
+        for url in (endpoint.url, endpoint.proxy):
+            standard = HTTPS_PORT if (url or "").startswith("https:") else HTTP_PORT
+            found += _servers(url, standard, is_endpoint=True)
+    return found
+
+
+def _database_servers(engine: Engine) -> list[Server]:
+    if engine.dialect.name != "postgresql":
+        return []
+    # As the driver is told: several hosts are "a,b", their ports "1,2", or one for all.
+    _, told = engine.dialect.create_connect_args(engine.url)
+    hosts, ports = str(told.get("host") or "").split(","), str(told.get("port") or POSTGRESQL_PORT).split(",")
+    return [
+        Server(host, int(ports[place % len(ports)] or POSTGRESQL_PORT))
+        for place, host in enumerate(hosts)
+        if host and not host.startswith("/")
+    ]
+
+
+def _redis_servers(url: str | None) -> list[Server]:
+    if url is not None and is_sentinel(url):
+        return [Server(host, port) for host, port in read_sentinels(url).hosts]
+    return _servers(url, REDIS_PORT)
+
+
+def watched_servers(redis: Redis) -> list[Server]:
+    """Return the primary and the replicas as the sentinels know them now. Raises OSError."""
+    watch = getattr(redis.connection_pool, "watch", None)
+    try:
+        return [Server(host, port) for host, port in watch.servers()] if watch else []
+    except RedisError as error:
+        raise OSError(str(error)) from error
+
+
+def _servers(url: str | None, standard: int, *, is_endpoint: bool = False) -> list[Server]:
+    parts = urlsplit(url or "")
+    return [Server(parts.hostname, parts.port or standard, is_endpoint)] if parts.hostname else []
+
+
+class Webhooks:
+    """The parts of a worker process for webhooks."""
+
+    def __init__(self, engine: Engine, redis: Redis, settings: Settings, liveness: Liveness) -> None:
+        self._engine, self._redis, self._settings = engine, redis, settings
+        # Claims and records each lock their receivers in the order of the ids; one after the other they would not.
+        self.batcher = Batcher(
+            engine,
+            max_items=settings.writer_batch,
+            apart=True,
+            name="webhook-writer",
+            turned=liveness.turns("webhook-writer"),
+        )
+        self._dispatch = Delivering(engine, redis, window_s=settings.window_s, slots=settings.webhook_slots)
+        self._announcer = Announcer(
+            redis, QUEUE, room=ROOM_A_SLOT * settings.webhook_slots, turned=liveness.turns(f"announce-{QUEUE}")
+        )
+        self._client: WebhookClient | None = None
+        self.strays = Strays(engine, "delivery", held=expire.held, give_back=expire.give_back)
+
+    @property
+    def vault(self) -> "Vault":
+        """What opens the receivers' secrets. Raises BadMasterKeys where no key is set."""
+        from worker.webhooks.vault import Vault  # and with it cryptography, see worker.app
+
+        return Vault(self._settings.secret_keys)
+
+    @property
+    def client(self) -> WebhookClient:
+        """The guarded client; it is there while the pool runs."""
+        assert self._client is not None
+        return self._client
+
+    def start(self) -> None:
+        """Begin to write."""
+        self.batcher.start()
+        self._announcer.start()
+
+    def close(self, *, timeout_s: float) -> bool:
+        """Write what waits; False when that took too long."""
+        self._announcer.stop()
+        return self.batcher.close(timeout_s=timeout_s)
+
+    async def open_client(self) -> None:
+        """Open the client; its certificates are read in a thread, for the loop has more to do."""
+        own = Own(own_servers(self._engine, self._settings), moving=partial(watched_servers, self._redis))
+        made = asyncio.to_thread(
+            WebhookClient,
+            policy_of(self._settings),
+            own=own,
+            ca_file=self._settings.webhook_ca_file,
+            proxy=self._settings.webhook_egress_proxy,
+        )
+        self._client = await made
+
+    async def close_client(self) -> None:
+        """Close its connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    def claim(self, connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim | None]:
+        """Claim deliveries for this process, within its slots: see `webhooks.store.claim`."""
+        return deliveries.claim(connection, wishes, slots=self._settings.webhook_slots)
+
+    def record(self, connection: Connection, closings: Sequence[DeliveryClosing]) -> list[Recorded]:
+        """Write the ends of this process's deliveries: see `webhooks.store.record`."""
+        return delivered.record(connection, closings, slots=self._settings.webhook_slots)
+
+    def address_fault(self, url: str) -> str | None:
+        """Say why no job may bring this address, as the end of a sentence, or None."""
+        if not self._settings.webhook_allow_urls:
+            return 'is not taken: name a receiver with {"to": …}, or allow addresses with AFTERWORD_WEBHOOK_ALLOW_URLS'
+        fault = target_fault(url, policy_of(self._settings))
+        return None if fault is None else f"is no address for webhooks. {fault}"
+
+    def announce(self, delivery_ids: Iterable[str]) -> None:
+        """Nudge deliveries that may go at once; from any thread."""
+        self._announcer.put((PRIORITY, nudge(one, 1)) for one in delivery_ids)
+
+    def fill(self) -> float | None:
+        """Top the window of deliveries up, as the leader; return the seconds until the next becomes due."""
+        return self._dispatch.fill()
+
+    def look_after(self) -> None:
+        """End what time has ended and take recoveries a step on, as the leader."""
+        self._dispatch.look_after()
+
+    def take_back(self) -> int:
+        """Queue a batch of deliveries again whose worker is gone; return how many."""
+        with self._engine.begin() as connection:
+            return expire.take_back(connection)

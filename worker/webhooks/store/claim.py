@@ -1,0 +1,250 @@
+"""CLAIM and RECORD of deliveries: the same fence, lease and guarded moves as for jobs, a receiver's limits besides.
+
+The receiver's row is locked while its deliveries begin and end: its health, its rate and its order are read, decided on
+by `core` and written back, and two workers never decide on the same. Whoever wants both locks receivers first, in the
+order of their ids, and then deliveries.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, bindparam, func, insert, literal_column, select, update
+
+from worker.core.lifecycle import CLAIM_DELIVERY, DeliveryStatus
+from worker.jobs.store.claim import Wish
+from worker.store.clock import UNIX_S, now, seconds_until
+from worker.store.tables import workers
+from worker.store.transitions import unindexed
+from worker.store.types import Id
+from worker.webhooks.core.fair_slots import SLOTS, Places
+from worker.webhooks.core.receiver_health import room
+from worker.webhooks.store.health_column import health_of
+from worker.webhooks.store.tables import deliveries, delivery_attempts, events, receivers
+
+# The most tokens a bucket holds: a second's worth, so that a burst is no longer than that.
+BURST_S = 1.0
+
+
+class DeliveryClaim(NamedTuple):
+    """A delivery that is ours, and what its one request needs. `left_s`: seconds to its deadline.
+
+    `body` is the frozen body of its variant, None where that is gone; `now_s` and `event_at_s` are Unix time by the
+    database.
+    """
+
+    delivery_id: str
+    attempt: int
+    worker_id: str
+    receiver_id: str
+    event_id: str
+    event_type: str
+    job_id: str | None
+    tenant: str
+    attempts_used: int
+    left_s: float
+    variant: str
+    sequence: int
+    after_gap: bool
+    ordering_key: str | None
+    origin: str
+    receiver: str
+    url: str
+    url_sealed: str | None
+    keys_sealed: str | None
+    headers_sealed: str | None
+    timeout_s: float
+    schedule: str | None
+    body: bytes | None
+    event_at_s: float
+    first_sent_s: float | None
+    now_s: float
+
+
+# KEY SHARE: the row cannot be deleted, and our deliveries taken back, between this look and our commit.
+_ALIVE = (
+    select(workers.c.id)
+    .where(workers.c.id == bindparam("worker_id"), workers.c.lease_until > now())
+    .with_for_update(read=True, key_share=True)
+)
+_DUE = (
+    select(deliveries.c.id, deliveries.c.receiver_id)
+    .where(
+        deliveries.c.id.in_(bindparam("ids", expanding=True)),
+        unindexed(deliveries.c.status) == DeliveryStatus.queued,
+        deliveries.c.run_at <= now(),
+        deliveries.c.deadline > now(),
+    )
+    .order_by(deliveries.c.run_at, deliveries.c.id)
+    .with_for_update(skip_locked=True)
+)
+_RECEIVERS = (
+    select(receivers, UNIX_S.label("now_s"), seconds_until(receivers.c.tokens_at).label("tokens_in_s"))
+    .where(
+        receivers.c.id.in_(
+            select(deliveries.c.receiver_id).where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
+        )
+    )
+    .order_by(receivers.c.id)
+    .with_for_update()
+)
+_FLIGHT = (
+    select(deliveries.c.receiver_id, func.count())
+    .where(
+        deliveries.c.status == DeliveryStatus.in_progress,
+        deliveries.c.receiver_id.in_(bindparam("ids", expanding=True)),
+    )
+    .group_by(deliveries.c.receiver_id)
+)
+_PLACES = (
+    select(deliveries.c.tenant, deliveries.c.receiver_id, func.count())
+    .where(
+        deliveries.c.worker_id == bindparam("worker_id", type_=Id),
+        # A literal, for the partial index of what a worker holds.
+        deliveries.c.status == literal_column("'in_progress'"),
+    )
+    .group_by(deliveries.c.tenant, deliveries.c.receiver_id)
+)
+_MOVE = (
+    update(deliveries)
+    .where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
+    .values(
+        status=CLAIM_DELIVERY.target,
+        worker_id=bindparam("holder", type_=Id),
+        attempt=deliveries.c.attempt + 1,
+        attempts_used=deliveries.c.attempts_used + 1,
+        waiting_for=None,
+    )
+    .returning(deliveries, seconds_until(deliveries.c.deadline).label("left_s"))
+)
+_OPEN = insert(delivery_attempts).values(sent_at=now())
+_first = select(func.min(delivery_attempts.c.sent_at)).where(delivery_attempts.c.delivery_id == deliveries.c.id)
+_BODIES = (
+    select(
+        deliveries.c.id,
+        events.c.thin,
+        events.c.full,
+        events.c.openai,
+        (UNIX_S + seconds_until(events.c.created_at)).label("event_at_s"),
+        (UNIX_S + seconds_until(_first.scalar_subquery())).label("first_sent_s"),
+    )
+    .join(events, events.c.id == deliveries.c.event_id)
+    .where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
+)
+
+
+def claim(connection: Connection, wishes: Sequence[Wish], *, slots: int = SLOTS) -> list[DeliveryClaim | None]:
+    """Claim each wished delivery that is due, that its receiver has room for and its tenant a place; None for others.
+
+    All wishes of one call are one worker's, which has `slots`. `Wish.job_id` is the delivery's id.
+    """
+    worker_id = wishes[0].worker_id
+    ids = sorted({wish.job_id for wish in wishes})
+    if connection.execute(_ALIVE, {"worker_id": worker_id}).first() is None:
+        return [None] * len(wishes)
+    known = {row.id: row for row in connection.execute(_RECEIVERS, {"ids": ids})}
+    places = places_of(connection, worker_id, slots)
+    chosen = _with_room(connection, connection.execute(_DUE, {"ids": ids}).all(), known, places)
+    if not chosen:
+        return [None] * len(wishes)
+    rows = {row.id: row for row in connection.execute(_MOVE, {"ids": chosen, "holder": worker_id})}
+    _open(connection, rows.values())
+    bodies = {row.id: row for row in connection.execute(_BODIES, {"ids": sorted(rows)})}
+    claims = {one: _claim(rows[one], bodies.get(one), known[rows[one].receiver_id]) for one in rows}
+    # Wished for twice in one batch, it is given once.
+    return [claims.pop(wish.job_id, None) for wish in wishes]
+
+
+def places_of(connection: Connection, worker_id: str, slots: int) -> Places:
+    """Return the places of a worker as its rows have them; nobody but itself takes any."""
+    return Places(slots, {(row[0], row[1]): row[2] for row in connection.execute(_PLACES, {"worker_id": worker_id})})
+
+
+def _with_room(connection: Connection, due: Sequence[Any], known: Mapping[str, Row[Any]], places: Places) -> list[str]:
+    """Choose the deliveries that may start now; spend a token of its receiver for each."""
+    wanted = sorted({row.receiver_id for row in due})
+    if not wanted:
+        return []
+    flight: dict[str, int] = {row[0]: row[1] for row in connection.execute(_FLIGHT, {"ids": wanted})}
+    tokens = {one: tokens_of(known[one]) for one in wanted}
+    room = {one: room_of(known[one], flight.get(one, 0)) for one in wanted}
+    room |= {one: min(room[one], int(left)) for one, left in tokens.items() if left is not None}
+    chosen: dict[str, list[str]] = defaultdict(list)
+    for row in due:
+        taken = chosen[row.receiver_id]
+        if len(taken) < room[row.receiver_id] and places.take(known[row.receiver_id].tenant, row.receiver_id):
+            taken.append(row.id)
+    for one, left in tokens.items():
+        if left is not None and chosen[one]:
+            spent = update(receivers).where(receivers.c.id == one)
+            connection.execute(spent.values(tokens=left - len(chosen[one]), tokens_at=now()))
+    return sorted(taken_id for taken in chosen.values() for taken_id in taken)
+
+
+def room_of(receiver: Any, in_flight: int) -> int:
+    """Return how many more deliveries to a receiver may start; its row also holds `now_s`."""
+    if receiver.status != "enabled":
+        return 0
+    return room(health_of(receiver.health), limit=receiver.in_flight, in_flight=in_flight, now_s=receiver.now_s)
+
+
+def tokens_of(receiver: Any) -> float | None:
+    """Return what is in the bucket of a receiver with a rate, None where it has none; its row holds `tokens_in_s`."""
+    rate = receiver.rate_per_s
+    if rate is None:
+        return None
+    most = max(1.0, rate * BURST_S)
+    # Tokens that were spent in the future: the clock was set back, and the bucket would stay empty until then.
+    if receiver.tokens is None or receiver.tokens_in_s is None or receiver.tokens_in_s > BURST_S:
+        return float(most)
+    return float(min(most, receiver.tokens + rate * max(0.0, -receiver.tokens_in_s)))
+
+
+def _open(connection: Connection, rows: Iterable[Row[Any]]) -> None:
+    connection.execute(
+        _OPEN,
+        [
+            {
+                "delivery_id": row.id,
+                "attempt": row.attempt,
+                "receiver_id": row.receiver_id,
+                "worker_id": row.worker_id,
+                "origin": row.origin,
+                "variant": row.variant,
+            }
+            for row in rows
+        ],
+    )
+
+
+def _claim(row: Row[Any], event: Row[Any] | None, receiver: Row[Any]) -> DeliveryClaim:
+    # One without its event must not keep the others of its batch from their workers.
+    body = None if event is None else getattr(event, row.variant)
+    return DeliveryClaim(
+        delivery_id=row.id,
+        attempt=row.attempt,
+        worker_id=row.worker_id,
+        receiver_id=row.receiver_id,
+        event_id=row.event_id,
+        event_type=row.event_type,
+        job_id=row.job_id,
+        tenant=row.tenant,
+        attempts_used=row.attempts_used,
+        left_s=row.left_s,
+        variant=row.variant,
+        sequence=row.sequence,
+        after_gap=row.after_gap,
+        ordering_key=row.ordering_key,
+        origin=row.origin,
+        receiver=receiver.name,
+        url=receiver.url,
+        url_sealed=receiver.url_sealed,
+        keys_sealed=receiver.keys_sealed,
+        headers_sealed=receiver.headers_sealed,
+        timeout_s=receiver.timeout_s,
+        schedule=receiver.schedule,
+        body=None if body is None else bytes(body),
+        event_at_s=receiver.now_s if event is None else event.event_at_s,
+        first_sent_s=None if event is None else event.first_sent_s,
+        now_s=receiver.now_s,
+    )

@@ -1,0 +1,123 @@
+"""DISPATCH of deliveries, the choice: which receivers have some, how many more each takes, and which are due."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal_column, select, union_all
+
+from worker.jobs.store.due import Due
+from worker.store.clock import UNIX_S, present, seconds_until
+from worker.store.types import Id
+from worker.webhooks.store.claim import room_of, tokens_of
+from worker.webhooks.store.tables import deliveries, receivers
+
+FIRST: Final = "00000000-0000-0000-0000-000000000000"
+# Of one receiver each: a step over an index.
+RECEIVERS_A_TICK: Final = 500
+# One range of the index each. On SQLite a transaction holds the one write lock: a few milliseconds at a time.
+LANES_A_STATEMENT: Final = 20
+
+
+class Lane(NamedTuple):
+    """A receiver that has queued deliveries; `free`: how many may start now, None where it takes none at all."""
+
+    receiver_id: str
+    free: int | None
+    tenant: str = ""
+    in_flight: int = 0
+    is_due: bool = True
+
+
+def queued(*columns: Any) -> Select[Any]:
+    """Choose queued deliveries."""
+    # A literal: with a bound parameter the planner could not use the partial index.
+    return select(*columns).where(deliveries.c.status == literal_column("'queued'"))
+
+
+def _behind(receiver_id: ColumnElement[str]) -> ColumnElement[str]:
+    found = queued(deliveries.c.receiver_id).where(deliveries.c.receiver_id > receiver_id)
+    return found.order_by(deliveries.c.receiver_id).limit(1).scalar_subquery()
+
+
+def _walk() -> Select[Any]:
+    """Choose the receivers behind `after` that have queued deliveries: one step over the index each, in one statement.
+
+    However many rows each has: neither database skips duplicates by itself on every version we support.
+    """
+    steps = select(_behind(bindparam("after", type_=Id)).label("id"), literal_column("1").label("n")).cte(
+        "steps", recursive=True
+    )
+    further = select(_behind(steps.c.id), steps.c.n + 1).where(steps.c.id.is_not(None), steps.c.n < bindparam("most"))
+    steps = steps.union_all(further)
+    return select(steps.c.id).where(steps.c.id.is_not(None))
+
+
+def _due(of: str, most: str) -> Select[Any]:
+    """Choose the oldest due deliveries to the receiver of one parameter, at most as many as the other says."""
+    columns = (deliveries.c.receiver_id, deliveries.c.id, (deliveries.c.attempt + 1).label("next"))
+    return (
+        queued(*columns, (-seconds_until(deliveries.c.run_at)).label("age_s"))
+        .where(deliveries.c.receiver_id == bindparam(of, type_=Id), deliveries.c.run_at <= present())
+        .order_by(deliveries.c.run_at)
+        .limit(bindparam(most))
+    )
+
+
+_WALK = _walk()
+# SQLite has no LATERAL. Always as many, so that it is prepared once.
+_DUE = union_all(*(select(_due(f"of_{n}", f"most_{n}").subquery()) for n in range(LANES_A_STATEMENT)))
+_first = queued(deliveries.c.run_at).where(deliveries.c.receiver_id == receivers.c.id).order_by(deliveries.c.run_at)
+_RECEIVERS = select(
+    receivers,
+    UNIX_S.label("now_s"),
+    seconds_until(receivers.c.tokens_at).label("tokens_in_s"),
+    seconds_until(_first.limit(1).correlate(receivers).scalar_subquery()).label("first_in_s"),
+).where(receivers.c.id.in_(bindparam("ids", expanding=True)))
+_FLIGHT = (
+    select(deliveries.c.receiver_id, func.count())
+    .where(
+        deliveries.c.status == literal_column("'in_progress'"),
+        deliveries.c.receiver_id.in_(bindparam("ids", expanding=True)),
+    )
+    .group_by(deliveries.c.receiver_id)
+)
+
+
+def lanes(connection: Connection, *, after: str = FIRST, most: int = RECEIVERS_A_TICK) -> tuple[list[Lane], str]:
+    """Return receivers behind `after` that have queued deliveries, `most` at most, and where the next look goes on."""
+    found = sorted(connection.scalars(_WALK, {"after": after, "most": most}))
+    on = found[-1] if len(found) == most else FIRST
+    if not found:
+        return [], on
+    flight = {row[0]: row[1] for row in connection.execute(_FLIGHT, {"ids": found})}
+    rows = connection.execute(_RECEIVERS.order_by(receivers.c.id), {"ids": found}).all()
+    return [_lane(row, flight.get(row.id, 0)) for row in rows], on
+
+
+def _lane(receiver: Any, in_flight: int) -> Lane:
+    is_due = receiver.first_in_s is not None and receiver.first_in_s <= 0
+    if receiver.status != "enabled":
+        return Lane(receiver.id, None, receiver.tenant, in_flight, is_due)
+    free, tokens = room_of(receiver, in_flight), tokens_of(receiver)
+    return Lane(
+        receiver.id, free if tokens is None else min(free, int(tokens)), receiver.tenant, in_flight, is_due=is_due
+    )
+
+
+def due(connection: Connection, most: Mapping[str, int]) -> dict[str, list[Due]]:
+    """Return the oldest due deliveries to receivers, by their ids, of each as many as `most` says."""
+    found: dict[str, list[Due]] = defaultdict(list)
+    wanted = sorted(most.items())
+    for first in range(0, len(wanted), LANES_A_STATEMENT):
+        some = wanted[first:][:LANES_A_STATEMENT]
+        for row in connection.execute(_DUE, _values(some)):
+            found[row.receiver_id].append(Due(row.id, row.next, 0, row.age_s))
+    return found
+
+
+def _values(wanted: Sequence[tuple[str, int]]) -> dict[str, str | int]:
+    values: dict[str, str | int] = {}
+    for n, (receiver_id, rows) in enumerate([*wanted, *[(FIRST, 0)] * (LANES_A_STATEMENT - len(wanted))]):
+        values |= {f"of_{n}": receiver_id, f"most_{n}": rows}
+    return values

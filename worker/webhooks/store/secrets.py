@@ -1,0 +1,48 @@
+"""The sealed columns of receivers, a page of rows at a time, for those who check and reseal them."""
+
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, exists, or_, select, update
+
+from worker.webhooks.store.tables import receivers
+
+COLUMNS: Final = ("url_sealed", "headers_sealed", "keys_sealed")
+PAGE: Final = 200
+FIRST: Final = "00000000-0000-0000-0000-000000000000"
+
+
+class SealedRow(NamedTuple):
+    """What is sealed of a receiver: column and token. `url` is its shown address."""
+
+    id: str
+    tenant: str
+    name: str
+    url: str
+    tokens: tuple[tuple[str, str], ...]
+
+
+_SOME = or_(*(receivers.c[column].is_not(None) for column in COLUMNS))
+
+
+def page(connection: Connection, *, after: str = FIRST, limit: int = PAGE) -> list[SealedRow]:
+    """Return receivers with something sealed, in the order of their ids."""
+    columns = (receivers.c[name] for name in ("id", "tenant", "name", "url", *COLUMNS))
+    rows = connection.execute(
+        select(*columns).where(receivers.c.id > after, _SOME).order_by(receivers.c.id).limit(limit)
+    )
+    return [SealedRow(row.id, row.tenant, row.name, row.url, _tokens(row._asdict())) for row in rows]
+
+
+def replace(connection: Connection, receiver_id: str, column: str, *, old: str, new: str) -> bool:
+    """Put a token in the place of another; False when the column holds a third one by now."""
+    mine = (receivers.c.id == receiver_id, receivers.c[column] == old)
+    return connection.execute(update(receivers).where(*mine).values({column: new})).rowcount == 1
+
+
+def any_sealed(connection: Connection) -> bool:
+    """Say whether anything is sealed. A receiver that jobs have only named, or brought the address of, has nothing."""
+    return bool(connection.execute(select(exists().where(receivers.c.status != "removed", _SOME))).scalar())
+
+
+def _tokens(row: dict[str, str | None]) -> tuple[tuple[str, str], ...]:
+    return tuple((column, token) for column in COLUMNS if (token := row[column]) is not None)

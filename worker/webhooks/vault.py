@@ -1,0 +1,189 @@
+"""Secrets at rest: sealed under AFTERWORD_SECRET_KEYS, opened for one attempt; the only module that knows cryptography.
+
+A sealed secret is a Fernet token around `{"v":1,"receiver":…,"kind":…,"key":…}`. Fernet authenticates no context, so
+the receiver and the kind stand inside: who can write to the database cannot make another receiver's secret of it.
+
+No error and no repr holds a secret; errors are raised outside the except block so that none hangs on them as context.
+"""
+
+import hashlib
+import json
+import secrets
+from base64 import b64decode, urlsafe_b64decode
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from worker.webhooks.core.signing import PUBLIC_BYTES, BadKey, Kind, SigningKey, read_key
+
+SETTING = "AFTERWORD_SECRET_KEYS"
+VERSION = 1
+NEW_SECRET_BYTES = 32
+MASTER_BYTES = 32
+MAKE_ONE = "make one with `openssl rand -base64 32 | tr +/ -_`"
+
+
+class BadMasterKeys(ValueError):
+    """The keys of AFTERWORD_SECRET_KEYS are missing, malformed or not those the database was sealed with."""
+
+
+class Fault(StrEnum):
+    """Why a sealed secret cannot be opened."""
+
+    WRONG_KEY = "wrong_key"
+    MOVED = "moved"
+    UNKNOWN_FORM = "unknown_form"
+
+
+class CannotOpen(ValueError):
+    """A sealed secret cannot be opened; `fault` says why in a word, the text in a sentence."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+class Vault:
+    """Seals with the first of the master keys, opens with any. Raises BadMasterKeys with one sentence."""
+
+    def __init__(self, master_keys: Sequence[str]) -> None:
+        if not master_keys:
+            raise BadMasterKeys(f"{SETTING} is not set, and receivers' secrets are sealed with it; {MAKE_ONE}")
+        fernets = [_fernet(text, place) for place, text in enumerate(master_keys, 1)]
+        self._by_id = {key_id(text): fernet for text, fernet in zip(master_keys, fernets, strict=True)}
+        self._all = MultiFernet(list(self._by_id.values()))
+
+    def __repr__(self) -> str:
+        return f"Vault({', '.join(self._by_id)})"
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The ids of the master keys, the one that seals first; they may be stored and shown."""
+        return tuple(self._by_id)
+
+    def seal(self, receiver_id: str, kind: str, value: str) -> str:
+        """Return the token, ASCII text, that only `open` with the same receiver and kind gives back."""
+        content = {"v": VERSION, "receiver": receiver_id, "kind": str(kind), "key": value}
+        return self._all.encrypt(json.dumps(content, separators=(",", ":")).encode()).decode("ascii")
+
+    def open(self, receiver_id: str, kind: str, token: str) -> str:
+        """Return the sealed value; raise CannotOpen. Open for one attempt and forget it."""
+        content = self._opened(token, f"receiver {receiver_id}")
+        if (content["receiver"], content["kind"]) != (receiver_id, str(kind)):
+            raise CannotOpen(
+                Fault.MOVED,
+                f"a secret of receiver {receiver_id} ({kind}) was sealed for receiver {content['receiver']} "
+                f"({content['kind']}): it was moved or copied in the database; give {receiver_id} a new secret",
+            )
+        return content["key"]
+
+    def rotate(self, token: str) -> str:
+        """Return the token sealed again with the first master key; its age stays. Raises CannotOpen."""
+        try:
+            return self._all.rotate(token.encode()).decode("ascii")
+        except InvalidToken:
+            pass
+        raise self._wrong_key("a stored secret")
+
+    def sealed_with(self, token: str) -> str | None:
+        """Return the id of the master key that opens a token, or None; `rotate` is due when it is not the first."""
+        for known, fernet in self._by_id.items():
+            try:
+                fernet.decrypt(token.encode())
+            except InvalidToken:
+                continue
+            return known
+        return None
+
+    def check(self, stored_ids: Iterable[str]) -> None:
+        """Raise BadMasterKeys when the database holds secrets sealed with a master key that is not among ours."""
+        if missing := sorted(set(stored_ids) - set(self._by_id)):
+            raise BadMasterKeys(
+                f"{SETTING} holds the keys {', '.join(self._by_id)}, but the database holds secrets sealed with "
+                f"{', '.join(missing)}; add what is missing at the end of {SETTING}"
+            )
+
+    def _opened(self, token: str, whose: str) -> dict[str, str]:
+        try:
+            text = self._all.decrypt(token.encode())
+        except InvalidToken:
+            text = None
+        if text is None:
+            raise self._wrong_key(f"a secret of {whose}")
+        content = _content(text)
+        if content is None:
+            message = f"a secret of {whose} has a form this worker does not know; run the version that sealed it"
+            raise CannotOpen(Fault.UNKNOWN_FORM, message)
+        return content
+
+    def _wrong_key(self, what: str) -> CannotOpen:
+        return CannotOpen(
+            Fault.WRONG_KEY,
+            f"no key of {SETTING} ({', '.join(self._by_id)}) opens {what}: the one it was sealed with is missing, or "
+            f"it was damaged; add the missing key at the end of {SETTING}",
+        )
+
+
+def key_id(master_key: str) -> str:
+    """Return what a master key is called where it may be read: the first 8 hex digits of its bytes' SHA-256."""
+    return hashlib.sha256(urlsafe_b64decode(master_key)).hexdigest()[:8]
+
+
+def new_master_key() -> str:
+    """Return a new key for AFTERWORD_SECRET_KEYS."""
+    return Fernet.generate_key().decode("ascii")
+
+
+def new_key(kind: Kind, created_at: datetime) -> SigningKey:
+    """Return a new signing key: 32 random bytes, or an ed25519 pair."""
+    if kind is Kind.HMAC:
+        return SigningKey(kind, secrets.token_bytes(NEW_SECRET_BYTES), created_at)
+    private = Ed25519PrivateKey.generate()
+    return SigningKey(kind, private.private_bytes_raw() + private.public_key().public_bytes_raw(), created_at)
+
+
+def import_key(text: str, created_at: datetime) -> SigningKey:
+    """Return the signing key somebody brought as a text; raise BadKey, also for a pair whose halves do not match."""
+    key = read_key(text, created_at=created_at)
+    if key.kind is Kind.ED25519:
+        seed, public = key.key[:-PUBLIC_BYTES], key.key[-PUBLIC_BYTES:]
+        if Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw() != public:
+            raise BadKey("the two halves of the whsk_ key do not belong together; export the key again")
+    return key
+
+
+def sign_ed25519(key: bytes, content: bytes) -> bytes:
+    """Return the signature of `content`, 64 bytes; `key` is a seed and its public key."""
+    return Ed25519PrivateKey.from_private_bytes(key[:-PUBLIC_BYTES]).sign(content)
+
+
+def fingerprint(secret: str) -> str:
+    """Return the first 8 hex digits of a secret text's SHA-256: tells two secrets apart and says nothing else.
+
+    Whoever holds the secret gets the same from `printf %s "$SECRET" | sha256sum`.
+    """
+    return hashlib.sha256(secret.encode()).hexdigest()[:8]
+
+
+def _fernet(text: str, place: int) -> Fernet:
+    # Fernet itself skips what is no base64 and what follows the padding.
+    try:
+        if len(b64decode(text, altchars=b"-_", validate=True)) == MASTER_BYTES:
+            return Fernet(text)
+    except ValueError:
+        pass
+    raise BadMasterKeys(f"key {place} of {SETTING} is not 32 bytes in URL-safe base64, 44 characters; {MAKE_ONE}")
+
+
+def _content(text: bytes) -> dict[str, str] | None:
+    try:
+        content = json.loads(text)
+    except ValueError:  # it keeps the whole text, so it must not get out
+        return None
+    if not isinstance(content, dict) or content.pop("v", None) != VERSION:
+        return None
+    known = content.keys() == {"receiver", "kind", "key"} and all(isinstance(one, str) for one in content.values())
+    return content if known else None
