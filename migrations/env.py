@@ -6,8 +6,8 @@ from alembic import context
 from sqlalchemy import text
 
 from worker import settings
-from worker.jobs.store import reclaim
 from worker.store import engine as store_engine
+from worker.store import leases
 from worker.store.engine import UnusableDatabase
 from worker.store.tables import VIEW_INDEXES
 from worker.store.version import VERSION_TABLE, serves_from
@@ -69,7 +69,7 @@ def _refuse_unserved(connection: Any, before: str | None, oldest: str | None) ->
     """Undo migrations that would stop serving a worker that lives; `before` and `oldest`: see store/version.py."""
     if before is None or oldest is None or oldest <= before:
         return
-    if names := reclaim.unserved(connection, oldest):
+    if names := leases.unserved(connection, oldest):
         raise UnusableDatabase(
             f"the new schema serves releases from migration {oldest} on, but workers of older ones run: "
             f"{', '.join(names)}; stop them and repeat this"

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from tests.channel.entries import encoded, envelope
 from tests.store.made import REQUEST
+from worker.core.dead_letter import DeadLetter
 from worker.jobs.core.entry_size import HEAD_BYTES
-from worker.jobs.core.message import DeadLetter, Job, Refusal, most_bytes
+from worker.jobs.core.message import Job, Refusal, most_bytes
 from worker.jobs.entries import EntryReader
 from worker.jobs.store.accept import Entry
 from worker.jobs.store.inbox import Submitted

@@ -12,14 +12,14 @@ from sqlalchemy import Engine
 
 from tests.pool.workers import until
 from worker.jobs.intake import Intake
-from worker.lease import Lease, Times
-from worker.liveness import Liveness, thread_name
-from worker.process import Host
+from worker.pool.liveness import Liveness, thread_name
+from worker.process.worker_process import Host
 from worker.queue.keys import is_redis_away
 from worker.queue.nudges import connect
 from worker.queue.pusher import Announcer
 from worker.settings import Settings, read
 from worker.store.group_commit import Batcher
+from worker.store.heartbeat import HeldCalls, Lease, Times
 
 AWAY = "redis://127.0.0.1:1/0"
 
@@ -162,10 +162,8 @@ def test_threads_with_nothing_to_do_turn(engine: Engine, redis_url: str, monkeyp
 
     batcher = Batcher(engine, turned=count("writer"))
     announcer = Announcer(Redis.from_url(redis_url), "webhooks", room=1, turned=count("announce"))
-    lease = Lease(
-        engine, Times(5.0, 0.01), name="w", slots=1, on_lost=lambda: None, on_cancel=lambda ids: None,
-        ticked_at=lambda: None, turned=count("lease"),
-    )  # fmt: skip
+    calls = HeldCalls(lambda: None, lambda: None, lambda connection, worker_id: [], lambda ids: None)
+    lease = Lease(engine, Times(5.0, 0.01), calls, name="w", slots=1, turned=count("lease"))
     parts = (batcher, announcer, lease)
     for part in parts:
         part.start()

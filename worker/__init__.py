@@ -1,44 +1,38 @@
-"""Afterword's worker: takes jobs from Redis and SQL, calls the endpoint, stores what came, tells who listens. The map:
+"""Afterword's worker: takes jobs from Redis and SQL, calls the endpoint, stores the answer, sends webhooks.
+
+The way of a job and of its webhook:
 
     Celery message ─▶ Redis chat.intake ─┐
-    INSERT INTO submit_v1 ───────────────┴▶ intake ─▶ store.accept ─▶ row: queued ─▶ nudge ─▶ Redis chat.run
-                                                                          ▲                        │
-                        dispatcher ── tops the windows up from SQL ───────┤                        ▼
-    SQL views ◀── store.record ◀── closing ◀── net.endpoint.call ◀── store.claim ◀── run ◀── pool ◀── channel
-                       │                                                  ▼
-                       └─ store.events ─▶ delivery: queued ─▶ Redis webhooks ─▶ pool ─▶ deliver ─▶ net.webhook.send
+    INSERT INTO submit_v1 ───────────────┴▶ jobs.intake ─▶ row: queued ─▶ nudge ─▶ Redis chat.run
+                                                             ▲                         │
+              jobs.dispatcher tops the window up from SQL ───┘                         ▼
+    SQL views ◀── jobs.store.record ◀── run: claim, call, decide, record ◀── pool ◀── queue
+                       │
+                       └─ webhooks.store.emit ─▶ delivery: queued ─▶ nudge ─▶ Redis webhooks ─▶ deliver ─▶ receiver
 
-    app           the Celery application: settings, steps, the thin tasks    celery     for `celery -A worker`
-    celeryconfig  every Celery setting and its reason; what is refused       log        structlog, configured once
-    pool          Celery's task pool on one event loop    loop    the loop's thread and its watchdog
-    runner, call  one running task: tracer in a greenlet, coroutine on the loop, why it was cancelled
-    errands       work that other threads ask of Celery's thread    process_limits, memory    open files, malloc
-    channel       Celery's consumer without acknowledgements    window    reads nudges as far as slots are free
-    control       kombu's channel of remote control, guarded    connections    one rule for connections to Redis
-    keys          the names of ours in Redis    redis_check    a Redis that cannot serve us, lists nobody reads
-    sentinel      the pool of connections to a Redis address; behind Sentinel each one opens to the present primary
-    nudge         the entries of chat.run and webhooks: a row may start    announce    nudges without a tick
-    intake        makes rows of chat.intake and the SQL inbox, in batches    taking, inbox    how it learns of entries
-    entries       reads an entry of either door: job, refusal or dead letter    heads    the head of a huge entry
-    run           the story of one attempt at a job    closing    its result, as the columns that are written
-    deliver       the story of one attempt at a webhook    keyring, vault, resealing    the receivers' secrets
-    host          the parts of a process: lease, writer, dispatcher, intake, clients, running calls
-    webhooks      its parts for webhooks    lease    the heartbeat    strays    rows that a worker has forgotten
-    ready         conditions of a start    served    whether the database serves this release    liveness    threads
-    dispatcher    due rows into Redis, ended leases and deadlines    shares    which rows go next
-    delivering    the same for deliveries    marks, rejects    cancelled ids and unusable nudges, put away
-    health, probes    endpoints that rest, and how they come back
-    settings/     the one reader of the environment (addresses: of databases and Redis)
-    core/         decides: lifecycle, message, chat, sse, assemble, errors, meanings, usage, failure, retry, pace,
-                  health, breaker, events, webhook, delivery, delivery_waits, receiver_health, places, signing, http1,
-                  offset, quote, printable. No I/O, clock, chance
-    store/        SQL: tables, moves, accept, claim, record, leases, dispatch, weakness, trouble, orders, events,
-                  audience, awaited, deliveries, webhook_lanes, webhook_figures, receivers, verify, session, hopeless,
-                  rights. Sync, lists in, lists out
-    net/          the wire: transport, protocol, endpoint call, webhook send and its guard (own: this service's own
-                  servers), redaction, deadlines, what can go wrong
-    dev/          embedded Redis, fake endpoint, webhook receiver, a whole stack: for demo, dev and tests
-    cli/          the command `afterword`
+The floors, top first. Every import goes down, or stays in its room; tests/test_layers.py reads this list:
 
-`app → run, deliver, host → {store, net} → core`; everything may import core; tests/test_layers.py holds it.
+    9  cli           the command `afterword`, one module for each command group
+    9  celery        the entrance of `celery -A worker`
+    8  app           the Celery application: settings, start and stop, the thin tasks
+    7  run           the story of one attempt at a job: claim, call, decide, record
+    7  deliver       the story of one attempt at a webhook: claim, send, decide, record
+    6  process       one worker process: its parts, their start and stop, the checks of its database
+    6  verify        `afterword verify`: the rules that every row must keep
+    6  dev           embedded Redis, fake endpoint, webhook receiver: for the demo, development and tests
+    5  jobs          a job's row and its whole life: intake, dispatch, claim, call, record
+    4  webhooks      a delivery's row and its whole life: event, dispatch, claim, send, record
+    3  store         SQL for both wings: engine, tables, guarded transitions, group commit, leases
+    3  log           structlog, configured once
+    3  celeryconfig  every Celery setting with its reason
+    2  chat          the endpoint's wire format, pure: request, stream, answer, usage, errors
+    2  queue         Redis: connections, nudges, Celery's consumer
+    2  net           HTTP for both wings: transport, protocol, TLS
+    2  settings      the one reader of the environment
+    1  core          shared rules, pure: lifecycle, failures, exact JSON
+    1  pool          Celery's task pool on one event loop
+
+A wing (jobs, webhooks) has the same three folders: `core/` decides and does no I/O, `store/` is SQL, `net/` is the wire.
+The same step has the same file name in both wings: claim, record, due, dispatcher, outcome, progress, listing.
+The words of this code (nudge, lease, fence, claim, window …) are explained in ops/contributing.md.
 """

@@ -1,7 +1,7 @@
 """The Celery application: its settings, its steps at start and stop, and the thin tasks.
 
 `celery -A worker.app worker` starts a correct worker without a flag. The host (database, lease, writer, dispatcher,
-intake) begins before the pool and ends after it; see worker/process.py.
+intake) begins before the pool and ends after it; see worker/process/worker_process.py.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ from worker import log as logging
 from worker import run, settings
 from worker.celeryconfig import QUEUES, configure
 from worker.pool.pool import async_task
-from worker.process import Host
+from worker.process.startup_checks import NotReady
+from worker.process.worker_process import Host
 from worker.queue.keys import INTAKE
 from worker.queue.nudges import job_of
-from worker.startup_checks import NotReady
 from worker.store.engine import UnusableDatabase, describe
 
 log = structlog.get_logger()

@@ -20,12 +20,11 @@ from worker.core.lifecycle import (
     Move,
 )
 from worker.core.storable_text import clean_json
-from worker.jobs.store.claim import Wish
-from worker.net.redaction import unquoted
 from worker.pool import running_task
 from worker.pool.running_task import Reason, absorb_cancellation
-from worker.process import Host
+from worker.process.worker_process import Host
 from worker.store.engine import describe
+from worker.store.transitions import ClaimRequest
 from worker.webhooks.core.event import EventType, event_id_of
 from worker.webhooks.core.outcome import Cancel, Code, Delivered, Give_up, Postpone, Retry, Sent, decide
 from worker.webhooks.core.payload import Variant, convenience_headers, sent_body, webhook_id
@@ -33,11 +32,12 @@ from worker.webhooks.core.receiver_health import Health
 from worker.webhooks.core.retry_schedule import SCHEDULE_S
 from worker.webhooks.core.signing import signed_headers
 from worker.webhooks.net.progress import Receipt
+from worker.webhooks.net.redaction import unquoted
 from worker.webhooks.net.send import WebhookRequest, send
 from worker.webhooks.sealed_fields import headers_of, keys_of, new_keys, public_text, seal_keys, seal_shown_url, url_of
 from worker.webhooks.store.claim import DeliveryClaim
-from worker.webhooks.store.given_keys import NewKeys, give_keys
 from worker.webhooks.store.record import DeliveryClosing, Recorded
+from worker.webhooks.store.secrets import NewKeys, give_keys
 from worker.webhooks.vault import BadMasterKeys, CannotOpen, Vault, sign_ed25519
 
 # What a claim may bring into memory is not known before; a body is 256 KiB at most.
@@ -63,7 +63,7 @@ async def attempt(host: Host, delivery_id: str) -> None:
     """Make one attempt at a delivery, if it is due, nobody else has it and its receiver has room."""
     with host.holds(delivery_id):
         got = await host.webhooks.batcher.submit(
-            host.webhooks.claim, Wish(delivery_id, host.worker_id), size=CLAIM_BYTES
+            host.webhooks.claim, ClaimRequest(delivery_id, host.worker_id), size=CLAIM_BYTES
         )
         if got is None:
             log.debug("claim.lost", delivery_id=delivery_id)

@@ -18,13 +18,14 @@ from worker.jobs.net import call as wire
 from worker.jobs.net.call import WireRequest
 from worker.jobs.net.progress import LARGE_BYTES, Progress, Reply
 from worker.jobs.outcome import CANCELLED, COMPLETED, LOST, End, close, close_broken, follows, plain, released
-from worker.jobs.store.claim import Claim, Wish, claim
+from worker.jobs.store.claim import Claim, claim
 from worker.jobs.store.record import Closing, Recorded, record
 from worker.pool import running_task
 from worker.pool.running_task import Reason, absorb_cancellation
-from worker.process import Host
+from worker.process.worker_process import Host
 from worker.store.engine import describe
 from worker.store.group_commit import undisturbed
+from worker.store.transitions import ClaimRequest
 
 # What a claim may bring into memory is not known before; a transaction takes at most some of them.
 CLAIM_BYTES = 128 * 1024
@@ -50,7 +51,7 @@ UNKNOWN_END = End(HOLD, Outcome.released, counts=False, delay_s=30.0, waiting_fo
 async def attempt(host: Host, job_id: str) -> None:
     """Make one attempt at a job, if it is due and nobody else has it."""
     with host.holds(job_id):
-        got = await host.batcher.submit(claim, Wish(job_id, host.worker_id), size=CLAIM_BYTES)
+        got = await host.batcher.submit(claim, ClaimRequest(job_id, host.worker_id), size=CLAIM_BYTES)
         if got is None:
             log.debug("claim.lost", job_id=job_id)
             return

@@ -17,11 +17,13 @@ from sqlalchemy import insert as insert_into
 
 from worker.jobs.core.endpoint_health import Cause, State
 from worker.jobs.store import due as dispatch
-from worker.jobs.store import endpoints, reclaim
-from worker.jobs.store.claim import Wish, claim
+from worker.jobs.store import endpoints
+from worker.jobs.store.claim import claim
+from worker.store import leases
 from worker.store.clock import from_now
 from worker.store.engine import open_engine
 from worker.store.tables import endpoints as endpoints_table
+from worker.store.transitions import ClaimRequest
 
 WORKER = "00000000-0000-4000-8000-000000000001"
 FEW, MANY = 1_000, 1_000_000
@@ -86,7 +88,7 @@ def measure(parts: Parts, filling: Filling) -> Costs:
         connection.rollback()
 
         def claim_some() -> None:
-            claimed = claim(connection, [Wish(job_id, WORKER) for job_id in random.sample(ids, CLAIMED)])
+            claimed = claim(connection, [ClaimRequest(job_id, WORKER) for job_id in random.sample(ids, CLAIMED)])
             assert all(claimed)
 
         claim_s = _best(connection, claim_some)
@@ -111,7 +113,7 @@ def _filled(parts: Parts, filling: Filling) -> Iterator[Engine]:
     with parts.database("postgresql") as (url, _):
         engine = open_engine(url)
         with engine.begin() as connection:
-            reclaim.register(connection, WORKER, name="bench", slots=200, lease_s=86_400.0)
+            leases.register(connection, WORKER, name="bench", slots=200, lease_s=86_400.0)
             insert = text(INSERT)
             due = {"tenant": "default", "endpoint": "default", "rows": filling.due, "from_now_s": LONG_AGO_S}
             connection.execute(insert, due)

@@ -17,8 +17,7 @@ from multiprocessing.connection import Connection
 import httpx
 
 from worker.core.endpoint import Endpoint
-from worker.jobs.net.call import WireRequest, call
-from worker.jobs.net.client import open_client
+from worker.jobs.net.call import WireRequest, call, open_client
 
 LATENCY_S = 0.2
 CHUNKS, EVERY_S = 20, 0.5

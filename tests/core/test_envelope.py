@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.core.dead_letter import DeadLetter
 from worker.core.endpoint import Endpoint
-from worker.jobs.core.message import DeadLetter, Job, read_job
+from worker.jobs.core.message import Job, read_job
 from worker.queue.envelope import Envelope, decode
 
 ID = "4c8e1f0a-3b5d-4e6f-8a7b-9c0d1e2f3a4b"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from worker.jobs.core.fingerprint import fingerprint, text_fingerprint
+from worker.jobs.core.request import fingerprint, text_fingerprint
 
 
 @pytest.mark.parametrize(

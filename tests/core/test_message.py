@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.core.dead_letter import DeadLetter
 from worker.core.endpoint import Endpoint
-from worker.jobs.core.fingerprint import fingerprint
-from worker.jobs.core.message import DeadLetter, Fault, Job, Refusal, most_bytes, read_job
+from worker.jobs.core.message import Fault, Job, Refusal, most_bytes, read_job
+from worker.jobs.core.request import fingerprint
 
 ID = "018f4a5e-7c1b-7d2e-9a53-0242ac120002"
 OTHER_ID = "4c8e1f0a-3b5d-4e6f-8a7b-9c0d1e2f3a4b"

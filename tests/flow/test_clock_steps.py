@@ -18,11 +18,13 @@ from tests.store.settable import settable
 from worker.dev.receiver import WebhookReceiver
 from worker.jobs.dispatcher import Dispatcher
 from worker.jobs.store import reclaim
-from worker.jobs.store.claim import Wish, claim
-from worker.lease import Lease, Times
+from worker.jobs.store.claim import claim
 from worker.queue.nudges import connect
+from worker.store import leases
 from worker.store.clock import from_now, now
+from worker.store.heartbeat import Lease, Times
 from worker.store.tables import leaders, workers
+from worker.store.transitions import ClaimRequest
 
 # A lease of two seconds and a call that outlasts it.
 QUICK = {**ALLOWED, "lease_s": "2", "beat_s": "0.2", "tick_s": "0.1", "concurrency": "20"}
@@ -59,7 +61,7 @@ def lease(engine: Engine, set_clock: Callable[[float], None]) -> Iterator[Lease]
 def claimed(engine: Engine, worker_id: str) -> str:
     (accepted,) = accept_all(engine, entry())
     with engine.begin() as connection:
-        assert all(claim(connection, [Wish(str(accepted.job_id), worker_id)]))
+        assert all(claim(connection, [ClaimRequest(str(accepted.job_id), worker_id)]))
     return str(accepted.job_id)
 
 
@@ -116,11 +118,11 @@ def test_a_worker_that_died_before_the_step_is_taken_back_one_lease_after_it(
 def test_a_leadership_that_cannot_be_is_free(engine: Engine, left_s: float) -> None:
     mine, other = worker(engine), worker(engine)
     with engine.begin() as connection:
-        assert reclaim.lead(connection, other, name="dispatch", lease_s=5.0)
-        assert not reclaim.lead(connection, mine, name="dispatch", lease_s=5.0)
+        assert leases.lead(connection, other, name="dispatch", lease_s=5.0)
+        assert not leases.lead(connection, mine, name="dispatch", lease_s=5.0)
         connection.execute(update(leaders).values(lease_until=from_now(left_s)))
 
-        assert reclaim.lead(connection, mine, name="dispatch", lease_s=5.0)
+        assert leases.lead(connection, mine, name="dispatch", lease_s=5.0)
 
 
 def test_a_row_without_the_length_of_its_lease_ends_by_its_instant(engine: Engine) -> None:

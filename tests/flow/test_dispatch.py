@@ -15,13 +15,15 @@ from worker.jobs import dispatcher
 from worker.jobs.core.endpoint_health import Cause, State
 from worker.jobs.dispatcher import Dispatcher
 from worker.jobs.store import reclaim
-from worker.jobs.store.claim import Wish, claim
+from worker.jobs.store.claim import claim
 from worker.jobs.store.endpoints import look
-from worker.lease import Lease, Times
 from worker.queue.nudges import POP, connect, nudge, read_window
+from worker.store import leases
 from worker.store.clock import from_now, now
 from worker.store.engine import open_engine
+from worker.store.heartbeat import HeldCalls, Lease, Times
 from worker.store.tables import endpoints, jobs, workers
+from worker.store.transitions import ClaimRequest
 
 SLOTS = 5
 AWAY = "redis://127.0.0.1:1/0"
@@ -39,9 +41,8 @@ def leased(
     ticked_at: Callable[[], float | None] = lambda: None,
 ) -> Lease:
     """Return a lease that nobody has started yet."""
-    return Lease(
-        engine, times, name="test", slots=SLOTS, on_lost=on_lost, on_cancel=lambda ids: None, ticked_at=ticked_at
-    )
+    calls = HeldCalls(ticked_at, on_lost, reclaim.cancellations, lambda ids: None)
+    return Lease(engine, times, calls, name="test", slots=SLOTS)
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def orphaned(engine: Engine, count: int = 1) -> None:
     dead = worker(engine)
     accepted = accept_all(engine, *(entry() for _ in range(count)))
     with engine.begin() as connection:
-        assert all(claim(connection, [Wish(str(each.job_id), dead) for each in accepted]))
+        assert all(claim(connection, [ClaimRequest(str(each.job_id), dead) for each in accepted]))
         connection.execute(update(workers).where(workers.c.id == dead).values(lease_until=now()))
 
 
@@ -288,7 +289,7 @@ def test_a_stopped_dispatcher_is_followed_at_once(engine: Engine, make: Make) ->
     first.stop()
 
     with engine.begin() as connection:
-        assert reclaim.lead(connection, other, name="dispatch", lease_s=5.0)
+        assert leases.lead(connection, other, name="dispatch", lease_s=5.0)
 
 
 def test_a_tick_ends_where_the_leadership_was_lost(engine: Engine, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +299,7 @@ def test_a_tick_ends_where_the_leadership_was_lost(engine: Engine, make: Make, m
 
     def lose() -> None:
         with engine.begin() as connection:
-            assert reclaim.lead(connection, other, name="dispatch", lease_s=50.0)
+            assert leases.lead(connection, other, name="dispatch", lease_s=50.0)
         lost.set()
 
     ticks: list[None] = []
@@ -316,7 +317,7 @@ def test_a_stall_of_the_database_ends_no_lease(postgresql_url: str, redis_url: s
     lease.start(), held.start()
     (accepted,) = accept_all(engine, entry())
     with engine.begin() as connection:
-        assert all(claim(connection, [Wish(str(accepted.job_id), held.worker_id)]))
+        assert all(claim(connection, [ClaimRequest(str(accepted.job_id), held.worker_id)]))
     until(lambda: lease.unbroken_s() > 1.0, what="a lease without a gap")
     ticks: list[None] = []
     made = Dispatcher(

@@ -24,13 +24,13 @@ from worker import settings
 from worker.dev.redis import RedisServer
 from worker.jobs.intake import Intake
 from worker.jobs.intake_list import Taking
-from worker.jobs.store import reclaim
-from worker.lease import Times
 from worker.pool.event_loop import LoopThread
-from worker.process import Host
+from worker.process.worker_process import Host
 from worker.queue.keys import OWNERS, own_list
 from worker.queue.nudges import REJECTED, connect, read_window
+from worker.store import leases
 from worker.store.engine import open_engine
+from worker.store.heartbeat import Times
 
 AWAY = "redis://127.0.0.1:1/0"
 
@@ -249,9 +249,10 @@ def test_a_job_just_claimed_is_not_forgotten_while_the_loop_is_late(host: Host) 
     (accepted,) = accept_all(host.engine, entry())
     assert accepted.job_id
     with host.engine.begin() as connection:
-        from worker.jobs.store.claim import Wish, claim
+        from worker.jobs.store.claim import claim
+        from worker.store.transitions import ClaimRequest
 
-        assert claim(connection, [Wish(accepted.job_id, host.worker_id)])[0]
+        assert claim(connection, [ClaimRequest(accepted.job_id, host.worker_id)])[0]
 
     for _ in range(3):
         host._release_strays()  # no loop has turned yet
@@ -332,7 +333,7 @@ def test_the_life_of_a_lease_that_was_taken_back(sqlite_url: str) -> None:
     lease.start()
     first = lease.worker_id
     with engine.begin() as connection:
-        reclaim.resign(connection, first)
+        leases.resign(connection, first)
 
     until(lambda: lease.worker_id != first and len(rows(engine, "SELECT 1 FROM afterword_workers")) == 1, what="anew")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from worker.jobs.net.client import TransportKind
+from worker.jobs.net.call import TransportKind
 
 
 @pytest.fixture(params=["aiohttp", "httpx"])

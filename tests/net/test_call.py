@@ -25,8 +25,7 @@ from tests.net.wire import (
     head,
     once,
 )
-from worker.jobs.net.call import WireRequest, call
-from worker.jobs.net.client import TransportKind, open_client
+from worker.jobs.net.call import TransportKind, WireRequest, call, open_client
 from worker.jobs.net.progress import Reply
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

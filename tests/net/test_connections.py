@@ -11,8 +11,7 @@ import pytest
 from tests.net.raw_server import PATIENCE_S, Peer, RawServer, wait_for
 from tests.net.wire import COMPLETION, JSON, STREAM_HEAD, STREAMED, WIRE, answer, chunk, code, delta, endpoint, head
 from worker.core.failure import Code
-from worker.jobs.net.call import call
-from worker.jobs.net.client import TransportKind, open_client
+from worker.jobs.net.call import TransportKind, call, open_client
 from worker.jobs.net.progress import Progress, Reply
 
 EVIL = answer(json.dumps(COMPLETION | {"id": "of-another-tenant"}).encode())

@@ -17,8 +17,7 @@ from worker.core.endpoint import Endpoint
 from worker.core.failure import Code, failure
 from worker.jobs.core.endpoint_health import ALONE, Sign, sign_of
 from worker.jobs.core.retry import Budget, Hold, decide
-from worker.jobs.net.call import call
-from worker.jobs.net.client import TransportKind, open_client
+from worker.jobs.net.call import TransportKind, call, open_client
 from worker.jobs.net.progress import Reply
 from worker.net.exceptions import is_exhaustion
 from worker.net.tls import Contexts

@@ -26,8 +26,7 @@ from tests.net.wire import (
     head,
     once,
 )
-from worker.jobs.net.call import WireRequest
-from worker.jobs.net.client import TransportKind
+from worker.jobs.net.call import TransportKind, WireRequest
 
 SLOW: dict[str, Any] = {"first_byte_s": 0.15}
 IDLE: dict[str, Any] = {"idle_s": 0.15}

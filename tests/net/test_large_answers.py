@@ -11,8 +11,7 @@ import pytest
 from tests.net.raw_server import Peer, RawServer
 from tests.net.wire import COMPLETION, DONE, STREAM_HEAD, STREAMED, WIRE, answer, chunk, code, delta, endpoint, event
 from worker.core.failure import Code
-from worker.jobs.net.call import WireRequest, call
-from worker.jobs.net.client import open_client
+from worker.jobs.net.call import WireRequest, call, open_client
 from worker.jobs.net.progress import LARGE_BYTES, Progress, Reply
 
 IMAGE = "QUJD" * LARGE_BYTES

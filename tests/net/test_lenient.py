@@ -24,8 +24,7 @@ from tests.net.wire import (
     head,
     once,
 )
-from worker.jobs.net.call import call
-from worker.jobs.net.client import TransportKind, open_client
+from worker.jobs.net.call import TransportKind, call, open_client
 from worker.jobs.net.progress import Reply
 from worker.webhooks.core.outcome import Sent
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send

@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.net.redaction import unquoted
 from worker.webhooks.core.outcome import Code, Sent
+from worker.webhooks.net.redaction import unquoted
 
 URL = "https://hooks.example.com/in?token=geheim%2B0123456&a=1"
 HEADERS = {"Authorization": "Bearer key-0123456789", "X-Team": "blue", "webhook-id": "msg_0123456789"}

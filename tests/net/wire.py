@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from worker.core.endpoint import Endpoint
-from worker.jobs.net.call import WireRequest, call
-from worker.jobs.net.client import TransportKind, open_client
+from worker.jobs.net.call import TransportKind, WireRequest, call, open_client
 from worker.jobs.net.progress import Progress, Reply
 
 KEY = "sk-wire-secret-0123456789"

@@ -29,7 +29,7 @@ IMPORTS = (
     "celery.loaders.app", "celery.worker.autoscale", "celery.worker.components", "celery.worker.consumer",
     "billiard.dummy", "billiard.pool", "certifi", "encodings.idna", "kombu.transport.redis", "psycopg",
     "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite.pysqlite", "worker.celeryconfig",
-    "worker.deliver", "worker.process", "worker.log", "worker.webhooks.key_rotation", "worker.run",
+    "worker.deliver", "worker.process.worker_process", "worker.log", "worker.webhooks.key_rotation", "worker.run",
 )  # fmt: skip
 
 

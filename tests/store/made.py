@@ -8,9 +8,10 @@ from sqlalchemy import Engine
 
 from worker.core.endpoint import Endpoint
 from worker.jobs.core.message import Job, Refusal, read_job
-from worker.jobs.store import reclaim
 from worker.jobs.store.accept import Accepted, Entry, accept
-from worker.jobs.store.claim import Claim, Wish, claim
+from worker.jobs.store.claim import Claim, claim
+from worker.store import leases
+from worker.store.transitions import ClaimRequest
 
 ENDPOINTS = {"default": Endpoint("default", "http://127.0.0.1:9/v1/chat/completions")}
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
@@ -36,13 +37,13 @@ def accept_all(engine: Engine, *entries: Entry, job_ttl_s: float = 3600.0) -> li
 def worker(engine: Engine, *, lease_s: float = 30.0, slots: int = 10) -> str:
     worker_id = str(uuid.uuid4())
     with engine.begin() as connection:
-        reclaim.register(connection, worker_id, name="test", slots=slots, lease_s=lease_s)
+        leases.register(connection, worker_id, name="test", slots=slots, lease_s=lease_s)
     return worker_id
 
 
 def claim_one(engine: Engine, worker_id: str, job_id: str) -> Claim | None:
     with engine.begin() as connection:
-        return claim(connection, [Wish(job_id, worker_id)])[0]
+        return claim(connection, [ClaimRequest(job_id, worker_id)])[0]
 
 
 def rows(engine: Engine, statement: str, **values: Any) -> list[Any]:

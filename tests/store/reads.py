@@ -6,8 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from worker.jobs.store.listing import MOST, counts
+from worker.jobs.store.listing import counts
 from worker.store.clock import POSTGRESQL_NOW, SQLITE_NOW
+from worker.store.row_count import MOST
 from worker.store.types import microseconds
 from worker.webhooks.store.metrics import unfinished
 

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Engine, insert, select
 
 from worker.core.lifecycle import DELIVERY_ENDED, DeliveryStatus
-from worker.jobs.store.claim import Wish
 from worker.store.clock import from_now, now
+from worker.store.transitions import ClaimRequest
 from worker.webhooks import sealed_fields
 from worker.webhooks.core.registration import Registration, read_registration
 from worker.webhooks.store import receivers
@@ -97,4 +97,4 @@ def statuses(engine: Engine, *delivery_ids: str) -> list[str]:
 
 def claimed(engine: Engine, worker_id: str, delivery_id: str) -> DeliveryClaim | None:
     with engine.begin() as connection:
-        return claim(connection, [Wish(delivery_id, worker_id)])[0]
+        return claim(connection, [ClaimRequest(delivery_id, worker_id)], slots=100)[0]

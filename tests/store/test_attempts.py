@@ -10,10 +10,12 @@ from sqlalchemy import Engine, delete, text
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
 from worker.jobs.store import reclaim
-from worker.jobs.store.claim import Claim, Wish, claim
+from worker.jobs.store.claim import Claim, claim
 from worker.jobs.store.record import Closing, record
+from worker.store import leases
 from worker.store.clock import from_now, now
 from worker.store.tables import jobs, requests
+from worker.store.transitions import ClaimRequest
 
 ANSWER = {
     "raw": b'{"id": "x"}', "raw_encoding": "identity", "usage_raw": b"{}", "usage": "{}", "response": '{"id": "x"}',
@@ -82,7 +84,7 @@ def test_a_job_wished_for_twice_in_one_batch_is_given_once(engine: Engine) -> No
     (accepted,) = accept_all(engine, entry())
     assert accepted.job_id
     with engine.begin() as connection:
-        given = claim(connection, [Wish(accepted.job_id, mine), Wish(accepted.job_id, mine)])
+        given = claim(connection, [ClaimRequest(accepted.job_id, mine), ClaimRequest(accepted.job_id, mine)])
 
     assert [one_claim is None for one_claim in given] == [False, True]
 
@@ -236,7 +238,7 @@ def test_a_stale_attempt_changes_nothing_but_its_own_row(engine: Engine) -> None
 
 def end_lease(engine: Engine, worker_id: str) -> None:
     with engine.begin() as connection:
-        reclaim.renew(connection, worker_id, slots=1, lease_s=-1.0)
+        leases.renew(connection, worker_id, slots=1, lease_s=-1.0)
 
 
 def test_a_late_answer_completes_its_job_while_nobody_claimed_since(engine: Engine) -> None:
@@ -314,7 +316,7 @@ def test_one_worker_leads_and_another_follows_when_its_lease_ends(engine: Engine
 
     def lead(worker_id: str, lease_s: float) -> bool:
         with engine.begin() as connection:
-            return reclaim.lead(connection, worker_id, name="dispatch", lease_s=lease_s)
+            return leases.lead(connection, worker_id, name="dispatch", lease_s=lease_s)
 
     assert lead(first, 30.0)
     assert not lead(second, 30.0)
@@ -330,6 +332,6 @@ def test_a_job_whose_request_is_gone_keeps_no_other_from_its_worker(engine: Engi
         connection.execute(delete(requests).where(requests.c.job_id == gone))
 
     with engine.begin() as connection:
-        claims = claim(connection, [Wish(gone, mine), Wish(fine, mine)])
+        claims = claim(connection, [ClaimRequest(gone, mine), ClaimRequest(fine, mine)])
 
     assert [None if one is None else (one.job_id, one.body is None) for one in claims] == [(gone, True), (fine, False)]

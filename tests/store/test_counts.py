@@ -17,10 +17,12 @@ from worker.core.lifecycle import RETRY, Outcome
 from worker.jobs.store import reclaim
 from worker.jobs.store.accept import accept
 from worker.jobs.store.cancel import cancel
-from worker.jobs.store.claim import Claim, Wish, claim
+from worker.jobs.store.claim import Claim, claim
 from worker.jobs.store.inbox import take_inbox
 from worker.jobs.store.record import record
+from worker.store import leases
 from worker.store.group_commit import Batcher
+from worker.store.transitions import ClaimRequest
 from worker.webhooks.store import claim as deliveries
 from worker.webhooks.store.claim import DeliveryClaim
 from worker.webhooks.store.record import record as record_deliveries
@@ -57,8 +59,8 @@ def queued(engine: Engine, number: int, **fields: Any) -> list[str]:
 
 
 def started(engine: Engine, number: int) -> list[Claim]:
-    wishes = [Wish(one, worker(engine)) for one in queued(engine, 1)]
-    wishes += [Wish(one, wishes[0].worker_id) for one in queued(engine, number - 1)]
+    wishes = [ClaimRequest(one, worker(engine)) for one in queued(engine, 1)]
+    wishes += [ClaimRequest(one, wishes[0].worker_id) for one in queued(engine, number - 1)]
     with engine.begin() as connection:
         return [one for one in claim(connection, wishes) if one is not None]
 
@@ -100,7 +102,7 @@ def emptying_the_inbox(engine: Engine, number: int) -> Step:
 
 def claiming(engine: Engine, number: int) -> Step:
     mine, ids = worker(engine), queued(engine, number)
-    return lambda connection: claim(connection, [Wish(one, mine) for one in ids])
+    return lambda connection: claim(connection, [ClaimRequest(one, mine) for one in ids])
 
 
 def completing(engine: Engine, number: int) -> Step:
@@ -130,7 +132,7 @@ def cancelling(engine: Engine, number: int) -> Step:
 def taking_back(engine: Engine, number: int) -> Step:
     mine = started(engine, number)[0].worker_id
     with engine.begin() as connection:
-        reclaim.resign(connection, mine)
+        leases.resign(connection, mine)
     return reclaim.take_back
 
 
@@ -141,7 +143,7 @@ def asking_what_is_due(engine: Engine, number: int) -> Step:
 
 def claiming_deliveries(engine: Engine, number: int) -> Step:
     mine, ids = worker(engine), due(engine, number)
-    return lambda connection: deliveries.claim(connection, [Wish(one, mine) for one in ids], slots=SLOTS)
+    return lambda connection: deliveries.claim(connection, [ClaimRequest(one, mine) for one in ids], slots=SLOTS)
 
 
 def delivering(engine: Engine, number: int) -> Step:
@@ -203,7 +205,7 @@ def test_a_hundred_together_cost_the_statements_of_the_table(engine: Engine, nam
 def test_what_the_writer_was_given_at_once_is_one_transaction(engine: Engine, number: int) -> None:
     mine, ids = worker(engine), queued(engine, number)
     writer = Batcher(engine, max_items=MANY, last=(record, cancel))
-    claims = [writer.put(claim, Wish(one, mine)) for one in ids]
+    claims = [writer.put(claim, ClaimRequest(one, mine)) for one in ids]
     with counting(engine) as transactions:
         writer.start()
         got = [one.result(30) for one in claims]
@@ -223,7 +225,7 @@ def test_claims_and_ends_that_meet_in_the_writer_share_a_transaction(engine: Eng
     held = started(engine, 1)[0]
     (waits,) = queued(engine, 1)
     writer = Batcher(engine, max_items=MANY, last=(record, cancel))
-    writes = [writer.put(claim, Wish(waits, held.worker_id)), writer.put(record, completed(held))]
+    writes = [writer.put(claim, ClaimRequest(waits, held.worker_id)), writer.put(record, completed(held))]
 
     with counting(engine) as transactions:
         writer.start()

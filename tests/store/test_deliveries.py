@@ -13,9 +13,10 @@ from sqlalchemy import Engine, delete, insert, select, text, update
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.lifecycle import CANCEL_DELIVERY, DELIVER, FAIL_DELIVERY, RETRY_DELIVERY, DeliveryOutcome
-from worker.jobs.store import cancel, reclaim
-from worker.jobs.store.claim import Wish
+from worker.jobs.store import cancel
+from worker.store import leases
 from worker.store.clock import from_now, now
+from worker.store.transitions import ClaimRequest
 from worker.webhooks.core.outcome import Code, Disable_reason, Sent
 from worker.webhooks.core.receiver_health import Bucket, Health
 from worker.webhooks.store import due as webhook_lanes
@@ -55,7 +56,7 @@ def told(engine: Engine) -> list[str]:
 
 def claimed(engine: Engine, worker_id: str, *delivery_ids: str, slots: int = 100) -> list[DeliveryClaim | None]:
     with engine.begin() as connection:
-        return claim(connection, [Wish(one, worker_id) for one in delivery_ids], slots=slots)
+        return claim(connection, [ClaimRequest(one, worker_id) for one in delivery_ids], slots=slots)
 
 
 def closing(got: DeliveryClaim, **changes: Any) -> DeliveryClosing:
@@ -251,7 +252,7 @@ def test_a_stale_attempt_moves_nothing_and_is_kept(engine: Engine) -> None:
     lost, other = worker(engine), worker(engine)
     stale = claim_first(engine, lost)
     with engine.begin() as connection:
-        reclaim.resign(connection, lost)
+        leases.resign(connection, lost)
     with engine.begin() as connection:
         assert expire.take_back(connection) == 1
     fresh = claim_first(engine, other)
@@ -270,7 +271,7 @@ def test_a_late_success_counts_while_nobody_has_begun_again(engine: Engine) -> N
     lost = worker(engine)
     late = claim_first(engine, lost)
     with engine.begin() as connection:
-        reclaim.resign(connection, lost)
+        leases.resign(connection, lost)
     with engine.begin() as connection:
         expire.take_back(connection)
 
@@ -285,7 +286,7 @@ def test_a_lost_attempt_is_unknown_and_spends_the_schedule(engine: Engine) -> No
         lost = worker(engine)
         claim_first(engine, lost)
         with engine.begin() as connection:
-            reclaim.resign(connection, lost)
+            leases.resign(connection, lost)
         with engine.begin() as connection:
             expire.take_back(connection)
 

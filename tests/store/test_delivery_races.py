@@ -13,11 +13,12 @@ from structlog.testing import capture_logs
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, job, rows, worker
 from tests.store.test_deliveries import DELIVERIES, claimed, closing, ended, receiver, told
-from worker.jobs.store import cancel, reclaim
-from worker.jobs.store.claim import Wish
+from worker.jobs.store import cancel
+from worker.store import leases
 from worker.store.clock import from_now
 from worker.store.engine import open_engine
 from worker.store.group_commit import Batcher
+from worker.store.transitions import ClaimRequest
 from worker.webhooks.store import expire, ordering, receivers, redeliver
 from worker.webhooks.store.claim import DeliveryClaim, claim
 from worker.webhooks.store.due import Lane
@@ -100,8 +101,8 @@ def test_two_workers_that_begin_and_end_deliveries_lock_each_other_out_of_nothin
     running = {name: claimed(engine, holder, mine[name][0])[0] for name, holder in zip(names, holders, strict=True)}
     met = threading.Barrier(2)
 
-    def claim_together(connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim | None]:
-        found = claim(connection, wishes)
+    def claim_together(connection: Connection, wishes: Sequence[ClaimRequest]) -> list[DeliveryClaim | None]:
+        found = claim(connection, wishes, slots=100)
         met.wait(10)
         return found
 
@@ -113,7 +114,7 @@ def test_two_workers_that_begin_and_end_deliveries_lock_each_other_out_of_nothin
             got = running[name]
             assert got is not None
             futures += [
-                writer.put(claim_together, Wish(mine[other][1], holder)),
+                writer.put(claim_together, ClaimRequest(mine[other][1], holder)),
                 writer.put(record, closing(got)),
             ]
         for writer in writers:
@@ -128,7 +129,7 @@ def test_two_workers_that_begin_and_end_deliveries_lock_each_other_out_of_nothin
 def struck_off(engine: Engine, worker_id: str, *, take_back: bool) -> None:
     """End a worker's lease; its deliveries are queued again if told so."""
     with engine.begin() as connection:
-        reclaim.resign(connection, worker_id)
+        leases.resign(connection, worker_id)
     if take_back:
         with engine.begin() as connection:
             assert expire.take_back(connection) == 1
@@ -144,7 +145,7 @@ def met_by(engine: Engine, got: DeliveryClaim, step: Callable[[Connection], Any]
         ordering.lock(connection, [got.receiver_id])
         thread.start()
         until(lambda: not thread.is_alive() or waits(engine), what="it is done, or waits for us")
-        (written,) = record(connection, [closing(got)])
+        (written,) = record(connection, [closing(got)], slots=100)
     thread.join()
     return written.moved
 
@@ -162,7 +163,7 @@ def test_a_late_answer_and_the_next_attempt_do_not_lock_each_other_out(engine: E
     struck_off(engine, lost, take_back=True)
     other = worker(engine)
 
-    assert met_by(engine, got, lambda connection: claim(connection, [Wish(got.delivery_id, other)]))
+    assert met_by(engine, got, lambda connection: claim(connection, [ClaimRequest(got.delivery_id, other)], slots=100))
 
     assert [row.status for row in rows(engine, DELIVERIES)] == ["delivered"]
 

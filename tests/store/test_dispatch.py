@@ -8,8 +8,8 @@ from sqlalchemy import Connection, Engine, event, text, update
 
 from tests.store.made import accept_all, entry, job, one, rows, worker
 from worker.jobs.store import due as dispatch
-from worker.jobs.store import reclaim
 from worker.jobs.store.due import FIRST, Lane
+from worker.store import leases
 from worker.store.clock import POSTGRESQL_NOW, SQLITE_NOW, from_now
 from worker.store.engine import open_engine
 from worker.store.tables import jobs
@@ -119,7 +119,7 @@ def test_a_leader_that_steps_down_is_followed_at_once(engine: Engine) -> None:
 
     def leads(worker_id: str) -> bool:
         with engine.begin() as connection:
-            return reclaim.lead(connection, worker_id, name="dispatch", lease_s=60.0)
+            return leases.lead(connection, worker_id, name="dispatch", lease_s=60.0)
 
     assert leads(first)
     with engine.begin() as connection:

@@ -14,7 +14,7 @@ from worker.core.lifecycle import HOLD, Outcome
 from worker.jobs.core.endpoint_health import Blame, Cause, State, Verdict
 from worker.jobs.store import due, endpoint_breaker, endpoints
 from worker.jobs.store import endpoint_trouble as troubles
-from worker.jobs.store.claim import Claim, Wish, claim
+from worker.jobs.store.claim import Claim, claim
 from worker.jobs.store.due import FIRST
 from worker.jobs.store.endpoint_breaker import Sick, Weakness
 from worker.jobs.store.endpoint_trouble import Trouble
@@ -22,6 +22,7 @@ from worker.jobs.store.endpoints import Answered, Passed, Seen
 from worker.store.clock import from_now, seconds_until
 from worker.store.tables import attempts, jobs
 from worker.store.tables import endpoints as table
+from worker.store.transitions import ClaimRequest
 
 HELD = (Blame.endpoint, False)
 PAUSED = (Blame.endpoint, True)
@@ -238,7 +239,7 @@ def test_of_a_resting_endpoint_nothing_is_claimed_but_its_probe(engine: Engine) 
     paused(engine, probe_job=ids[1])
 
     with engine.begin() as connection:
-        claims = claim(connection, [Wish(job_id, mine) for job_id in (*ids, elsewhere)])
+        claims = claim(connection, [ClaimRequest(job_id, mine) for job_id in (*ids, elsewhere)])
 
     assert [None if found is None else (found.job_id, found.probe) for found in claims] == [
         None, (ids[1], True), None, (elsewhere, False),

@@ -8,7 +8,8 @@ from sqlalchemy.exc import DBAPIError
 
 from tests.pool.workers import until
 from tests.store.made import worker
-from worker.jobs.store import finished_feed, reclaim
+from worker.jobs.store import finished_feed
+from worker.store import leases
 from worker.store.engine import is_away, is_busy, open_engine
 from worker.store.tables import counters
 
@@ -45,7 +46,7 @@ def test_entering_twice_is_entering_once(engine: Engine) -> None:
 
     # The commit was made and its answer lost: a starting worker cannot tell, and enters again.
     with engine.begin() as connection:
-        reclaim.register(connection, mine, name="test", slots=10, lease_s=30.0)
+        leases.register(connection, mine, name="test", slots=10, lease_s=30.0)
 
     with engine.begin() as connection:
-        assert reclaim.living(connection) == {mine: 10}
+        assert leases.living(connection) == {mine: 10}

@@ -7,8 +7,8 @@ from tests.store.made import one
 from tests.store.receiving import URL, VAULT, found
 from tests.store.test_deliveries import ended, told
 from worker.webhooks import sealed_fields
-from worker.webhooks.store.given_keys import NewKeys, give_keys
 from worker.webhooks.store.receivers import Receiver
+from worker.webhooks.store.secrets import NewKeys, give_keys
 from worker.webhooks.store.tables import receivers
 
 OTHER = "https://hooks.example.com/in?other"

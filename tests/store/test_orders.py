@@ -9,8 +9,8 @@ from sqlalchemy import Engine, select, text, update
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.failure import Code
 from worker.store.clock import from_now, seconds_until
-from worker.store.endings import ending
 from worker.store.tables import jobs
+from worker.store.transitions import error_columns
 
 STANDS = "SELECT status, error_code, error_message, finished_at FROM jobs_v1 WHERE id = :id"
 
@@ -45,7 +45,7 @@ def test_a_queued_job_is_cancelled_in_the_callers_transaction(engine: Engine) ->
     row = one(engine, STANDS, id=new)
     assert row.status == "cancelled"
     assert row.finished_at is not None
-    wanted = ending(Code.cancelled)
+    wanted = error_columns(Code.cancelled)
     assert (row.error_code, row.error_message) == (wanted["error_code"], wanted["error_message"])
     kept = one(engine, "SELECT error FROM afterword_jobs WHERE id = :id", id=new).error
     assert json.loads(kept) == json.loads(wanted["error"])

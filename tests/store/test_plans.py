@@ -10,17 +10,17 @@ from tests.store.made import worker
 from tests.store.test_dispatch import FILL
 from worker.core.failure import Code
 from worker.core.lifecycle import CANCEL_QUEUED
-from worker.jobs.store.claim import Wish, claim
+from worker.jobs.store.claim import claim
 from worker.store import transitions
 from worker.store.clock import POSTGRESQL_NOW
-from worker.store.endings import ending
 from worker.store.engine import open_engine
+from worker.store.transitions import ClaimRequest, error_columns
 
 Step = Callable[[Connection, Sequence[str], str], Any]
 STEPS: list[Step] = [
-    lambda connection, ids, mine: claim(connection, [Wish(one, mine) for one in ids]),
+    lambda connection, ids, mine: claim(connection, [ClaimRequest(one, mine) for one in ids]),
     lambda connection, ids, mine: transitions.apply(
-        connection, CANCEL_QUEUED, [(one, 0) for one in ids], changes=ending(Code.cancelled)
+        connection, CANCEL_QUEUED, [(one, 0) for one in ids], changes=error_columns(Code.cancelled)
     ),
 ]
 

@@ -28,7 +28,7 @@ def delivered(engine: Engine, claim: DeliveryClaim) -> tuple[str, ...]:
         lane=lane,
     )  # fmt: skip
     with engine.begin() as connection:
-        return record(connection, [closing])[0].next_ids
+        return record(connection, [closing], slots=100)[0].next_ids
 
 
 @pytest.mark.parametrize("status", ["delivered", "failed", "cancelled", "held", "queued"])

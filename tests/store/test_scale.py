@@ -15,8 +15,9 @@ from sqlalchemy import Connection, Engine, event
 from tests.store.made import worker
 from tests.store.receiving import receiver
 from worker.jobs.store import due, endpoints, reclaim
-from worker.jobs.store.claim import Wish, claim
+from worker.jobs.store.claim import claim
 from worker.store.clock import POSTGRESQL_NOW, SQLITE_NOW
+from worker.store.transitions import ClaimRequest
 from worker.webhooks.store import claim as deliveries_of
 from worker.webhooks.store import due as webhook_lanes
 from worker.webhooks.store import expire, recover
@@ -166,9 +167,9 @@ def webhook_tick(connection: Connection) -> list[str]:
     return [row.job_id for rows in webhook_lanes.due(connection, most).values() for row in rows]
 
 
-def claiming(take: Callable[[Connection, Sequence[Wish]], Any], ids: Sequence[str], mine: str) -> Step:
+def claiming(take: Callable[[Connection, Sequence[ClaimRequest]], Any], ids: Sequence[str], mine: str) -> Step:
     def step(connection: Connection) -> None:
-        assert all(take(connection, [Wish(one, mine) for one in ids]))
+        assert all(take(connection, [ClaimRequest(one, mine) for one in ids]))
 
     return step
 

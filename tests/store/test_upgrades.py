@@ -14,8 +14,7 @@ from tests.pool.workers import until
 from tests.release_before import NUMBER
 from tests.store.made import one, rows, worker
 from tests.store.test_batcher import WAITS_FOR_A_LOCK
-from worker.jobs.store import reclaim
-from worker.store import migrate, version
+from worker.store import leases, migrate, version
 from worker.store.engine import UnusableDatabase, open_engine
 
 __all__ = ["afterword", "run"]
@@ -127,7 +126,7 @@ def test_a_contracting_migration_waits_until_no_worker_needs_what_it_removes(
 
     assert (version.fault(engine), "sick_jobs" in columns(engine)) == (None, True)
     with engine.begin() as connection:
-        reclaim.resign(connection, lives)
+        leases.resign(connection, lives)
     migrate.upgrade(engine)
     assert (version.fault(engine), "sick_jobs" in columns(engine)) == (version.unserved(LATER), False)
 

@@ -13,6 +13,7 @@ from tests.store.test_attempts import closing, completed, started, write
 from tests.store.test_verify_webhooks import WEBHOOK_BREAKS
 from worker.core.lifecycle import CANCEL, FAIL, HOLD, RETRY, Outcome
 from worker.jobs.store import orders, reclaim
+from worker.store import leases
 from worker.store.clock import from_now, now
 from worker.store.engine import open_engine
 from worker.store.tables import (
@@ -305,7 +306,7 @@ def test_another_attempt_that_lost_its_holder_meanwhile_is_not_the_one_that_was_
         second = worker(world.engine)
         assert claim_one(world.engine, second, world.runs) is not None
         with world.engine.begin() as connection:
-            reclaim.resign(connection, second)
+            leases.resign(connection, second)
 
     assert broken(world.engine, pause=mend_and_lose_again) == {}
 

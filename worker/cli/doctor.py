@@ -14,14 +14,15 @@ from worker.cli.database import database
 from worker.cli.doctor_webhooks import Finding, counted, webhook_findings
 from worker.core.endpoint import Endpoint
 from worker.jobs.core.endpoint_health import Cause
-from worker.jobs.store.listing import MOST, CannotRead, Listing, counts
+from worker.jobs.store.due import oldest_overdue_job_s
+from worker.jobs.store.listing import CannotRead, Listing, counts
 from worker.queue.redis_check import server_facts, unread_lists, unusable
 from worker.queue.sentinel import pool_of
 from worker.settings import Settings
 from worker.store.engine import UnusableDatabase
+from worker.store.row_count import MOST
 from worker.webhooks.core.explain import words
 from worker.webhooks.key_rotation import unusable_secrets
-from worker.webhooks.store.metrics import oldest_overdue_job_s
 
 PATIENCE_S = 3.0
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from worker.jobs.store.listing import MOST
+from worker.store.row_count import MOST
 from worker.webhooks.core.explain import DISABLED, words
 from worker.webhooks.core.outcome import FATES, Code, Disable_reason
 from worker.webhooks.core.receiver_health import WARNINGS_H, resting_until_s

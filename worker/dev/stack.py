@@ -16,10 +16,9 @@ from urllib.parse import quote
 
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.dev.redis import RedisServer
-from worker.jobs.store import reclaim
 from worker.settings import Settings, child_environment
 from worker.settings.sources import PREFIX
-from worker.store import migrate
+from worker.store import leases, migrate
 from worker.store.engine import open_engine
 from worker.webhooks.vault import new_master_key
 
@@ -127,7 +126,7 @@ class Stack:
         try:
             while time.monotonic() < give_up and worker.poll() is None:
                 with engine.connect() as connection:
-                    if reclaim.living(connection):
+                    if leases.living(connection):
                         return
                 time.sleep(0.05)
         finally:

@@ -19,11 +19,12 @@ from worker.jobs.core.endpoint_health import State
 from worker.jobs.endpoint_probes import Probes
 from worker.jobs.fair_share import Shares
 from worker.jobs.store import due, endpoints, reclaim
-from worker.lease import Lease
 from worker.queue.keys import is_wrong_type, put_aside
 from worker.queue.nudges import push_nudges, read_window
 from worker.queue.window_size import Pace
+from worker.store import leases
 from worker.store.engine import describe, is_away, is_busy
+from worker.store.heartbeat import Lease
 from worker.webhooks.service import Webhooks
 
 LEADER = "dispatch"
@@ -158,7 +159,7 @@ class Dispatcher:
             return True
         self._led_at = -math.inf
         with self._engine.begin() as connection:
-            leading = reclaim.lead(connection, self._lease.worker_id, name=LEADER, lease_s=LEADER_LEASE_S)
+            leading = leases.lead(connection, self._lease.worker_id, name=LEADER, lease_s=LEADER_LEASE_S)
         if leading:
             self._led_at = asked_at
         return leading
@@ -219,7 +220,7 @@ class Dispatcher:
             seen = endpoints.look(connection).values()
             paused = {one.name for one in seen if one.state is State.paused}
             lanes, self._after = due.lanes(connection, after=self._after, limit=due.RANGES_A_TICK, skipped=paused)
-            slots = sum(reclaim.living(connection).values())
+            slots = sum(leases.living(connection).values())
         room = self._pace.room(standing.keys(), slots=slots, at=time.monotonic())
         free = room - len(standing)
         if free <= 0:

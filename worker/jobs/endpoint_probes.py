@@ -44,9 +44,9 @@ class Probes:
                 return endpoints.send_probe(connection, one.name, None, rested_s=one.since_s)
             after = self._places.get(one.name, FIRST)
             row, self._places[one.name] = due.probe(connection, one.name, after=after, last=one.probe_job)
-            if row is None or not endpoints.send_probe(connection, one.name, row.job_id, rested_s=one.since_s):
+            if row is None or not endpoints.send_probe(connection, one.name, row.row_id, rested_s=one.since_s):
                 return False
-        entry = nudge(row.job_id, row.attempt)
+        entry = nudge(row.row_id, row.attempt)
         push_first(self._redis, self._queue, entry)
         self._sent[one.name] = entry
         return True

@@ -7,9 +7,10 @@ from uuid import uuid4
 
 import structlog
 
+from worker.core.dead_letter import DeadLetter, read_uuid
 from worker.core.faults import shown
 from worker.jobs.core.entry_size import too_large
-from worker.jobs.core.message import DeadLetter, most_bytes, read_job, read_uuid
+from worker.jobs.core.message import most_bytes, read_job
 from worker.jobs.store.accept import Entry
 from worker.jobs.store.inbox import Submitted
 from worker.queue.envelope import decode

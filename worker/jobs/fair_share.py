@@ -7,8 +7,9 @@ from sqlalchemy import Engine
 
 from worker.jobs.core.endpoint_health import Ramp
 from worker.jobs.store import due
-from worker.jobs.store.due import Due, Lane
+from worker.jobs.store.due import Lane
 from worker.queue.nudges import nudge
+from worker.store.transitions import Due
 
 # On SQLite a transaction holds the one write lock: a few milliseconds at a time.
 LANES_A_TRANSACTION = 20
@@ -42,7 +43,7 @@ class Shares:
     def _entries(self, lanes: Sequence[Lane], wanted: int, standing: Mapping[bytes, int]) -> list[tuple[int, bytes]]:
         # Of `wanted` rows at most those that stand are known: the others are enough to fill the window.
         entries = [
-            (row.priority, nudge(row.job_id, row.attempt)) for row in self._best(lanes, wanted)[: max(0, wanted)]
+            (row.priority, nudge(row.row_id, row.attempt)) for row in self._best(lanes, wanted)[: max(0, wanted)]
         ]
         # Again where its priority is better by now than its place; the nudge left behind finds it claimed.
         return [entry for entry in entries if entry[0] < standing.get(entry[1], math.inf)]

@@ -13,17 +13,17 @@ import structlog
 from redis import Redis, RedisError
 from sqlalchemy import Engine
 
-from worker.jobs.core.message import DeadLetter
+from worker.core.dead_letter import DeadLetter
 from worker.jobs.entries import INBOX, EntryReader, not_accepted
 from worker.jobs.inbox_watch import InboxWatch
 from worker.jobs.intake_list import MOST_BYTES, Taken, Taking
-from worker.jobs.store import reclaim
 from worker.jobs.store.accept import Accepted, Entry, accept
 from worker.jobs.store.inbox import Submitted, take_inbox
-from worker.liveness import Liveness
+from worker.pool.liveness import Liveness
 from worker.queue.keys import is_redis_away
 from worker.queue.nudges import nudge, push_nudges
 from worker.settings import Settings
+from worker.store import leases
 from worker.store.engine import describe, is_away, is_busy, succeeds
 
 RUN_QUEUE = "chat.run"
@@ -98,7 +98,7 @@ class Intake:
         if not owners:
             return
         with self._engine.begin() as connection:
-            living = reclaim.living(connection)
+            living = leases.living(connection)
         for owner in sorted(owners - living.keys()):
             if moved := self._taking.give_back(owner):
                 log.warning("intake.returned", worker=owner, messages=moved)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from worker.core.dead_letter import LONGEST_ID, DeadLetter
 from worker.core.exact_json import JsonError, Member, elements, load, members
 from worker.core.faults import shown
-from worker.jobs.core.message import LONGEST_ID, DeadLetter
 
 # How Python's Celery ends and begins the body of a task with one argument and no callbacks.
 _PLAIN_START = "[["

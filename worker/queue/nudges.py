@@ -16,8 +16,8 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from worker.core.dead_letter import DeadLetter, read_uuid
 from worker.core.faults import shown
-from worker.jobs.core.message import DeadLetter, read_uuid
 from worker.queue.connections import LONGEST_REPLY
 from worker.queue.envelope import decode
 from worker.queue.list_heads import SHOW

@@ -12,7 +12,6 @@ from worker.settings import values
 from worker.settings.endpoints import DEFAULT, environment_names, read_endpoints
 from worker.settings.sources import PREFIX, Environment, unknown_names
 from worker.settings.values import Reader
-from worker.webhooks.core.fair_slots import SLOTS
 
 
 class BadSettings(ValueError):
@@ -41,7 +40,7 @@ class Settings:
     config: Path | None = _setting(None, values.FILE, "A TOML file that adds named endpoints.")  # noqa: RUF009  a field
     concurrency: int = _setting(100, values.whole(1, 100_000), "Calls in flight in one worker process.")
     webhook_slots: int = _setting(
-        SLOTS,
+        100,
         values.whole(1, 10_000),
         "Webhook deliveries in flight in one worker process; a tenant is given half of them at most.",
     )

@@ -11,6 +11,7 @@ from sqlalchemy import (
     JSON,
     ColumnElement,
     FromClause,
+    Table,
     Text,
     any_,
     bindparam,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     select,
     type_coerce,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
 from worker.store.types import microseconds
@@ -56,3 +58,8 @@ def pack(dialect: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the parameter that `unpacked` reads, on the same dialect."""
     write: Callable[[datetime], object] = datetime.isoformat if dialect == "postgresql" else microseconds
     return {ROWS: json.dumps(rows, ensure_ascii=False, separators=(",", ":"), default=write)}
+
+
+def upsert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an INSERT into `table` for the dialect's name, `postgresql` or `sqlite`."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)

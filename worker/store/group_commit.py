@@ -68,7 +68,7 @@ class Batcher:
 
     `last`: those that lock what every process wants until the commit; they are called after all others, in this order.
     `apart`: each function in a transaction of its own. `turned` is called at each turn of the thread, see
-    `worker.liveness`.
+    `worker.pool.liveness`.
     """
 
     def __init__(

@@ -1,12 +1,13 @@
 """The guarded UPDATE: the one place where a status changes, built from the table in core.lifecycle."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, or_, tuple_, update
 
-from worker.core.failure import Code
+from worker.core.failure import FATES, Code
 from worker.core.lifecycle import FAIL, Move, Status
+from worker.core.storable_text import clean_json
 from worker.store.clock import now
 from worker.store.tables import jobs
 
@@ -67,3 +68,28 @@ def apply(
         .returning(table.c.id, table.c.attempt)
     )
     return {(row.id, row.attempt) for row in connection.execute(statement)}
+
+
+class ClaimRequest(NamedTuple):
+    """A worker process that wants a job."""
+
+    row_id: str
+    worker_id: str
+
+
+class Due(NamedTuple):
+    """A row that may start now. `attempt` is the number its claim will give it, `age_s` for how long it has been due.
+
+    An age, not the instant: an instant may lie where Python has no dates (the year 1 in a zone west of UTC).
+    """
+
+    row_id: str
+    attempt: int
+    priority: int
+    age_s: float
+
+
+def error_columns(code: Code) -> dict[str, Any]:
+    """Return the three error columns of a job that ends, or waits again, because of `code`."""
+    message = FATES[code].sentence
+    return {"error_code": code, "error_message": message, "error": clean_json({"code": code, "message": message})}

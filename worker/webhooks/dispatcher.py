@@ -10,9 +10,9 @@ import structlog
 from redis import Redis
 from sqlalchemy import Engine
 
-from worker.jobs.store import reclaim
 from worker.queue.nudges import nudge, push_nudges, read_window
 from worker.queue.window_size import Pace
+from worker.store import leases
 from worker.webhooks.core.fair_slots import by_turns
 from worker.webhooks.store import due as webhook_lanes
 from worker.webhooks.store import expire, recover
@@ -44,7 +44,7 @@ class Delivering:
             # Before the due rows: what becomes due in between is among those.
             next_s = expire.next_start_s(connection)
             lanes, self._after = webhook_lanes.lanes(connection, after=self._after)
-            slots = self._slots * max(1, len(reclaim.living(connection))) if lanes else 0
+            slots = self._slots * max(1, len(leases.living(connection))) if lanes else 0
         self._settle([lane for lane in lanes if lane.free is None])
         room = self._pace.room(standing.keys(), slots=slots, at=time.monotonic())
         left = room - len(standing)
@@ -83,7 +83,7 @@ class Delivering:
             with self._engine.begin() as connection:
                 due = webhook_lanes.due(connection, {one.receiver_id: min(one.free or 0, most[one]) for one in some})
             for lane in some:
-                entries = (nudge(row.job_id, row.attempt) for row in due.get(lane.receiver_id, ()))
+                entries = (nudge(row.row_id, row.attempt) for row in due.get(lane.receiver_id, ()))
                 found[lane] = [entry for entry in entries if entry not in standing]
             if sum(map(bool, found.values())) >= left:
                 break

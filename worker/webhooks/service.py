@@ -15,13 +15,13 @@ from redis import Redis, RedisError
 from sqlalchemy import Connection, Engine
 
 from afterword.sentinel import is_sentinel, read_sentinels
-from worker.jobs.store.claim import Wish
-from worker.liveness import Liveness
-from worker.orphans import Strays
+from worker.pool.liveness import Liveness
 from worker.queue.nudges import nudge
 from worker.queue.pusher import Announcer
 from worker.settings import Settings
 from worker.store.group_commit import Batcher
+from worker.store.orphans import Strays
+from worker.store.transitions import ClaimRequest
 from worker.webhooks.dispatcher import PRIORITY, QUEUE, Delivering
 from worker.webhooks.net.address_policy import HTTP_PORT, HTTPS_PORT, Policy, policy
 from worker.webhooks.net.own_servers import Own, Server
@@ -157,7 +157,7 @@ class Webhooks:
         if self._client is not None:
             await self._client.aclose()
 
-    def claim(self, connection: Connection, wishes: Sequence[Wish]) -> list[DeliveryClaim | None]:
+    def claim(self, connection: Connection, wishes: Sequence[ClaimRequest]) -> list[DeliveryClaim | None]:
         """Claim deliveries for this process, within its slots: see `webhooks.store.claim`."""
         return deliveries.claim(connection, wishes, slots=self._settings.webhook_slots)
 

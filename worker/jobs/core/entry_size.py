@@ -1,6 +1,7 @@
 """How large an entry of a door may be, and how much of one that is too large is kept. Decided before it is read."""
 
-from worker.jobs.core.message import DeadLetter, most_bytes
+from worker.core.dead_letter import DeadLetter
+from worker.jobs.core.message import most_bytes
 
 # Of an entry that is too large to be read.
 HEAD_BYTES = 64 * 1024

@@ -1,29 +1,22 @@
 """Reads a job's text, from the queue or the SQL inbox alike, into a job, a visible refusal or a dead letter."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from worker.core.dead_letter import LONGEST_ID, DeadLetter, read_uuid
 from worker.core.endpoint import Endpoint
 from worker.core.exact_json import JsonError, Member, members
 from worker.core.faults import FAULT_LIMIT, Fault, shown
 from worker.jobs.core.message_fields import FIELDS, instant, is_traceparent, unknown_field, within_reach
 from worker.jobs.core.request import Request, read_request
 
-__all__ = ["DeadLetter", "Fault", "Job", "Refusal", "conflict", "read_job"]
-
 DEFAULT_PRIORITY = 5
 DEFAULT_MAX_ATTEMPTS = 5
 
 # Beside the request: the job's other fields, and what a Celery client puts round it.
 _SPARE_BYTES = 64 * 1024
-
-# Of an id that is none, so many characters are kept beside the message's bytes.
-LONGEST_ID = 255
-
-_GROUPS = re.compile(r"([0-9a-f]{8})(-?)([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{12})")
 
 
 def most_bytes(max_request_bytes: int) -> int:
@@ -78,15 +71,6 @@ class Refusal:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message that cannot become a row: `reason` is a short code, `id` the best known id of it."""
-
-    reason: str
-    message: str
-    id: str | None
-
-
 def read_job(
     text: str,
     *,
@@ -131,17 +115,6 @@ def read_job(
         good["webhook"] = "null"
     job = _job(job_id, good, request, endpoint, ignored=ignored)
     return _refusal(job, faults) if faults else job
-
-
-def read_uuid(value: object) -> str | None:
-    """Return a UUID as lower-case text with hyphens; None if `value` is none.
-
-    Read are the 36 characters with hyphens and the 32 hexadecimal digits of Python's `uuid4().hex`.
-    """
-    if type(value) is not str or len(value) not in (32, 36):
-        return None
-    found = _GROUPS.fullmatch(value.lower())
-    return "-".join(found.group(1, 3, 4, 5, 6)) if found else None
 
 
 def _read_id(member: Member | None, default_id: str | None) -> str | DeadLetter:

@@ -1,5 +1,7 @@
 """Reads the `request` of a job message: its exact text, its fingerprint, and whether the endpoint may have it."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any, NamedTuple
@@ -10,7 +12,6 @@ from worker.core.exact_json import Member, deeper_than
 from worker.core.faults import FAULT_LIMIT, Fault, unsendable
 from worker.core.lenient_json import MAX_DEPTH
 from worker.core.storable_text import clean_text
-from worker.jobs.core.fingerprint import fingerprint, text_fingerprint
 
 # What the row shows of a model's name, beside the request that has all of it.
 _LONGEST_MODEL = 255
@@ -78,3 +79,23 @@ def _token_limit(value: Mapping[str, Any], n: int) -> int | None:
     limits = [value.get("max_completion_tokens"), value.get("max_tokens")]
     known = [limit for limit in limits if type(limit) is int and limit > 0]
     return n * max(known) if known and n * max(known) < 2**63 else None
+
+
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, sort_keys=True, separators=(",", ":")
+).encode
+
+
+def fingerprint(value: Any) -> str:
+    """Hash a parsed JSON value: 64 hexadecimal digits, SHA-256 of its canonical text.
+
+    Key order, whitespace and the way a character is escaped do not matter; integers count exactly, other numbers as
+    doubles (`1e2` is `100.0`, but `100` is another number). Errors: ValueError for NaN, an infinity or a lone
+    surrogate (none of them can be sent), RecursionError for a value nested very deeply.
+    """
+    return hashlib.sha256(_encode(value).encode()).hexdigest()
+
+
+def text_fingerprint(text: str) -> str:
+    """Hash a text as it is: for what has no canonical form, so that its second delivery is still known as the same."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

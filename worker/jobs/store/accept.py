@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, select, tuple_
 
-from worker.jobs.core.message import DeadLetter, Job, Refusal, conflict
+from worker.core.dead_letter import DeadLetter
+from worker.jobs.core.message import Job, Refusal, conflict
 from worker.jobs.store import finished_feed, orders
 from worker.jobs.store.accept_rows import used_ids, write_aliases, write_jobs, write_requests
 from worker.jobs.store.inbox import Letter, bury

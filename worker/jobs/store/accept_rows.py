@@ -24,11 +24,10 @@ from worker.core.lifecycle import Status
 from worker.core.storable_text import clean_json, clean_text
 from worker.jobs.core.message import Job, Refusal
 from worker.jobs.core.message_fields import LAST_INSTANT
-from worker.store.bulk_params import among, pack, unpacked
+from worker.store.bulk_params import among, pack, unpacked, upsert
 from worker.store.clock import now, seconds_until, shifted
 from worker.store.tables import aliases, jobs, requests
 from worker.store.types import Instant, JsonText
-from worker.store.upsert import upsert
 
 # What a packed job says of itself; the rest of its columns has one source for all of them.
 _SAID = (

@@ -9,8 +9,8 @@ from worker.core.lifecycle import CANCEL_QUEUED, Status
 from worker.jobs.store import finished_feed
 from worker.store import transitions
 from worker.store.clock import now
-from worker.store.endings import ending
 from worker.store.tables import jobs
+from worker.store.transitions import error_columns
 
 
 def cancel(connection: Connection, job_ids: Sequence[str]) -> list[str | None]:
@@ -21,7 +21,7 @@ def cancel(connection: Connection, job_ids: Sequence[str]) -> list[str | None]:
     stands = select(jobs.c.id, jobs.c.attempt, jobs.c.status).where(jobs.c.id.in_(sorted(set(job_ids))))
     rows = {row.id: row for row in connection.execute(stands.order_by(jobs.c.id).with_for_update())}
     waiting = [(row.id, row.attempt) for row in rows.values() if row.status == Status.queued]
-    ended = transitions.apply(connection, CANCEL_QUEUED, waiting, changes=ending(Code.cancelled))
+    ended = transitions.apply(connection, CANCEL_QUEUED, waiting, changes=error_columns(Code.cancelled))
     running = [row.id for row in rows.values() if row.status == Status.in_progress]
     if running:
         mark = update(jobs).where(jobs.c.id.in_(running), jobs.c.cancel_requested_at.is_(None))
@@ -44,4 +44,7 @@ def settle(connection: Connection, keys: Iterable[transitions.Key]) -> set[str]:
         jobs.c.cancel_requested_at.is_not(None),
     )
     found = [(row.id, row.attempt) for row in connection.execute(asked)]
-    return {job_id for job_id, _ in transitions.apply(connection, CANCEL_QUEUED, found, changes=ending(Code.cancelled))}
+    return {
+        job_id
+        for job_id, _ in transitions.apply(connection, CANCEL_QUEUED, found, changes=error_columns(Code.cancelled))
+    }

@@ -12,15 +12,8 @@ from worker.jobs.core.retry import REFUSALS
 from worker.store.bulk_params import among
 from worker.store.clock import now, seconds_until
 from worker.store.tables import attempts, endpoints, jobs, requests, workers
-from worker.store.transitions import unindexed
+from worker.store.transitions import ClaimRequest, unindexed
 from worker.store.types import Id
-
-
-class Wish(NamedTuple):
-    """A worker process that wants a job."""
-
-    job_id: str
-    worker_id: str
 
 
 class Claim(NamedTuple):
@@ -104,14 +97,14 @@ def _move(dialect: str) -> Executable:
     )  # fmt: skip
 
 
-def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
+def claim(connection: Connection, wishes: Sequence[ClaimRequest]) -> list[Claim | None]:
     """Claim each wished job that is queued, due and not past its deadline; None where another was first.
 
     Of a paused endpoint only the probe is claimed. All wishes of one call are one worker's. A worker whose lease has
     ended claims nothing.
     """
     worker_id = wishes[0].worker_id
-    wanted = {"ids": sorted({wish.job_id for wish in wishes}), "holder": worker_id}
+    wanted = {"ids": sorted({wish.row_id for wish in wishes}), "holder": worker_id}
     rows = connection.execute(_move(connection.dialect.name), wanted).all()
     if not rows:
         return [None] * len(wishes)
@@ -121,7 +114,7 @@ def claim(connection: Connection, wishes: Sequence[Wish]) -> list[Claim | None]:
     connection.execute(_OPEN, opened)
     claims = {row.id: _claim(row) for row in rows}
     # A job wished for twice in one batch is given once.
-    return [claims.pop(wish.job_id, None) for wish in wishes]
+    return [claims.pop(wish.row_id, None) for wish in wishes]
 
 
 def _claim(row: Any) -> Claim:

@@ -25,11 +25,12 @@ from sqlalchemy import (
 
 from worker.core.failure import Code
 from worker.core.lifecycle import EXPIRE_QUEUED
+from worker.jobs.core.endpoint_health import State
 from worker.jobs.store import finished_feed
 from worker.store import transitions
 from worker.store.clock import now, present, seconds_until
-from worker.store.endings import ending
-from worker.store.tables import jobs, leaders
+from worker.store.tables import endpoints, jobs, leaders
+from worker.store.transitions import Due, error_columns
 from worker.store.types import Instant
 
 EXPIRY_BATCH = 500
@@ -49,18 +50,6 @@ class Lane(NamedTuple):
 
 Place = tuple[str, str, int]
 FIRST: Place = ("", "", -1)
-
-
-class Due(NamedTuple):
-    """A row that may start now. `attempt` is the number its claim will give it, `age_s` for how long it has been due.
-
-    An age, not the instant: an instant may lie where Python has no dates (the year 1 in a zone west of UTC).
-    """
-
-    job_id: str
-    attempt: int
-    priority: int
-    age_s: float
 
 
 def _queued(*columns: Any) -> Select[Any]:
@@ -158,7 +147,7 @@ def probe(connection: Connection, endpoint: str, *, after: Place, last: str | No
         seen.append(place := found)
         values = dict(zip(("endpoint", "tenant", "priority"), place, strict=True)) | {"rows": 2}
         for row in (Due(*row) for row in connection.execute(_DUE, values)):
-            if row.job_id != last:
+            if row.row_id != last:
                 return row, place
             same = row
     return None, place
@@ -186,7 +175,7 @@ def next_start_s(connection: Connection) -> float | None:
 def expire(connection: Connection, *, limit: int = EXPIRY_BATCH) -> set[str]:
     """End queued jobs that passed their deadline; return their ids. Running ones are ended by their holder."""
     keys = [(row.id, row.attempt) for row in connection.execute(_OVER, {"rows": limit})]
-    moved = transitions.apply(connection, EXPIRE_QUEUED, keys, changes=ending(Code.expired))
+    moved = transitions.apply(connection, EXPIRE_QUEUED, keys, changes=error_columns(Code.expired))
     ended = {job_id for job_id, _ in moved}
     finished_feed.number(connection, ended)
     return ended
@@ -196,3 +185,16 @@ def step_down(connection: Connection, worker_id: str, *, name: str) -> None:
     """Give the leadership `name` up, if it is this worker's, so that another takes it at once."""
     mine = (leaders.c.name == name, leaders.c.worker_id == worker_id)
     connection.execute(update(leaders).where(*mine).values(lease_until=now()))
+
+
+def oldest_overdue_job_s(connection: Connection) -> float | None:
+    """Return for how long the oldest due job could have run, of endpoints that do not rest; None: none is due."""
+    paused = connection.scalars(select(endpoints.c.name).where(endpoints.c.state == State.paused)).all()
+    found, _ = lanes(connection, skipped=paused)
+    ages = [
+        row.age_s
+        for lane in found
+        for priority in lane.priorities
+        for row in due(connection, lane._replace(priorities=(priority,)), limit=1)
+    ]
+    return max(ages, default=None)

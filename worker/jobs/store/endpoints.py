@@ -12,10 +12,10 @@ from sqlalchemy import ColumnElement, Connection, and_, case, false, func, null,
 from worker.core.failure import Code
 from worker.core.lifecycle import Status
 from worker.jobs.core.endpoint_health import HOLD_S, PROBE_S, SLOW_S, Cause, State, wait_s
+from worker.store.bulk_params import upsert
 from worker.store.clock import from_now, now, seconds_until
 from worker.store.tables import endpoints, jobs
 from worker.store.transitions import unindexed
-from worker.store.upsert import upsert
 
 _UNSUSPECTED = {"suspect_job": None, "suspect_at": None, "troubled_at": None}
 _CLEARED = {**_UNSUSPECTED, "sick_jobs": None}

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, LargeBinary, Text, cast, delete, func, insert, select, type_coerce
 
+from worker.core.dead_letter import LONGEST_ID
 from worker.core.storable_text import clean_text
 from worker.jobs.core.entry_size import HEAD_BYTES
-from worker.jobs.core.message import LONGEST_ID
 from worker.store.bulk_params import among
 from worker.store.clock import now
 from worker.store.tables import dead_letters, inbox

@@ -30,6 +30,7 @@ from worker.store import migrate, version
 from worker.store.clock import seconds_until
 from worker.store.engine import open_engine
 from worker.store.rights import open_schema
+from worker.store.row_count import count
 from worker.store.tables import dead_letters, inbox, jobs, workers
 from worker.store.tables import endpoints as resting
 from worker.store.types import Id, JsonText
@@ -85,8 +86,6 @@ _ENDPOINTS = select(
         jobs.c.status.in_([Status.queued, Status.in_progress]),
     ),
 )
-# Enough to know of a backlog or a trouble, whatever the size of the tables.
-MOST = 1000
 _EVER: ColumnElement[Any] = literal_column("'1970-01-01'")
 
 
@@ -204,11 +203,6 @@ def counts(connection: Connection) -> dict[str, int]:
     for name, table in (("inbox", inbox), ("dead_letters", dead_letters)):
         found[name] = count(connection, select(table.c.seq).order_by(table.c.seq))
     return found
-
-
-def count(connection: Connection, chosen: Select[Any]) -> int:
-    """Return how many rows are chosen, MOST at most."""
-    return int(connection.execute(select(func.count()).select_from(chosen.limit(MOST).subquery())).scalar_one())
 
 
 @contextmanager

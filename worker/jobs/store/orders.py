@@ -14,8 +14,8 @@ from worker.core.lifecycle import CANCEL_QUEUED, FINAL, Status
 from worker.jobs.store import finished_feed
 from worker.store import transitions
 from worker.store.clock import from_now, now
-from worker.store.endings import ending
 from worker.store.tables import aliases, cancellations, finished, jobs
+from worker.store.transitions import error_columns
 from worker.store.types import Id
 
 FIRST = ""
@@ -84,7 +84,7 @@ def _serve(connection: Connection, owners: dict[str, str]) -> set[str]:
     meant = {owners[mark] for mark in standing}
     rows = [row for row in rows if row.id in meant]
     waiting = [(row.id, row.attempt) for row in rows if row.status == Status.queued]
-    transitions.apply(connection, CANCEL_QUEUED, waiting, changes=ending(Code.cancelled))
+    transitions.apply(connection, CANCEL_QUEUED, waiting, changes=error_columns(Code.cancelled))
     _ask(connection, [row.id for row in rows if row.status == Status.in_progress and row.cancel_requested_at is None])
     ended = {row.id for row in rows if row.status in FINAL or row.status == Status.queued}
     served = [mark for mark in standing if owners[mark] in ended]

@@ -1,75 +1,23 @@
 """Leases: a claim belongs to a worker process, and the process to one row that it renews every second.
 
 The database's clock ends them, and somebody may set it: forward, and leases of living workers have ended; back, and
-those of dead ones have not. See `worker.lease` for the first, `_ENDED` for the second.
+those of dead ones have not. See `worker.store.heartbeat` for the first, `leases.ENDED` for the second.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, or_, select, tuple_, update
 
-from worker.core.clock_offset import TOLERANCE_S
 from worker.core.failure import Code
 from worker.core.lifecycle import EXHAUST, TAKE_BACK, Outcome, Status
 from worker.jobs.store import finished_feed
 from worker.jobs.store.cancel import settle
-from worker.store import transitions, version
-from worker.store.clock import UNIX_S, from_now, now
-from worker.store.endings import ending
-from worker.store.tables import attempts, jobs, leaders, workers
-from worker.store.upsert import upsert
-
-# The longest that settings allow, for rows of a release that did not write its own.
-_LONGEST_S = 3600.0
-# No leadership is that long.
-_LONGEST_LEAD_S = 60.0
-# A lease also ends where more of it is left than there ever was: it was renewed before the clock was set back.
-_ENDED = or_(
-    workers.c.lease_until <= now(),
-    workers.c.lease_until > from_now(func.coalesce(workers.c.lease_s, _LONGEST_S) + TOLERANCE_S),
-)
-
-
-def register(connection: Connection, worker_id: str, *, name: str, slots: int, lease_s: float) -> None:
-    """Enter a worker process, which has `slots` calls in flight at most; its lease begins now.
-
-    Once: a commit whose answer was lost with the connection is made again.
-    """
-    row = {"id": worker_id, "name": name, "slots": slots, "lease_s": lease_s, "release": version.newest()}
-    entered = upsert(connection.dialect.name, workers).on_conflict_do_nothing()
-    connection.execute(entered.values(**row, started_at=now(), lease_until=from_now(lease_s)))
-
-
-def renew(connection: Connection, worker_id: str, *, slots: int, lease_s: float) -> float | None:
-    """Renew the lease; return Unix time by the database, None when it was taken back and every call must end."""
-    renewed = update(workers).where(workers.c.id == worker_id).returning(UNIX_S)
-    values = {"slots": slots, "lease_s": lease_s, "lease_until": from_now(lease_s)}
-    return connection.execute(renewed.values(**values)).scalar()
-
-
-def unix_s(connection: Connection) -> float:
-    """Return Unix time by the database."""
-    return connection.execute(select(UNIX_S)).scalar_one()
-
-
-def unserved(connection: Connection, oldest: str) -> list[str]:
-    """Return the names of living workers whose release is older than `oldest`."""
-    older = or_(workers.c.release.is_(None), workers.c.release < oldest)
-    statement = select(workers.c.name).where(workers.c.lease_until > now(), older).order_by(workers.c.name)
-    return list(connection.scalars(statement))
-
-
-def resign(connection: Connection, worker_id: str) -> None:
-    """Take a worker process off the list, and off the dispatch; its jobs must have been released before."""
-    connection.execute(delete(workers).where(workers.c.id == worker_id))
-    connection.execute(update(leaders).where(leaders.c.worker_id == worker_id).values(lease_until=now()))
-
-
-def living(connection: Connection) -> dict[str, int]:
-    """Return the workers whose rows stand, and the slots of each."""
-    return dict(connection.execute(select(workers.c.id, workers.c.slots)).all())
+from worker.store import leases, transitions
+from worker.store.clock import now
+from worker.store.tables import attempts, jobs, workers
+from worker.store.transitions import error_columns
 
 
 def held(connection: Connection, worker_id: str) -> dict[str, int]:
@@ -82,16 +30,6 @@ def cancellations(connection: Connection, worker_id: str) -> list[str]:
     """Return the jobs held by this worker that somebody asked to cancel."""
     mine = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress, jobs.c.cancel_requested_at.is_not(None))
     return list(connection.scalars(select(jobs.c.id).where(*mine)))
-
-
-def lead(connection: Connection, worker_id: str, *, name: str, lease_s: float) -> bool:
-    """Take or keep the leadership `name`; False while another worker holds it."""
-    over = or_(leaders.c.lease_until <= now(), leaders.c.lease_until > from_now(_LONGEST_LEAD_S))
-    free = or_(leaders.c.worker_id == worker_id, over)
-    statement = (
-        update(leaders).where(leaders.c.name == name, free).values(worker_id=worker_id, lease_until=from_now(lease_s))
-    )
-    return connection.execute(statement).rowcount == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +51,7 @@ def take_back(connection: Connection, *, limit: int = 500, once_only: Collection
 
     Jobs of the endpoints `once_only` fail instead: what may have been bought is not to be bought again there.
     """
-    struck = connection.execute(delete(workers).where(_ENDED)).rowcount
+    struck = connection.execute(delete(workers).where(leases.ENDED)).rowcount
     orphans = (
         _held(once_only)
         .where(jobs.c.worker_id.is_not(None), jobs.c.worker_id.not_in(select(workers.c.id)))
@@ -145,7 +83,7 @@ def _requeue(connection: Connection, rows: Sequence[Row[Any]], *, struck: int = 
     A job whose budget is spent fails, so that one that kills its worker comes to an end.
     """
     _close_unknown(connection, rows)
-    lost = ending(Code.worker_lost)
+    lost = error_columns(Code.worker_lost)
     waiting = [(row.id, row.attempt) for row in rows if not row.spent]
     spent = [(row.id, row.attempt) for row in rows if row.spent]
     queued = transitions.apply(connection, TAKE_BACK, waiting, changes={**lost, "run_at": now()})

@@ -13,9 +13,9 @@ from worker.core.lifecycle import Move, Outcome
 from worker.jobs.store import finished_feed
 from worker.jobs.store.cancel import settle
 from worker.store import transitions
+from worker.store.bulk_params import upsert
 from worker.store.clock import from_now, now, shifted
 from worker.store.tables import answers, attempts, jobs
-from worker.store.upsert import upsert
 
 CLOSED = (
     "error_code", "error_message", "http_status", "billed", "request_id", "retry_after_s", "trouble", "headers",

@@ -10,12 +10,9 @@ the tenant may still take. (Choudhury and Hahne, Dynamic queue length thresholds
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Final, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
-
-# A delivery in flight is a coroutine and a connection.
-SLOTS: Final = 100
 
 
 class Places:

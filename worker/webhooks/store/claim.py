@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, bindparam, func, insert, literal_column, select, update
 
 from worker.core.lifecycle import CLAIM_DELIVERY, DeliveryStatus
-from worker.jobs.store.claim import Wish
 from worker.store.clock import UNIX_S, now, seconds_until
 from worker.store.tables import workers
-from worker.store.transitions import unindexed
+from worker.store.transitions import ClaimRequest, unindexed
 from worker.store.types import Id
-from worker.webhooks.core.fair_slots import SLOTS, Places
+from worker.webhooks.core.fair_slots import Places
 from worker.webhooks.core.receiver_health import room
 from worker.webhooks.store.health_column import health_of
 from worker.webhooks.store.tables import deliveries, delivery_attempts, events, receivers
@@ -133,13 +132,13 @@ _BODIES = (
 )
 
 
-def claim(connection: Connection, wishes: Sequence[Wish], *, slots: int = SLOTS) -> list[DeliveryClaim | None]:
+def claim(connection: Connection, wishes: Sequence[ClaimRequest], *, slots: int) -> list[DeliveryClaim | None]:
     """Claim each wished delivery that is due, that its receiver has room for and its tenant a place; None for others.
 
-    All wishes of one call are one worker's, which has `slots`. `Wish.job_id` is the delivery's id.
+    All wishes of one call are one worker's, which has `slots`.
     """
     worker_id = wishes[0].worker_id
-    ids = sorted({wish.job_id for wish in wishes})
+    ids = sorted({wish.row_id for wish in wishes})
     if connection.execute(_ALIVE, {"worker_id": worker_id}).first() is None:
         return [None] * len(wishes)
     known = {row.id: row for row in connection.execute(_RECEIVERS, {"ids": ids})}
@@ -152,7 +151,7 @@ def claim(connection: Connection, wishes: Sequence[Wish], *, slots: int = SLOTS)
     bodies = {row.id: row for row in connection.execute(_BODIES, {"ids": sorted(rows)})}
     claims = {one: _claim(rows[one], bodies.get(one), known[rows[one].receiver_id]) for one in rows}
     # Wished for twice in one batch, it is given once.
-    return [claims.pop(wish.job_id, None) for wish in wishes]
+    return [claims.pop(wish.row_id, None) for wish in wishes]
 
 
 def places_of(connection: Connection, worker_id: str, slots: int) -> Places:

@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal_column, select, union_all
 
-from worker.jobs.store.due import Due
 from worker.store.clock import UNIX_S, present, seconds_until
+from worker.store.transitions import Due
 from worker.store.types import Id
 from worker.webhooks.store.claim import room_of, tokens_of
 from worker.webhooks.store.tables import deliveries, receivers

@@ -10,11 +10,8 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, func, literal, literal_column, select
 
 from worker.core.lifecycle import DeliveryOutcome
-from worker.jobs.core.endpoint_health import State
-from worker.jobs.store import due as dispatch
-from worker.jobs.store.listing import count
 from worker.store.clock import UNIX_S, now, seconds_until
-from worker.store.tables import endpoints
+from worker.store.row_count import count
 from worker.store.types import Instant
 from worker.webhooks.core.outcome import OURS, Code
 from worker.webhooks.core.receiver_health import Health
@@ -146,19 +143,6 @@ def own_trouble(connection: Connection) -> dict[str, int]:
     )
     counted = select(soonest.c.last_error_code, func.count()).where(soonest.c.last_error_code.in_(list(OURS)))
     return {row[0]: row[1] for row in connection.execute(counted.group_by(soonest.c.last_error_code))}
-
-
-def oldest_overdue_job_s(connection: Connection) -> float | None:
-    """Return for how long the oldest due job could have run, of endpoints that do not rest; None: none is due."""
-    paused = connection.scalars(select(endpoints.c.name).where(endpoints.c.state == State.paused)).all()
-    lanes, _ = dispatch.lanes(connection, skipped=paused)
-    ages = [
-        due.age_s
-        for lane in lanes
-        for priority in lane.priorities
-        for due in dispatch.due(connection, lane._replace(priorities=(priority,)), limit=1)
-    ]
-    return max(ages, default=None)
 
 
 def _attempts(connection: Connection, of: Sequence[Any], *like: Any) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select, update
 
+from worker.store.bulk_params import upsert
 from worker.store.clock import UNIX_S, now, seconds_until
-from worker.store.upsert import upsert
 from worker.webhooks.core.event import Payload
 from worker.webhooks.core.payload import Profile
 from worker.webhooks.core.receiver_health import Health

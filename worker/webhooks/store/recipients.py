@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, exists, or_, select
 
+from worker.store.bulk_params import upsert
 from worker.store.clock import now
 from worker.store.tables import jobs
-from worker.store.upsert import upsert
 from worker.webhooks.core.event import Payload
 from worker.webhooks.core.payload import Profile
 from worker.webhooks.core.registration import IN_FLIGHT, TIMEOUT_S

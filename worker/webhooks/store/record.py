@@ -11,7 +11,7 @@ from sqlalchemy import Boolean, Connection, bindparam, case, null, or_, select, 
 from worker.core.lifecycle import DeliveryOutcome, Move
 from worker.store import transitions
 from worker.store.clock import from_now, now
-from worker.webhooks.core.fair_slots import SLOTS, Places
+from worker.webhooks.core.fair_slots import Places
 from worker.webhooks.core.outcome import Sent
 from worker.webhooks.core.receiver_health import Health, health_after
 from worker.webhooks.store import due as webhook_lanes
@@ -86,7 +86,7 @@ _CLOSE = (
 )
 
 
-def record(connection: Connection, closings: Sequence[DeliveryClosing], *, slots: int = SLOTS) -> list[Recorded]:
+def record(connection: Connection, closings: Sequence[DeliveryClosing], *, slots: int) -> list[Recorded]:
     """Write each end. What is known of an attempt is kept also where another worker has the delivery by now.
 
     All ends of one call are one worker's, which has `slots`.
@@ -180,7 +180,7 @@ def _following(
     for receiver_id, ones in turns.items():
         following[receiver_id] = list(released[receiver_id])
         for one, count in Counter(ones).items():
-            waiting = [row.job_id for row in due[one] if row.job_id not in released[one]]
+            waiting = [row.row_id for row in due[one] if row.row_id not in released[one]]
             following[receiver_id] += random.sample(waiting, min(count, len(waiting)))
     return following
 

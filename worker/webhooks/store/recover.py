@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Row, case, func, literal, select, tuple_, update
 
 from worker.core.lifecycle import REDELIVER, DeliveryStatus
+from worker.store.bulk_params import upsert
 from worker.store.clock import from_now, now, seconds_until, shifted
 from worker.store.types import Id, Instant
-from worker.store.upsert import upsert
 from worker.webhooks.store import ordering, redeliver
 from worker.webhooks.store.tables import deliveries, receivers, recoveries
 

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
@@ -18,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.core.clock_offset import TOLERANCE_S, Offset
-from worker.jobs.store import reclaim
+from worker.store import leases
 from worker.store.engine import describe
 
 log = structlog.get_logger()
@@ -31,29 +32,36 @@ class Times(NamedTuple):
     beat_s: float
 
 
-class Lease:
-    """This process's claim to its calls.
+@dataclass(frozen=True, slots=True)
+class HeldCalls:
+    """What the heartbeat needs of the calls that this process holds; the functions must work from any thread."""
 
-    `on_lost()` aborts every call; `on_cancel(job_ids)` ends the calls somebody asked to cancel; `ticked_at()` is the
-    monotonic time of the event loop's last turn, None before it runs. `slots`: calls in flight at most, told to all.
-    """
+    ticked_at: Callable[[], float | None]
+    """Monotonic time of the event loop's last turn; None before it runs."""
+    abort: Callable[[], None]
+    """Abort every call: the lease is lost."""
+    cancelled: Callable[[Connection, str], list[str]]
+    """Return which jobs of a worker id were asked to be cancelled."""
+    cancel: Callable[[list[str]], None]
+    """End the calls of these jobs as cancelled."""
+
+
+class Lease:
+    """The lease of this process: its row in the table of workers. `slots`: the most calls in flight."""
 
     def __init__(
         self,
         engine: Engine,
         times: Times,
+        calls: HeldCalls,
         *,
         name: str,
         slots: int,
-        on_lost: Callable[[], None],
-        on_cancel: Callable[[list[str]], None],
-        ticked_at: Callable[[], float | None],
         turned: Callable[[], None] = lambda: None,
     ) -> None:
         self.worker_id = str(uuid.uuid4())
-        self._engine, self._times = engine, times
+        self._engine, self._times, self._calls = engine, times, calls
         self._name, self.slots = name, slots
-        self._on_lost, self._on_cancel, self._ticked_at = on_lost, on_cancel, ticked_at
         self._turned = turned
         # A beat that took longer tells of a database that stood still, without an error, for everybody.
         self._gap_s = max(3 * times.beat_s, times.lease_s / 3)
@@ -77,7 +85,7 @@ class Lease:
             self._thread.join(self._times.lease_s)
         try:
             with self._engine.begin() as connection:
-                reclaim.resign(connection, self.worker_id)
+                leases.resign(connection, self.worker_id)
         except SQLAlchemyError as error:
             log.warning("lease.not_resigned", error=type(error).__name__)
 
@@ -96,7 +104,7 @@ class Lease:
 
     def _enter(self) -> None:
         with self._engine.begin() as connection:
-            reclaim.register(connection, self.worker_id, name=self._name, slots=self.slots, lease_s=self._times.lease_s)
+            leases.register(connection, self.worker_id, name=self._name, slots=self.slots, lease_s=self._times.lease_s)
             self._offset = _look(connection)
         self._unbroken_since = self._beaten_at = time.monotonic()
 
@@ -122,21 +130,21 @@ class Lease:
                 self._unbroken_since = None
 
     def _loop_stands(self) -> bool:
-        ticked_at = self._ticked_at()
+        ticked_at = self._calls.ticked_at()
         return ticked_at is not None and time.monotonic() - ticked_at > self._times.lease_s / 3
 
     def _beat(self) -> None:
         asked_at = time.monotonic()
         with self._engine.begin() as connection:
-            unix_s = reclaim.renew(connection, self.worker_id, slots=self.slots, lease_s=self._times.lease_s)
+            unix_s = leases.renew(connection, self.worker_id, slots=self.slots, lease_s=self._times.lease_s)
             answered_at = time.monotonic()
-            cancelled = [] if unix_s is None else reclaim.cancellations(connection, self.worker_id)
+            cancelled = [] if unix_s is None else self._calls.cancelled(connection, self.worker_id)
         if unix_s is None:
             self._lost()
         else:
             self._count(time.monotonic(), Offset.seen(unix_s, asked_at=asked_at, answered_at=answered_at))
         if cancelled:
-            self._on_cancel(cancelled)
+            self._calls.cancel(cancelled)
 
     def _count(self, now: float, offset: Offset) -> None:
         step_s = self._offset.step_s(offset, tolerance_s=self._tolerance_s) if self._offset is not None else 0.0
@@ -150,11 +158,11 @@ class Lease:
         log.error("lease.lost", worker=self.worker_id)
         # The new id first: a call that starts during the abort claims under the lease that stands.
         self.worker_id = str(uuid.uuid4())
-        self._on_lost()
+        self._calls.abort()
         self._enter()
 
 
 def _look(connection: Connection) -> Offset:
     asked_at = time.monotonic()
-    unix_s = reclaim.unix_s(connection)
+    unix_s = leases.unix_s(connection)
     return Offset.seen(unix_s, asked_at=asked_at, answered_at=time.monotonic())

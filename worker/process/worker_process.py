@@ -18,26 +18,25 @@ from worker.jobs.core.message import most_bytes
 from worker.jobs.dispatcher import Dispatcher
 from worker.jobs.endpoint_monitor import Health
 from worker.jobs.intake import Intake
-from worker.jobs.maintenance import Marks
-from worker.jobs.net.client import open_clients
-from worker.jobs.rejects import bury_rejects
+from worker.jobs.maintenance import Marks, bury_rejects
+from worker.jobs.net.call import open_clients
 from worker.jobs.store import reclaim
 from worker.jobs.store.cancel import cancel
 from worker.jobs.store.record import record
-from worker.lease import Lease, Times
-from worker.liveness import Liveness
-from worker.orphans import Strays
 from worker.pool import memory, running_task
+from worker.pool.liveness import Liveness
 from worker.pool.pool import Pool
 from worker.pool.running_task import Call, Reason
+from worker.process.schema_watch import Served
+from worker.process.startup_checks import NotReady, check
 from worker.queue.connections import LONGEST_REPLY
 from worker.queue.nudges import connect
-from worker.schema_watch import Served
 from worker.settings import Settings, need
-from worker.startup_checks import NotReady, check
 from worker.store.engine import describe, is_away, open_engine, reason
 from worker.store.fatal_errors import is_hopeless
 from worker.store.group_commit import Batcher
+from worker.store.heartbeat import HeldCalls, Lease, Times
+from worker.store.orphans import Strays
 from worker.webhooks.service import Webhooks
 
 WRITE_OUT_S = 10.0
@@ -74,11 +73,9 @@ class Host:
         self.lease = Lease(
             self.engine,
             Times(settings.lease_s, settings.beat_s),
+            HeldCalls(self._ticked_at, self._abort, reclaim.cancellations, self.cancel),
             name=f"{socket.gethostname()}:{os.getpid()}",
             slots=settings.concurrency,
-            on_lost=self._abort,
-            on_cancel=self.cancel,
-            ticked_at=self._ticked_at,
             turned=self.liveness.turns("lease"),
         )
         self.health = Health(
