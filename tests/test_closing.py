@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from worker.core.endpoint import Endpoint
-from worker.core.failure import Code, Failure, failure
+from worker.core.failure import ErrorCode, Failure, failure
 from worker.core.lifecycle import FAIL, RETRY
 from worker.jobs.net.progress import Reply
 from worker.jobs.outcome import close_broken
@@ -29,21 +29,21 @@ def end_of(made: Reply | None, claim: Claim = CLAIM, **settings: Any) -> Any:
 
 
 def test_what_may_be_bought_again_is_and_spends_an_attempt() -> None:
-    closing = end_of(reply(failure(Code.connection_lost)))
+    closing = end_of(reply(failure(ErrorCode.connection_lost)))
     assert (closing.move, closing.counts, closing.attempt["billed"]) == (RETRY, True, "unknown")
 
 
-@pytest.mark.parametrize("made", [reply(failure(Code.connection_lost)), None], ids=["a reply", "none"])
+@pytest.mark.parametrize("made", [reply(failure(ErrorCode.connection_lost)), None], ids=["a reply", "none"])
 def test_an_endpoint_that_forbids_another_request_gets_none(made: Reply | None) -> None:
     assert end_of(made, retry_ambiguous=False).move is FAIL
 
 
 def test_a_permanent_refusal_stays_one() -> None:
-    assert end_of(reply(failure(Code.bad_request))).move is FAIL
+    assert end_of(reply(failure(ErrorCode.bad_request))).move is FAIL
 
 
 def test_an_attempt_that_was_not_sent_is_not_billed_and_ends_with_the_budget() -> None:
-    unsent = reply(failure(Code.out_of_resources, sent=False), sent=False)
+    unsent = reply(failure(ErrorCode.out_of_resources, sent=False), sent=False)
     closing = end_of(unsent)
     assert (closing.move, closing.counts, closing.attempt["billed"]) == (RETRY, True, "no")
     assert end_of(unsent, CLAIM._replace(attempts_used=5)).move is FAIL

@@ -12,7 +12,7 @@ from redis._parsers.socket import SocketBuffer
 from redis.exceptions import ResponseError
 
 from tests.test_layers import MODULES, name, place
-from worker.queue.connections import Pool, ReplyTooLong
+from worker.queue.connections import RedisPool, ReplyTooLong
 from worker.queue.nudges import connect, push_nudges
 
 
@@ -120,7 +120,7 @@ def test_a_reply_that_is_an_error_keeps_its_connection(client: redis.Redis) -> N
 
 
 def test_a_reply_longer_than_any_we_ask_for_is_not_read(redis_url: str) -> None:
-    client = redis.Redis.from_pool(Pool.from_url(redis_url, longest=1000))
+    client = redis.Redis.from_pool(RedisPool.from_url(redis_url, longest=1000))
     client.set("long", "x" * 1001)
 
     with pytest.raises(ReplyTooLong, match="1001 bytes"):
@@ -137,7 +137,7 @@ def test_kombus_connections_obey_it_too(redis_url: str) -> None:
         channel: Any = connection.default_channel
         for pool in (channel.pool, channel.async_pool):
             made = pool.make_connection()
-            assert isinstance(pool, Pool)
+            assert isinstance(pool, RedisPool)
             assert "_Strict" in {one.__name__ for one in type(made).__mro__}
 
 

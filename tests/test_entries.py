@@ -20,7 +20,7 @@ from worker.jobs.core.message import Job, Refusal, most_bytes
 from worker.jobs.entries import EntryReader
 from worker.jobs.store.accept import Entry
 from worker.jobs.store.inbox import Submitted
-from worker.queue.list_heads import Held
+from worker.queue.list_heads import ListEntry
 from worker.settings import read
 from worker.webhooks.net.address_policy import policy
 from worker.webhooks.net.url import target_fault
@@ -37,7 +37,7 @@ def reader(address_fault: Callable[[str], str | None] | None = None) -> EntryRea
 
 def both_doors(raw: bytes, made: EntryReader) -> list[Entry]:
     size = len(raw)
-    return [made.read_message(Held(size, raw)), made.read_row(Submitted(ID, raw, size))]
+    return [made.read_message(ListEntry(size, raw)), made.read_row(Submitted(ID, raw, size))]
 
 
 def message(job: Any, **changes: Any) -> bytes:
@@ -113,7 +113,7 @@ def test_whatever_reading_raises_is_that_entrys_dead_letter_and_a_visible_error_
     raw, good = json.dumps(job).encode(), json.dumps({"request": REQUEST}).encode()
     with structlog.testing.capture_logs() as lines:
         entry = reader(fail).read_row(Submitted(ID, raw, len(raw)))
-        second = reader(fail).read_message(Held(len(message(job)), message(job)))
+        second = reader(fail).read_message(ListEntry(len(message(job)), message(job)))
         neighbour = reader(fail).read_row(Submitted(ID, good, len(good)))
 
     for dead in (entry, second):
@@ -134,7 +134,7 @@ def test_an_entry_beyond_the_limit_is_not_read_and_its_head_is_kept() -> None:
     raw = b"{" * (longest + 1)
     for size in (longest + 1, 550_000_000):
         for entry in (
-            reader().read_message(Held(size, raw[:HEAD_BYTES])),
+            reader().read_message(ListEntry(size, raw[:HEAD_BYTES])),
             reader().read_row(Submitted(ID, raw[:HEAD_BYTES], size)),
         ):
             assert isinstance(entry.read, DeadLetter)
@@ -148,7 +148,7 @@ def test_a_body_that_unpacks_beyond_the_limit_is_not_unpacked(pack: Callable[[by
     bomb = base64.b64encode(pack(b"[" * 50_000_000)).decode()
     raw = encoded({"headers": {"id": ID, "task": "chat.submit", "compression": "zlib"}, "body": bomb})
 
-    entry = reader().read_message(Held(len(raw), raw))
+    entry = reader().read_message(ListEntry(len(raw), raw))
 
     assert isinstance(entry.read, DeadLetter)
     assert entry.read.reason == "too_large"

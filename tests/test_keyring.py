@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 from worker.webhooks import sealed_fields
-from worker.webhooks.core.signing import Kind, rotated
-from worker.webhooks.vault import CannotOpen, Fault, Vault, new_key, new_master_key
+from worker.webhooks.core.signing import KeyKind, rotated
+from worker.webhooks.vault import CannotOpen, SecretFault, Vault, new_key, new_master_key
 
 NOW = datetime(2026, 11, 23, 3, 14, 15, 123456, tzinfo=UTC)
 URL = "https://a.example/hook"
@@ -23,14 +23,14 @@ def vault() -> Vault:
 def test_new_keys_are_one_of_each_kind_and_show_the_shared_secret_only() -> None:
     keys, shown = sealed_fields.new_keys(NOW)
 
-    assert [key.kind for key in keys] == [Kind.HMAC, Kind.ED25519]
+    assert [key.kind for key in keys] == [KeyKind.HMAC, KeyKind.ED25519]
     assert shown == (keys[0].text,)
     assert sealed_fields.public_text(keys) == keys[1].public_text
 
 
 def test_keys_are_opened_as_they_were_sealed_with_their_times(vault: Vault) -> None:
     keys, _ = sealed_fields.new_keys(NOW)
-    keys = rotated(keys, new_key(Kind.HMAC, NOW), now=NOW, overlap=timedelta(hours=1))
+    keys = rotated(keys, new_key(KeyKind.HMAC, NOW), now=NOW, overlap=timedelta(hours=1))
 
     assert sealed_fields.keys_of(vault, RECEIVER, sealed_fields.seal_keys(vault, RECEIVER, keys)) == keys
     assert sorted(key.expires_at is None for key in keys) == [False, True, True]
@@ -60,7 +60,7 @@ def test_headers_are_not_opened_for_another_origin(vault: Vault, other: str) -> 
 
     with pytest.raises(CannotOpen, match=r"were sealed for https://a\.example:443") as refused:
         sealed_fields.headers_of(vault, RECEIVER, sealed, url=other)
-    assert refused.value.fault is Fault.MOVED
+    assert refused.value.fault is SecretFault.MOVED
     assert "geheim" not in str(refused.value)
 
 
@@ -87,7 +87,7 @@ def test_a_query_is_hidden_and_a_plain_url_is_not_sealed(vault: Vault) -> None:
 
 def test_the_public_key_is_that_of_the_key_that_stays(vault: Vault) -> None:
     keys, _ = sealed_fields.new_keys(NOW)
-    new = new_key(Kind.ED25519, NOW - timedelta(days=1))  # its clock was behind
+    new = new_key(KeyKind.ED25519, NOW - timedelta(days=1))  # its clock was behind
 
     assert sealed_fields.public_text(rotated(keys, new, now=NOW)) == new.public_text
 
@@ -107,7 +107,7 @@ def test_an_unknown_form_is_a_sentence_without_the_secret(vault: Vault, content:
     with pytest.raises(CannotOpen) as caught:
         sealed_fields.keys_of(vault, RECEIVER, vault.seal(RECEIVER, sealed_fields.KEYS, content))
 
-    assert caught.value.fault is Fault.UNKNOWN_FORM
+    assert caught.value.fault is SecretFault.UNKNOWN_FORM
     assert caught.value.__context__ is None
     assert "geheim" not in str(caught.value)
 
@@ -117,7 +117,7 @@ def test_headers_of_an_unknown_form_are_a_sentence_too(vault: Vault, content: st
     with pytest.raises(CannotOpen) as caught:
         sealed_fields.headers_of(vault, RECEIVER, vault.seal(RECEIVER, sealed_fields.HEADERS, content), url=URL)
 
-    assert (caught.value.fault, caught.value.__context__) == (Fault.UNKNOWN_FORM, None)
+    assert (caught.value.fault, caught.value.__context__) == (SecretFault.UNKNOWN_FORM, None)
 
 
 def test_what_was_sealed_for_another_receiver_or_use_is_not_opened(vault: Vault) -> None:
@@ -129,4 +129,4 @@ def test_what_was_sealed_for_another_receiver_or_use_is_not_opened(vault: Vault)
     ):
         with pytest.raises(CannotOpen) as caught:
             opened(vault, receiver, sealed)
-        assert caught.value.fault is Fault.MOVED
+        assert caught.value.fault is SecretFault.MOVED

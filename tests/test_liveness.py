@@ -13,13 +13,13 @@ from sqlalchemy import Engine
 from tests.pool.workers import until
 from worker.jobs.intake import Intake
 from worker.pool.liveness import Liveness, thread_name
-from worker.process.worker_process import Host
+from worker.process.worker_process import WorkerProcess
 from worker.queue.keys import is_redis_away
 from worker.queue.nudges import connect
-from worker.queue.pusher import Announcer
+from worker.queue.pusher import Pusher
 from worker.settings import Settings, read
 from worker.store.group_commit import Batcher
-from worker.store.heartbeat import HeldCalls, Lease, Times
+from worker.store.heartbeat import HeldCalls, Lease, LeaseTimes
 
 AWAY = "redis://127.0.0.1:1/0"
 
@@ -161,9 +161,9 @@ def test_threads_with_nothing_to_do_turn(engine: Engine, redis_url: str, monkeyp
         return turned
 
     batcher = Batcher(engine, turned=count("writer"))
-    announcer = Announcer(Redis.from_url(redis_url), "webhooks", room=1, turned=count("announce"))
+    announcer = Pusher(Redis.from_url(redis_url), "webhooks", room=1, turned=count("announce"))
     calls = HeldCalls(lambda: None, lambda: None, lambda connection, worker_id: [], lambda ids: None)
-    lease = Lease(engine, Times(5.0, 0.01), calls, name="w", slots=1, turned=count("lease"))
+    lease = Lease(engine, LeaseTimes(5.0, 0.01), calls, name="w", slots=1, turned=count("lease"))
     parts = (batcher, announcer, lease)
     for part in parts:
         part.start()
@@ -182,7 +182,7 @@ def test_every_thread_of_a_worker_is_watched_under_its_own_name(
         "AFTERWORD_ENDPOINT_URL": "https://one.example", "AFTERWORD_REDIS_URL": redis_url,
         "AFTERWORD_DATABASE_URL": database_url,
     }  # fmt: skip
-    host = Host(read(environment))
+    host = WorkerProcess(read(environment))
     host.open()
     try:
         host.dispatcher.start()
@@ -197,6 +197,6 @@ def test_every_thread_of_a_worker_is_watched_under_its_own_name(
     assert host.liveness.stalled() == {}
 
 
-def _all(host: Host) -> set[str] | None:
+def _all(host: WorkerProcess) -> set[str] | None:
     found = set(host.liveness.quiet_s())
     return found if {"intake", "dispatcher", "lease", "writer", "webhook-writer"} <= found else None

@@ -6,7 +6,7 @@ from sqlalchemy import Engine, update
 from tests.store.made import rows
 from tests.store.receiving import MASTER, URL, found, receiver
 from worker.webhooks import sealed_fields
-from worker.webhooks.key_rotation import Secret, examine, reseal, unusable_secrets
+from worker.webhooks.key_rotation import UnusableSecret, examine, reseal, unusable_secrets
 from worker.webhooks.store import secrets as sealed
 from worker.webhooks.store.tables import receivers
 from worker.webhooks.vault import Vault, key_id, new_master_key
@@ -16,7 +16,7 @@ BOTH = Vault([NEW, MASTER])
 TOKENS = "SELECT url_sealed, headers_sealed, keys_sealed FROM afterword_receivers ORDER BY name"
 
 
-def secrets(engine: Engine, vault: Vault) -> list[Secret]:
+def secrets(engine: Engine, vault: Vault) -> list[UnusableSecret]:
     with engine.begin() as connection:
         return examine(connection, vault)[1]
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pytest
 from cryptography.fernet import Fernet
 
-from worker.webhooks.core.signing import BadKey, Kind
+from worker.webhooks.core.signing import BadKey, KeyKind
 from worker.webhooks.vault import (
     BadMasterKeys,
     CannotOpen,
-    Fault,
+    SecretFault,
     Vault,
     fingerprint,
     import_key,
@@ -36,7 +36,7 @@ def fault_of(vault: Vault, token: str, *, receiver: str = "rcv_1", kind: str = "
 def test_what_was_sealed_is_opened() -> None:
     vault = Vault([new_master_key()])
 
-    token = vault.seal("rcv_1", Kind.HMAC, SECRET)
+    token = vault.seal("rcv_1", KeyKind.HMAC, SECRET)
 
     assert vault.open("rcv_1", "hmac", token) == SECRET
     assert "geheim" not in token
@@ -72,7 +72,7 @@ def test_a_wrong_master_key_is_told_with_its_id_and_the_remedy() -> None:
 
     error = fault_of(Vault([NEW]), token)
 
-    assert error.fault is Fault.WRONG_KEY
+    assert error.fault is SecretFault.WRONG_KEY
     assert str(error) == (
         f"no key of AFTERWORD_SECRET_KEYS ({key_id(NEW)}) opens a secret of receiver rcv_1: the one it was sealed with "
         "is missing, or it was damaged; add the missing key at the end of AFTERWORD_SECRET_KEYS"
@@ -86,7 +86,7 @@ def test_a_damaged_token_is_no_other_error() -> None:
     vault = Vault([NEW])
     token = vault.seal("rcv_1", "hmac", SECRET)
     for damaged in ("", "é", token[:-5], token[:40] + ("A" if token[40] != "A" else "B") + token[41:]):
-        assert fault_of(vault, damaged).fault is Fault.WRONG_KEY
+        assert fault_of(vault, damaged).fault is SecretFault.WRONG_KEY
 
 
 @pytest.mark.parametrize(("receiver", "kind"), [("rcv_2", "hmac"), ("rcv_1", "header")])
@@ -95,7 +95,7 @@ def test_a_token_moved_to_another_receiver_or_use_is_refused(receiver: str, kind
 
     error = fault_of(vault, vault.seal("rcv_1", "hmac", SECRET), receiver=receiver, kind=kind)
 
-    assert error.fault is Fault.MOVED
+    assert error.fault is SecretFault.MOVED
     assert str(error) == (
         f"a secret of receiver {receiver} ({kind}) was sealed for receiver rcv_1 (hmac): it was moved or copied in the "
         f"database; give {receiver} a new secret"
@@ -115,13 +115,13 @@ def test_a_token_moved_to_another_receiver_or_use_is_refused(receiver: str, kind
 def test_a_sealed_text_of_another_form_is_refused_unshown(content: str) -> None:
     error = fault_of(Vault([NEW]), Fernet(NEW).encrypt(content.encode()).decode())
 
-    assert error.fault is Fault.UNKNOWN_FORM
+    assert error.fault is SecretFault.UNKNOWN_FORM
     assert "geheim" not in "".join(traceback.format_exception(error))
     assert error.__context__ is None
 
 
 def test_the_sealed_content_is_what_the_design_says() -> None:
-    token = Vault([NEW]).seal("rcv_1", Kind.HMAC, SECRET)
+    token = Vault([NEW]).seal("rcv_1", KeyKind.HMAC, SECRET)
     content = json.loads(Fernet(NEW).decrypt(token))
     assert content == {"v": 1, "receiver": "rcv_1", "kind": "hmac", "key": SECRET}
 
@@ -155,17 +155,17 @@ def test_a_vault_shows_its_key_ids_alone() -> None:
     assert repr(Vault([NEW, OLD])) == f"Vault({key_id(NEW)}, {key_id(OLD)})"
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_a_new_key_is_new_and_can_be_imported_from_its_text(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(KeyKind))
+def test_a_new_key_is_new_and_can_be_imported_from_its_text(kind: KeyKind) -> None:
     key = new_key(kind, NOW)
 
     assert key != new_key(kind, NOW)
     assert import_key(key.text, NOW) == key
-    assert len(key.key) == (32 if kind is Kind.HMAC else 64)
+    assert len(key.key) == (32 if kind is KeyKind.HMAC else 64)
 
 
 def test_a_pair_whose_halves_do_not_match_is_refused() -> None:
-    one, other = (new_key(Kind.ED25519, NOW).key for _ in range(2))
+    one, other = (new_key(KeyKind.ED25519, NOW).key for _ in range(2))
     text = "whsk_" + b64encode(one[:32] + other[32:]).decode()
 
     with pytest.raises(BadKey, match="the two halves of the whsk_ key do not belong together"):
@@ -173,7 +173,7 @@ def test_a_pair_whose_halves_do_not_match_is_refused() -> None:
 
 
 def test_a_signature_is_made_with_the_seed() -> None:
-    key = new_key(Kind.ED25519, NOW)
+    key = new_key(KeyKind.ED25519, NOW)
     assert sign_ed25519(key.key, b"x") == sign_ed25519(key.key, b"x") != sign_ed25519(key.key, b"y")
 
 

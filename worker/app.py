@@ -14,7 +14,7 @@ from worker import run, settings
 from worker.celeryconfig import QUEUES, configure
 from worker.pool.pool import async_task
 from worker.process.startup_checks import NotReady
-from worker.process.worker_process import Host
+from worker.process.worker_process import WorkerProcess
 from worker.queue.keys import INTAKE
 from worker.queue.nudges import job_of
 from worker.store.engine import UnusableDatabase, describe
@@ -29,7 +29,7 @@ except settings.BadSettings as error:
 app = Celery("afterword")
 configure(app, chosen, queues=QUEUES)
 
-_hosts: list[Host] = []  # the one of this process, from worker_init to worker_shutdown
+_hosts: list[WorkerProcess] = []  # the one of this process, from worker_init to worker_shutdown
 
 
 @async_task(app, name="chat.run")
@@ -47,7 +47,7 @@ async def deliver_event(delivery_id: str) -> None:
     await deliver.attempt(_hosts[0], delivery_id)
 
 
-class Work(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types
+class WorkStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types
     """Takes work while the pool runs: the dispatcher, and the intake where its queue is asked for (`-Q`)."""
 
     requires = ("celery.worker.components:Pool",)
@@ -62,7 +62,7 @@ class Work(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes n
         _hosts[0].detach()
 
 
-app.steps["worker"].add(Work)
+app.steps["worker"].add(WorkStep)
 
 
 @signals.setup_logging.connect
@@ -73,7 +73,7 @@ def _configure_logging(**_: Any) -> None:
 @signals.worker_init.connect
 def _open_host(**_: Any) -> None:
     try:
-        host = Host(chosen)
+        host = WorkerProcess(chosen)
         host.open()
     except (settings.BadSettings, NotReady, UnusableDatabase) as error:
         raise SystemExit(f"afterword: {error}") from None

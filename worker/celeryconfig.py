@@ -10,8 +10,8 @@ from celery.worker import control, pidbox
 from kombu.entity import Exchange, Queue
 
 from afterword.sentinel import is_sentinel, read_sentinels
-from worker.pool.pool import Pool
-from worker.queue.consumer import Reading
+from worker.pool.pool import TaskPool
+from worker.queue.consumer import QueueReadingStep
 from worker.queue.nudges import PRIORITIES, TASKS
 from worker.settings import Settings
 
@@ -26,8 +26,8 @@ def configure(app: Celery, settings: Settings, *, queues: tuple[str, ...] = QUEU
     """
     app.conf.update(**_broker(settings), **_tasks(queues), **_worker(settings))
     signals.celeryd_init.connect(name_node)
-    app.steps["worker"].add(Terms)
-    app.steps["consumer"].add(Reading)
+    app.steps["worker"].add(StartupChecks)
+    app.steps["consumer"].add(QueueReadingStep)
 
 
 def _broker(settings: Settings) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _queue(name: str) -> Queue:
 
 def _worker(settings: Settings) -> dict[str, Any]:
     return {
-        "worker_pool": "worker.pool.pool:Pool",
+        "worker_pool": "worker.pool.pool:TaskPool",
         "worker_consumer": "worker.queue.consumer:Consumer",
         "worker_concurrency": settings.concurrency,
         # Those of chat.run are -c.
@@ -126,13 +126,13 @@ def name_node(instance: Any, **_: Any) -> None:
         instance.hostname = f"afterword-{os.getpid()}@{gethostname()}"
 
 
-class Terms(bootsteps.Step):  # type: ignore[misc]  # Celery publishes no types
+class StartupChecks(bootsteps.Step):  # type: ignore[misc]  # Celery publishes no types
     """Refuses, in one sentence, what this worker cannot be; removes the commands that strangers could send it."""
 
     def __init__(self, worker: Any, autoscale: Any = None, **options: Any) -> None:
         super().__init__(worker, **options)
         pool = worker.pool_cls
-        if not (isinstance(pool, type) and issubclass(pool, Pool)):
+        if not (isinstance(pool, type) and issubclass(pool, TaskPool)):
             asked = getattr(pool, "__module__", pool)
             raise SystemExit(
                 f"-P asks for the pool {asked}, but this worker runs on its own pool only; start it without -P"

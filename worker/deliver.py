@@ -22,22 +22,31 @@ from worker.core.lifecycle import (
 from worker.core.storable_text import clean_json
 from worker.pool import running_task
 from worker.pool.running_task import Reason, absorb_cancellation
-from worker.process.worker_process import Host
+from worker.process.worker_process import WorkerProcess
 from worker.store.engine import describe
 from worker.store.transitions import ClaimRequest
 from worker.webhooks.core.event import EventType, event_id_of
-from worker.webhooks.core.outcome import Cancel, Code, Delivered, Give_up, Postpone, Retry, Sent, decide
+from worker.webhooks.core.outcome import (
+    Cancel,
+    Delivered,
+    DeliveryErrorCode,
+    Give_up,
+    Postpone,
+    Retry,
+    SendResult,
+    decide,
+)
 from worker.webhooks.core.payload import Variant, convenience_headers, sent_body, webhook_id
-from worker.webhooks.core.receiver_health import Health
+from worker.webhooks.core.receiver_health import ReceiverHealth
 from worker.webhooks.core.retry_schedule import SCHEDULE_S
 from worker.webhooks.core.signing import signed_headers
-from worker.webhooks.net.progress import Receipt
+from worker.webhooks.net.progress import DeliveryProgress
 from worker.webhooks.net.redaction import unquoted
 from worker.webhooks.net.send import WebhookRequest, send
 from worker.webhooks.sealed_fields import headers_of, keys_of, new_keys, public_text, seal_keys, seal_shown_url, url_of
 from worker.webhooks.store.claim import DeliveryClaim
-from worker.webhooks.store.record import DeliveryClosing, Recorded
-from worker.webhooks.store.secrets import NewKeys, give_keys
+from worker.webhooks.store.record import DeliveryRecord, RecordedDelivery
+from worker.webhooks.store.secrets import FirstKeys, store_first_keys
 from worker.webhooks.vault import BadMasterKeys, CannotOpen, Vault, sign_ed25519
 
 # What a claim may bring into memory is not known before; a body is 256 KiB at most.
@@ -59,7 +68,7 @@ class End:
     judged: bool = True
 
 
-async def attempt(host: Host, delivery_id: str) -> None:
+async def attempt(host: WorkerProcess, delivery_id: str) -> None:
     """Make one attempt at a delivery, if it is due, nobody else has it and its receiver has room."""
     with host.holds(delivery_id):
         got = await host.webhooks.batcher.submit(
@@ -77,7 +86,7 @@ async def attempt(host: Host, delivery_id: str) -> None:
         host.dispatcher.wake(end.delay_s)
 
 
-async def _written(host: Host, closing: DeliveryClosing) -> Recorded:
+async def _written(host: WorkerProcess, closing: DeliveryRecord) -> RecordedDelivery:
     """Record a closing; what the database refuses of the receiver's answer is left out."""
     ours = {name: closing.attempt[name] for name in ("error_code", "http_status")}
     plain = replace(closing, attempt={**ours, "is_truncated": False})
@@ -88,9 +97,9 @@ async def _written(host: Host, closing: DeliveryClosing) -> Recorded:
         return await host.webhooks.batcher.submit(host.webhooks.record, plain, plain=lambda: plain)
 
 
-async def _made(host: Host, got: DeliveryClaim) -> tuple[Sent, End]:
+async def _made(host: WorkerProcess, got: DeliveryClaim) -> tuple[SendResult, End]:
     """Send, and say what came of it and what follows, whatever breaks."""
-    receipt = Receipt()
+    receipt = DeliveryProgress()
     try:
         sent = await _tried(host, got, receipt)
     except asyncio.CancelledError:
@@ -102,22 +111,22 @@ async def _made(host: Host, got: DeliveryClaim) -> tuple[Sent, End]:
     return sent, _follows(got, sent)
 
 
-async def _tried(host: Host, got: DeliveryClaim, receipt: Receipt) -> Sent:
+async def _tried(host: WorkerProcess, got: DeliveryClaim, receipt: DeliveryProgress) -> SendResult:
     if got.body is None:
         log.error("delivery.bodiless", event_id=got.event_id, variant=got.variant)
-        return Sent(sent=False, error_code=Code.no_body)
+        return SendResult(sent=False, error_code=DeliveryErrorCode.no_body)
     try:
         request = await _request(host, got, got.body)
     except (CannotOpen, BadMasterKeys) as error:
         log.error("delivery.unsigned", receiver=got.receiver, **describe(error))
-        return Sent(sent=False, error_code=Code.no_secret)
+        return SendResult(sent=False, error_code=DeliveryErrorCode.no_secret)
     except Exception as error:
         log.error("delivery.broken", **describe(error))
-        return Sent(sent=False, error_code=Code.internal_error)
+        return SendResult(sent=False, error_code=DeliveryErrorCode.internal_error)
     return unquoted(await send(host.webhooks.client, request, receipt), request.url, request.headers)
 
 
-async def _request(host: Host, got: DeliveryClaim, stored: bytes) -> WebhookRequest:
+async def _request(host: WorkerProcess, got: DeliveryClaim, stored: bytes) -> WebhookRequest:
     """Return the signed request of an attempt; secrets are opened for it and forgotten with it."""
     # By the database: receivers refuse a time that is minutes off, and keys end by the clock that rotated them.
     at = datetime.fromtimestamp(got.now_s, UTC)
@@ -125,7 +134,7 @@ async def _request(host: Host, got: DeliveryClaim, stored: bytes) -> WebhookRequ
     sealed = got.keys_sealed
     if sealed is None or (got.url_sealed is None and "?" in got.url):
         # A receiver that a job's address made has no keys, and its query is not sealed, before its first delivery.
-        sealed = await host.webhooks.batcher.submit(give_keys, _first_of(vault, got, at))
+        sealed = await host.webhooks.batcher.submit(store_first_keys, _first_of(vault, got, at))
     body = sent_body(Variant(got.variant), stored, sequence=got.sequence, previous_undelivered=got.after_gap)
     event_id = event_id_of(UUID(got.event_id))
     signed = signed_headers(
@@ -150,14 +159,14 @@ async def _request(host: Host, got: DeliveryClaim, stored: bytes) -> WebhookRequ
     )
 
 
-def _first_of(vault: Vault, got: DeliveryClaim, at: datetime) -> NewKeys:
+def _first_of(vault: Vault, got: DeliveryClaim, at: datetime) -> FirstKeys:
     keys, _ = new_keys(at)
     sealed = seal_keys(vault, got.receiver_id, keys)
     address = seal_shown_url(vault, got.receiver_id, got.url, got.url_sealed)
-    return NewKeys(got.receiver_id, sealed, public_text(keys), *address)
+    return FirstKeys(got.receiver_id, sealed, public_text(keys), *address)
 
 
-def _follows(got: DeliveryClaim, sent: Sent) -> End:
+def _follows(got: DeliveryClaim, sent: SendResult) -> End:
     schedule = SCHEDULE_S if got.schedule is None else tuple(json.loads(got.schedule))
     step = decide(
         sent,
@@ -183,19 +192,19 @@ def _follows(got: DeliveryClaim, sent: Sent) -> End:
             return End(CANCEL_DELIVERY, DeliveryOutcome.failed)
 
 
-def _interrupted(reason: Reason, *, was_sent: bool) -> tuple[Sent, End]:
+def _interrupted(reason: Reason, *, was_sent: bool) -> tuple[SendResult, End]:
     """Say what follows an attempt that we cut off: another worker asks again.
 
     It is one of the schedule's only if the receiver may have had it.
     """
-    sent = Sent(sent=was_sent, error_code=Code.worker_lost)
+    sent = SendResult(sent=was_sent, error_code=DeliveryErrorCode.worker_lost)
     move = None if reason is Reason.lease_lost else RETRY_DELIVERY
     outcome = DeliveryOutcome.unknown if was_sent else DeliveryOutcome.released
     return sent, End(move, outcome, counts=was_sent, delay_s=RELEASE_S, judged=False)
 
 
-def _closing(got: DeliveryClaim, sent: Sent, end: End) -> DeliveryClosing:
-    return DeliveryClosing(
+def _closing(got: DeliveryClaim, sent: SendResult, end: End) -> DeliveryRecord:
+    return DeliveryRecord(
         delivery_id=got.delivery_id,
         number=got.attempt,
         worker_id=got.worker_id,
@@ -215,7 +224,7 @@ def _closing(got: DeliveryClaim, sent: Sent, end: End) -> DeliveryClosing:
     )
 
 
-def _columns(sent: Sent) -> dict[str, Any]:
+def _columns(sent: SendResult) -> dict[str, Any]:
     return {
         "error_code": sent.error_code,
         "http_status": sent.http_status,
@@ -232,7 +241,7 @@ def _columns(sent: Sent) -> dict[str, Any]:
     }
 
 
-def _report(got: DeliveryClaim, sent: Sent, end: End, recorded: Recorded) -> None:
+def _report(got: DeliveryClaim, sent: SendResult, end: End, recorded: RecordedDelivery) -> None:
     """Write the one line of this attempt, and one for what the receiver has become. Never a URL, a body or a secret."""
     who = {"tenant": got.tenant, "receiver": got.receiver}
     line = log.info if end.outcome is DeliveryOutcome.delivered else log.warning
@@ -247,7 +256,7 @@ def _report(got: DeliveryClaim, sent: Sent, end: End, recorded: Recorded) -> Non
         **who,
         **again,
     )
-    before, after = recorded.before or Health(), recorded.after or Health()
+    before, after = recorded.before or ReceiverHealth(), recorded.after or ReceiverHealth()
     if after.disabled is not None and before.disabled is None:
         log.error("receiver.disabled", reason=after.disabled, **who)
     elif after.warned_h > before.warned_h:

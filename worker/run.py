@@ -10,7 +10,7 @@ from structlog.contextvars import bound_contextvars
 from worker.chat.error_response import refuses_our_usage
 from worker.chat.request import wire_body
 from worker.core.endpoint import Endpoint
-from worker.core.failure import Code, failure
+from worker.core.failure import ErrorCode, failure
 from worker.core.lifecycle import FAIL, HOLD, RETRY, Outcome
 from worker.jobs.core.endpoint_health import ALONE, Verdict
 from worker.jobs.core.retry import may_repeat
@@ -19,10 +19,10 @@ from worker.jobs.net.call import WireRequest
 from worker.jobs.net.progress import LARGE_BYTES, Progress, Reply
 from worker.jobs.outcome import CANCELLED, COMPLETED, LOST, End, close, close_broken, follows, plain, released
 from worker.jobs.store.claim import Claim, claim
-from worker.jobs.store.record import Closing, Recorded, record
+from worker.jobs.store.record import AttemptRecord, RecordedAttempt, record
 from worker.pool import running_task
 from worker.pool.running_task import Reason, absorb_cancellation
-from worker.process.worker_process import Host
+from worker.process.worker_process import WorkerProcess
 from worker.store.engine import describe
 from worker.store.group_commit import undisturbed
 from worker.store.transitions import ClaimRequest
@@ -40,15 +40,17 @@ log = structlog.get_logger()
 
 # Another worker's configuration names the endpoint and ours does not: somebody is deploying.
 UNKNOWN = Reply(
-    failure(Code.unknown_endpoint, sent=False), None, False, None, None, None, None, 0.0, b"", "identity", {}
+    failure(ErrorCode.unknown_endpoint, sent=False), None, False, None, None, None, None, 0.0, b"", "identity", {}
 )
 # Somebody deleted its request: nothing can be sent, now or later.
-MISSING = Reply(failure(Code.internal_error, sent=False), None, False, None, None, None, None, 0.0, b"", "identity", {})
+MISSING = Reply(
+    failure(ErrorCode.internal_error, sent=False), None, False, None, None, None, None, 0.0, b"", "identity", {}
+)
 MISSING_END = End(FAIL, Outcome.failed, counts=False)
 UNKNOWN_END = End(HOLD, Outcome.released, counts=False, delay_s=30.0, waiting_for="endpoint_paused")
 
 
-async def attempt(host: Host, job_id: str) -> None:
+async def attempt(host: WorkerProcess, job_id: str) -> None:
     """Make one attempt at a job, if it is due and nobody else has it."""
     with host.holds(job_id):
         got = await host.batcher.submit(claim, ClaimRequest(job_id, host.worker_id), size=CLAIM_BYTES)
@@ -63,7 +65,7 @@ async def attempt(host: Host, job_id: str) -> None:
         host.dispatcher.wake(closing.delay_s)
 
 
-async def _bought(host: Host, got: Claim) -> tuple[Closing, Recorded]:
+async def _bought(host: WorkerProcess, got: Claim) -> tuple[AttemptRecord, RecordedAttempt]:
     """Make the request and record what came of it, whatever breaks; say whether the job moved."""
     reply = None
     try:
@@ -82,12 +84,12 @@ async def _bought(host: Host, got: Claim) -> tuple[Closing, Recorded]:
     return closing, await _written(host, closing)
 
 
-async def _written(host: Host, closing: Closing) -> Recorded:
+async def _written(host: WorkerProcess, closing: AttemptRecord) -> RecordedAttempt:
     """Record a closing; raises only when the database refuses this closing and no plain one."""
     return await host.batcher.submit(record, closing, size=_size(closing), plain=lambda: plain(closing))
 
 
-async def _make_request(host: Host, got: Claim) -> tuple[Reply, End, bool]:
+async def _make_request(host: WorkerProcess, got: Claim) -> tuple[Reply, End, bool]:
     """Make the one request of this attempt; say what came of it, what follows, and whether usage was asked for."""
     if got.body is None:
         log.error("request.missing")
@@ -116,14 +118,14 @@ async def _make_request(host: Host, got: Claim) -> tuple[Reply, End, bool]:
     return reply, end, usage_requested
 
 
-async def _put_into_columns(got: Claim, reply: Reply, end: End, *, usage_requested: bool) -> Closing:
+async def _put_into_columns(got: Claim, reply: Reply, end: End, *, usage_requested: bool) -> AttemptRecord:
     if reply.body_bytes < LARGE_BYTES:
         return close(got, reply, end, usage_requested=usage_requested)
     work = asyncio.to_thread(close, got, reply, end, usage_requested=usage_requested)
     return await undisturbed(asyncio.ensure_future(work))
 
 
-async def _call(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest) -> tuple[Reply, End]:
+async def _call(host: WorkerProcess, got: Claim, endpoint: Endpoint, request: WireRequest) -> tuple[Reply, End]:
     """Call, and say what the job does next; a call that is cut short keeps what had come."""
     reply, end = await _reply(host, got, endpoint, request)
     if end is not None:
@@ -131,7 +133,7 @@ async def _call(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest
     return reply, follows_of(got, endpoint, reply, await host.health.judge(got, endpoint, reply))
 
 
-async def _reply(host: Host, got: Claim, endpoint: Endpoint, request: WireRequest) -> tuple[Reply, End | None]:
+async def _reply(host: WorkerProcess, got: Claim, endpoint: Endpoint, request: WireRequest) -> tuple[Reply, End | None]:
     """Make the call; the end of it where it was cut short and the cut says what follows."""
     progress = Progress()
     try:
@@ -166,10 +168,10 @@ def _chance() -> float:
 def _interrupted(got: Claim, progress: Progress, reason: Reason) -> tuple[Reply, End | None]:
     """Say what had come of a call that was cut, and why the cut; None: it follows from the failure."""
     if reason is Reason.soft_limit:
-        return progress.reply(Code.total_timeout), None
+        return progress.reply(ErrorCode.total_timeout), None
     if reason is Reason.revoked:
-        return progress.cut(Code.cancelled), CANCELLED
-    reply = progress.cut(Code.worker_lost)
+        return progress.cut(ErrorCode.cancelled), CANCELLED
+    reply = progress.cut(ErrorCode.worker_lost)
     return reply, LOST if reason is Reason.lease_lost else released(got, reply)
 
 
@@ -178,13 +180,13 @@ def idempotency_key(job_id: str, generation: int) -> str:
     return job_id if generation == 0 else f"{job_id}-{generation}"
 
 
-def _size(closing: Closing) -> int:
+def _size(closing: AttemptRecord) -> int:
     if closing.answer is None:
         return 0
     return len(closing.answer["raw"]) * 3 + 2 * len(closing.answer.get("response") or "")
 
 
-def _report(got: Claim, closing: Closing, *, moved: bool) -> None:
+def _report(got: Claim, closing: AttemptRecord, *, moved: bool) -> None:
     """Write the one line of this attempt. Never a prompt, a completion or a key."""
     line = log.info if closing.outcome is Outcome.completed else log.warning
     facts = {name: closing.attempt[name] for name in REPORTED if closing.attempt.get(name) is not None}

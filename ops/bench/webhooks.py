@@ -23,7 +23,7 @@ from sqlalchemy import Engine, insert, update
 
 from afterword import Afterword
 from worker.dev.fake_endpoint import FakeEndpoint
-from worker.dev.receiver import Answer, Received, WebhookReceiver
+from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
 from worker.store.clock import now
 from worker.store.engine import open_engine
 from worker.webhooks.store.tables import receivers
@@ -44,10 +44,10 @@ class Noting:
     came_at: dict[str, float]
     came: threading.Event
 
-    def __call__(self, got: Received) -> Answer:
+    def __call__(self, got: Received) -> ReceiverAnswer:
         self.came_at[json.loads(got.body)["data"]["id"]] = time.perf_counter()
         self.came.set()
-        return Answer(200)
+        return ReceiverAnswer(200)
 
 
 def register(engine: Engine, url: str, name: str, **changes: object) -> str:

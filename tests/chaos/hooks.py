@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from tests.chaos.jobs import TENANTS
 from tests.flow.receivers import register
-from worker.dev.receiver import Answer, Received, WebhookReceiver
+from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
 from worker.webhooks.store import receivers, redeliver
 
 Write = Callable[[Callable[[Connection], Any]], Any]
@@ -102,8 +102,10 @@ class Hooks:
     def _of(self, tenant: str) -> list[str]:
         return [one for (owner, _), one in sorted(self.ids.items()) if owner == tenant]
 
-    def _listens(self, name: str, says: Callable[[], Answer | None]) -> Callable[[Received], Answer | None]:
-        def answer(got: Received) -> Answer | None:
+    def _listens(
+        self, name: str, says: Callable[[], ReceiverAnswer | None]
+    ) -> Callable[[Received], ReceiverAnswer | None]:
+        def answer(got: Received) -> ReceiverAnswer | None:
             with self._lock:
                 said = None if self.away.is_set() else says()
                 self.ledger.append(_heard(name, got, said))
@@ -114,23 +116,28 @@ class Hooks:
 
         return answer
 
-    def _well(self) -> Answer | None:
-        return Answer(204)
+    def _well(self) -> ReceiverAnswer | None:
+        return ReceiverAnswer(204)
 
-    def _often_wrong(self) -> Answer | None:
+    def _often_wrong(self) -> ReceiverAnswer | None:
         # So that others of the key come while one waits for its next attempt.
-        return Answer(500 if self._chance.random() < 0.25 else 204)
+        return ReceiverAnswer(500 if self._chance.random() < 0.25 else 204)
 
-    def _flaky(self) -> Answer | None:
+    def _flaky(self) -> ReceiverAnswer | None:
         # Seldom enough one after another that its breaker opens rarely: it would rest for half a minute.
         drawn = self._chance.random()
-        for most, said in ((0.12, Answer(500)), (0.16, Answer(503)), (0.2, None), (0.23, Answer(200))):
+        for most, said in (
+            (0.12, ReceiverAnswer(500)),
+            (0.16, ReceiverAnswer(503)),
+            (0.2, None),
+            (0.23, ReceiverAnswer(200)),
+        ):
             if drawn < most:
                 return said
-        return Answer(429, {"retry-after": "1"}) if drawn < 0.25 else Answer(204)
+        return ReceiverAnswer(429, {"retry-after": "1"}) if drawn < 0.25 else ReceiverAnswer(204)
 
 
-def _heard(name: str, got: Received, said: Answer | None) -> Heard:
+def _heard(name: str, got: Received, said: ReceiverAnswer | None) -> Heard:
     body = json.loads(got.body)
     return Heard(
         receiver=name,

@@ -11,7 +11,7 @@ from tests.cli.conftest import Command
 from tests.pool.workers import until
 from tests.store.made import accept_all, claim_one, entry, job, one, worker
 from tests.store.test_attempts import closing, write
-from worker.core.failure import Code, failure
+from worker.core.failure import ErrorCode, failure
 from worker.core.lifecycle import HOLD, Outcome
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.dev.stack import Stack
@@ -92,7 +92,7 @@ def held_alone(engine: Engine, *, attempts: int = 7, answered_ago_s: float | Non
     mine = worker(engine)
     (accepted,) = accept_all(engine, entry(job()))
     job_id = str(accepted.job_id)
-    error = {"error_code": "unauthorized", "error_message": failure(Code.unauthorized).message, "error": None}
+    error = {"error_code": "unauthorized", "error_message": failure(ErrorCode.unauthorized).message, "error": None}
     for _ in range(attempts):
         claimed = claim_one(engine, mine, job_id)
         assert claimed is not None
@@ -194,7 +194,7 @@ def test_a_job_that_waits_says_why_and_what_its_attempts_spent(
     assert (status["attempts"], status["attempts_used"], status["max_attempts"]) == (7, 0, 5)
     assert (row["attempts"], row["attempts_used"], row["waiting_for"]) == (7, 0, "endpoint_paused")
     assert "7, 0 of 5 spent" in text
-    assert f"the job waits for endpoint_paused after unauthorized: {failure(Code.unauthorized).message}" in text
+    assert f"the job waits for endpoint_paused after unauthorized: {failure(ErrorCode.unauthorized).message}" in text
     assert "7, 0 of 5 spent  endpoint_paused" in table_of_jobs
     assert "unauthorized" in table_of_jobs
     assert waited.exit_code == 4

@@ -12,8 +12,8 @@ from tests.store.receiving import MASTER, delivery, receiver
 from worker.core.lifecycle import DeliveryOutcome, DeliveryStatus
 from worker.store.clock import from_now
 from worker.store.tables import endpoints, jobs
-from worker.webhooks.core.outcome import Code, Disable_reason
-from worker.webhooks.core.receiver_health import Health
+from worker.webhooks.core.outcome import DeliveryErrorCode, DisableReason
+from worker.webhooks.core.receiver_health import ReceiverHealth
 from worker.webhooks.core.retry_schedule import HOUR_S
 from worker.webhooks.store.health_column import text_of
 from worker.webhooks.store.receivers import Receiver
@@ -83,7 +83,7 @@ def test_what_has_just_become_due_is_no_trouble(engine: Engine, doctor: Any, lat
 def test_what_is_due_to_a_receiver_that_rests_is_not_overdue(engine: Engine, doctor: Any) -> None:
     dead = receiver(engine)
     delivery(engine, dead, run_at=from_now(-3600.0))
-    given(engine, dead, health=text_of(Health(ramp=1, open_until_s=dead.now_s + 3600.0)))
+    given(engine, dead, health=text_of(ReceiverHealth(ramp=1, open_until_s=dead.now_s + 3600.0)))
 
     found = doctor()
 
@@ -95,8 +95,10 @@ def test_what_is_due_to_a_receiver_that_rests_is_not_overdue(engine: Engine, doc
 def test_receivers_that_fail_or_are_disabled_are_named(engine: Engine, doctor: Any) -> None:
     failing, gone = receiver(engine, "failing"), receiver(engine, "gone")
     receiver(engine, "well")
-    given(engine, failing, health=text_of(Health(failing_since_s=failing.now_s - 48 * HOUR_S, failed_attempts=7)))
-    given(engine, gone, status="disabled", disabled_reason=Disable_reason.gone)
+    given(
+        engine, failing, health=text_of(ReceiverHealth(failing_since_s=failing.now_s - 48 * HOUR_S, failed_attempts=7))
+    )
+    given(engine, gone, status="disabled", disabled_reason=DisableReason.gone)
 
     found = doctor()["receivers"]
 
@@ -115,7 +117,7 @@ def test_what_an_operator_disabled_is_shown_and_no_trouble(engine: Engine, docto
 
 def test_a_trouble_of_ours_is_told_with_what_it_is(engine: Engine, doctor: Any) -> None:
     to = receiver(engine)
-    for code in (Code.no_secret, Code.no_secret, Code.unavailable):
+    for code in (DeliveryErrorCode.no_secret, DeliveryErrorCode.no_secret, DeliveryErrorCode.unavailable):
         delivery(engine, to, run_at=from_now(60.0), waiting_for="retry", last_error_code=code)
 
     found = doctor()["webhooks"]
@@ -127,10 +129,10 @@ def test_a_trouble_of_ours_is_told_with_what_it_is(engine: Engine, doctor: Any) 
 
 def test_what_the_guard_refused_in_the_last_hour_is_counted(engine: Engine, doctor: Any) -> None:
     inside = receiver(engine)
-    given(engine, inside, health=text_of(Health(forbidden_in_row=3)))
+    given(engine, inside, health=text_of(ReceiverHealth(forbidden_in_row=3)))
     for age_s in (60.0, 600.0, 7200.0):
-        one = delivery(engine, inside, last_error_code=Code.target_forbidden, age_s=9000.0)
-        attempted(engine, one, inside, 1, age_s, error_code=Code.target_forbidden)
+        one = delivery(engine, inside, last_error_code=DeliveryErrorCode.target_forbidden, age_s=9000.0)
+        attempted(engine, one, inside, 1, age_s, error_code=DeliveryErrorCode.target_forbidden)
 
     found = doctor()["delivered"]
 

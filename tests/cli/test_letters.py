@@ -12,7 +12,7 @@ from tests.producers.made import accept_inbox, accept_queue
 from tests.store.made import REQUEST, accept_all, entry, rows
 from tests.store.test_letters import ID, buried, letter
 from worker.jobs.core.entry_size import HEAD_BYTES
-from worker.jobs.store.inbox import Letter
+from worker.jobs.store.inbox import StoredEntry
 from worker.queue.nudges import REJECTED_BYTES
 from worker.store.engine import open_engine
 
@@ -64,7 +64,7 @@ def test_scripts_are_told_instants_in_utc_whatever_zone_the_database_speaks_in(
 def test_letters_go_back_to_where_they_came_from(
     afterword: Command, settings: dict[str, str], engine: Engine, redis_url: str
 ) -> None:
-    inserted = Letter("submit_v1", "not_accepted", "m", JOB, ID)
+    inserted = StoredEntry("submit_v1", "not_accepted", "m", JOB, ID)
     buried(engine, inserted, letter(entry=MESSAGE), letter(queue="chat.run", entry=b"odd"))
 
     assert afterword("dead-letters", "requeue", "1", "2", "3", settings=settings).exit_code == 0

@@ -16,9 +16,9 @@ from worker.cli import main
 from worker.core.lifecycle import DeliveryStatus
 from worker.store.clock import now
 from worker.webhooks import sealed_fields
-from worker.webhooks.core.outcome import Disable_reason
-from worker.webhooks.core.receiver_health import Health
-from worker.webhooks.core.signing import Kind
+from worker.webhooks.core.outcome import DisableReason
+from worker.webhooks.core.receiver_health import ReceiverHealth
+from worker.webhooks.core.signing import KeyKind
 from worker.webhooks.store.health_column import text_of
 from worker.webhooks.store.tables import receivers
 from worker.webhooks.vault import fingerprint, new_key
@@ -101,7 +101,7 @@ def test_a_reason_that_looks_like_that_of_an_awaited_receiver_is_only_a_reason(r
 
 def test_a_new_address_begins_with_a_new_health(run: Command, engine: Engine) -> None:
     made = receiver(engine)
-    sick = Health(ramp=1, open_until_s=4e9, open_s=600.0, failing_since_s=1.0, disabled=Disable_reason.forbidden)
+    sick = ReceiverHealth(ramp=1, open_until_s=4e9, open_s=600.0, failing_since_s=1.0, disabled=DisableReason.forbidden)
     with engine.begin() as connection:
         connection.execute(update(receivers).values(health=text_of(sick)))
 
@@ -109,7 +109,7 @@ def test_a_new_address_begins_with_a_new_health(run: Command, engine: Engine) ->
     assert found(engine, made.id).health == sick
     run("webhooks", "change", "billing", "--url", "https://b.example/in", "--drop-header", "X-Key")
 
-    assert found(engine, made.id).health == Health()
+    assert found(engine, made.id).health == ReceiverHealth()
 
 
 def test_commands_answer_a_script(run: Command, engine: Engine) -> None:
@@ -164,7 +164,7 @@ def test_a_receiver_keeps_the_secret_that_it_brings(run: Command, engine: Engine
 def test_a_receiver_keeps_the_key_pair_that_it_knows_the_public_half_of(
     run: Command, engine: Engine, tmp_path: Path
 ) -> None:
-    pair = new_key(Kind.ED25519, found(engine, receiver(engine, "other").id).created_at)
+    pair = new_key(KeyKind.ED25519, found(engine, receiver(engine, "other").id).created_at)
 
     made = told(run, "webhooks", "add", "billing", HOOK, "--secret-file", secret_file(tmp_path, pair.text))
 

@@ -12,7 +12,7 @@ from tests.contracts.schemas import CONTRACTS
 from worker.chat.answer import columns, read_body
 from worker.chat.usage import TOKENS, normalise
 from worker.core.endpoint import Endpoint
-from worker.core.failure import FATES, Code
+from worker.core.failure import MEANINGS, ErrorCode
 from worker.core.lifecycle import Status
 from worker.core.storable_text import clean_json
 from worker.jobs.core.message import Job, read_job
@@ -63,8 +63,8 @@ def _completed() -> Finished:
 COMPLETED = _completed()
 
 
-def _without_answer(status: Status, code: Code, *, attempts: int) -> Finished:
-    message = FATES[code].sentence
+def _without_answer(status: Status, code: ErrorCode, *, attempts: int) -> Finished:
+    message = MEANINGS[code].sentence
     return replace(
         COMPLETED,
         status=status,
@@ -81,9 +81,9 @@ def _without_answer(status: Status, code: Code, *, attempts: int) -> Finished:
     )
 
 
-FAILED = _without_answer(Status.failed, Code.context_too_long, attempts=1)
-CANCELLED = _without_answer(Status.cancelled, Code.cancelled, attempts=1)
-EXPIRED = _without_answer(Status.expired, Code.expired, attempts=0)
+FAILED = _without_answer(Status.failed, ErrorCode.context_too_long, attempts=1)
+CANCELLED = _without_answer(Status.cancelled, ErrorCode.cancelled, attempts=1)
+EXPIRED = _without_answer(Status.expired, ErrorCode.expired, attempts=0)
 
 
 def _thin(job: Finished) -> bytes:

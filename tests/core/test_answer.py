@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from stream_texts import assemble, said
 
-from worker.chat.answer import Columns, Kind, columns, has_output, read_body
+from worker.chat.answer import AnswerKind, Columns, columns, has_output, read_body
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
 
@@ -31,36 +31,36 @@ def test_blank_lines_and_a_byte_order_mark_before_the_json_are_skipped(before: b
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (b"", Kind.empty_stream),
-        (b"\n\n", Kind.empty_stream),
-        (b"<!doctype html><html><body>Sign in</body></html>", Kind.unexpected_content_type),
-        (b"upstream connect error", Kind.unexpected_content_type),
-        (b'data: {"choices":[]}\n\n', Kind.unexpected_content_type),
-        (b"\xff\xfe\x00", Kind.unexpected_content_type),
-        (b"\x1f\x8b\x08", Kind.unexpected_content_type),
-        (b"[]", Kind.invalid_chunk),
-        (b"null", Kind.invalid_chunk),
-        (b'"text"', Kind.invalid_chunk),
-        (b"{'choices': 1}", Kind.invalid_chunk),
-        (body()[:-5], Kind.stream_truncated),
-        (body()[:20], Kind.stream_truncated),
-        (b'{"a":' * 100_000, Kind.stream_truncated),
-        (b'{"choices": [{"index": 0,}], "id": "x"', Kind.invalid_chunk),
-        (b'{"choices": [{"a": 1} {"a": 2}', Kind.invalid_chunk),
-        (b"{'choices': [", Kind.invalid_chunk),
-        (b'{"choices": tomorrow', Kind.invalid_chunk),
-        (b'{"choices": 12 34', Kind.invalid_chunk),
-        (b'{"choices": abc', Kind.invalid_chunk),
-        (b'{"a": "\x01", "b": [', Kind.invalid_chunk),
-        (b'{"a":' * 300 + b"1" + b"}" * 300, Kind.invalid_chunk),
-        (b"{}", Kind.empty_stream),
-        (b'{"choices":null}', Kind.empty_stream),
-        (b'{"choices":[]}', Kind.empty_stream),
-        (b'{"choices":[null]}', Kind.empty_stream),
-        (b'{"choices":{"0":{}}}', Kind.empty_stream),
+        (b"", AnswerKind.empty_stream),
+        (b"\n\n", AnswerKind.empty_stream),
+        (b"<!doctype html><html><body>Sign in</body></html>", AnswerKind.unexpected_content_type),
+        (b"upstream connect error", AnswerKind.unexpected_content_type),
+        (b'data: {"choices":[]}\n\n', AnswerKind.unexpected_content_type),
+        (b"\xff\xfe\x00", AnswerKind.unexpected_content_type),
+        (b"\x1f\x8b\x08", AnswerKind.unexpected_content_type),
+        (b"[]", AnswerKind.invalid_chunk),
+        (b"null", AnswerKind.invalid_chunk),
+        (b'"text"', AnswerKind.invalid_chunk),
+        (b"{'choices': 1}", AnswerKind.invalid_chunk),
+        (body()[:-5], AnswerKind.stream_truncated),
+        (body()[:20], AnswerKind.stream_truncated),
+        (b'{"a":' * 100_000, AnswerKind.stream_truncated),
+        (b'{"choices": [{"index": 0,}], "id": "x"', AnswerKind.invalid_chunk),
+        (b'{"choices": [{"a": 1} {"a": 2}', AnswerKind.invalid_chunk),
+        (b"{'choices': [", AnswerKind.invalid_chunk),
+        (b'{"choices": tomorrow', AnswerKind.invalid_chunk),
+        (b'{"choices": 12 34', AnswerKind.invalid_chunk),
+        (b'{"choices": abc', AnswerKind.invalid_chunk),
+        (b'{"a": "\x01", "b": [', AnswerKind.invalid_chunk),
+        (b'{"a":' * 300 + b"1" + b"}" * 300, AnswerKind.invalid_chunk),
+        (b"{}", AnswerKind.empty_stream),
+        (b'{"choices":null}', AnswerKind.empty_stream),
+        (b'{"choices":[]}', AnswerKind.empty_stream),
+        (b'{"choices":[null]}', AnswerKind.empty_stream),
+        (b'{"choices":{"0":{}}}', AnswerKind.empty_stream),
     ],
 )
-def test_a_body_without_a_completion_is_a_fault(text: bytes, fault: Kind) -> None:
+def test_a_body_without_a_completion_is_a_fault(text: bytes, fault: AnswerKind) -> None:
     answer = read_body(text)
     assert (answer.fault, answer.completion, answer.usage) == (fault, None, None)
 
@@ -71,13 +71,13 @@ def test_a_body_is_called_cut_wherever_it_was_cut() -> None:
 
     faults = {cut: read_body(cut.encode()).fault for cut in cuts if not cut.rstrip().endswith("}")}
 
-    assert {cut for cut, fault in faults.items() if fault is not Kind.stream_truncated} == set()
+    assert {cut for cut, fault in faults.items() if fault is not AnswerKind.stream_truncated} == set()
 
 
 @pytest.mark.parametrize("error", ["overloaded", {"message": "m", "type": "t", "code": ""}, {"code": 1214}, [1]])
 def test_an_error_under_status_200_is_an_error(error: Any) -> None:
     answer = read_body(json.dumps({"error": error}).encode())
-    assert (answer.fault, answer.provider, answer.completion) == (Kind.provider_error, error, None)
+    assert (answer.fault, answer.provider, answer.completion) == (AnswerKind.provider_error, error, None)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_an_error_under_status_200_is_an_error(error: Any) -> None:
 )
 def test_an_error_of_any_shape_under_status_200_is_an_error(value: Any, provider: Any) -> None:
     answer = read_body(json.dumps(value).encode())
-    assert (answer.fault, answer.completion) == (Kind.provider_error, None)
+    assert (answer.fault, answer.completion) == (AnswerKind.provider_error, None)
     assert answer.provider == (value if provider is ... else provider)
 
 
@@ -107,12 +107,16 @@ def test_junk_after_a_whole_answer_does_not_undo_it(junk: bytes) -> None:
     answer = read_body(body(usage={"prompt_tokens": 2}) + junk)
     assert (answer.fault, answer.usage, answer.usage_flags) == (None, b'{"prompt_tokens": 2}', ("error_after_finish",))
     failed = read_body(b'{"error": "no"}' + junk)
-    assert (failed.fault, failed.provider) == (Kind.provider_error, "no")
+    assert (failed.fault, failed.provider) == (AnswerKind.provider_error, "no")
 
 
 @pytest.mark.parametrize("text", [b"{}x", b'{"choices":[]}x', b'{"a":1}{"a":2}', b'"text" x', b"7 x"])
 def test_junk_after_no_answer_is_a_fault(text: bytes) -> None:
-    assert read_body(text).fault in (Kind.stream_truncated, Kind.invalid_chunk, Kind.unexpected_content_type)
+    assert read_body(text).fault in (
+        AnswerKind.stream_truncated,
+        AnswerKind.invalid_chunk,
+        AnswerKind.unexpected_content_type,
+    )
 
 
 NOTHING = {"role": "assistant", "content": "", "refusal": None, "name": "AI"}
@@ -134,7 +138,7 @@ NOTHING = {"role": "assistant", "content": "", "refusal": None, "name": "AI"}
 )
 def test_an_end_in_an_error_with_nothing_before_it_is_no_answer(choices: Any, provider: Any) -> None:
     answer = read_body(body(choices=choices))
-    assert (answer.fault, answer.provider) == (Kind.provider_error, provider)
+    assert (answer.fault, answer.provider) == (AnswerKind.provider_error, provider)
     assert answer.completion is not None
 
 
@@ -155,7 +159,7 @@ def test_any_other_end_is_an_answer(choices: Any) -> None:
 def test_an_error_beside_choices_keeps_them_as_a_partial_answer() -> None:
     answer = read_body(body(error={"code": 502}, usage={"prompt_tokens": 2}))
     assert (answer.fault, answer.provider, answer.usage) == (
-        Kind.provider_error,
+        AnswerKind.provider_error,
         {"code": 502},
         b'{"prompt_tokens": 2}',
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from stream_texts import PLENTY, assemble, chunk, event, message, said
 
-from worker.chat.answer import Kind
+from worker.chat.answer import AnswerKind
 from worker.chat.stream import Assembler
 
 DONE = event("[DONE]")
@@ -38,7 +38,7 @@ STOP = chunk(finish_reason="stop")
 def test_data_that_is_no_json_object_is_an_invalid_chunk_and_the_partial_is_kept(data: str) -> None:
     lines = "".join(f"data: {line}\n" for line in data.split("\n")) + "\n"
     answer = assemble(chunk({"content": "Hel"}) + lines.encode() + chunk({"content": "lo"}) + STOP + DONE)
-    assert answer.fault == Kind.invalid_chunk
+    assert answer.fault == AnswerKind.invalid_chunk
     assert answer.completion is not None
     assert answer.completion["choices"][0]["message"]["content"] == "Hel"
 
@@ -72,7 +72,7 @@ def test_malformed_utf8_becomes_replacement_characters() -> None:
 @pytest.mark.parametrize("error", ["overloaded", {"message": "m", "code": 1}, {"code": None}, ["x"], 1, True])
 def test_a_truthy_error_fails_the_stream_and_is_kept_as_it_came(error: Any) -> None:
     answer = assemble(chunk({"content": "a"}) + event({"error": error}) + STOP + DONE)
-    assert (answer.fault, answer.provider) == (Kind.provider_error, error)
+    assert (answer.fault, answer.provider) == (AnswerKind.provider_error, error)
 
 
 @pytest.mark.parametrize("error", [None, "", {}, False, 0, []])
@@ -88,12 +88,12 @@ def test_the_choices_of_an_error_chunk_count_and_nothing_after_it_but_usage() ->
     assert answer.completion is not None
     assert answer.completion["choices"][0]["message"]["content"] == "a"
     assert answer.completion["choices"][0]["finish_reason"] is None
-    assert (answer.usage, answer.fault) == (b'{"prompt_tokens": 3}', Kind.provider_error)
+    assert (answer.usage, answer.fault) == (b'{"prompt_tokens": 3}', AnswerKind.provider_error)
 
 
 def test_the_first_fault_is_the_one_reported() -> None:
     answer = assemble(event({"error": "first"}) + event({"error": "second"}) + event("nonsense"))
-    assert (answer.fault, answer.provider) == (Kind.provider_error, "first")
+    assert (answer.fault, answer.provider) == (AnswerKind.provider_error, "first")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_text_after_such_an_error_shows_that_it_was_no_end() -> None:
     # A server that says finish_reason in every chunk.
     first, second = (chunk({"content": text}, finish_reason="stop") for text in "ab")
     answer = assemble(first + event({"error": "late"}) + second)
-    assert (answer.fault, answer.provider, answer.usage_flags) == (Kind.provider_error, "late", ())
+    assert (answer.fault, answer.provider, answer.usage_flags) == (AnswerKind.provider_error, "late", ())
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_text_after_such_an_error_shows_that_it_was_no_end() -> None:
 )
 def test_an_error_with_or_before_the_last_finish_reason_fails(stream: bytes) -> None:
     answer = assemble(stream)
-    assert (answer.fault, answer.provider) == (Kind.provider_error, "x")
+    assert (answer.fault, answer.provider) == (AnswerKind.provider_error, "x")
 
 
 FLAT = {"type": "error", "code": "server_error", "message": "no", "param": None}
@@ -154,7 +154,7 @@ FLAT = {"type": "error", "code": "server_error", "message": "no", "param": None}
 def test_an_error_in_a_stream_is_known_in_every_shape(late: bytes, provider: Any, size: int) -> None:
     stream = chunk({"content": "Hel"}) + late
     answer = assemble(stream[at : at + size] for at in range(0, len(stream), size))
-    assert (answer.fault, answer.provider) == (Kind.provider_error, provider)
+    assert (answer.fault, answer.provider) == (AnswerKind.provider_error, provider)
     assert answer.completion is not None
     assert answer.completion["choices"][0]["message"]["content"] == "Hel"
 
@@ -179,7 +179,7 @@ def test_what_keeps_a_connection_alive_is_no_answer_and_no_error(kept_alive: str
 @pytest.mark.parametrize("reason", ["error", "network_error", "FINISH_ERROR", "insufficient_system_resource", "abort"])
 def test_an_end_in_an_error_with_nothing_before_it_is_an_error(reason: str) -> None:
     answer = assemble(chunk({"role": "assistant", "content": ""}) + chunk(finish_reason=reason) + DONE)
-    assert (answer.fault, answer.provider) == (Kind.provider_error, {"finish_reason": reason})
+    assert (answer.fault, answer.provider) == (AnswerKind.provider_error, {"finish_reason": reason})
 
 
 def test_events_with_single_line_ends_are_an_answer() -> None:
@@ -294,7 +294,7 @@ def test_an_odd_index_is_the_first_choice(index: Any) -> None:
 
 @pytest.mark.parametrize("choices", [None, {}, "x", 1, [], [None], ["x"], [[]], [{}], [{"index": 0, "delta": None}]])
 def test_choices_that_say_nothing_make_no_choice(choices: Any) -> None:
-    assert assemble(event({"choices": choices}) + DONE).fault == Kind.empty_stream
+    assert assemble(event({"choices": choices}) + DONE).fault == AnswerKind.empty_stream
 
 
 # R5: texts
@@ -495,7 +495,7 @@ def test_different_usage_in_different_choices_is_flagged() -> None:
 
 def test_usage_without_any_choice_is_kept() -> None:
     answer = assemble(closing('{"prompt_tokens":1}') + DONE)
-    assert (answer.completion, answer.fault, answer.usage) == (None, Kind.empty_stream, b'{"prompt_tokens":1}')
+    assert (answer.completion, answer.fault, answer.usage) == (None, AnswerKind.empty_stream, b'{"prompt_tokens":1}')
 
 
 # R13: whole messages
@@ -545,16 +545,16 @@ def test_a_second_message_is_the_first_again() -> None:
         (STOP, 1, None),
         (STOP + chunk(index=1, finish_reason="stop"), 2, None),
         (STOP + chunk(index=1, finish_reason="stop"), None, None),
-        (STOP + chunk({"content": "a"}, index=1), None, Kind.stream_truncated),
-        (chunk({"content": "a"}), None, Kind.stream_truncated),
-        (chunk({"content": "a"}) + DONE, None, Kind.missing_finish_reason),
-        (chunk({"content": "a"}, finish_reason="") + DONE, None, Kind.missing_finish_reason),
-        (DONE, None, Kind.empty_stream),
-        (b": ping\n\n", None, Kind.empty_stream),
-        (b"", 3, Kind.empty_stream),
+        (STOP + chunk({"content": "a"}, index=1), None, AnswerKind.stream_truncated),
+        (chunk({"content": "a"}), None, AnswerKind.stream_truncated),
+        (chunk({"content": "a"}) + DONE, None, AnswerKind.missing_finish_reason),
+        (chunk({"content": "a"}, finish_reason="") + DONE, None, AnswerKind.missing_finish_reason),
+        (DONE, None, AnswerKind.empty_stream),
+        (b": ping\n\n", None, AnswerKind.empty_stream),
+        (b"", 3, AnswerKind.empty_stream),
     ],
 )
-def test_an_answer_is_complete_if_every_choice_is(stream: bytes, n: int | None, fault: Kind | None) -> None:
+def test_an_answer_is_complete_if_every_choice_is(stream: bytes, n: int | None, fault: AnswerKind | None) -> None:
     assert assemble(stream, n=n).fault == fault
     assembler = Assembler(n=n, max_bytes=PLENTY)
     assembler.feed(stream)
@@ -567,15 +567,15 @@ def test_an_answer_is_complete_if_every_choice_is(stream: bytes, n: int | None, 
         (STOP + DONE, False, None, ("choices_missing",)),
         (STOP + DONE, True, None, ("choices_missing", "reset_after_finish")),
         (STOP, False, None, ("choices_missing",)),
-        (STOP, True, Kind.stream_truncated, ()),
-        (STOP + chunk({"content": "a"}, index=1), False, Kind.stream_truncated, ()),
-        (chunk({"content": "a"}) + DONE, False, Kind.missing_finish_reason, ()),
-        (STOP + event({"error": "x"}), False, Kind.provider_error, ()),
+        (STOP, True, AnswerKind.stream_truncated, ()),
+        (STOP + chunk({"content": "a"}, index=1), False, AnswerKind.stream_truncated, ()),
+        (chunk({"content": "a"}) + DONE, False, AnswerKind.missing_finish_reason, ()),
+        (STOP + event({"error": "x"}), False, AnswerKind.provider_error, ()),
         (STOP + chunk(index=1, finish_reason="stop") + chunk(index=2, finish_reason="stop"), False, None, ()),
     ],
 )
 def test_fewer_choices_than_asked_for_are_an_answer_if_the_stream_ended_by_itself(
-    stream: bytes, reset: bool, fault: Kind | None, flags: tuple[str, ...]
+    stream: bytes, reset: bool, fault: AnswerKind | None, flags: tuple[str, ...]
 ) -> None:
     answer = assemble(stream, n=3, reset=reset)
     assert (answer.fault, answer.usage_flags) == (fault, flags)
@@ -606,7 +606,7 @@ def test_an_index_that_counts_tokens_is_one_choice() -> None:
 
 def test_a_counted_stream_that_is_cut_is_truncated_and_one_partial_choice() -> None:
     answer = assemble(counted({"content": "a"}, {"content": "b"}, last=None))
-    assert answer.fault == Kind.stream_truncated
+    assert answer.fault == AnswerKind.stream_truncated
     assert answer.completion is not None
     assert [choice["message"]["content"] for choice in answer.completion["choices"]] == ["ab"]
 
@@ -633,7 +633,7 @@ def test_a_reset_after_every_finish_reason_costs_nothing_but_a_flag() -> None:
 
 def test_a_reset_before_is_a_truncated_stream() -> None:
     answer = assemble(chunk({"content": "a"}), reset=True)
-    assert (answer.fault, answer.usage_flags) == (Kind.stream_truncated, ())
+    assert (answer.fault, answer.usage_flags) == (AnswerKind.stream_truncated, ())
 
 
 def test_finishing_twice_says_the_same() -> None:
@@ -703,7 +703,7 @@ def test_bytes_beyond_the_budget_are_not_taken() -> None:
     assert assembler.feed(chunk({"content": "c"}) + STOP + DONE) == 0
     assert assembler.failed
     answer = assembler.finish()
-    assert answer.fault == Kind.answer_too_large
+    assert answer.fault == AnswerKind.answer_too_large
     assert answer.completion is not None
     assert answer.completion["choices"][0]["message"]["content"] == "a"
 

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 
 from worker.webhooks.core.outcome import (
-    FATES,
+    DELIVERY_MEANINGS,
     OURS,
     Cancel,
-    Code,
-    Control,
     Decision,
     Delivered,
-    Disable_reason,
+    DeliveryErrorCode,
+    DisableReason,
     Give_up,
     Postpone,
+    ReceiverControl,
     Retry,
-    Sent,
+    SendResult,
     Variant,
     decide,
     http_code,
@@ -26,16 +26,16 @@ from worker.webhooks.core.outcome import (
 )
 from worker.webhooks.core.retry_schedule import HOUR_S, SCHEDULE_S, schedule_fault, wait_s
 
-OK = Sent(sent=True, error_code=None, http_status=200)
+OK = SendResult(sent=True, error_code=None, http_status=200)
 DAY_S = 24 * HOUR_S
 
 
-def answered(status: int, **more: Any) -> Sent:
-    return Sent(sent=True, error_code=http_code(status), http_status=status, **more)
+def answered(status: int, **more: Any) -> SendResult:
+    return SendResult(sent=True, error_code=http_code(status), http_status=status, **more)
 
 
 def after(
-    sent: Sent, *, used: int = 1, left_s: float = 7 * DAY_S, variant: Variant = "full", jitter: float = 0.0
+    sent: SendResult, *, used: int = 1, left_s: float = 7 * DAY_S, variant: Variant = "full", jitter: float = 0.0
 ) -> Decision:
     return decide(sent, used=used, left_s=left_s, variant=variant, jitter=jitter)
 
@@ -109,30 +109,30 @@ def test_a_schedule_of_the_receivers_own() -> None:
 @pytest.mark.parametrize(
     ("status", "code"),
     [
-        (101, Code.protocol_error),
+        (101, DeliveryErrorCode.protocol_error),
         (200, None),
         (202, None),
         (204, None),
         (299, None),
-        (301, Code.redirect_not_followed),
-        (304, Code.redirect_not_followed),
-        (307, Code.redirect_not_followed),
-        (400, Code.http_error),
-        (401, Code.http_error),
-        (404, Code.http_error),
-        (410, Code.gone),
-        (413, Code.payload_too_large),
-        (429, Code.rate_limited),
-        (500, Code.http_error),
-        (501, Code.http_error),
-        (502, Code.unavailable),
-        (503, Code.unavailable),
-        (504, Code.unavailable),
-        (599, Code.http_error),
-        (999, Code.http_error),
+        (301, DeliveryErrorCode.redirect_not_followed),
+        (304, DeliveryErrorCode.redirect_not_followed),
+        (307, DeliveryErrorCode.redirect_not_followed),
+        (400, DeliveryErrorCode.http_error),
+        (401, DeliveryErrorCode.http_error),
+        (404, DeliveryErrorCode.http_error),
+        (410, DeliveryErrorCode.gone),
+        (413, DeliveryErrorCode.payload_too_large),
+        (429, DeliveryErrorCode.rate_limited),
+        (500, DeliveryErrorCode.http_error),
+        (501, DeliveryErrorCode.http_error),
+        (502, DeliveryErrorCode.unavailable),
+        (503, DeliveryErrorCode.unavailable),
+        (504, DeliveryErrorCode.unavailable),
+        (599, DeliveryErrorCode.http_error),
+        (999, DeliveryErrorCode.http_error),
     ],
 )
-def test_only_2xx_is_success(status: int, code: Code | None) -> None:
+def test_only_2xx_is_success(status: int, code: DeliveryErrorCode | None) -> None:
     assert http_code(status) is code
 
 
@@ -140,17 +140,17 @@ def test_only_2xx_is_success(status: int, code: Code | None) -> None:
     ("sent", "decision"),
     [
         (OK, Delivered()),
-        (replace(OK, control=Control.disable), Delivered(Disable_reason.asked)),
-        (replace(OK, control=Control.abort_message), Delivered()),
-        (answered(410), Cancel(Disable_reason.gone)),
-        (answered(410, retry_after_s=60.0), Cancel(Disable_reason.gone)),
-        (answered(410, control=Control.disable), Cancel(Disable_reason.gone)),
-        (answered(500, control=Control.disable), Cancel(Disable_reason.asked)),
-        (answered(500, control=Control.abort_message), Cancel()),
-        (answered(302, control=Control.abort_message), Cancel()),
+        (replace(OK, control=ReceiverControl.disable), Delivered(DisableReason.asked)),
+        (replace(OK, control=ReceiverControl.abort_message), Delivered()),
+        (answered(410), Cancel(DisableReason.gone)),
+        (answered(410, retry_after_s=60.0), Cancel(DisableReason.gone)),
+        (answered(410, control=ReceiverControl.disable), Cancel(DisableReason.gone)),
+        (answered(500, control=ReceiverControl.disable), Cancel(DisableReason.asked)),
+        (answered(500, control=ReceiverControl.abort_message), Cancel()),
+        (answered(302, control=ReceiverControl.abort_message), Cancel()),
     ],
 )
-def test_what_the_receiver_says_of_itself_is_done(sent: Sent, decision: Decision) -> None:
+def test_what_the_receiver_says_of_itself_is_done(sent: SendResult, decision: Decision) -> None:
     assert after(sent) == decision
     assert after(sent, used=99) == decision  # its wish does not depend on our budget
 
@@ -161,78 +161,83 @@ def test_a_body_too_large_is_sent_thin_the_next_time() -> None:
     assert after(answered(500), variant="thin") == Retry(5.0, 0.0, "thin")
 
 
-@pytest.mark.parametrize("code", [code for code in Code if code not in {*OURS, Code.gone, Code.no_body}])
-def test_every_other_failure_is_tried_again_on_schedule(code: Code) -> None:
-    found = after(Sent(sent=False, error_code=code))
+@pytest.mark.parametrize(
+    "code",
+    [code for code in DeliveryErrorCode if code not in {*OURS, DeliveryErrorCode.gone, DeliveryErrorCode.no_body}],
+)
+def test_every_other_failure_is_tried_again_on_schedule(code: DeliveryErrorCode) -> None:
+    found = after(SendResult(sent=False, error_code=code))
     assert isinstance(found, Retry)
     assert found.delay_s == 5.0
 
 
 def test_every_code_has_a_sentence() -> None:
-    assert set(FATES) == set(Code)
-    assert all(fate.sentence.endswith(".") for fate in FATES.values())
+    assert set(DELIVERY_MEANINGS) == set(DeliveryErrorCode)
+    assert all(fate.sentence.endswith(".") for fate in DELIVERY_MEANINGS.values())
 
 
 def test_what_speaks_against_a_receiver() -> None:
     """429, 502, 503, 504, and every failure to connect or to get an answer; our own trouble says nothing."""
-    down = {code for code in Code if FATES[code].receiver == "down"}
+    down = {code for code in DeliveryErrorCode if DELIVERY_MEANINGS[code].receiver == "down"}
     assert down == {
-        Code.rate_limited,
-        Code.unavailable,
-        Code.dns_failed,
-        Code.dns_timeout,
-        Code.connect_failed,
-        Code.connect_timeout,
-        Code.tls_failed,
-        Code.timeout,
-        Code.connection_lost,
-        Code.protocol_error,
+        DeliveryErrorCode.rate_limited,
+        DeliveryErrorCode.unavailable,
+        DeliveryErrorCode.dns_failed,
+        DeliveryErrorCode.dns_timeout,
+        DeliveryErrorCode.connect_failed,
+        DeliveryErrorCode.connect_timeout,
+        DeliveryErrorCode.tls_failed,
+        DeliveryErrorCode.timeout,
+        DeliveryErrorCode.connection_lost,
+        DeliveryErrorCode.protocol_error,
     }
-    assert {code for code in Code if FATES[code].receiver == "unknown"} == {
-        Code.target_forbidden,
-        Code.invalid_header,
-        Code.no_secret,
-        Code.no_body,
-        Code.dns_busy,
-        Code.proxy_failed,
-        Code.out_of_resources,
-        Code.internal_error,
-        Code.worker_lost,
+    assert {code for code in DeliveryErrorCode if DELIVERY_MEANINGS[code].receiver == "unknown"} == {
+        DeliveryErrorCode.target_forbidden,
+        DeliveryErrorCode.invalid_header,
+        DeliveryErrorCode.no_secret,
+        DeliveryErrorCode.no_body,
+        DeliveryErrorCode.dns_busy,
+        DeliveryErrorCode.proxy_failed,
+        DeliveryErrorCode.out_of_resources,
+        DeliveryErrorCode.internal_error,
+        DeliveryErrorCode.worker_lost,
     }
-    assert all(FATES[code].receiver == "unknown" for code in OURS)
+    assert all(DELIVERY_MEANINGS[code].receiver == "unknown" for code in OURS)
 
 
-def ours(code: Code, *, used: int = 1, left_s: float = DAY_S, postponed: int = 0, jitter: float = 0.0) -> Decision:
-    sent = Sent(sent=False, error_code=code)
+def ours(
+    code: DeliveryErrorCode, *, used: int = 1, left_s: float = DAY_S, postponed: int = 0, jitter: float = 0.0
+) -> Decision:
+    sent = SendResult(sent=False, error_code=code)
     return decide(sent, used=used, left_s=left_s, variant="full", jitter=jitter, postponed=postponed)
 
 
 @pytest.mark.parametrize("code", OURS)
 @pytest.mark.parametrize("used", [1, 11, 12, 100])
-def test_trouble_of_ours_never_ends_a_delivery_by_its_attempts(code: Code, used: int) -> None:
+def test_trouble_of_ours_never_ends_a_delivery_by_its_attempts(code: DeliveryErrorCode, used: int) -> None:
     assert ours(code, used=used) == Postpone(OURS[code][0])
 
 
 @pytest.mark.parametrize(
     ("code", "waits"),
     [
-        (Code.no_secret, [60, 120, 240, 480, 600, 600]),
-        (Code.internal_error, [60, 120, 240, 480, 600, 600]),
-        (Code.dns_busy, [2, 4, 8, 16, 32, 60]),
+        (DeliveryErrorCode.no_secret, [60, 120, 240, 480, 600, 600]),
+        (DeliveryErrorCode.internal_error, [60, 120, 240, 480, 600, 600]),
+        (DeliveryErrorCode.dns_busy, [2, 4, 8, 16, 32, 60]),
     ],
 )
-def test_trouble_of_ours_that_lasts_is_tried_less_often(code: Code, waits: list[float]) -> None:
+def test_trouble_of_ours_that_lasts_is_tried_less_often(code: DeliveryErrorCode, waits: list[float]) -> None:
     assert [ours(code, postponed=count) for count in range(6)] == [Postpone(wait) for wait in waits]
     assert ours(code, postponed=10_000, jitter=1.0) == Postpone(waits[-1] * 1.2)
 
 
 def test_trouble_of_ours_is_bounded_by_the_deadline() -> None:
-    assert ours(Code.no_secret, left_s=60.1) == Postpone(60.0)
-    assert ours(Code.no_secret, left_s=60.0) == Give_up("deadline")
+    assert ours(DeliveryErrorCode.no_secret, left_s=60.1) == Postpone(60.0)
+    assert ours(DeliveryErrorCode.no_secret, left_s=60.0) == Give_up("deadline")
 
 
 def test_what_has_no_body_any_more_is_not_tried_again() -> None:
-    assert ours(Code.no_body) == Give_up("body")
+    assert ours(DeliveryErrorCode.no_body) == Give_up("body")
 
 
 @pytest.mark.parametrize("steps", [[1], [1.5, 2], (86400,), [86400] * 7, [1] * 20, list(SCHEDULE_S)])

@@ -4,77 +4,77 @@ from dataclasses import replace
 
 import pytest
 
-from worker.core.failure import Code, failure
+from worker.core.failure import ErrorCode, failure
 from worker.jobs.core.endpoint_health import (
-    Blame,
-    Met,
+    CallSign,
+    EndpointRecord,
+    FailureOwner,
     Ramp,
-    Sign,
-    Stand,
     State,
+    TroubledCall,
+    classify,
     hold_s,
-    judge,
     sign_of,
     starts,
     wait_s,
 )
 
 LONG_S = 1000.0
-OPEN = Stand(since_s=LONG_S)
+OPEN = EndpointRecord(since_s=LONG_S)
 SUSPECTED = replace(OPEN, suspect_job="a", suspect_s=10.0)
 
 
 @pytest.mark.parametrize(
     ("code", "sign"),
     [
-        (None, Sign.answered),
-        (Code.bad_request, Sign.answered),
-        (Code.content_refused, Sign.answered),
-        (Code.rate_limited, Sign.answered),
-        (Code.stream_truncated, Sign.answered),
-        (Code.unauthorized, Sign.trouble),
-        (Code.quota_exhausted, Sign.trouble),
-        (Code.connect_failed, Sign.trouble),
-        (Code.dns_failed, Sign.trouble),
-        (Code.tls_failed, Sign.trouble),
-        (Code.server_error, Sign.sick),
-        (Code.bad_gateway, Sign.sick),
-        (Code.overloaded, Sign.sick),
-        (Code.first_byte_timeout, Sign.sick),
-        (Code.idle_timeout, Sign.sick),
-        (Code.connection_lost, Sign.sick),
-        (Code.cancelled, Sign.silent),
-        (Code.worker_lost, Sign.silent),
-        (Code.internal_error, Sign.silent),
+        (None, CallSign.answered),
+        (ErrorCode.bad_request, CallSign.answered),
+        (ErrorCode.content_refused, CallSign.answered),
+        (ErrorCode.rate_limited, CallSign.answered),
+        (ErrorCode.stream_truncated, CallSign.answered),
+        (ErrorCode.unauthorized, CallSign.trouble),
+        (ErrorCode.quota_exhausted, CallSign.trouble),
+        (ErrorCode.connect_failed, CallSign.trouble),
+        (ErrorCode.dns_failed, CallSign.trouble),
+        (ErrorCode.tls_failed, CallSign.trouble),
+        (ErrorCode.server_error, CallSign.sick),
+        (ErrorCode.bad_gateway, CallSign.sick),
+        (ErrorCode.overloaded, CallSign.sick),
+        (ErrorCode.first_byte_timeout, CallSign.sick),
+        (ErrorCode.idle_timeout, CallSign.sick),
+        (ErrorCode.connection_lost, CallSign.sick),
+        (ErrorCode.cancelled, CallSign.silent),
+        (ErrorCode.worker_lost, CallSign.silent),
+        (ErrorCode.internal_error, CallSign.silent),
     ],
 )
-def test_the_end_of_a_call_is_a_sign_of_its_endpoint(code: Code | None, sign: Sign) -> None:
+def test_the_end_of_a_call_is_a_sign_of_its_endpoint(code: ErrorCode | None, sign: CallSign) -> None:
     found = None if code is None else failure(code)
     assert sign_of(found, timeout_s=60.0, total_s=60.0) == sign
 
 
-@pytest.mark.parametrize(("timeout_s", "sign"), [(5.0, Sign.silent), (60.0, Sign.sick), (90.0, Sign.sick)])
-def test_a_job_in_a_hurry_proves_nothing(timeout_s: float, sign: Sign) -> None:
-    assert sign_of(failure(Code.total_timeout), timeout_s=timeout_s, total_s=60.0) == sign
+@pytest.mark.parametrize(("timeout_s", "sign"), [(5.0, CallSign.silent), (60.0, CallSign.sick), (90.0, CallSign.sick)])
+def test_a_job_in_a_hurry_proves_nothing(timeout_s: float, sign: CallSign) -> None:
+    assert sign_of(failure(ErrorCode.total_timeout), timeout_s=timeout_s, total_s=60.0) == sign
 
 
 def test_the_first_job_in_trouble_is_a_suspect() -> None:
-    blame, stand = judge(OPEN, Met("a", began_s=1.0))
+    blame, stand = classify(OPEN, TroubledCall("a", began_s=1.0))
 
-    assert (blame, stand) == (Blame.endpoint, replace(OPEN, suspect_job="a", suspect_s=1.0, troubled_s=1.0))
+    assert (blame, stand) == (FailureOwner.endpoint, replace(OPEN, suspect_job="a", suspect_s=1.0, troubled_s=1.0))
 
 
 def test_another_job_in_trouble_makes_the_endpoint_rest() -> None:
-    blame, stand = judge(SUSPECTED, Met("b", began_s=1.0))
+    blame, stand = classify(SUSPECTED, TroubledCall("b", began_s=1.0))
 
-    assert (blame, stand.state, stand.since_s, stand.suspect_job) == (Blame.endpoint, State.paused, 0.0, None)
+    assert (blame, stand.state, stand.since_s, stand.suspect_job) == (FailureOwner.endpoint, State.paused, 0.0, None)
 
 
 def test_one_job_again_and_again_makes_nobody_rest() -> None:
     stand = OPEN
     for _ in range(20):
-        blame, stand = judge(stand, Met("a", began_s=1.0))
-        assert (blame, stand.state) == (Blame.endpoint, State.open)
+        blame, stand = classify(stand, TroubledCall("a", began_s=1.0))
+        assert (blame, stand.state) == (FailureOwner.endpoint, State.open)
 
 
 def test_the_waits_for_an_endpoint_double_from_five_seconds_to_five_minutes() -> None:
@@ -88,13 +88,13 @@ def test_the_waits_for_an_endpoint_double_from_five_seconds_to_five_minutes() ->
 
 
 def test_a_job_that_meets_trouble_alone_waits_by_the_age_of_its_trouble() -> None:
-    _, stand = judge(OPEN, Met("a", began_s=0.0))
+    _, stand = classify(OPEN, TroubledCall("a", began_s=0.0))
     assert hold_s(stand) == 5.0
 
     # A minute later, and once more.
-    _, stand = judge(replace(stand, suspect_s=60.0, troubled_s=60.0), Met("a", began_s=0.0))
+    _, stand = classify(replace(stand, suspect_s=60.0, troubled_s=60.0), TroubledCall("a", began_s=0.0))
     assert (hold_s(stand), stand.suspect_s) == (65.0, 0.0)
-    _, stand = judge(replace(stand, suspect_s=65.0, troubled_s=125.0), Met("a", began_s=0.0))
+    _, stand = classify(replace(stand, suspect_s=65.0, troubled_s=125.0), TroubledCall("a", began_s=0.0))
     assert hold_s(stand) == 130.0
 
 
@@ -102,72 +102,72 @@ def test_a_job_that_meets_trouble_alone_waits_by_the_age_of_its_trouble() -> Non
 def test_an_answer_begins_the_waits_again(suspect: str) -> None:
     troubled = replace(OPEN, suspect_job=suspect, suspect_s=200.0, troubled_s=250.0, answered_s=100.0)
 
-    _, stand = judge(troubled, Met("a", began_s=1.0))
+    _, stand = classify(troubled, TroubledCall("a", began_s=1.0))
 
     assert (stand.state, stand.troubled_s, hold_s(stand)) == (State.open, 1.0, 6.0)
 
 
 def test_jobs_of_a_paused_endpoint_are_due_before_its_next_probe() -> None:
-    _, stand = judge(replace(SUSPECTED, troubled_s=200.0), Met("b", began_s=1.0))
+    _, stand = classify(replace(SUSPECTED, troubled_s=200.0), TroubledCall("b", began_s=1.0))
 
     assert (stand.state, stand.troubled_s, hold_s(stand)) == (State.paused, None, 5.0)
-    assert hold_s(Stand(State.paused, since_s=4000.0)) == 5.0
+    assert hold_s(EndpointRecord(State.paused, since_s=4000.0)) == 5.0
 
 
 @pytest.mark.parametrize("known_to", ["all", "its own worker"])
 def test_an_answer_since_clears_the_suspicion(known_to: str) -> None:
     stand = replace(SUSPECTED, answered_s=5.0 if known_to == "all" else None)
-    met = Met("b", began_s=1.0, answered_s=5.0 if known_to != "all" else None)
+    met = TroubledCall("b", began_s=1.0, answered_s=5.0 if known_to != "all" else None)
 
-    blame, after = judge(stand, met)
+    blame, after = classify(stand, met)
 
-    assert (blame, after.state, after.suspect_job, after.suspect_s) == (Blame.endpoint, State.open, "b", 1.0)
+    assert (blame, after.state, after.suspect_job, after.suspect_s) == (FailureOwner.endpoint, State.open, "b", 1.0)
 
 
 def test_an_answer_from_before_clears_nothing() -> None:
-    assert judge(replace(SUSPECTED, answered_s=11.0), Met("b", began_s=1.0))[1].state is State.paused
+    assert classify(replace(SUSPECTED, answered_s=11.0), TroubledCall("b", began_s=1.0))[1].state is State.paused
 
 
 @pytest.mark.parametrize("suspected", [OPEN, SUSPECTED], ids=["nobody suspected", "another suspected"])
-def test_a_job_in_trouble_while_a_later_call_was_answered_is_to_blame_itself(suspected: Stand) -> None:
+def test_a_job_in_trouble_while_a_later_call_was_answered_is_to_blame_itself(suspected: EndpointRecord) -> None:
     stand = replace(suspected, answered_s=0.5)
 
-    assert judge(stand, Met("b", began_s=1.0)) == (Blame.job, stand)
-    assert judge(suspected, Met("b", began_s=1.0, answered_s=0.5)) == (Blame.job, suspected)
+    assert classify(stand, TroubledCall("b", began_s=1.0)) == (FailureOwner.job, stand)
+    assert classify(suspected, TroubledCall("b", began_s=1.0, answered_s=0.5)) == (FailureOwner.job, suspected)
 
 
 def test_calls_that_end_well_though_they_began_before_the_trouble_prove_nothing() -> None:
     # A key expired three seconds ago; answers of ten seconds still come in, from calls that began before.
-    blame, stand = judge(replace(SUSPECTED, suspect_s=2.5, answered_s=3.1), Met("b", began_s=2.0))
+    blame, stand = classify(replace(SUSPECTED, suspect_s=2.5, answered_s=3.1), TroubledCall("b", began_s=2.0))
 
-    assert (blame, stand.state) == (Blame.endpoint, State.paused)
+    assert (blame, stand.state) == (FailureOwner.endpoint, State.paused)
 
 
 def test_a_job_whose_every_attempt_met_trouble_while_others_had_answers_is_to_blame() -> None:
     stand = replace(OPEN, answered_s=4.0)
 
-    assert judge(stand, Met("a", began_s=1.0, stubborn_s=5.0))[0] is Blame.job
-    assert judge(stand, Met("a", began_s=1.0, stubborn_s=3.0))[0] is Blame.endpoint
-    assert judge(stand, Met("a", began_s=1.0))[0] is Blame.endpoint
+    assert classify(stand, TroubledCall("a", began_s=1.0, stubborn_s=5.0))[0] is FailureOwner.job
+    assert classify(stand, TroubledCall("a", began_s=1.0, stubborn_s=3.0))[0] is FailureOwner.endpoint
+    assert classify(stand, TroubledCall("a", began_s=1.0))[0] is FailureOwner.endpoint
 
 
 @pytest.mark.parametrize("answered_s", [None, 0.5])
 def test_a_resting_endpoint_holds_whatever_comes_late(answered_s: float | None) -> None:
-    stand = Stand(State.paused, since_s=3.0, answered_s=answered_s)
+    stand = EndpointRecord(State.paused, since_s=3.0, answered_s=answered_s)
 
-    assert judge(stand, Met("a", began_s=1.0)) == (Blame.endpoint, stand)
+    assert classify(stand, TroubledCall("a", began_s=1.0)) == (FailureOwner.endpoint, stand)
 
 
 @pytest.mark.parametrize("state", [State.slow, State.open])
 def test_what_was_in_flight_through_a_rest_is_held_and_proves_nothing(state: State) -> None:
-    stand = Stand(state, since_s=3.0, answered_s=4.0, suspect_job="b", suspect_s=1.0)
+    stand = EndpointRecord(state, since_s=3.0, answered_s=4.0, suspect_job="b", suspect_s=1.0)
 
-    assert judge(stand, Met("a", began_s=20.0)) == (Blame.endpoint, stand)
+    assert classify(stand, TroubledCall("a", began_s=20.0)) == (FailureOwner.endpoint, stand)
 
 
 def test_an_endpoint_that_came_back_rests_again_after_two_jobs() -> None:
-    _, first = judge(Stand(State.slow, since_s=3.0), Met("a", began_s=1.0))
-    _, second = judge(first, Met("b", began_s=0.9))
+    _, first = classify(EndpointRecord(State.slow, since_s=3.0), TroubledCall("a", began_s=1.0))
+    _, second = classify(first, TroubledCall("b", began_s=0.9))
 
     assert (first.state, second.state) == (State.slow, State.paused)
 

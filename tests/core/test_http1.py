@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.net.http1 import HEAD_BYTES, INFORMATIONAL_BYTES, Chunks, Head, Heads, Malformed, read_head
+from worker.net.http1 import HEAD_BYTES, INFORMATIONAL_BYTES, Chunks, Head, HeadReader, Malformed, read_head
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -112,7 +112,7 @@ def test_http_1_0_keeps_a_connection_only_if_it_says_so(version: bytes, lines: b
 @given(st.lists(st.integers(0, 10_000), max_size=6))
 def test_a_head_is_found_in_any_split_behind_informational_ones(cuts: list[int]) -> None:
     wire = b"\r\nHTTP/1.1 100 Continue\r\n\r\n\nHTTP/1.1 103 Early Hints\nLink: x\n\n" + OK + b"A: b\n\r\nbody"
-    heads = Heads()
+    heads = HeadReader()
     after: list[bytes] = []
     found: Head | None = None
     for piece in pieces(wire, cuts):
@@ -131,7 +131,7 @@ def test_a_head_is_found_in_any_split_behind_informational_ones(cuts: list[int])
     ids=["headers", "a_line", "long_headers", "folds"],
 )
 def test_a_head_is_bounded(flood: bytes) -> None:
-    heads = Heads()
+    heads = HeadReader()
     heads.feed(OK)
     with pytest.raises(Malformed):
         for _ in range(HEAD_BYTES // len(flood) + 1):
@@ -140,7 +140,7 @@ def test_a_head_is_bounded(flood: bytes) -> None:
 
 @pytest.mark.parametrize("flood", [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"\r\n"])
 def test_informational_heads_and_blank_lines_are_bounded(flood: bytes) -> None:
-    heads = Heads()
+    heads = HeadReader()
     with pytest.raises(Malformed):
         for _ in range(INFORMATIONAL_BYTES // len(flood) + 1):
             heads.feed(flood)
@@ -149,7 +149,7 @@ def test_informational_heads_and_blank_lines_are_bounded(flood: bytes) -> None:
 @pytest.mark.parametrize("wire", [b"\x00\xffgarbage", b"SSH-2.0-OpenSSH_9.7\r\n", b"HTML", b"{}"])
 def test_another_protocol_is_known_by_its_first_bytes(wire: bytes) -> None:
     with pytest.raises(Malformed):
-        Heads().feed(wire)
+        HeadReader().feed(wire)
 
 
 def body_of(wire: bytes, cuts: list[int]) -> tuple[bytes, Chunks]:

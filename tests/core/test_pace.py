@@ -1,6 +1,6 @@
 """How many nudges should stand in Redis."""
 
-from worker.queue.window_size import LARGEST_WINDOW, Pace
+from worker.queue.window_size import LARGEST_WINDOW, WindowSize
 
 NONE: frozenset[bytes] = frozenset()
 
@@ -9,7 +9,7 @@ def nudges(first: int, last: int) -> set[bytes]:
     return {str(number).encode() for number in range(first, last)}
 
 
-def run(pace: Pace, *, starts_per_s: int, seconds: int, slots: int = 10) -> int:
+def run(pace: WindowSize, *, starts_per_s: int, seconds: int, slots: int = 10) -> int:
     """Let nudges leave at a steady rate, a tick a second, while more always stand behind the window."""
     pushed, gone, room = 0, 0, 0
     for second in range(seconds):
@@ -21,17 +21,17 @@ def run(pace: Pace, *, starts_per_s: int, seconds: int, slots: int = 10) -> int:
 
 
 def test_the_window_is_twice_the_slots_at_least() -> None:
-    assert Pace(2.0).room(NONE, slots=50, at=0.0) == 100
-    assert Pace(2.0).room(NONE, slots=0, at=0.0) == 0
+    assert WindowSize(2.0).room(NONE, slots=50, at=0.0) == 100
+    assert WindowSize(2.0).room(NONE, slots=0, at=0.0) == 0
 
 
 def test_the_window_holds_so_many_seconds_of_starts() -> None:
-    assert 190 <= run(Pace(2.0), starts_per_s=100, seconds=30) <= 200
-    assert 900 <= run(Pace(10.0), starts_per_s=100, seconds=60) <= 1000
+    assert 190 <= run(WindowSize(2.0), starts_per_s=100, seconds=30) <= 200
+    assert 900 <= run(WindowSize(10.0), starts_per_s=100, seconds=60) <= 1000
 
 
 def test_a_full_window_that_is_found_empty_doubles() -> None:
-    pace = Pace(2.0)
+    pace = WindowSize(2.0)
     assert pace.room(NONE, slots=10, at=0.0) == 20
     pace.filled(nudges(0, 20))
 
@@ -39,7 +39,7 @@ def test_a_full_window_that_is_found_empty_doubles() -> None:
 
 
 def test_a_window_that_was_not_full_does_not_double() -> None:
-    pace = Pace(2.0)
+    pace = WindowSize(2.0)
     pace.room(NONE, slots=10, at=0.0)
     pace.filled(nudges(0, 3))
 
@@ -47,7 +47,7 @@ def test_a_window_that_was_not_full_does_not_double() -> None:
 
 
 def test_the_window_shrinks_when_starts_are_slow_again() -> None:
-    pace = Pace(2.0)
+    pace = WindowSize(2.0)
     run(pace, starts_per_s=500, seconds=20)
     at = 20.0
     for _ in range(20):
@@ -58,4 +58,4 @@ def test_the_window_shrinks_when_starts_are_slow_again() -> None:
 
 
 def test_the_window_has_an_end() -> None:
-    assert run(Pace(2.0), starts_per_s=100_000, seconds=20) == LARGEST_WINDOW
+    assert run(WindowSize(2.0), starts_per_s=100_000, seconds=20) == LARGEST_WINDOW

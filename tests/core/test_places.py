@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from worker.webhooks.core.fair_slots import Places, by_turns
+from worker.webhooks.core.fair_slots import FairSlots, round_robin
 
 
 def filled(slots: int, names: Sequence[str]) -> tuple[Counter[str], int]:
     """Let receivers, `tenant/receiver`, take a place by turns until none can; return what each has and what is left."""
-    places, took = Places(slots, {}), Counter[str]()
+    places, took = FairSlots(slots, {}), Counter[str]()
     while new := [name for name in names if places.take(name.split("/")[0], name)]:
         took.update(new)
     return took, slots - took.total()
@@ -45,7 +45,7 @@ def test_tenants_have_like_shares_and_one_share_stays_free(tenants: int) -> None
 
 @pytest.mark.parametrize("slots", [2, 3, 10, 100])
 def test_who_holds_nothing_finds_a_place_whatever_one_tenant_holds(slots: int) -> None:
-    places = Places(slots, {})
+    places = FairSlots(slots, {})
     while any([places.take("bad", f"bad {number}") for number in range(300)]):
         pass
 
@@ -53,7 +53,7 @@ def test_who_holds_nothing_finds_a_place_whatever_one_tenant_holds(slots: int) -
 
 
 def test_a_receiver_that_holds_nothing_finds_a_place_beside_slow_ones_of_its_tenant() -> None:
-    places = Places(100, {})
+    places = FairSlots(100, {})
     while any([places.take("same", f"slow {number}") for number in range(5)]):
         pass
 
@@ -61,7 +61,7 @@ def test_a_receiver_that_holds_nothing_finds_a_place_beside_slow_ones_of_its_ten
 
 
 def test_who_holds_more_than_its_share_by_now_takes_nothing_until_it_has_less() -> None:
-    places = Places(10, {("old", "a"): 6, ("old", "b"): 2})
+    places = FairSlots(10, {("old", "a"): 6, ("old", "b"): 2})
 
     assert places.left("old") == 0
     assert not places.take("old", "a")
@@ -71,7 +71,7 @@ def test_who_holds_more_than_its_share_by_now_takes_nothing_until_it_has_less() 
 
 def test_a_place_more_than_there_are_slots_is_given_to_nobody() -> None:
     # A setting that was lowered.
-    places = Places(2, {("a", "a"): 5})
+    places = FairSlots(2, {("a", "a"): 5})
 
     assert not places.take("b", "b")
 
@@ -82,4 +82,4 @@ def test_a_place_more_than_there_are_slots_is_given_to_nobody() -> None:
     ids=["none", "one", "several", "empty"],
 )
 def test_turns(groups: list[str], order: list[str]) -> None:
-    assert by_turns(groups) == order
+    assert round_robin(groups) == order

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.failure import FATES, Code, failure
+from worker.core.failure import MEANINGS, ErrorCode, failure
 from worker.core.quote import LONGEST, sentence
 
-OURS = FATES[Code.bad_request].sentence.removesuffix(".")
+OURS = MEANINGS[ErrorCode.bad_request].sentence.removesuffix(".")
 
 
 def said(provider: Any) -> str:
-    return sentence(replace(failure(Code.bad_request), provider=provider))
+    return sentence(replace(failure(ErrorCode.bad_request), provider=provider))
 
 
 @pytest.mark.parametrize(

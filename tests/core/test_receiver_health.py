@@ -6,38 +6,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.webhooks.core.outcome import OURS, Code, Control, Disable_reason, Sent
-from worker.webhooks.core.receiver_health import Health, health_after, resting_until_s, room
+from worker.webhooks.core.outcome import OURS, DeliveryErrorCode, DisableReason, ReceiverControl, SendResult
+from worker.webhooks.core.receiver_health import ReceiverHealth, health_after, resting_until_s, room
 from worker.webhooks.core.retry_schedule import HOUR_S
 
-OK = Sent(sent=True, error_code=None, http_status=200)
-DOWN = Sent(sent=True, error_code=Code.unavailable, http_status=503)
-ERROR = Sent(sent=True, error_code=Code.http_error, http_status=500)
-LOST = Sent(sent=True, error_code=Code.worker_lost)
-FORBIDDEN = Sent(sent=False, error_code=Code.target_forbidden)
+OK = SendResult(sent=True, error_code=None, http_status=200)
+DOWN = SendResult(sent=True, error_code=DeliveryErrorCode.unavailable, http_status=503)
+ERROR = SendResult(sent=True, error_code=DeliveryErrorCode.http_error, http_status=500)
+LOST = SendResult(sent=True, error_code=DeliveryErrorCode.worker_lost)
+FORBIDDEN = SendResult(sent=False, error_code=DeliveryErrorCode.target_forbidden)
 NOW_S = 1_800_000_000.0
 
 
 def told(
-    outcomes: Iterable[Sent], health: Health | None = None, *, at_s: float = NOW_S, every_s: float = 0.0
-) -> Health:
+    outcomes: Iterable[SendResult], health: ReceiverHealth | None = None, *, at_s: float = NOW_S, every_s: float = 0.0
+) -> ReceiverHealth:
     """Return the health after outcomes at an interval, all of one event."""
-    health = Health() if health is None else health
+    health = ReceiverHealth() if health is None else health
     for count, sent in enumerate(outcomes):
         health = health_after(health, sent, now_s=at_s + count * every_s, event_at_s=NOW_S)
     return health
 
 
-def free(health: Health, now_s: float = NOW_S, *, in_flight: int = 0) -> int:
+def free(health: ReceiverHealth, now_s: float = NOW_S, *, in_flight: int = 0) -> int:
     return room(health, limit=10, in_flight=in_flight, now_s=now_s)
 
 
-def opened() -> Health:
+def opened() -> ReceiverHealth:
     return told([DOWN] * 5)
 
 
 def test_a_healthy_receiver_has_room_up_to_its_limit() -> None:
-    assert [free(Health(), in_flight=count) for count in (0, 3, 10, 12)] == [10, 7, 0, 0]
+    assert [free(ReceiverHealth(), in_flight=count) for count in (0, 3, 10, 12)] == [10, 7, 0, 0]
 
 
 def test_five_failures_in_a_row_open_the_breaker() -> None:
@@ -47,18 +47,18 @@ def test_five_failures_in_a_row_open_the_breaker() -> None:
 
 
 @pytest.mark.parametrize("between", [OK, ERROR], ids=["success", "an answer"])
-def test_any_sign_of_life_breaks_the_row(between: Sent) -> None:
+def test_any_sign_of_life_breaks_the_row(between: SendResult) -> None:
     assert free(told([DOWN] * 4 + [between] + [DOWN] * 4)) == 10
 
 
 def test_a_receiver_that_answers_500_to_everything_opens_no_breaker_and_is_disabled_after_five_days() -> None:
-    health = Health()
+    health = ReceiverHealth()
     for hour in range(5 * 24 + 1):
         at_s = NOW_S + hour * HOUR_S
         assert health.disabled is None
         assert free(health, at_s) == 10
         health = health_after(health, ERROR, now_s=at_s, event_at_s=at_s)
-    assert (health.ramp, health.disabled) == (0, Disable_reason.failing)
+    assert (health.ramp, health.disabled) == (0, DisableReason.failing)
 
 
 def test_our_own_trouble_says_nothing_of_the_receiver() -> None:
@@ -66,10 +66,10 @@ def test_our_own_trouble_says_nothing_of_the_receiver() -> None:
     assert free(told([DOWN] * 4 + [LOST, DOWN])) == 0
 
 
-@pytest.mark.parametrize("code", [*OURS, Code.no_body])
-def test_trouble_of_ours_leaves_a_receivers_health_as_it_is(code: Code) -> None:
+@pytest.mark.parametrize("code", [*OURS, DeliveryErrorCode.no_body])
+def test_trouble_of_ours_leaves_a_receivers_health_as_it_is(code: DeliveryErrorCode) -> None:
     failing = told([FORBIDDEN, DOWN, DOWN, FORBIDDEN])
-    assert told([Sent(sent=False, error_code=code)] * 100, failing, every_s=HOUR_S) == failing
+    assert told([SendResult(sent=False, error_code=code)] * 100, failing, every_s=HOUR_S) == failing
 
 
 def test_answers_that_are_failures_never_open_it() -> None:
@@ -102,7 +102,7 @@ def test_the_minute_slides() -> None:
 def test_it_opens_by_a_share_of_the_last_minute_and_of_nothing_older(
     steps: list[tuple[float, bool]], start_s: float
 ) -> None:
-    health, now_s, past = Health(), NOW_S + start_s, []
+    health, now_s, past = ReceiverHealth(), NOW_S + start_s, []
     for wait_s, is_down in steps:
         now_s += wait_s
         past.append((now_s, is_down))
@@ -135,7 +135,7 @@ def test_after_the_opening_one_probe_then_two_then_four_then_all() -> None:
         health = health_after(health, OK, now_s=now_s, event_at_s=NOW_S)
         rooms.append(free(health, now_s))
     assert rooms == [2, 4, 10]
-    assert health == Health()
+    assert health == ReceiverHealth()
 
 
 def test_a_probe_that_fails_doubles_the_opening_up_to_ten_minutes() -> None:
@@ -179,17 +179,19 @@ def test_a_limit_below_the_ramp_holds() -> None:
 
 
 def test_a_retry_after_pauses_the_receiver_for_at_most_a_day() -> None:
-    def asks(wait_s: float, status: int = 429) -> Sent:
-        return Sent(sent=True, error_code=Code.rate_limited, http_status=status, retry_after_s=wait_s)
+    def asks(wait_s: float, status: int = 429) -> SendResult:
+        return SendResult(
+            sent=True, error_code=DeliveryErrorCode.rate_limited, http_status=status, retry_after_s=wait_s
+        )
 
     paused = told([asks(100.0), asks(50.0)])
     assert (free(paused, NOW_S + 99), free(paused, NOW_S + 100)) == (0, 10)
     assert resting_until_s(told([asks(1e9)])) == NOW_S + 24 * HOUR_S
 
 
-def days_of(sent: Sent, *, days: float, attempts: int, events_apart_h: float) -> Health:
+def days_of(sent: SendResult, *, days: float, attempts: int, events_apart_h: float) -> ReceiverHealth:
     """Return the health after failures evenly over days, for two events made some hours apart."""
-    health = Health()
+    health = ReceiverHealth()
     for count in range(attempts):
         now_s = NOW_S + days * 24 * HOUR_S * count / (attempts - 1)
         event_at_s = NOW_S + (events_apart_h * HOUR_S if count % 2 else 0.0)
@@ -200,7 +202,7 @@ def days_of(sent: Sent, *, days: float, attempts: int, events_apart_h: float) ->
 @pytest.mark.parametrize(
     ("days", "attempts", "events_apart_h", "disabled"),
     [
-        (5.0, 10, 12.0, Disable_reason.failing),
+        (5.0, 10, 12.0, DisableReason.failing),
         (4.99, 10, 12.0, None),
         (4.99, 10_000, 12.0, None),
         (5.0, 9, 12.0, None),
@@ -209,7 +211,7 @@ def days_of(sent: Sent, *, days: float, attempts: int, events_apart_h: float) ->
     ],
 )
 def test_a_receiver_is_disabled_by_days_of_failures_and_all_three_conditions(
-    days: float, attempts: int, events_apart_h: float, disabled: Disable_reason | None
+    days: float, attempts: int, events_apart_h: float, disabled: DisableReason | None
 ) -> None:
     for sent in (ERROR, DOWN):
         assert days_of(sent, days=days, attempts=attempts, events_apart_h=events_apart_h).disabled is disabled
@@ -222,17 +224,17 @@ def test_a_burst_to_a_dead_receiver_disables_nobody() -> None:
 def test_any_success_begins_the_days_anew() -> None:
     almost = days_of(ERROR, days=4.9, attempts=20, events_apart_h=24.0)
     recovered = health_after(almost, OK, now_s=NOW_S + 118 * HOUR_S, event_at_s=NOW_S)
-    assert recovered == Health(window=recovered.window)
+    assert recovered == ReceiverHealth(window=recovered.window)
     later = told([ERROR] * 20, recovered, at_s=NOW_S + 121 * HOUR_S)
     assert later.disabled is None
 
 
 def test_our_own_trouble_disables_nobody() -> None:
-    assert days_of(LOST, days=30.0, attempts=100, events_apart_h=24.0) == Health()
+    assert days_of(LOST, days=30.0, attempts=100, events_apart_h=24.0) == ReceiverHealth()
 
 
 def test_it_is_warned_about_after_one_day_and_after_three() -> None:
-    health, warned = Health(), []
+    health, warned = ReceiverHealth(), []
     for hours in (0, 23, 24, 30, 71, 72, 100):
         health = health_after(health, ERROR, now_s=NOW_S + hours * HOUR_S, event_at_s=NOW_S)
         warned.append(health.warned_h)
@@ -243,12 +245,17 @@ def test_it_is_warned_about_after_one_day_and_after_three() -> None:
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
-        (Sent(sent=True, error_code=Code.gone, http_status=410), Disable_reason.gone),
-        (Sent(sent=True, error_code=None, http_status=200, control=Control.disable), Disable_reason.asked),
-        (Sent(sent=True, error_code=Code.http_error, http_status=500, control=Control.disable), Disable_reason.asked),
+        (SendResult(sent=True, error_code=DeliveryErrorCode.gone, http_status=410), DisableReason.gone),
+        (SendResult(sent=True, error_code=None, http_status=200, control=ReceiverControl.disable), DisableReason.asked),
+        (
+            SendResult(
+                sent=True, error_code=DeliveryErrorCode.http_error, http_status=500, control=ReceiverControl.disable
+            ),
+            DisableReason.asked,
+        ),
     ],
 )
-def test_it_is_disabled_at_once_by_its_own_word(sent: Sent, reason: Disable_reason) -> None:
+def test_it_is_disabled_at_once_by_its_own_word(sent: SendResult, reason: DisableReason) -> None:
     health = told([sent])
     assert health.disabled is reason
     assert free(health, NOW_S + 1e6) == 0
@@ -256,22 +263,24 @@ def test_it_is_disabled_at_once_by_its_own_word(sent: Sent, reason: Disable_reas
 
 
 def test_an_abort_of_one_message_disables_nobody() -> None:
-    aborted = Sent(sent=True, error_code=Code.http_error, http_status=400, control=Control.abort_message)
+    aborted = SendResult(
+        sent=True, error_code=DeliveryErrorCode.http_error, http_status=400, control=ReceiverControl.abort_message
+    )
     assert told([aborted]).disabled is None
 
 
 @pytest.mark.parametrize(
     ("outcomes", "every_s", "disabled"),
     [
-        ([FORBIDDEN] * 3, 1801.0, Disable_reason.forbidden),
+        ([FORBIDDEN] * 3, 1801.0, DisableReason.forbidden),
         ([FORBIDDEN] * 3, 1800.0, None),
         ([FORBIDDEN] * 2, 7200.0, None),
         ([FORBIDDEN] * 100, 10.0, None),
         ([FORBIDDEN, FORBIDDEN, OK, FORBIDDEN, FORBIDDEN], 3601.0, None),
-        ([FORBIDDEN, LOST, FORBIDDEN, FORBIDDEN], 1201.0, Disable_reason.forbidden),
+        ([FORBIDDEN, LOST, FORBIDDEN, FORBIDDEN], 1201.0, DisableReason.forbidden),
     ],
 )
 def test_a_forbidden_address_disables_after_three_in_a_row_and_an_hour(
-    outcomes: list[Sent], every_s: float, disabled: Disable_reason | None
+    outcomes: list[SendResult], every_s: float, disabled: DisableReason | None
 ) -> None:
     assert told(outcomes, every_s=every_s).disabled is disabled

@@ -8,7 +8,7 @@ import pytest
 
 from worker.chat.error_response import from_answer, from_response, refuses_our_usage
 from worker.chat.provider_error import read_error
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -186,7 +186,7 @@ def test_an_error_inside_an_answer_decides_its_retry(provider: Any, retryable: b
 @pytest.mark.parametrize(("produced", "billed"), [(True, "yes"), (False, "unknown")])
 def test_a_cut_answer_is_billed_if_something_came(produced: bool, billed: str) -> None:
     found = from_answer("stream_truncated", None, produced=produced)
-    assert (found.code, found.billed, found.retryable) == (Code.stream_truncated, billed, True)
+    assert (found.code, found.billed, found.retryable) == (ErrorCode.stream_truncated, billed, True)
 
 
 @pytest.mark.parametrize(

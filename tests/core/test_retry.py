@@ -5,21 +5,31 @@ from typing import Any
 
 import pytest
 
-from worker.core.failure import Code, Failure, failure
-from worker.jobs.core.endpoint_health import ALONE, Blame, Verdict
-from worker.jobs.core.retry import FREE_REFUSALS, Budget, Give_up, Hold, Retry, Step, backoff_s, decide, may_repeat
+from worker.core.failure import ErrorCode, Failure, failure
+from worker.jobs.core.endpoint_health import ALONE, FailureOwner, Verdict
+from worker.jobs.core.retry import (
+    FREE_REFUSALS,
+    AttemptBudget,
+    Give_up,
+    Hold,
+    Retry,
+    Step,
+    backoff_s,
+    decide,
+    may_repeat,
+)
 
-ILL = failure(Code.server_error)
-BUSY = failure(Code.overloaded)
-DOWN = failure(Code.connect_failed)
+ILL = failure(ErrorCode.server_error)
+BUSY = failure(ErrorCode.overloaded)
+DOWN = failure(ErrorCode.connect_failed)
 DAY_S = 24 * 3600.0
-HELD = Verdict(Blame.endpoint)
+HELD = Verdict(FailureOwner.endpoint)
 # Neither the job nor its endpoint has anything to do with these: the endpoint had no room.
-REFUSED = [failure(Code.rate_limited), failure(Code.overloaded)]
+REFUSED = [failure(ErrorCode.rate_limited), failure(ErrorCode.overloaded)]
 
 
 def after(found: Failure, *, sent: bool = True, jitter: float = 0.5, verdict: Verdict = ALONE, **changes: Any) -> Step:
-    plain = Budget(used=1, max_attempts=5, held=0, refusals=0, left_s=1000.0)
+    plain = AttemptBudget(used=1, max_attempts=5, held=0, refusals=0, left_s=1000.0)
     return decide(found, replace(plain, **changes), verdict=verdict, sent=sent, jitter=jitter)
 
 
@@ -37,8 +47,10 @@ def test_retry_after_is_waited_out_and_then_spread() -> None:
     assert after(replace(ILL, retry_after_s=20.0), used=2, jitter=0.5) == Retry(20.5)
 
 
-@pytest.mark.parametrize("code", [Code.bad_request, Code.redirected, Code.forbidden, Code.cancelled])
-def test_what_is_permanent_is_given_up_at_once(code: Code) -> None:
+@pytest.mark.parametrize(
+    "code", [ErrorCode.bad_request, ErrorCode.redirected, ErrorCode.forbidden, ErrorCode.cancelled]
+)
+def test_what_is_permanent_is_given_up_at_once(code: ErrorCode) -> None:
     assert after(failure(code)) == Give_up("permanent")
 
 
@@ -106,7 +118,7 @@ def test_from_the_tenth_in_a_row_on_each_refusal_spends_an_attempt(found: Failur
 
 @pytest.mark.parametrize(
     "found",
-    [replace(BUSY, billed="unknown"), replace(BUSY, billed="yes"), failure(Code.request_timeout), ILL],
+    [replace(BUSY, billed="unknown"), replace(BUSY, billed="yes"), failure(ErrorCode.request_timeout), ILL],
     ids=["maybe billed", "billed", "another code", "no refusal"],
 )
 def test_what_may_cost_something_is_no_refusal_for_the_moment(found: Failure) -> None:
@@ -114,8 +126,10 @@ def test_what_may_cost_something_is_no_refusal_for_the_moment(found: Failure) ->
     assert after(found, used=5) == Give_up("attempts")
 
 
-@pytest.mark.parametrize("code", [Code.connect_failed, Code.unauthorized, Code.quota_exhausted, Code.server_error])
-def test_what_the_endpoint_is_to_blame_for_holds_whatever_is_used(code: Code) -> None:
+@pytest.mark.parametrize(
+    "code", [ErrorCode.connect_failed, ErrorCode.unauthorized, ErrorCode.quota_exhausted, ErrorCode.server_error]
+)
+def test_what_the_endpoint_is_to_blame_for_holds_whatever_is_used(code: ErrorCode) -> None:
     held = after(failure(code), verdict=HELD, used=100, left_s=0.1, jitter=0.0)
 
     assert held == Hold(5.0, "endpoint_paused")
@@ -123,21 +137,23 @@ def test_what_the_endpoint_is_to_blame_for_holds_whatever_is_used(code: Code) ->
 
 
 def test_the_wait_of_a_held_job_is_that_of_the_verdict_and_five_minutes_at_most() -> None:
-    assert after(DOWN, verdict=Verdict(Blame.endpoint, hold_s=80.0), jitter=0.5) == Hold(90.0, "endpoint_paused")
-    assert after(DOWN, verdict=Verdict(Blame.endpoint, hold_s=300.0), jitter=0.5) == Hold(300.0, "endpoint_paused")
+    assert after(DOWN, verdict=Verdict(FailureOwner.endpoint, hold_s=80.0), jitter=0.5) == Hold(90.0, "endpoint_paused")
+    assert after(DOWN, verdict=Verdict(FailureOwner.endpoint, hold_s=300.0), jitter=0.5) == Hold(
+        300.0, "endpoint_paused"
+    )
 
 
 @pytest.mark.parametrize("billed", ["yes", "unknown"])
-@pytest.mark.parametrize("code", [Code.provider_error, Code.quota_exhausted, Code.first_byte_timeout])
-def test_trouble_that_may_have_been_billed_spends_an_attempt_and_ends(code: Code, billed: Any) -> None:
+@pytest.mark.parametrize("code", [ErrorCode.provider_error, ErrorCode.quota_exhausted, ErrorCode.first_byte_timeout])
+def test_trouble_that_may_have_been_billed_spends_an_attempt_and_ends(code: ErrorCode, billed: Any) -> None:
     found = replace(failure(code), billed=billed, trouble="endpoint", retryable=False)
 
     assert after(found, verdict=HELD, used=4, jitter=0.0) == Hold(5.0, "endpoint_paused", counts=True)
     assert after(found, verdict=HELD, used=5) == Give_up("attempts")
 
 
-@pytest.mark.parametrize("code", [Code.unauthorized, Code.quota_exhausted])
-def test_a_job_that_alone_is_refused_spends_its_budget_and_fails(code: Code) -> None:
+@pytest.mark.parametrize("code", [ErrorCode.unauthorized, ErrorCode.quota_exhausted])
+def test_a_job_that_alone_is_refused_spends_its_budget_and_fails(code: ErrorCode) -> None:
     assert after(failure(code), used=4, jitter=0.5) == Retry(2.0)
     assert after(failure(code), used=5) == Give_up("attempts")
 
@@ -155,7 +171,7 @@ def test_a_job_that_alone_makes_no_connection_waits_ever_longer_and_spends_nothi
 )
 def test_two_settings_say_what_may_not_be_asked_for_twice(billed: Any, allowed: tuple[bool, bool, bool]) -> None:
     # Also what is not to be tried again by itself, as trouble of the endpoint's is.
-    found = replace(failure(Code.quota_exhausted), billed=billed)
+    found = replace(failure(ErrorCode.quota_exhausted), billed=billed)
 
     assert allowed == (
         may_repeat(found, retry_partial=True, retry_ambiguous=True),

@@ -9,7 +9,7 @@ import pytest
 
 from worker.webhooks.core.signing import (
     BadKey,
-    Kind,
+    KeyKind,
     SigningKey,
     live,
     read_key,
@@ -25,8 +25,10 @@ NOW = datetime(2026, 11, 23, 3, 14, 15, 900_000, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def key(mark: int, *, kind: Kind = Kind.HMAC, age: timedelta = HOUR, ends_in: timedelta | None = None) -> SigningKey:
-    content = bytes([mark]) * (32 if kind is Kind.HMAC else 64)
+def key(
+    mark: int, *, kind: KeyKind = KeyKind.HMAC, age: timedelta = HOUR, ends_in: timedelta | None = None
+) -> SigningKey:
+    content = bytes([mark]) * (32 if kind is KeyKind.HMAC else 64)
     return SigningKey(kind, content, NOW - age, None if ends_in is None else NOW + ends_in)
 
 
@@ -102,9 +104,9 @@ def test_a_key_is_live_to_the_instant_it_expires() -> None:
 
 def test_live_keys_come_with_the_current_one_first_and_hmac_before_ed25519() -> None:
     keys = [
-        key(1, kind=Kind.ED25519, ends_in=HOUR),
+        key(1, kind=KeyKind.ED25519, ends_in=HOUR),
         key(2, age=3 * HOUR, ends_in=HOUR),
-        key(3, kind=Kind.ED25519),
+        key(3, kind=KeyKind.ED25519),
         key(4, age=2 * HOUR, ends_in=HOUR),
         key(5, age=4 * HOUR),
     ]
@@ -123,7 +125,7 @@ def test_more_than_three_keys_of_a_kind_never_sign() -> None:
 
 
 def test_a_rotation_leaves_the_old_key_for_a_day_and_the_other_kind_alone() -> None:
-    old, other = key(1), key(2, kind=Kind.ED25519)
+    old, other = key(1), key(2, kind=KeyKind.ED25519)
 
     new, ending, kept = rotated([old, other], key(3, age=timedelta(0)), now=NOW)
 
@@ -158,7 +160,7 @@ def test_an_overlap_out_of_range_is_refused(overlap: timedelta) -> None:
 
 
 def test_the_headers_carry_every_live_key_with_exactly_one_space() -> None:
-    keys = [key(1), key(2, ends_in=HOUR), key(3, ends_in=-HOUR), key(4, kind=Kind.ED25519)]
+    keys = [key(1), key(2, ends_in=HOUR), key(3, ends_in=-HOUR), key(4, kind=KeyKind.ED25519)]
 
     headers = signed_headers(keys, "msg_1", b"{}", at=NOW, ed25519=sign_ed25519)
 

@@ -4,26 +4,26 @@ from typing import Any
 
 import pytest
 
-from worker.webhooks.core.explain import Standing, Waiting, health_lines, why, words
-from worker.webhooks.core.receiver_health import Health
+from worker.webhooks.core.explain import ReceiverState, WaitingDelivery, health_lines, why, words
+from worker.webhooks.core.receiver_health import ReceiverHealth
 
 NOW = 1_800_000_000.0
 
 
-def standing(health: Health | None = None, **values: Any) -> Standing:
+def standing(health: ReceiverHealth | None = None, **values: Any) -> ReceiverState:
     plain: dict[str, Any] = {
         "name": "billing", "status": "enabled", "disabled_reason": None, "in_flight": 0, "limit": 10,
         "rate_per_s": None, "tokens": None, "now_s": NOW,
     }  # fmt: skip
-    return Standing(health=health or Health(), **(plain | values))
+    return ReceiverState(health=health or ReceiverHealth(), **(plain | values))
 
 
-def queued(waiting_for: str | None = None, due_in_s: float = -1.0, **last: Any) -> Waiting:
-    return Waiting("queued", waiting_for, due_in_s, **last)
+def queued(waiting_for: str | None = None, due_in_s: float = -1.0, **last: Any) -> WaitingDelivery:
+    return WaitingDelivery("queued", waiting_for, due_in_s, **last)
 
 
-OPEN = Health(ramp=1, open_until_s=NOW + 90)
-PAUSED = Health(paused_until_s=NOW + 7200)
+OPEN = ReceiverHealth(ramp=1, open_until_s=NOW + 90)
+PAUSED = ReceiverHealth(paused_until_s=NOW + 7200)
 DISABLED = {"status": "disabled", "disabled_reason": "failing"}
 CASES = {
     "nothing": (queued(), standing(), "nothing: a worker takes it when one has a free slot"),
@@ -43,7 +43,7 @@ CASES = {
     "breaker": (queued(), standing(OPEN), "breaker: open; 1.5 min until one delivery probes billing"),
     "half-open": (
         queued(),
-        standing(Health(ramp=2, open_until_s=NOW - 1), in_flight=2),
+        standing(ReceiverHealth(ramp=2, open_until_s=NOW - 1), in_flight=2),
         "breaker: half-open; billing is sent 2 at a time until they succeed",
     ),
     "retry-after": (queued(), standing(PAUSED), "Retry-After: billing asked to be sent nothing for 2 h more"),
@@ -66,23 +66,23 @@ CASES = {
         "billing is disabled: it failed for five days; it will be put on hold",
     ),
     "held": (
-        Waiting("held", None, 0.0),
+        WaitingDelivery("held", None, 0.0),
         standing(status="disabled", disabled_reason="maintenance"),
         "hold: billing is disabled: maintenance; enable it to send this",
     ),
     "forgotten": (
-        Waiting("held", None, 0.0),
+        WaitingDelivery("held", None, 0.0),
         standing(),
         "hold: left on hold although billing is enabled; enable it once more to send it",
     ),
-    "removed": (Waiting("held", None, 0.0), standing(status="removed"), "hold: billing was removed"),
-    "on-its-way": (Waiting("in_progress", None, 0.0), standing(OPEN), None),
-    "over": (Waiting("delivered", None, 0.0), standing(), None),
+    "removed": (WaitingDelivery("held", None, 0.0), standing(status="removed"), "hold: billing was removed"),
+    "on-its-way": (WaitingDelivery("in_progress", None, 0.0), standing(OPEN), None),
+    "over": (WaitingDelivery("delivered", None, 0.0), standing(), None),
 }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_it_is_said_what_a_delivery_waits_for(case: tuple[Waiting, Standing, str | None]) -> None:
+def test_it_is_said_what_a_delivery_waits_for(case: tuple[WaitingDelivery, ReceiverState, str | None]) -> None:
     delivery, receiver, said = case
     assert why(delivery, receiver) == said
 
@@ -92,9 +92,9 @@ def test_it_is_said_what_a_delivery_waits_for(case: tuple[Waiting, Standing, str
     [
         (standing(), ["breaker: closed"]),
         (standing(**DISABLED), ["billing is disabled: it failed for five days"]),
-        (standing(Health(ramp=4, open_until_s=NOW - 1)), ["breaker: half-open; 4 at a time"]),
+        (standing(ReceiverHealth(ramp=4, open_until_s=NOW - 1)), ["breaker: half-open; 4 at a time"]),
         (
-            standing(Health(failing_since_s=NOW - 86400 * 2, failed_attempts=7, forbidden_in_row=2)),
+            standing(ReceiverHealth(failing_since_s=NOW - 86400 * 2, failed_attempts=7, forbidden_in_row=2)),
             [
                 "breaker: closed",
                 "failing for 2 d: 7 attempts since its last success; disabled after 5 d of it",
@@ -104,7 +104,7 @@ def test_it_is_said_what_a_delivery_waits_for(case: tuple[Waiting, Standing, str
     ],
     ids=["well", "disabled", "half-open", "failing"],
 )
-def test_it_is_said_how_a_receiver_is(receiver: Standing, lines: list[str]) -> None:
+def test_it_is_said_how_a_receiver_is(receiver: ReceiverState, lines: list[str]) -> None:
     assert list(health_lines(receiver)) == lines
 
 

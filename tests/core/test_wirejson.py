@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from worker.chat.answer import Kind, read_body
+from worker.chat.answer import AnswerKind, read_body
 from worker.chat.stream import Assembler
 from worker.core.lenient_json import MOST_CONTAINERS, TooManyParts, read
 
@@ -38,7 +38,7 @@ def test_no_text_has_more_containers_than_memory_is_for() -> None:
 
 def test_an_answer_of_brackets_is_too_large_and_is_not_bought_again() -> None:
     answer = read_body(filled("[],", 2 * MIB).encode())
-    assert (answer.completion, answer.fault) == (None, Kind.answer_too_large)
+    assert (answer.completion, answer.fault) == (None, AnswerKind.answer_too_large)
 
 
 def test_an_event_of_brackets_is_too_large() -> None:
@@ -47,7 +47,7 @@ def test_an_event_of_brackets_is_too_large() -> None:
     assembler.feed(b"data: " + filled("{},", 2 * MIB).encode() + b"\n\n")
     answer = assembler.finish()
     assert assembler.failed
-    assert answer.fault is Kind.answer_too_large
+    assert answer.fault is AnswerKind.answer_too_large
     assert answer.completion is not None, "what was paid for is kept"
 
 

@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Engine, insert
 
 from worker.store.clock import now
-from worker.webhooks.core.signing import Kind
+from worker.webhooks.core.signing import KeyKind
 from worker.webhooks.sealed_fields import new_keys, public_text, seal_keys
 from worker.webhooks.store.tables import receivers
 from worker.webhooks.vault import Vault
@@ -36,4 +36,4 @@ def register(engine: Engine, url: str, *, name: str = "mine", **changes: Any) ->
     }  # fmt: skip
     with engine.begin() as connection:
         connection.execute(insert(receivers).values(created_at=now()), [row])
-    return next(key.text for key in keys if key.kind is Kind.HMAC)
+    return next(key.text for key in keys if key.kind is KeyKind.HMAC)

@@ -22,7 +22,7 @@ from worker.jobs.store.claim import claim
 from worker.queue.nudges import connect
 from worker.store import leases
 from worker.store.clock import from_now, now
-from worker.store.heartbeat import Lease, Times
+from worker.store.heartbeat import Lease, LeaseTimes
 from worker.store.tables import leaders, workers
 from worker.store.transitions import ClaimRequest
 
@@ -51,7 +51,7 @@ def set_clock(engine: Engine) -> Callable[[float], None]:
 @pytest.fixture
 def lease(engine: Engine, set_clock: Callable[[float], None]) -> Iterator[Lease]:
     """The lease of the worker that leads; it has beaten for as long as it lasts."""
-    made = leased(engine, Times(LEASE_S, 0.05))
+    made = leased(engine, LeaseTimes(LEASE_S, 0.05))
     made.start()
     until(lambda: made.unbroken_s() > LEASE_S, what="a lease without a gap")
     yield made

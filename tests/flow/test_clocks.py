@@ -11,7 +11,7 @@ import pytest
 from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System, request
 from tests.pool.workers import Child, until
-from worker.dev.receiver import Answer, Received, WebhookReceiver
+from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
 
 QUICK = {**ALLOWED, "lease_s": "2", "beat_s": "0.2", "tick_s": "0.2", "concurrency": "10"}
 STANDS = "SELECT status FROM webhook_deliveries_v1"
@@ -105,10 +105,10 @@ def test_a_date_to_come_back_at_counts_from_the_receivers_own_date(
 ) -> None:
     system = postgres_system
 
-    def answer(got: Received) -> Answer:
+    def answer(got: Received) -> ReceiverAnswer:
         # The server sends its date by itself.
         again_at = format_datetime(in_(ASKED_S), usegmt=True)
-        return Answer(503, {"retry-after": again_at}) if len(receiver.received) == 1 else Answer(200)
+        return ReceiverAnswer(503, {"retry-after": again_at}) if len(receiver.received) == 1 else ReceiverAnswer(200)
 
     receiver.answer = answer
     register(system.engine, receiver.url, schedule="[1]")

@@ -12,7 +12,7 @@ from tests.store.made import rows
 from tests.store.test_deliveries import receiver
 from worker.core.lifecycle import DeliveryStatus
 from worker.store.clock import from_now
-from worker.webhooks.dispatcher import Delivering
+from worker.webhooks.dispatcher import DeliveryDispatcher
 from worker.webhooks.store import expire
 from worker.webhooks.store.tables import deliveries
 
@@ -25,8 +25,8 @@ def redis(redis_url: str) -> Redis:
     return Redis.from_url(redis_url)
 
 
-def delivering(engine: Engine, redis: Redis, *, slots: int = 20) -> Delivering:
-    return Delivering(engine, redis, window_s=2.0, slots=slots)
+def delivering(engine: Engine, redis: Redis, *, slots: int = 20) -> DeliveryDispatcher:
+    return DeliveryDispatcher(engine, redis, window_s=2.0, slots=slots)
 
 
 def waiting(engine: Engine, receiver_id: str, count: int, *, age_s: float = 0.0, **changes: Any) -> None:

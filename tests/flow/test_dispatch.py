@@ -21,7 +21,7 @@ from worker.queue.nudges import POP, connect, nudge, read_window
 from worker.store import leases
 from worker.store.clock import from_now, now
 from worker.store.engine import open_engine
-from worker.store.heartbeat import HeldCalls, Lease, Times
+from worker.store.heartbeat import HeldCalls, Lease, LeaseTimes
 from worker.store.tables import endpoints, jobs, workers
 from worker.store.transitions import ClaimRequest
 
@@ -30,12 +30,12 @@ AWAY = "redis://127.0.0.1:1/0"
 Make = Callable[..., Dispatcher]
 
 
-LONG = Times(30.0, 0.1)
+LONG = LeaseTimes(30.0, 0.1)
 
 
 def leased(
     engine: Engine,
-    times: Times = LONG,
+    times: LeaseTimes = LONG,
     *,
     on_lost: Callable[[], None] = lambda: None,
     ticked_at: Callable[[], float | None] = lambda: None,
@@ -313,7 +313,7 @@ def test_a_tick_ends_where_the_leadership_was_lost(engine: Engine, make: Make, m
 
 def test_a_stall_of_the_database_ends_no_lease(postgresql_url: str, redis_url: str) -> None:
     engine = open_engine(postgresql_url)
-    lease, held = leased(engine, Times(1.0, 0.1)), leased(engine, Times(1.0, 0.1))
+    lease, held = leased(engine, LeaseTimes(1.0, 0.1)), leased(engine, LeaseTimes(1.0, 0.1))
     lease.start(), held.start()
     (accepted,) = accept_all(engine, entry())
     with engine.begin() as connection:

@@ -23,14 +23,14 @@ from tests.store.made import accept_all, entry, job, one, rows
 from worker import settings
 from worker.dev.redis import RedisServer
 from worker.jobs.intake import Intake
-from worker.jobs.intake_list import Taking
+from worker.jobs.intake_list import IntakeList
 from worker.pool.event_loop import LoopThread
-from worker.process.worker_process import Host
+from worker.process.worker_process import WorkerProcess
 from worker.queue.keys import OWNERS, own_list
 from worker.queue.nudges import REJECTED, connect, read_window
 from worker.store import leases
 from worker.store.engine import open_engine
-from worker.store.heartbeat import Times
+from worker.store.heartbeat import LeaseTimes
 
 AWAY = "redis://127.0.0.1:1/0"
 
@@ -57,11 +57,11 @@ def test_what_a_dying_worker_took_is_known_before_it_is_moved(redis_url: str) ->
     redis = connect(redis_url)
     gone = str(uuid.uuid4())
 
-    taken = Taking(redis, lambda: gone, batch=64).take()  # and here the process dies
+    taken = IntakeList(redis, lambda: gone, batch=64).take()  # and here the process dies
 
     assert (len(taken.entries), redis.llen(own_list(gone))) == (64, 64)
     assert redis.smembers(OWNERS) == {gone.encode()}
-    assert Taking(redis, lambda: "another", batch=64).give_back(gone) == 64
+    assert IntakeList(redis, lambda: "another", batch=64).give_back(gone) == 64
     assert redis.llen("chat.intake") == 100
 
 
@@ -94,7 +94,7 @@ def test_a_worker_whose_lease_changed_gives_its_old_list_back(redis_url: str) ->
     fill(redis_url, 3)
     redis = connect(redis_url)
     ids = [str(uuid.uuid4()), str(uuid.uuid4())]
-    taking = Taking(redis, lambda: ids[0], batch=64)
+    taking = IntakeList(redis, lambda: ids[0], batch=64)
     taking.take()
     ids.pop(0)
 
@@ -119,18 +119,18 @@ def test_a_full_redis_is_emptied_by_the_intake(engine: Engine, database_url: str
 
 @pytest.fixture
 def host(sqlite_url: str, redis_url: str) -> Any:
-    made = Host(conf(sqlite_url, redis_url, tick_s="0.05", lease_s="3", beat_s="0.1"))
+    made = WorkerProcess(conf(sqlite_url, redis_url, tick_s="0.05", lease_s="3", beat_s="0.1"))
     made.open()
     yield made
     made.dispatcher.stop()
     made.close()
 
 
-def nudged(host: Host) -> Callable[[], set[bytes]]:
+def nudged(host: WorkerProcess) -> Callable[[], set[bytes]]:
     return lambda: set(read_window(host.redis, "chat.run"))
 
 
-def test_what_nobody_can_read_does_not_stop_dispatch(host: Host) -> None:
+def test_what_nobody_can_read_does_not_stop_dispatch(host: WorkerProcess) -> None:
     host.redis.lpush(REJECTED, b"not json", b'{"queue": 3}')
     accept_all(host.engine, entry())
 
@@ -141,7 +141,7 @@ def test_what_nobody_can_read_does_not_stop_dispatch(host: Host) -> None:
     assert {row.reason for row in found} == {"unreadable"}
 
 
-def test_copies_of_a_conflict_in_the_inbox_do_not_stop_dispatch(host: Host) -> None:
+def test_copies_of_a_conflict_in_the_inbox_do_not_stop_dispatch(host: WorkerProcess) -> None:
     accept_all(host.engine, entry(job(idempotency_key="k")))
     conflict = json.dumps({"id": str(uuid.uuid4()), "idempotency_key": "k", "request": request("other")})
     with host.engine.begin() as connection:
@@ -155,7 +155,7 @@ def test_copies_of_a_conflict_in_the_inbox_do_not_stop_dispatch(host: Host) -> N
 
 
 def test_jobs_expire_while_redis_is_away(sqlite_url: str) -> None:
-    host = Host(conf(sqlite_url, "redis://127.0.0.1:1/0", tick_s="0.05", lease_s="3", beat_s="0.1"))
+    host = WorkerProcess(conf(sqlite_url, "redis://127.0.0.1:1/0", tick_s="0.05", lease_s="3", beat_s="0.1"))
     host.open()
     accept_all(host.engine, entry(job(deadline="2020-01-01T00:00:00Z")))
     host.dispatcher.start()
@@ -168,7 +168,7 @@ def test_jobs_expire_while_redis_is_away(sqlite_url: str) -> None:
 
 def test_heartbeats_over_a_database_that_stood_still_are_no_evidence(postgresql_url: str) -> None:
     engine = open_engine(postgresql_url)
-    lease = leased(engine, Times(3.0, 0.1))
+    lease = leased(engine, LeaseTimes(3.0, 0.1))
     lease.start()
     until(lambda: lease.unbroken_s() > 0.5, what="some beats")
     with engine.connect() as stall:
@@ -188,7 +188,7 @@ def test_the_loop_turns_while_certificates_are_read(sqlite_url: str, tmp_path: P
     path, authority = tmp_path / "ca.pem", trustme.CA()
     authority.cert_pem.write_to_path(str(path))
     # An endpoint without TLS reads no certificates.
-    host = Host(conf(sqlite_url, AWAY, endpoint_url="https://127.0.0.1:9", **{setting: str(path)}))
+    host = WorkerProcess(conf(sqlite_url, AWAY, endpoint_url="https://127.0.0.1:9", **{setting: str(path)}))
     # A file that is as slow as we like: whoever reads it waits until somebody has written.
     path.unlink()
     os.mkfifo(path)
@@ -219,7 +219,7 @@ def _written_to(path: Path) -> int | None:
 
 def test_drops_of_the_connection_between_two_beats_do_not_restart_the_evidence(postgresql_url: str) -> None:
     engine = open_engine(postgresql_url)
-    lease = leased(engine, Times(9.0, 0.1))
+    lease = leased(engine, LeaseTimes(9.0, 0.1))
     drop_all = text(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
@@ -245,7 +245,7 @@ def test_drops_of_the_connection_between_two_beats_do_not_restart_the_evidence(p
         killer.dispose()
 
 
-def test_a_job_just_claimed_is_not_forgotten_while_the_loop_is_late(host: Host) -> None:
+def test_a_job_just_claimed_is_not_forgotten_while_the_loop_is_late(host: WorkerProcess) -> None:
     (accepted,) = accept_all(host.engine, entry())
     assert accepted.job_id
     with host.engine.begin() as connection:
@@ -329,7 +329,7 @@ def test_a_stopped_worker_buys_no_more_than_the_budget(postgres_system: System) 
 def test_the_life_of_a_lease_that_was_taken_back(sqlite_url: str) -> None:
     engine = open_engine(sqlite_url)
     lost: list[str] = []
-    lease = leased(engine, Times(3.0, 0.05), on_lost=lambda: lost.append("lost"))
+    lease = leased(engine, LeaseTimes(3.0, 0.05), on_lost=lambda: lost.append("lost"))
     lease.start()
     first = lease.worker_id
     with engine.begin() as connection:
@@ -344,7 +344,7 @@ def test_the_life_of_a_lease_that_was_taken_back(sqlite_url: str) -> None:
 
 def test_a_lease_is_not_renewed_while_the_loop_stands(sqlite_url: str) -> None:
     engine = open_engine(sqlite_url)
-    lease = leased(engine, Times(3.0, 0.05), ticked_at=lambda: time.monotonic() - 2.0)
+    lease = leased(engine, LeaseTimes(3.0, 0.05), ticked_at=lambda: time.monotonic() - 2.0)
     lease.start()
     until(lambda: lease.unbroken_s() == 0.0, what="the heartbeat is withheld")
     lease.stop()

@@ -13,10 +13,10 @@ from tests.flow.test_faults import conf, fill
 from tests.pool.workers import until
 from tests.store.made import accept_all, claim_one, entry, one, rows, worker
 from worker.core.endpoint import Endpoint
-from worker.core.failure import Code, failure
+from worker.core.failure import ErrorCode, failure
 from worker.core.lifecycle import FAIL, Outcome
-from worker.jobs.core.endpoint_health import Blame, Cause, State
-from worker.jobs.endpoint_monitor import Health
+from worker.jobs.core.endpoint_health import Cause, FailureOwner, State
+from worker.jobs.endpoint_monitor import EndpointMonitor
 from worker.jobs.intake import Intake
 from worker.jobs.net.progress import Reply
 from worker.jobs.outcome import End, close
@@ -38,8 +38,8 @@ def batcher(engine: Engine) -> Iterator[Batcher]:
 
 
 @pytest.fixture
-def health(engine: Engine, batcher: Batcher) -> Health:
-    return Health(engine, batcher, ["default"], wake=lambda delay_s: None)
+def health(engine: Engine, batcher: Batcher) -> EndpointMonitor:
+    return EndpointMonitor(engine, batcher, ["default"], wake=lambda delay_s: None)
 
 
 def claimed(engine: Engine) -> Claim:
@@ -49,12 +49,12 @@ def claimed(engine: Engine) -> Claim:
     return found
 
 
-def reply(code: Code | None, *, elapsed_s: float = 0.01) -> Reply:
+def reply(code: ErrorCode | None, *, elapsed_s: float = 0.01) -> Reply:
     found = None if code is None else failure(code)
     return Reply(found, None, True, None, None, None, None, elapsed_s, b"", "identity", {})
 
 
-def blame(health: Health, got: Claim, came: Reply) -> Blame:
+def blame(health: EndpointMonitor, got: Claim, came: Reply) -> FailureOwner:
     return asyncio.run(health.judge(got, ENDPOINT, came)).blame
 
 
@@ -68,41 +68,45 @@ def put(engine: Engine, state: State, *, since_s: float, cause: Cause | None = N
         connection.execute(insert(endpoints).values(row))
 
 
-def test_two_jobs_in_trouble_are_known_to_all_workers(engine: Engine, batcher: Batcher, health: Health) -> None:
-    other = Health(engine, batcher, ["default"], wake=lambda delay_s: None)
+def test_two_jobs_in_trouble_are_known_to_all_workers(
+    engine: Engine, batcher: Batcher, health: EndpointMonitor
+) -> None:
+    other = EndpointMonitor(engine, batcher, ["default"], wake=lambda delay_s: None)
 
-    blamed = [blame(health, claimed(engine), reply(Code.unauthorized)) for _ in range(2)]
+    blamed = [blame(health, claimed(engine), reply(ErrorCode.unauthorized)) for _ in range(2)]
 
-    assert blamed == [Blame.endpoint] * 2
+    assert blamed == [FailureOwner.endpoint] * 2
     assert other.is_open("default")
     other.exchange()
     assert not other.is_open("default")
 
 
 def test_an_answer_is_told_to_the_others_by_when_its_call_began(engine: Engine, batcher: Batcher) -> None:
-    one_of_us, other = (Health(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(2))
+    one_of_us, other = (EndpointMonitor(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(2))
     blame(one_of_us, claimed(engine), reply(None, elapsed_s=100.0))
     one_of_us.exchange()
 
-    assert blame(other, claimed(engine), reply(Code.unauthorized, elapsed_s=50.0)) is Blame.endpoint
+    assert blame(other, claimed(engine), reply(ErrorCode.unauthorized, elapsed_s=50.0)) is FailureOwner.endpoint
     blame(one_of_us, claimed(engine), reply(None, elapsed_s=20.0))
     one_of_us.exchange()
-    assert blame(other, claimed(engine), reply(Code.unauthorized, elapsed_s=40.0)) is Blame.job
+    assert blame(other, claimed(engine), reply(ErrorCode.unauthorized, elapsed_s=40.0)) is FailureOwner.job
 
 
-def test_a_probe_that_is_refused_for_its_own_fault_brings_the_endpoint_back(engine: Engine, health: Health) -> None:
+def test_a_probe_that_is_refused_for_its_own_fault_brings_the_endpoint_back(
+    engine: Engine, health: EndpointMonitor
+) -> None:
     got = claimed(engine)._replace(probe=True)
     put(engine, State.paused, since_s=60.0, cause=Cause.trouble)
 
-    assert blame(health, got, reply(Code.bad_request)) is Blame.job
+    assert blame(health, got, reply(ErrorCode.bad_request)) is FailureOwner.job
     assert state(engine) == "slow"
 
 
-@pytest.mark.parametrize(("barred", "blamed"), [(False, Blame.endpoint), (True, Blame.job)])
+@pytest.mark.parametrize(("barred", "blamed"), [(False, FailureOwner.endpoint), (True, FailureOwner.job)])
 def test_a_sick_probe_is_held_unless_it_must_not_be_repeated(
-    engine: Engine, health: Health, barred: bool, blamed: Blame
+    engine: Engine, health: EndpointMonitor, barred: bool, blamed: FailureOwner
 ) -> None:
-    got, came = claimed(engine)._replace(probe=True), reply(Code.connection_lost)
+    got, came = claimed(engine)._replace(probe=True), reply(ErrorCode.connection_lost)
     put(engine, State.paused, since_s=60.0, cause=Cause.breaker)
     assert came.failure is not None
     came = replace(came, failure=replace(came.failure, retryable=not barred))
@@ -113,7 +117,7 @@ def test_a_sick_probe_is_held_unless_it_must_not_be_repeated(
 
 @pytest.mark.parametrize(("elapsed_s", "opened"), [(0.01, True), (30.0, False)], ids=["new calls", "calls from before"])
 def test_what_was_in_flight_through_a_rest_opens_no_breaker(
-    engine: Engine, health: Health, elapsed_s: float, opened: bool
+    engine: Engine, health: EndpointMonitor, elapsed_s: float, opened: bool
 ) -> None:
     put(engine, State.slow, since_s=10.0)
     health.exchange()
@@ -121,7 +125,7 @@ def test_what_was_in_flight_through_a_rest_opens_no_breaker(
 
     for number in range(20):
         job = got._replace(job_id=f"00000000-0000-4000-8000-{number:012}")
-        assert blame(health, job, reply(Code.server_error, elapsed_s=elapsed_s)) is Blame.job
+        assert blame(health, job, reply(ErrorCode.server_error, elapsed_s=elapsed_s)) is FailureOwner.job
 
     assert state(engine) == ("paused" if opened else "slow")
 
@@ -132,22 +136,22 @@ def slow_jobs(engine: Engine, number: int) -> list[Claim]:
 
 
 def test_a_fleet_of_few_slots_counts_its_timeouts_together(engine: Engine, batcher: Batcher) -> None:
-    fleet = [Health(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(5)]
+    fleet = [EndpointMonitor(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(5)]
 
     for number, job in enumerate(slow_jobs(engine, 10)):
         assert not number or state(engine) == "open"
-        blame(fleet[number % 5], job, reply(Code.first_byte_timeout, elapsed_s=600.0))
+        blame(fleet[number % 5], job, reply(ErrorCode.first_byte_timeout, elapsed_s=600.0))
 
     assert state(engine) == "paused"
 
 
 @pytest.mark.parametrize("answers", ["to the same worker", "to another"])
 def test_slow_jobs_among_answers_make_nobody_rest(engine: Engine, batcher: Batcher, answers: str) -> None:
-    ours, other = (Health(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(2))
+    ours, other = (EndpointMonitor(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(2))
     served, good = ours if answers == "to the same worker" else other, claimed(engine)
 
     for number, job in enumerate(slow_jobs(engine, 18)):
-        blame(ours, job, reply(Code.first_byte_timeout, elapsed_s=600.0))
+        blame(ours, job, reply(ErrorCode.first_byte_timeout, elapsed_s=600.0))
         if number % 5 == 0:
             # More than one, or the share of half a minute would be half.
             for _ in range(6):
@@ -158,7 +162,7 @@ def test_slow_jobs_among_answers_make_nobody_rest(engine: Engine, batcher: Batch
 
 
 def test_what_an_endpoint_says_at_length_is_cut_in_the_jobs_row(engine: Engine) -> None:
-    huge = replace(failure(Code.provider_error), provider={"message": "x" * 2_000_000})
+    huge = replace(failure(ErrorCode.provider_error), provider={"message": "x" * 2_000_000})
     came = replace(reply(None), failure=huge, request_id="y" * 60_000)
 
     closing = close(claimed(engine), came, End(FAIL, Outcome.failed), usage_requested=False)
@@ -169,13 +173,15 @@ def test_what_an_endpoint_says_at_length_is_cut_in_the_jobs_row(engine: Engine) 
     assert len(str(closing.attempt["request_id"])) == 512
 
 
-def test_an_answer_to_another_worker_clears_the_suspicion(engine: Engine, batcher: Batcher, health: Health) -> None:
-    other = Health(engine, batcher, ["default"], wake=lambda delay_s: None)
-    assert blame(health, claimed(engine), reply(Code.unauthorized, elapsed_s=5.0)) is Blame.endpoint
+def test_an_answer_to_another_worker_clears_the_suspicion(
+    engine: Engine, batcher: Batcher, health: EndpointMonitor
+) -> None:
+    other = EndpointMonitor(engine, batcher, ["default"], wake=lambda delay_s: None)
+    assert blame(health, claimed(engine), reply(ErrorCode.unauthorized, elapsed_s=5.0)) is FailureOwner.endpoint
     blame(other, claimed(engine), reply(None, elapsed_s=3.0))
     other.exchange()
 
-    assert blame(health, claimed(engine), reply(Code.unauthorized, elapsed_s=1.0)) is Blame.endpoint
+    assert blame(health, claimed(engine), reply(ErrorCode.unauthorized, elapsed_s=1.0)) is FailureOwner.endpoint
     assert state(engine) == "open"
 
 

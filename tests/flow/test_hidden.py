@@ -12,7 +12,7 @@ from sqlalchemy import Engine, make_url
 from tests.flow.receivers import ALLOWED, MASTER
 from tests.flow.system import System
 from tests.pool.workers import until
-from worker.dev.receiver import Answer, Received, WebhookReceiver
+from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
 from worker.webhooks import sealed_fields
 from worker.webhooks.core.registration import Registration
 from worker.webhooks.core.signing import SigningKey
@@ -36,10 +36,10 @@ def receiver() -> Iterator[WebhookReceiver]:
         yield made
 
 
-def quotes(got: Received) -> Answer:
+def quotes(got: Received) -> ReceiverAnswer:
     """Answer as a server does that shows its developers what it was asked."""
     asked = json.dumps({"path": got.path, **got.headers})
-    return Answer(500, {"x-request-id": got.headers.get("x-key", ""), "server": got.path}, asked.encode())
+    return ReceiverAnswer(500, {"x-request-id": got.headers.get("x-key", ""), "server": got.path}, asked.encode())
 
 
 def register(engine: Engine, name: str, url: str, *, master: str = MASTER, more: str = "") -> list[SigningKey]:
@@ -105,7 +105,7 @@ def test_no_secret_is_in_a_log_or_a_table_however_deliveries_fail(
 def test_the_query_of_a_jobs_own_address_is_sealed_with_its_first_delivery(
     system: System, receiver: WebhookReceiver
 ) -> None:
-    receiver.answer = lambda _: Answer(204)
+    receiver.answer = lambda _: ReceiverAnswer(204)
     child = system.start(**ALLOWED)
 
     job_id = system.send(webhook={"url": f"{receiver.url}?token={TOKEN}"})

@@ -10,7 +10,7 @@ from tests.flow.receivers import ALLOWED
 from tests.flow.system import System
 from tests.pool.workers import until
 from worker.cli import main
-from worker.dev.receiver import Answer, WebhookReceiver
+from worker.dev.receiver import ReceiverAnswer, WebhookReceiver
 
 
 class Operator:
@@ -89,12 +89,12 @@ def test_what_came_while_a_receiver_was_disabled_is_sent_when_it_is_enabled(syst
 
 
 def test_what_a_receiver_refused_is_recovered_with_the_same_id_and_bytes(system: System, operator: Operator) -> None:
-    with WebhookReceiver(answer=lambda _: Answer(status=500)) as receiver:
+    with WebhookReceiver(answer=lambda _: ReceiverAnswer(status=500)) as receiver:
         operator.told(f"webhooks add mine {receiver.url} --default --schedule 1")
         system.start(**ALLOWED)
         system.await_all([system.send(), system.send()])
         operator.await_statuses("failed", "failed")
-        receiver.answer = lambda _: Answer()
+        receiver.answer = lambda _: ReceiverAnswer()
         before = len(receiver.received)
 
         operator.told("webhooks recover mine --since 1h --rate 100")

@@ -9,8 +9,8 @@ from sqlalchemy import select, update
 from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System
 from tests.pool.workers import until
-from worker.dev.receiver import Answer, Received, WebhookReceiver
-from worker.webhooks.core.receiver_health import OPENS_AT_IN_ROW, Health
+from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
+from worker.webhooks.core.receiver_health import OPENS_AT_IN_ROW, ReceiverHealth
 from worker.webhooks.store.health_column import health_of, text_of
 from worker.webhooks.store.tables import receivers
 
@@ -26,9 +26,9 @@ class Together:
     def __init__(self, status: int, count: int = TOGETHER) -> None:
         self._status, self._barrier = status, threading.Barrier(count)
 
-    def __call__(self, got: Received) -> Answer:
+    def __call__(self, got: Received) -> ReceiverAnswer:
         self._barrier.wait(30)
-        return Answer(self._status)
+        return ReceiverAnswer(self._status)
 
 
 def ended(system: System, outcome: str, count: int) -> None:
@@ -43,12 +43,12 @@ def become(system: System) -> list[tuple[str, Any]]:
     return [(event, line.get("reason") or line.get("hours") or line.get("seconds")) for event, line in found]
 
 
-def health(system: System) -> Health:
+def health(system: System) -> ReceiverHealth:
     with system.engine.connect() as connection:
         return health_of(connection.execute(select(receivers.c.health)).scalar())
 
 
-def set_health(system: System, health: Health) -> None:
+def set_health(system: System, health: ReceiverHealth) -> None:
     with system.engine.begin() as connection:
         connection.execute(update(receivers).values(health=text_of(health)))
 
@@ -56,18 +56,18 @@ def set_health(system: System, health: Health) -> None:
 @pytest.mark.parametrize(
     ("status", "before", "told"),
     [
-        (503, Health(), [("receiver.paused", 30.0)]),
-        (410, Health(), [("receiver.disabled", "gone")]),
+        (503, ReceiverHealth(), [("receiver.paused", 30.0)]),
+        (410, ReceiverHealth(), [("receiver.disabled", "gone")]),
         (
             503,
-            Health(failing_since_s=1.0, failed_attempts=3),
+            ReceiverHealth(failing_since_s=1.0, failed_attempts=3),
             [("receiver.failing", 72), ("receiver.paused", 30.0)],
         ),
     ],
     ids=["paused", "disabled", "failing"],
 )
 def test_what_a_receiver_becomes_is_said_once_when_many_attempts_end_together(
-    postgres_system: System, status: int, before: Health, told: list[tuple[str, Any]]
+    postgres_system: System, status: int, before: ReceiverHealth, told: list[tuple[str, Any]]
 ) -> None:
     system = postgres_system
     assert TOGETHER > OPENS_AT_IN_ROW
@@ -88,7 +88,7 @@ def test_that_a_receiver_is_back_is_said_once(postgres_system: System) -> None:
     with WebhookReceiver() as receiver:
         register(system.engine, receiver.url)
         # Its breaker is open, and the time of that has passed.
-        set_health(system, Health(ramp=1, open_until_s=1.0, open_s=30.0))
+        set_health(system, ReceiverHealth(ramp=1, open_until_s=1.0, open_s=30.0))
         system.start(**QUICK)
 
         for _ in range(TOGETHER):

@@ -9,7 +9,7 @@ import pytest
 from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System
 from tests.pool.workers import until
-from worker.dev.receiver import Answer, Received, WebhookReceiver
+from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
 from worker.webhooks.core.receiver_health import FULL_RAMP, OPENS_AT_IN_ROW
 
 QUICK = {**ALLOWED, "tick_s": "0.2"}
@@ -24,11 +24,11 @@ class Ear:
 
     def __init__(self) -> None:
         self.came_at: list[float] = []
-        self.says: Answer = Answer(200)
-        self.first: list[Answer] = []
+        self.says: ReceiverAnswer = ReceiverAnswer(200)
+        self.first: list[ReceiverAnswer] = []
         self._lock = threading.Lock()
 
-    def __call__(self, got: Received) -> Answer:
+    def __call__(self, got: Received) -> ReceiverAnswer:
         with self._lock:
             self.came_at.append(time.monotonic())
             return self.first.pop(0) if self.first else self.says
@@ -57,7 +57,7 @@ def test_a_receiver_that_asks_for_a_pause_is_sent_nothing_at_all_meanwhile(
     postgres_system: System, receiver: WebhookReceiver, ear: Ear
 ) -> None:
     system = postgres_system
-    ear.first = [Answer(503, {"retry-after": "3"})]
+    ear.first = [ReceiverAnswer(503, {"retry-after": "3"})]
     register(system.engine, receiver.url, in_flight=1, schedule="[1, 1]")
     system.start(**QUICK)
 
@@ -75,7 +75,7 @@ def test_a_receiver_that_is_down_rests_costs_no_attempts_and_comes_back_by_steps
     postgres_system: System, receiver: WebhookReceiver, ear: Ear
 ) -> None:
     system = postgres_system
-    ear.says = Answer(503)
+    ear.says = ReceiverAnswer(503)
     register(system.engine, receiver.url, in_flight=1, schedule="[1, 1, 1, 1, 1, 1, 1, 1]")
     system.start(**QUICK)
     end_jobs(system, 40)
@@ -88,7 +88,7 @@ def test_a_receiver_that_is_down_rests_costs_no_attempts_and_comes_back_by_steps
     assert len(ear.came_at) == OPENS_AT_IN_ROW
     assert system.rows(spent) == [(OPENS_AT_IN_ROW,)]
 
-    ear.says = Answer(200)
+    ear.says = ReceiverAnswer(200)
     rest_is_over(system, in_flight=20)
 
     await_stands(system, *["delivered"] * 40)
@@ -147,7 +147,7 @@ def test_a_receiver_ends_one_message_or_all_of_them_by_a_header(
     postgres_system: System, receiver: WebhookReceiver, ear: Ear, status: int, word: str, delivery: str, becomes: str
 ) -> None:
     system = postgres_system
-    ear.first = [Answer(status, {"webhook-delivery": word})]
+    ear.first = [ReceiverAnswer(status, {"webhook-delivery": word})]
     register(system.engine, receiver.url, schedule="[1]")
     system.start(**QUICK)
     end_jobs(system, 1)

@@ -13,7 +13,7 @@ from redis import Redis
 from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System, request
 from tests.pool.workers import until
-from worker.dev.receiver import Answer, Received, WebhookReceiver
+from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
 from worker.dev.redis import RedisServer
 
 JUST_BEGUN = "SELECT id FROM jobs_v1 WHERE status = 'in_progress' AND started_at > clock_timestamp() - interval '0.5 s'"
@@ -63,9 +63,9 @@ def test_what_was_to_be_told_while_redis_was_away_is_told_once_when_it_is_back(
     system = on_own_redis
     first: list[Received] = []
 
-    def answer(got: Received) -> Answer:
+    def answer(got: Received) -> ReceiverAnswer:
         first.append(got)
-        return Answer(500 if len(first) <= REFUSED else 200)
+        return ReceiverAnswer(500 if len(first) <= REFUSED else 200)
 
     with WebhookReceiver(answer=answer) as receiver:
         register(system.engine, receiver.url, schedule="[4, 4, 4, 4]")

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System, request
 from tests.pool.workers import until
-from worker.dev.receiver import Answer, Received, WebhookReceiver
+from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
 from worker.webhooks.store.health_column import health_of, text_of
 from worker.webhooks.store.tables import receivers
 
@@ -29,13 +29,13 @@ class Gate:
         self._left, self._open = hold, threading.Event()
         self._lock = threading.Lock()
 
-    def __call__(self, got: Received) -> Answer:
+    def __call__(self, got: Received) -> ReceiverAnswer:
         with self._lock:
             self._left -= 1
             holds = self._left >= 0
         if holds:
             self._open.wait(60)
-        return Answer(200)
+        return ReceiverAnswer(200)
 
     def open(self) -> None:
         self._open.set()
@@ -118,7 +118,7 @@ def test_a_stopping_worker_gives_its_delivery_to_the_next(postgres_system: Syste
 
 def test_a_flushed_redis_delays_a_delivery_and_loses_none(postgres_system: System, receiver: WebhookReceiver) -> None:
     system = postgres_system
-    receiver.answer = lambda _: Answer(200)
+    receiver.answer = lambda _: ReceiverAnswer(200)
     register(system.engine, receiver.url)
     # Nobody reads the nudges of deliveries yet.
     accepting = system.start("-Q", "chat.intake,chat.run", **QUICK)
@@ -187,10 +187,10 @@ class Dead:
         self._open = self._answered = 0
         self.crowded: list[tuple[int, int]] = []
 
-    def __call__(self, got: Received) -> Answer | None:
+    def __call__(self, got: Received) -> ReceiverAnswer | None:
         self.seen[got.path] += 1
         if not got.path.endswith("dead"):
-            return Answer(200)
+            return ReceiverAnswer(200)
         if not self.back.is_set():
             self.back.wait(60)
             return None
@@ -207,7 +207,7 @@ class Dead:
             # Before the answer: whatever its sender lets follow finds it counted.
             self._answered += 1
             self.ids.add(got.headers["webhook-id"])
-        return Answer(200)
+        return ReceiverAnswer(200)
 
 
 def breaker_is_half_open(system: System) -> None:
@@ -257,11 +257,11 @@ def test_slow_receivers_of_a_tenant_keep_no_place_from_one_that_is_well(postgres
     slow, events, few = ("one", "two", "three"), 60, 10
     came = Counter[str]()
 
-    def answer(got: Received) -> Answer:
+    def answer(got: Received) -> ReceiverAnswer:
         if not got.path.endswith("well"):
             done.wait(2.0)
         came[got.path] += 1
-        return Answer(200)
+        return ReceiverAnswer(200)
 
     with WebhookReceiver(answer=answer) as receiver:
         for name in slow:

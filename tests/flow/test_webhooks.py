@@ -8,7 +8,7 @@ import pytest
 from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System, request
 from tests.pool.workers import until
-from worker.dev.receiver import Answer, Received, WebhookReceiver
+from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
 
 DELIVERIES = "SELECT * FROM webhook_deliveries_v1 ORDER BY created_at, id"
 
@@ -89,8 +89,8 @@ def test_what_a_receiver_refuses_is_sent_again_with_the_same_id_and_bytes(
 ) -> None:
     system = postgres_system
 
-    def answer(got: Received) -> Answer:
-        return Answer(500 if len(receiver.received) < 3 else 200)
+    def answer(got: Received) -> ReceiverAnswer:
+        return ReceiverAnswer(500 if len(receiver.received) < 3 else 200)
 
     receiver.answer = answer
     receiver.secrets = (register(system.engine, receiver.url, schedule="[1, 1, 1]"),)
@@ -112,7 +112,7 @@ def test_a_receiver_that_is_gone_is_disabled_and_its_events_are_held(
     postgres_system: System, receiver: WebhookReceiver
 ) -> None:
     system = postgres_system
-    receiver.answer = lambda _: Answer(410)
+    receiver.answer = lambda _: ReceiverAnswer(410)
     register(system.engine, receiver.url)
     system.start(**ALLOWED)
     system.await_status(system.send())
@@ -131,10 +131,10 @@ def test_deliveries_of_a_key_keep_their_order_while_others_go_on(
     system = postgres_system
     tries: dict[str, int] = {}
 
-    def answer(got: Received) -> Answer:
+    def answer(got: Received) -> ReceiverAnswer:
         job_id = json.loads(got.body)["data"]["id"]
         tries[job_id] = tries.get(job_id, 0) + 1
-        return Answer(500 if job_id == first and tries[job_id] == 1 else 200)
+        return ReceiverAnswer(500 if job_id == first and tries[job_id] == 1 else 200)
 
     receiver.answer = answer
     first = "00000000-0000-4000-8000-000000000001"
@@ -156,7 +156,7 @@ def test_a_given_up_delivery_leaves_a_gap_that_the_next_one_tells(
 ) -> None:
     system = postgres_system
     first = "00000000-0000-4000-8000-000000000001"
-    receiver.answer = lambda got: Answer(500 if json.loads(got.body)["data"]["id"] == first else 200)
+    receiver.answer = lambda got: ReceiverAnswer(500 if json.loads(got.body)["data"]["id"] == first else 200)
     register(system.engine, receiver.url, ordering="per_key", schedule="[1]")
     system.start(**ALLOWED)
 
@@ -174,7 +174,7 @@ def test_a_full_body_that_is_too_large_for_a_receiver_is_followed_by_a_thin_one(
     postgres_system: System, receiver: WebhookReceiver
 ) -> None:
     system = postgres_system
-    receiver.answer = lambda got: Answer(413 if b'"result_omitted":false' in got.body else 200)
+    receiver.answer = lambda got: ReceiverAnswer(413 if b'"result_omitted":false' in got.body else 200)
     register(system.engine, receiver.url, schedule="[1]")
     system.start(**ALLOWED)
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.net.raw_server import RawServer
-from worker.webhooks.core.outcome import Sent
+from worker.webhooks.core.outcome import SendResult
 from worker.webhooks.net.address_policy import Policy, policy
-from worker.webhooks.net.resolver import LookUp, Names, look_up
+from worker.webhooks.net.resolver import LookUp, Resolver, look_up
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 BODY = b'{"id":"evt_1","type":"job.completed"}'
@@ -34,11 +34,11 @@ def deliver(
     headers: Mapping[str, str] = SIGNED,
     timeout_s: float = 10.0,
     body: bytes = BODY,
-) -> Sent:
+) -> SendResult:
     """Make one delivery with a client of its own."""
 
-    async def run() -> Sent:
-        async with WebhookClient(under, names=Names(resolver), ca_file=ca_file) as client:
+    async def run() -> SendResult:
+        async with WebhookClient(under, names=Resolver(resolver), ca_file=ca_file) as client:
             return await send(client, WebhookRequest(url, body, headers, timeout_s))
 
     return asyncio.run(run())
@@ -55,7 +55,7 @@ def reply(status: str = "200 OK", *headers: str, body: bytes = b"ok") -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def outcome(sent: Sent) -> tuple[str | None, int | None, bool]:
+def outcome(sent: SendResult) -> tuple[str | None, int | None, bool]:
     """Return an outcome's code, status and whether the receiver may have it."""
     return (None if sent.error_code is None else str(sent.error_code), sent.http_status, sent.sent)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.net.raw_server import PATIENCE_S, Peer, RawServer, wait_for
 from tests.net.wire import COMPLETION, JSON, STREAM_HEAD, STREAMED, WIRE, answer, chunk, code, delta, endpoint, head
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.jobs.net.call import TransportKind, call, open_client
 from worker.jobs.net.progress import Progress, Reply
 
@@ -91,7 +91,7 @@ def test_a_call_cancelled_before_the_head_ends_the_connection(kind: TransportKin
         ended.append(peer.ended())
 
     with RawServer(script) as server:
-        reply = cancelled(server.url, kind, asked.is_set).cut(Code.cancelled)
+        reply = cancelled(server.url, kind, asked.is_set).cut(ErrorCode.cancelled)
     assert ended == ["fin"]
     assert (code(reply), reply.sent, reply.http_status) == ("cancelled", True, None)
     assert reply.failure is not None
@@ -109,7 +109,7 @@ def test_a_call_cancelled_within_the_body_keeps_what_came(kind: TransportKind) -
         ended.append(peer.ended())
 
     with RawServer(script) as server:
-        reply = cancelled(server.url, kind, sent.is_set).cut(Code.cancelled)
+        reply = cancelled(server.url, kind, sent.is_set).cut(ErrorCode.cancelled)
     assert ended == ["fin"]
     assert reply.failure is not None
     assert (reply.failure.code, reply.failure.billed, reply.failure.retryable) == ("cancelled", "yes", False)
@@ -120,7 +120,7 @@ def test_a_call_cancelled_within_the_body_keeps_what_came(kind: TransportKind) -
 
 
 def test_a_call_that_never_began_can_be_cut() -> None:
-    reply = Progress().cut(Code.expired)
+    reply = Progress().cut(ErrorCode.expired)
     assert (code(reply), reply.sent, reply.raw) == ("expired", False, b"")
     assert reply.failure is not None
     assert reply.failure.billed == "no"

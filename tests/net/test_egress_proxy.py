@@ -10,9 +10,9 @@ import pytest
 from tests.net.connect_proxy import PASSWORD, USER, connect_proxy
 from tests.net.raw_server import Peer, RawServer
 from tests.net.receiver import BODY, LOOPBACK, PUBLIC_ONLY, SIGNED, hook, names_of, outcome, reply
-from worker.webhooks.core.outcome import OURS, Sent
+from worker.webhooks.core.outcome import OURS, SendResult
 from worker.webhooks.net.address_policy import Policy
-from worker.webhooks.net.resolver import Names
+from worker.webhooks.net.resolver import Resolver
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 OUR_TROUBLE = ("proxy_failed", None, False)
@@ -33,10 +33,10 @@ def answers(response: bytes) -> RawServer:
 
 def through(
     proxy: str, url: str, *, ca_file: str | None = None, under: Policy = LOOPBACK, timeout_s: float = 10.0
-) -> Sent:
-    async def run() -> Sent:
+) -> SendResult:
+    async def run() -> SendResult:
         # A name that we looked up ourselves would not be found.
-        async with WebhookClient(under, names=Names(names_of()), ca_file=ca_file, proxy=proxy) as client:
+        async with WebhookClient(under, names=Resolver(names_of()), ca_file=ca_file, proxy=proxy) as client:
             return await send(client, WebhookRequest(url, BODY, SIGNED, timeout_s))
 
     return asyncio.run(run())

@@ -14,14 +14,14 @@ from tests.net.raw_server import Peer, RawServer
 from tests.net.receiver import BODY, LOOPBACK, SIGNED, hook, outcome, reply
 from tests.net.wire import WIRE, answer, endpoint
 from worker.core.endpoint import Endpoint
-from worker.core.failure import Code, failure
-from worker.jobs.core.endpoint_health import ALONE, Sign, sign_of
-from worker.jobs.core.retry import Budget, Hold, decide
+from worker.core.failure import ErrorCode, failure
+from worker.jobs.core.endpoint_health import ALONE, CallSign, sign_of
+from worker.jobs.core.retry import AttemptBudget, Hold, decide
 from worker.jobs.net.call import TransportKind, call, open_client
 from worker.jobs.net.progress import Reply
 from worker.net.exceptions import is_exhaustion
 from worker.net.tls import Contexts
-from worker.webhooks.net.resolver import Names
+from worker.webhooks.net.resolver import Resolver
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 
@@ -58,8 +58,8 @@ def test_a_call_without_a_descriptor_is_ours_and_blames_no_endpoint(kind: Transp
         found = asyncio.run(run(endpoint(first.url), endpoint(f"http://{host}:{server.port}/"))).failure
         assert server.connections == 0
     assert found is not None
-    assert (found.code, found.billed, found.trouble) == (Code.out_of_resources, "no", "job")
-    assert sign_of(found, timeout_s=1.0, total_s=1.0) is Sign.silent
+    assert (found.code, found.billed, found.trouble) == (ErrorCode.out_of_resources, "no", "job")
+    assert sign_of(found, timeout_s=1.0, total_s=1.0) is CallSign.silent
 
 
 def test_a_webhook_without_a_descriptor_is_ours_and_spends_no_attempt() -> None:
@@ -68,7 +68,7 @@ def test_a_webhook_without_a_descriptor_is_ours_and_spends_no_attempt() -> None:
         peer.send(reply())
 
     async def run(url: str) -> tuple[str | None, int | None, bool]:
-        async with WebhookClient(LOOPBACK, names=Names()) as client:
+        async with WebhookClient(LOOPBACK, names=Resolver()) as client:
             with no_descriptors():
                 return outcome(await send(client, WebhookRequest(url, BODY, SIGNED, 10.0)))
 
@@ -87,8 +87,8 @@ def test_what_the_network_says_is_not_ours(number: int) -> None:
 
 
 def test_a_job_waits_for_a_descriptor_and_spends_nothing_even_its_only_attempt() -> None:
-    budget = Budget(used=1, max_attempts=1, held=1, refusals=0, left_s=60.0)
-    step = decide(failure(Code.out_of_resources, sent=False), budget, verdict=ALONE, sent=False, jitter=1.0)
+    budget = AttemptBudget(used=1, max_attempts=1, held=1, refusals=0, left_s=60.0)
+    step = decide(failure(ErrorCode.out_of_resources, sent=False), budget, verdict=ALONE, sent=False, jitter=1.0)
     assert step == Hold(0.5, "retry")
 
 

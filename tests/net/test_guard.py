@@ -25,10 +25,10 @@ from tests.net.receiver import (
     shown,
 )
 from worker.net.transport import AiohttpTransport
-from worker.webhooks.core.outcome import Sent
-from worker.webhooks.net.address_guard import PASSAGE, Forbidden, Guard, Passage
+from worker.webhooks.core.outcome import SendResult
+from worker.webhooks.net.address_guard import PASSAGE, Forbidden, Guard, OutgoingRequest
 from worker.webhooks.net.address_policy import Policy, policy
-from worker.webhooks.net.resolver import Names, look_up
+from worker.webhooks.net.resolver import Resolver, look_up
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 FORBIDDEN = ("target_forbidden", None, False)
@@ -156,8 +156,8 @@ def test_an_answer_is_not_kept_for_the_next_connection() -> None:
         peer.read_request()
         peer.send(reply("200 OK", "Connection: close"))
 
-    async def twice(url: str) -> list[Sent]:
-        names = Names(lambda host, port: next(answers))
+    async def twice(url: str) -> list[SendResult]:
+        names = Resolver(lambda host, port: next(answers))
         async with WebhookClient(policy(allow_http=True, allow_cidrs=["127.0.0.1"]), names=names) as client:
             return [await send(client, WebhookRequest(url, BODY, SIGNED)) for _ in range(2)]
 
@@ -173,8 +173,8 @@ def test_a_kept_connection_is_reused_without_another_lookup() -> None:
         asked.append(host)
         return ["127.0.0.1"]
 
-    async def twice(url: str) -> list[Sent]:
-        async with WebhookClient(LOOPBACK, names=Names(counting)) as client:
+    async def twice(url: str) -> list[SendResult]:
+        async with WebhookClient(LOOPBACK, names=Resolver(counting)) as client:
             return [await send(client, WebhookRequest(url, BODY, SIGNED)) for _ in range(2)]
 
     with RawServer(serves) as server:
@@ -245,8 +245,8 @@ def test_a_receivers_cookies_are_not_sent_back() -> None:
 
 
 def test_the_socket_factory_refuses_by_numeric_address_alone() -> None:
-    guard = Guard(PUBLIC_ONLY, Names())
-    passage = Passage("", looking=lambda: None, found=lambda: None)
+    guard = Guard(PUBLIC_ONLY, Resolver())
+    passage = OutgoingRequest("", looking=lambda: None, found=lambda: None)
     token = PASSAGE.set(passage)
     with pytest.raises(Forbidden):
         guard.open_socket((socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 443)))
@@ -255,11 +255,11 @@ def test_the_socket_factory_refuses_by_numeric_address_alone() -> None:
 
 
 def test_the_peer_of_a_connection_is_judged_too() -> None:
-    guard = Guard(PUBLIC_ONLY, Names())
-    passage = Passage("", looking=lambda: None, found=lambda: None)
+    guard = Guard(PUBLIC_ONLY, Resolver())
+    passage = OutgoingRequest("", looking=lambda: None, found=lambda: None)
     token = PASSAGE.set(passage)
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sock:
-        assert Guard(LOOPBACK, Names()).check_peer(TransportSocket(sock)) == "127.0.0.1"
+        assert Guard(LOOPBACK, Resolver()).check_peer(TransportSocket(sock)) == "127.0.0.1"
         with pytest.raises(Forbidden):
             guard.check_peer(TransportSocket(sock))
     PASSAGE.reset(token)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.net.raw_server import Peer, RawServer
 from tests.net.wire import COMPLETION, DONE, STREAM_HEAD, STREAMED, WIRE, answer, chunk, code, delta, endpoint, event
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.jobs.net.call import WireRequest, call, open_client
 from worker.jobs.net.progress import LARGE_BYTES, Progress, Reply
 
@@ -84,6 +84,6 @@ def test_a_call_cancelled_while_its_answer_is_parsed_keeps_it() -> None:
 
     with says(WHOLE) as server:
         # An address, since names are looked up by the same thread.
-        reply = asyncio.run(run(server.url.replace("localhost", "127.0.0.1"))).cut(Code.cancelled)
+        reply = asyncio.run(run(server.url.replace("localhost", "127.0.0.1"))).cut(ErrorCode.cancelled)
     assert reply.failure is None
     assert hello(reply)

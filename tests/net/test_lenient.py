@@ -26,7 +26,7 @@ from tests.net.wire import (
 )
 from worker.jobs.net.call import TransportKind, call, open_client
 from worker.jobs.net.progress import Reply
-from worker.webhooks.core.outcome import Sent
+from worker.webhooks.core.outcome import SendResult
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 CHUNKED = head("200 OK", chunked=True)
@@ -153,7 +153,7 @@ def test_an_odd_answer_of_an_endpoint_is_complete(name: str, packet: int, kind: 
 @pytest.mark.parametrize("packet", [1 << 20, 200])
 @pytest.mark.parametrize("name", ANSWERS)
 def test_an_odd_answer_of_a_receiver_is_a_delivery(name: str, packet: int) -> None:
-    async def run() -> Sent:
+    async def run() -> SendResult:
         async with WebhookClient(LOOPBACK) as client:
             return await send(client, WebhookRequest(hook(server), BODY, SIGNED, 10.0))
 

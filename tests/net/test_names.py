@@ -10,8 +10,8 @@ import pytest
 
 from tests.net.raw_server import Peer, RawServer, wait_for
 from tests.net.receiver import BODY, LOOPBACK, SIGNED, deliver, hook, outcome, reply
-from worker.webhooks.core.outcome import Sent
-from worker.webhooks.net.resolver import Crowded, Names
+from worker.webhooks.core.outcome import SendResult
+from worker.webhooks.net.resolver import Resolver, ResolverBusy
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ async def in_flight(servers: Servers, count: int) -> None:
 
 def test_one_owners_slow_names_leave_the_others_their_threads() -> None:
     async def story(servers: Servers) -> list[str]:
-        names = Names(servers, threads=5, per_owner=4)
+        names = Resolver(servers, threads=5, per_owner=4)
         slow = [asyncio.create_task(names.resolve(f"slow{n}.example", 443, owner="a")) for n in range(20)]
         await in_flight(servers, 4)
         found = await names.resolve("quick.example", 443, owner="b")
@@ -68,7 +68,7 @@ def test_one_owners_slow_names_leave_the_others_their_threads() -> None:
 
 def test_all_owners_together_have_so_many_threads_and_no_more() -> None:
     async def story(servers: Servers) -> int:
-        names = Names(servers, threads=6, per_owner=4)
+        names = Resolver(servers, threads=6, per_owner=4)
         slow = [asyncio.create_task(names.resolve("slow.example", 443, owner=owner)) for owner in "aaaabbbbcccc"]
         await in_flight(servers, 6)
         servers.release.set()
@@ -79,7 +79,7 @@ def test_all_owners_together_have_so_many_threads_and_no_more() -> None:
 
 def test_an_abandoned_lookup_counts_until_it_returns() -> None:
     async def story(servers: Servers) -> list[str]:
-        names = Names(servers, threads=1, per_owner=1)
+        names = Resolver(servers, threads=1, per_owner=1)
         abandoned = asyncio.create_task(names.resolve("slow.example", 443, owner="a"))
         await in_flight(servers, 1)
         abandoned.cancel()
@@ -97,11 +97,11 @@ def test_an_abandoned_lookup_counts_until_it_returns() -> None:
 
 
 def test_a_slow_name_ends_by_its_own_deadline_beside_a_delivery_that_succeeds() -> None:
-    async def story(servers: Servers) -> list[Sent]:
+    async def story(servers: Servers) -> list[SendResult]:
         with RawServer(serves) as server:
-            async with WebhookClient(LOOPBACK, names=Names(servers, patience_s=0.4)) as client:
+            async with WebhookClient(LOOPBACK, names=Resolver(servers, patience_s=0.4)) as client:
 
-                def to(host: str, owner: str, timeout_s: float) -> Awaitable[Sent]:
+                def to(host: str, owner: str, timeout_s: float) -> Awaitable[SendResult]:
                     return send(client, WebhookRequest(hook(server, host), BODY, SIGNED, timeout_s, owner))
 
                 slow = [to(f"slow{n}.internal", "a", 0.2) for n in range(8)]
@@ -117,11 +117,11 @@ def test_a_slow_name_ends_by_its_own_deadline_beside_a_delivery_that_succeeds() 
 
 def test_a_lookup_that_never_began_is_told_apart_and_leaves_its_place() -> None:
     async def story(servers: Servers) -> list[str]:
-        names = Names(servers, threads=1, patience_s=0.05)
+        names = Resolver(servers, threads=1, patience_s=0.05)
         slow = asyncio.create_task(names.resolve("slow.example", 443, owner="a"))
         await in_flight(servers, 1)
         began: list[str] = []
-        with pytest.raises(Crowded):
+        with pytest.raises(ResolverBusy):
             await names.resolve("quick.example", 443, owner="b", began=lambda: began.append("b"))
         assert began == []
         servers.release.set()
@@ -134,12 +134,12 @@ def test_a_lookup_that_never_began_is_told_apart_and_leaves_its_place() -> None:
 def test_many_owners_of_silent_names_make_no_receiver_of_another_look_dead() -> None:
     """Eight owners hold all 32 threads; the ninth's name is answered at once when it is asked at all."""
 
-    async def story(servers: Servers) -> tuple[list[Sent], Sent]:
+    async def story(servers: Servers) -> tuple[list[SendResult], SendResult]:
         with RawServer(serves) as server:
-            names = Names(servers, threads=32, patience_s=0.1)
+            names = Resolver(servers, threads=32, patience_s=0.1)
             async with WebhookClient(LOOPBACK, names=names) as client:
 
-                def to(host: str, owner: str) -> Awaitable[Sent]:
+                def to(host: str, owner: str) -> Awaitable[SendResult]:
                     return send(client, WebhookRequest(hook(server, host), BODY, SIGNED, 20.0, owner))
 
                 silent = [asyncio.ensure_future(to("slow.internal", f"owner{n % 8}")) for n in range(32)]
@@ -155,9 +155,9 @@ def test_many_owners_of_silent_names_make_no_receiver_of_another_look_dead() -> 
 
 
 def test_the_time_a_lookup_waits_for_a_thread_is_not_the_receivers() -> None:
-    async def story(servers: Servers) -> Sent:
+    async def story(servers: Servers) -> SendResult:
         with RawServer(serves) as server:
-            names = Names(servers, threads=1, patience_s=30.0)
+            names = Resolver(servers, threads=1, patience_s=30.0)
             async with WebhookClient(LOOPBACK, names=names) as client:
                 slow = asyncio.create_task(names.resolve("slow.internal", 443, owner="a"))
                 await in_flight(servers, 1)

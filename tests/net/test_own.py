@@ -10,9 +10,9 @@ from tests.net.raw_server import Peer, RawServer
 from tests.net.receiver import BODY, LOOPBACK, SIGNED, hook, names_of, outcome, reply
 from worker.core.endpoint import Endpoint
 from worker.settings import Settings
-from worker.webhooks.core.outcome import Sent
-from worker.webhooks.net.own_servers import Own, Server
-from worker.webhooks.net.resolver import LookUp, Names
+from worker.webhooks.core.outcome import SendResult
+from worker.webhooks.net.own_servers import OwnServers, Server
+from worker.webhooks.net.resolver import LookUp, Resolver
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 from worker.webhooks.service import own_servers
 
@@ -25,11 +25,11 @@ def serves(peer: Peer) -> None:
         peer.send(reply())
 
 
-def sent_to(url: str, own: Own, *resolvers: LookUp) -> Sent:
+def sent_to(url: str, own: OwnServers, *resolvers: LookUp) -> SendResult:
     resolver = resolvers[0] if resolvers else names_of()
 
-    async def run() -> Sent:
-        async with WebhookClient(LOOPBACK, names=Names(resolver), own=own) as client:
+    async def run() -> SendResult:
+        async with WebhookClient(LOOPBACK, names=Resolver(resolver), own=own) as client:
             return await send(client, WebhookRequest(url, BODY, SIGNED))
 
     return asyncio.run(run())
@@ -40,14 +40,14 @@ def sent_to(url: str, own: Own, *resolvers: LookUp) -> Sent:
 def test_a_server_of_ours_on_this_machine_is_not_connected_to(ours: str, is_endpoint: bool) -> None:
     with RawServer(serves) as server:
         address = "127.0.0.1" if ours == "own.example" else ours
-        own = Own([Server(ours, server.port, is_endpoint)], lambda host, port: [address])
+        own = OwnServers([Server(ours, server.port, is_endpoint)], lambda host, port: [address])
         assert outcome(sent_to(hook(server), own)) == FORBIDDEN
     assert server.connections == 0
 
 
 def test_another_name_for_it_is_refused_as_well() -> None:
     with RawServer(serves) as server:
-        own = Own([Server("redis.internal", server.port)], names_of(redis_internal=["127.0.0.1"]))
+        own = OwnServers([Server("redis.internal", server.port)], names_of(redis_internal=["127.0.0.1"]))
         theirs = names_of(mine_internal=["127.0.0.1"])
         assert outcome(sent_to(hook(server, "mine.internal"), own, theirs)) == FORBIDDEN
     assert server.connections == 0
@@ -55,7 +55,7 @@ def test_another_name_for_it_is_refused_as_well() -> None:
 
 def test_another_port_of_the_same_machine_is_a_receiver_like_any_other() -> None:
     with RawServer(serves) as server, RawServer(serves) as ours:
-        own = Own([Server("127.0.0.1", ours.port)], names_of())
+        own = OwnServers([Server("127.0.0.1", ours.port)], names_of())
         assert outcome(sent_to(hook(server), own)) == DELIVERED
 
 
@@ -63,7 +63,7 @@ def test_it_is_judged_by_what_its_name_resolves_to_now() -> None:
     answers = [["10.0.0.1"], ["10.0.0.2"]]
 
     async def story() -> list[tuple[bool, bool]]:
-        own = Own([Server("redis.internal", 6379)], lambda host, port: answers[0])
+        own = OwnServers([Server("redis.internal", 6379)], lambda host, port: answers[0])
         seen = []
         for _ in range(2):
             own._until_s = min(own._until_s, 1e-9)  # as if it were old
@@ -87,7 +87,7 @@ def test_servers_that_move_are_asked_for_again_and_stay_as_they_were_where_nobod
         return answer
 
     async def story() -> list[tuple[bool, bool]]:
-        own = Own([Server("127.0.0.1", 26379)], lambda host, port: [host], moving=moving)
+        own = OwnServers([Server("127.0.0.1", 26379)], lambda host, port: [host], moving=moving)
         seen = []
         for _ in range(3):
             own._until_s = min(own._until_s, 1e-9)  # as if it were old
@@ -109,7 +109,7 @@ def test_a_name_that_resolves_no_more_keeps_its_addresses() -> None:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     async def story() -> bool:
-        own = Own([Server("redis.internal", 6379)], failing)
+        own = OwnServers([Server("redis.internal", 6379)], failing)
         for _ in range(2):
             await own._look_all_up()
         return own.holds("::ffff:10.0.0.1", 6379)
@@ -117,8 +117,8 @@ def test_a_name_that_resolves_no_more_keeps_its_addresses() -> None:
     assert asyncio.run(story())
 
 
-def known(server: Server, address: str) -> Own:
-    own = Own([server], lambda host, port: [address])
+def known(server: Server, address: str) -> OwnServers:
+    own = OwnServers([server], lambda host, port: [address])
     asyncio.run(own.renew())
     return own
 
@@ -140,7 +140,7 @@ def test_an_endpoint_is_refused_by_address_in_private_space_only(address: str, p
 
 
 def test_an_endpoint_is_refused_by_its_name_everywhere() -> None:
-    own = Own([Server("llm.internal", 443, is_endpoint=True)], lambda host, port: ["10.0.0.1"])
+    own = OwnServers([Server("llm.internal", 443, is_endpoint=True)], lambda host, port: ["10.0.0.1"])
     assert outcome(sent_to("https://llm.internal/v1/chat/completions", own)) == FORBIDDEN
     assert not own.is_named("hooks.internal", 443)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.webhooks.core.outcome import Code, Sent
+from worker.webhooks.core.outcome import DeliveryErrorCode, SendResult
 from worker.webhooks.net.redaction import unquoted
 
 URL = "https://hooks.example.com/in?token=geheim%2B0123456&a=1"
@@ -11,7 +11,9 @@ HEADERS = {"Authorization": "Bearer key-0123456789", "X-Team": "blue", "webhook-
 
 def kept(text: str) -> str:
     """Return what is kept of an answer that quotes a text in its body, and see that a header is kept so too."""
-    sent = Sent(True, Code.http_error, 500, response_headers={"x-said": text}, response_body=text.encode())
+    sent = SendResult(
+        True, DeliveryErrorCode.http_error, 500, response_headers={"x-said": text}, response_body=text.encode()
+    )
     clean = unquoted(sent, URL, HEADERS)
     assert clean.response_headers == {"x-said": clean.response_body.decode()}
     return clean.response_body.decode()
@@ -34,5 +36,5 @@ def test_what_is_secret_of_a_request_is_not_kept_of_its_answer(said: str, stays:
 
 
 def test_what_else_is_known_of_an_attempt_stays() -> None:
-    sent = Sent(True, Code.http_error, 500, elapsed_s=0.5, response_body=b"no", peer="127.0.0.1")
+    sent = SendResult(True, DeliveryErrorCode.http_error, 500, elapsed_s=0.5, response_body=b"no", peer="127.0.0.1")
     assert unquoted(sent, "https://hooks.example.com/in", {}) == sent

@@ -14,10 +14,10 @@ import pytest
 
 from tests.net.raw_server import Peer, RawServer, wait_for
 from tests.net.receiver import BODY, LOOPBACK, SIGNED, deliver, hook, names_of, outcome, reply
-from worker.webhooks.core.outcome import Control, Sent
+from worker.webhooks.core.outcome import ReceiverControl, SendResult
 from worker.webhooks.net import send as webhook
 from worker.webhooks.net.progress import MAX_KEPT_BYTES
-from worker.webhooks.net.resolver import Names
+from worker.webhooks.net.resolver import Resolver
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 
@@ -29,7 +29,7 @@ def answers(*pieces: bytes) -> Callable[[Peer], None]:
     return script
 
 
-def result(script: Callable[[Peer], None], *, timeout_s: float = 10.0) -> Sent:
+def result(script: Callable[[Peer], None], *, timeout_s: float = 10.0) -> SendResult:
     with RawServer(script) as server:
         return deliver(hook(server), timeout_s=timeout_s)
 
@@ -169,10 +169,15 @@ def test_a_retry_after_that_is_garbage_or_past_is_ignored(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "control"),
-    [("disable", Control.disable), (" Abort-Message ", Control.abort_message), ("enable", None), ("", None)],
+    [
+        ("disable", ReceiverControl.disable),
+        (" Abort-Message ", ReceiverControl.abort_message),
+        ("enable", None),
+        ("", None),
+    ],
 )
 @pytest.mark.parametrize("status", ["200 OK", "500 Internal Server Error"])
-def test_the_receivers_wish_is_read_with_any_status(text: str, control: Control | None, status: str) -> None:
+def test_the_receivers_wish_is_read_with_any_status(text: str, control: ReceiverControl | None, status: str) -> None:
     assert result(answers(reply(status, f"Webhook-Delivery: {text}"))).control is control
 
 
@@ -393,7 +398,7 @@ def test_a_kept_connection_that_died_meanwhile_costs_no_attempt() -> None:
             peer.sock.close()
             closed.set()
 
-    async def twice(url: str) -> list[Sent]:
+    async def twice(url: str) -> list[SendResult]:
         async with WebhookClient(LOOPBACK) as client:
             first = await send(client, WebhookRequest(url, BODY, SIGNED))
             closed.wait(10)  # on the loop's thread, so that it has seen nothing when the second one begins
@@ -412,8 +417,10 @@ def test_the_time_of_tls_is_a_part_of_the_connects(server_tls: ssl.SSLContext, c
                 peer.read_request()
                 peer.send(reply())
 
-    async def twice(url: str) -> list[Sent]:
-        async with WebhookClient(LOOPBACK, names=Names(names_of(localhost=["127.0.0.1"])), ca_file=ca_file) as client:
+    async def twice(url: str) -> list[SendResult]:
+        async with WebhookClient(
+            LOOPBACK, names=Resolver(names_of(localhost=["127.0.0.1"])), ca_file=ca_file
+        ) as client:
             return [await send(client, WebhookRequest(url, BODY, SIGNED)) for _ in range(2)]
 
     with RawServer(slow_handshake) as server:

@@ -10,14 +10,14 @@ from celery import Celery
 
 from tests.pool.workers import UVLOOP, until
 from worker.pool.event_loop import LoopThread
-from worker.pool.hub_callbacks import Errands
+from worker.pool.hub_callbacks import HubCallbacks
 from worker.pool.pool import async_task
 from worker.pool.running_task import Call, Reason, current, drive, enter, reason, wait_for
 
 
 @pytest.fixture
-def errands() -> Iterator[Errands]:
-    errands = Errands()
+def errands() -> Iterator[HubCallbacks]:
+    errands = HubCallbacks()
     yield errands
     errands.close()
 
@@ -31,7 +31,7 @@ def loop(request: pytest.FixtureRequest) -> Iterator[LoopThread]:
     assert not loop.is_alive()
 
 
-def test_errands_are_done_in_order_and_a_failing_one_stops_nobody(errands: Errands) -> None:
+def test_errands_are_done_in_order_and_a_failing_one_stops_nobody(errands: HubCallbacks) -> None:
     done: list[int] = []
     errands.put(done.append, 1)
     errands.put(done.index, "missing")
@@ -42,7 +42,7 @@ def test_errands_are_done_in_order_and_a_failing_one_stops_nobody(errands: Erran
     assert done == [1, 2]
 
 
-def test_an_errand_may_bring_another(errands: Errands) -> None:
+def test_an_errand_may_bring_another(errands: HubCallbacks) -> None:
     done: list[int] = []
     errands.put(errands.put, done.append, 1)
 
@@ -51,7 +51,7 @@ def test_an_errand_may_bring_another(errands: Errands) -> None:
     assert done == [1]
 
 
-def test_waiting_for_errands_ends_when_another_thread_brings_one(errands: Errands) -> None:
+def test_waiting_for_errands_ends_when_another_thread_brings_one(errands: HubCallbacks) -> None:
     done: list[int] = []
     for number in range(100):
         threading.Thread(target=errands.put, args=(done.append, number)).start()
@@ -59,7 +59,7 @@ def test_waiting_for_errands_ends_when_another_thread_brings_one(errands: Errand
     until(lambda: (errands.run(), len(done) == 100)[1])
 
 
-def test_errands_after_the_end_are_not_done(errands: Errands) -> None:
+def test_errands_after_the_end_are_not_done(errands: HubCallbacks) -> None:
     errands.close()
     errands.put(pytest.fail)
 

@@ -18,7 +18,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from worker.celeryconfig import configure
-from worker.pool.pool import Pool, async_task
+from worker.pool.pool import TaskPool, async_task
 from worker.pool.running_task import Reason, reason
 from worker.settings import Settings
 
@@ -38,7 +38,7 @@ configure(
         loop="uvloop" if os.environ.get("TOY_LOOP") == "uvloop" else "asyncio",
     ),
 )
-pools: list[Pool] = []
+pools: list[TaskPool] = []
 gates: dict[str, "asyncio.Task[None]"] = {}
 clients: list["redis.asyncio.Redis"] = []
 # Tests kill the worker's connections and restart its Redis; what happened must be told all the same.

@@ -18,7 +18,7 @@ from worker.core.lifecycle import COMPLETE, Outcome
 from worker.jobs.core.message import Job, read_job
 from worker.jobs.store.accept import Accepted, Entry, accept
 from worker.jobs.store.inbox import take_inbox
-from worker.jobs.store.record import Closing, record
+from worker.jobs.store.record import AttemptRecord, record
 from worker.queue.envelope import Envelope, decode
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -63,7 +63,7 @@ def complete(engine: Engine, job_id: str, response: dict[str, Any] | None = None
     assert claimed is not None
     response = response or {"choices": [{"message": {"content": "Good day."}}]}
     usage = json.dumps(tokens)
-    closing = Closing(
+    closing = AttemptRecord(
         job_id, claimed.attempt, claimed.worker_id, COMPLETE, Outcome.completed, sent=True, counts=True,
         attempt={"billed": "yes", "usage_requested": False, **tokens},
         answer={

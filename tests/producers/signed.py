@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.producers.made import ROOT
-from worker.webhooks.core.signing import Kind, SigningKey, signed_headers
+from worker.webhooks.core.signing import KeyKind, SigningKey, signed_headers
 from worker.webhooks.vault import new_key, sign_ed25519
 
 VECTORS: list[dict[str, Any]] = json.loads((ROOT / "tests" / "core" / "signature_vectors.json").read_text())
@@ -18,7 +18,7 @@ def now() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
 
 
-def made(kind: Kind = Kind.HMAC, *, ends_at: datetime | None = None) -> SigningKey:
+def made(kind: KeyKind = KeyKind.HMAC, *, ends_at: datetime | None = None) -> SigningKey:
     key = new_key(kind, now() - timedelta(days=1))
     return SigningKey(kind, key.key, key.created_at, ends_at)
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from tests.pool.workers import until
 from tests.producers.made import ROOT, one, read, rows
-from worker.core.failure import FATES, Code
+from worker.core.failure import MEANINGS, ErrorCode
 from worker.core.lifecycle import FINAL, Status
 from worker.dev.redis import find_server
 from worker.dev.stack import Stack, running
@@ -121,9 +121,9 @@ def test_the_page_lists_every_status() -> None:
     assert dict(listed) == {status.value: "yes" if status in FINAL else "no" for status in Status}
 
 
-@pytest.mark.parametrize("code", list(Code))
-def test_the_page_says_what_an_error_code_means(code: Code) -> None:
-    fate = FATES[code]
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_the_page_says_what_an_error_code_means(code: ErrorCode) -> None:
+    fate = MEANINGS[code]
     again = "pause" if fate.trouble == "endpoint" else "yes" if fate.retryable else "no"
 
     assert f"\n| `{code}` | {fate.sentence} | {again} | {fate.billed} |\n" in PAGE.read_text()

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from afterword import WebhookVerificationError, verify_webhook
 from tests.producers.made import ROOT
 from tests.producers.signed import BODY, EVENT, headers_of, made, now, public
-from worker.webhooks.core.signing import Kind
+from worker.webhooks.core.signing import KeyKind
 
-KEY, PAIR = made(), made(Kind.ED25519)
+KEY, PAIR = made(), made(KeyKind.ED25519)
 HEADERS = headers_of(KEY, PAIR)
 MAC, PAIRED = (one.partition(",")[2] for one in HEADERS["webhook-signature"].split())
 AT = int(HEADERS["webhook-timestamp"])
@@ -131,7 +131,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "half a surrogate": ({"body": "\udc80"}, "no_matching_signature", "none of the 2 signatures"),
     "other secret": ({"secret": made().text}, "no_matching_signature", "with the secret of this receiver"),
     "other secrets": ({"secret": [made().text] * 2}, "no_matching_signature", "with these 2 secrets"),
-    "other public key": ({"secret": public(made(Kind.ED25519))}, "no_matching_signature", "with this secret"),
+    "other public key": ({"secret": public(made(KeyKind.ED25519))}, "no_matching_signature", "with this secret"),
     "odd signatures": (but(signature="v1, v1a v2,x ,, v1a,é v1,é v1a,QUJD"), "no_matching_signature", "of the 7"),
     "odd signatures of a pair": (
         but(signature="v1a, v1a v1a,é v1a,QUJD v1a,=") | {"secret": public(PAIR)},

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Executable, text
 
-from worker.verify.verify import Finding, Report, verify
+from worker.verify.verify import VerifyReport, Violation, verify
 
 CHECKS = {
     "jobs": ("status", "holder", "finish", "answer"),
@@ -33,11 +33,11 @@ def hurt(engine: Engine, *statements: Executable) -> None:
             connection.execute(text("PRAGMA ignore_check_constraints = OFF"))
 
 
-def look(engine: Engine, *, span: int = 2, pause: Callable[[float], object] = lambda seconds: None) -> Report:
+def look(engine: Engine, *, span: int = 2, pause: Callable[[float], object] = lambda seconds: None) -> VerifyReport:
     return verify(engine, grace_s=5.0, span=span, pause=pause)
 
 
-def broken(engine: Engine, **options: Any) -> dict[str, Finding]:
+def broken(engine: Engine, **options: Any) -> dict[str, Violation]:
     return {one.name: one for one in look(engine, **options).broken}
 
 

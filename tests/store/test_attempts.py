@@ -11,7 +11,7 @@ from tests.store.made import accept_all, claim_one, entry, job, one, rows, worke
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
 from worker.jobs.store import reclaim
 from worker.jobs.store.claim import Claim, claim
-from worker.jobs.store.record import Closing, record
+from worker.jobs.store.record import AttemptRecord, record
 from worker.store import leases
 from worker.store.clock import from_now, now
 from worker.store.tables import jobs, requests
@@ -31,20 +31,20 @@ def started(engine: Engine, worker_id: str, **fields: Any) -> Claim:
     return claimed
 
 
-def closing(claimed: Claim, move: Move | None, outcome: Outcome, **changes: Any) -> Closing:
-    plain = Closing(
+def closing(claimed: Claim, move: Move | None, outcome: Outcome, **changes: Any) -> AttemptRecord:
+    plain = AttemptRecord(
         claimed.job_id, claimed.attempt, claimed.worker_id, move, outcome, sent=True, counts=True,
         attempt={"billed": "yes", "prompt_tokens": 3, "usage_requested": False}, answer=ANSWER,
     )  # fmt: skip
     return replace(plain, **changes)
 
 
-def write(engine: Engine, *closings: Closing) -> list[bool]:
+def write(engine: Engine, *closings: AttemptRecord) -> list[bool]:
     with engine.begin() as connection:
         return [one.moved for one in record(connection, closings)]
 
 
-def completed(claimed: Claim) -> Closing:
+def completed(claimed: Claim) -> AttemptRecord:
     return closing(claimed, COMPLETE, Outcome.completed)
 
 
@@ -99,7 +99,7 @@ def test_a_job_that_is_not_due_or_too_late_is_not_claimed(engine: Engine) -> Non
     assert claim_one(engine, mine, over.job.id) is None
 
 
-def refused(claimed: Claim, refusals: int, **changes: Any) -> Closing:
+def refused(claimed: Claim, refusals: int, **changes: Any) -> AttemptRecord:
     error = {"error_code": "rate_limited", "error_message": "full", "error": None, "waiting_for": "limit"}
     return closing(claimed, HOLD, Outcome.failed, counts=False, refusals=refusals, **error | changes)
 

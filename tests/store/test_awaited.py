@@ -57,19 +57,19 @@ def answered(engine: Engine, response: str) -> str:
     return job_id
 
 
-def fitting(engine: Engine, **values: Any) -> unregistered.Fitting:
+def fitting(engine: Engine, **values: Any) -> unregistered.Adoption:
     """Begin to register the receiver that the jobs have named."""
     with engine.begin() as connection:
         new = unregistered.find(connection, "default", "billing")
         assert new is not None
-        begun = unregistered.Fitting(new, registration(**values), sealed(new))
+        begun = unregistered.Adoption(new, registration(**values), sealed(new))
         unregistered.reserve(connection, begun)
     return begun
 
 
-def fit(engine: Engine, begun: unregistered.Fitting) -> bool | None:
+def fit(engine: Engine, begun: unregistered.Adoption) -> bool | None:
     with engine.begin() as connection:
-        return unregistered.fit(connection, begun)
+        return unregistered.adopt(connection, begun)
 
 
 def register(engine: Engine, **values: Any) -> str:
@@ -95,7 +95,7 @@ def sends(engine: Engine, job_id: str) -> bytes | None:
     return got.body
 
 
-def flaws(engine: Engine) -> list[verify.Finding]:
+def flaws(engine: Engine) -> list[verify.Violation]:
     return list(verify.verify(engine, grace_s=0.0).broken)
 
 
@@ -285,7 +285,7 @@ def test_a_job_that_ends_while_the_last_batch_is_fitted_is_told_as_the_registrat
 
     thread = threading.Thread(target=end)
     with engine.begin() as connection:
-        assert unregistered.fit(connection, begun) is True
+        assert unregistered.adopt(connection, begun) is True
         thread.start()
         if engine.dialect.name == "postgresql":
             until(waits_for_a_lock(engine), what="the end of a job waits")

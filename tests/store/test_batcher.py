@@ -12,8 +12,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, rows, worker
 from tests.store.test_attempts import completed, started
-from worker.core.failure import Code
-from worker.jobs.core.endpoint_health import Blame
+from worker.core.failure import ErrorCode
+from worker.jobs.core.endpoint_health import FailureOwner
 from worker.jobs.store import endpoint_trouble, endpoints
 from worker.jobs.store.cancel import cancel
 from worker.jobs.store.record import record
@@ -261,7 +261,7 @@ def test_the_feeds_counter_is_locked_by_the_last_step_of_a_batch(postgresql_url:
     engine, other = open_engine(postgresql_url), open_engine(postgresql_url)
     (accepted,) = accept_all(engine, entry())
     assert accepted.job_id
-    met = endpoint_trouble.Trouble("default", accepted.job_id, 1, Code.unauthorized, 1.0, None)
+    met = endpoint_trouble.Trouble("default", accepted.job_id, 1, ErrorCode.unauthorized, 1.0, None)
     batcher = Batcher(engine, last=(cancel,))
     cancelled = batcher.put(cancel, accepted.job_id)
     judged = batcher.put(endpoint_trouble.judge, met)
@@ -274,7 +274,7 @@ def test_the_feeds_counter_is_locked_by_the_last_step_of_a_batch(postgresql_url:
         with other.begin() as connection:
             connection.execute(select(counters).with_for_update(nowait=True))
 
-    assert (cancelled.result(10), judged.result(10).blame) == ("queued", Blame.endpoint)
+    assert (cancelled.result(10), judged.result(10).blame) == ("queued", FailureOwner.endpoint)
     batcher.close(timeout_s=10)
     engine.dispose()
     other.dispose()

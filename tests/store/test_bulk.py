@@ -12,16 +12,16 @@ from tests.store.test_attempts import completed, started, write
 from tests.store.test_orders import accepted, fail
 from worker.jobs.core.filter import parse
 from worker.jobs.store import bulk_update, orders
-from worker.jobs.store.bulk_update import Order
+from worker.jobs.store.bulk_update import BulkOrder
 
 
 def give(engine: Engine, order: str, where: str, **changes: Any) -> int:
-    return sum(bulk_update.apply(engine, Order(order), parse([where]), changes=changes))
+    return sum(bulk_update.apply(engine, BulkOrder(order), parse([where]), changes=changes))
 
 
 def counted(engine: Engine, order: str, where: str) -> int:
     with engine.begin() as connection:
-        return bulk_update.count(connection, Order(order), parse([where]))
+        return bulk_update.count(connection, BulkOrder(order), parse([where]))
 
 
 def by_status(engine: Engine, where: str = "1 = 1") -> dict[str, int]:
@@ -67,7 +67,7 @@ def test_more_jobs_than_a_transaction_takes_are_all_reached_once(engine: Engine)
     number = 2 * bulk_update.BATCH + 7
     accept_all(engine, *(entry(job(batch="b")) for _ in range(number)))
 
-    steps = list(bulk_update.apply(engine, Order.update, parse(["batch=b"]), changes={"priority": 1}))
+    steps = list(bulk_update.apply(engine, BulkOrder.update, parse(["batch=b"]), changes={"priority": 1}))
 
     assert steps == [bulk_update.BATCH, bulk_update.BATCH, 7]
     assert one(engine, "SELECT count(*) FROM jobs_v1 WHERE priority = 1")[0] == number

@@ -17,13 +17,13 @@ from worker.jobs.store import cancel
 from worker.store import leases
 from worker.store.clock import from_now, now
 from worker.store.transitions import ClaimRequest
-from worker.webhooks.core.outcome import Code, Disable_reason, Sent
-from worker.webhooks.core.receiver_health import Bucket, Health
+from worker.webhooks.core.outcome import DeliveryErrorCode, DisableReason, SendResult
+from worker.webhooks.core.receiver_health import Bucket, ReceiverHealth
 from worker.webhooks.store import due as webhook_lanes
 from worker.webhooks.store import expire, redeliver
 from worker.webhooks.store.claim import DeliveryClaim, claim
 from worker.webhooks.store.health_column import health_of, text_of
-from worker.webhooks.store.record import DeliveryClosing, Recorded, record
+from worker.webhooks.store.record import DeliveryRecord, RecordedDelivery, record
 from worker.webhooks.store.tables import deliveries, events, receivers
 
 DELIVERIES = "SELECT * FROM webhook_deliveries_v1 ORDER BY created_at, sequence, id"
@@ -59,26 +59,26 @@ def claimed(engine: Engine, worker_id: str, *delivery_ids: str, slots: int = 100
         return claim(connection, [ClaimRequest(one, worker_id) for one in delivery_ids], slots=slots)
 
 
-def closing(got: DeliveryClaim, **changes: Any) -> DeliveryClosing:
+def closing(got: DeliveryClaim, **changes: Any) -> DeliveryRecord:
     """Return the end of an attempt that delivered, with changes."""
-    usual = DeliveryClosing(
+    usual = DeliveryRecord(
         delivery_id=got.delivery_id, number=got.attempt, worker_id=got.worker_id, receiver_id=got.receiver_id,
         tenant=got.tenant, move=DELIVER, outcome=DeliveryOutcome.delivered, was_sent=True, counts=True,
         attempt={"http_status": 204, "is_truncated": False},
-        variant=got.variant, sent=Sent(sent=True, error_code=None, http_status=204), event_at_s=got.event_at_s,
+        variant=got.variant, sent=SendResult(sent=True, error_code=None, http_status=204), event_at_s=got.event_at_s,
         now_s=got.now_s, lane=None if got.ordering_key is None else (got.ordering_key, got.sequence),
     )  # fmt: skip
     return replace(usual, **changes)
 
 
-def recorded(engine: Engine, *closings: DeliveryClosing, slots: int = 100) -> list[Recorded]:
+def recorded(engine: Engine, *closings: DeliveryRecord, slots: int = 100) -> list[RecordedDelivery]:
     with engine.begin() as connection:
         return record(connection, closings, slots=slots)
 
 
-def refused(got: DeliveryClaim, **changes: Any) -> DeliveryClosing:
-    failed = {"error_code": Code.unavailable, "http_status": 503, "is_truncated": False}
-    sent = Sent(sent=True, error_code=Code.unavailable, http_status=503)
+def refused(got: DeliveryClaim, **changes: Any) -> DeliveryRecord:
+    failed = {"error_code": DeliveryErrorCode.unavailable, "http_status": 503, "is_truncated": False}
+    sent = SendResult(sent=True, error_code=DeliveryErrorCode.unavailable, http_status=503)
     values = {"move": RETRY_DELIVERY, "outcome": DeliveryOutcome.failed, "attempt": failed, "sent": sent, **changes}
     return closing(got, **values)
 
@@ -231,7 +231,7 @@ def test_a_resting_or_disabled_receiver_is_sent_nothing(engine: Engine) -> None:
     receiver_id = receiver(engine)
     ended(engine)
     holder = worker(engine)
-    resting = Health(ramp=1, open_until_s=4e9, open_s=30.0)
+    resting = ReceiverHealth(ramp=1, open_until_s=4e9, open_s=30.0)
 
     for changes in ({"health": text_of(resting)}, {"status": "disabled", "health": None}):
         with engine.begin() as connection:
@@ -240,7 +240,7 @@ def test_a_resting_or_disabled_receiver_is_sent_nothing(engine: Engine) -> None:
 
 
 def test_a_health_is_read_as_it_was_written_also_where_another_release_wrote_it() -> None:
-    failing = Health(down_in_row=3, window=(Bucket(180, 4, 1), Bucket(181, 2, 2)), disabled=Disable_reason.gone)
+    failing = ReceiverHealth(down_in_row=3, window=(Bucket(180, 4, 1), Bucket(181, 2, 2)), disabled=DisableReason.gone)
     assert health_of(text_of(failing)) == failing
     other = json.loads(text_of(failing)) | {"window_at_s": 7.0, "mood": "grim"}
     assert health_of(json.dumps(other)) == failing
@@ -544,7 +544,7 @@ def test_the_last_place_goes_round_among_the_receivers_that_wait(engine: Engine)
 
 
 def test_the_last_place_goes_to_nobody_who_rests_is_full_or_has_nothing_due(engine: Engine) -> None:
-    resting = Health(ramp=1, open_until_s=4e9, open_s=30.0)
+    resting = ReceiverHealth(ramp=1, open_until_s=4e9, open_s=30.0)
     mine = receiver(engine)
     receiver(engine, "resting", health=text_of(resting))
     receiver(engine, "off", status="disabled")

@@ -21,7 +21,7 @@ from worker.store.group_commit import Batcher
 from worker.store.transitions import ClaimRequest
 from worker.webhooks.store import expire, ordering, receivers, redeliver
 from worker.webhooks.store.claim import DeliveryClaim, claim
-from worker.webhooks.store.due import Lane
+from worker.webhooks.store.due import ReceiverLane
 from worker.webhooks.store.record import record
 from worker.webhooks.store.tables import deliveries
 
@@ -73,7 +73,7 @@ def test_the_dispatcher_puts_nothing_on_hold_that_somebody_is_resuming(engine: E
         connection.execute(update(deliveries).values(status="queued"))
 
     with enabled_meanwhile(engine, receiver_id) as connection:
-        assert expire.settle(connection, Lane(receiver_id, None)) == 1
+        assert expire.settle(connection, ReceiverLane(receiver_id, None)) == 1
 
     assert [row.status for row in rows(engine, DELIVERIES)] == ["queued"]
 

@@ -8,16 +8,16 @@ from sqlalchemy import Connection, Engine, event, text, update
 
 from tests.store.made import accept_all, entry, job, one, rows, worker
 from worker.jobs.store import due as dispatch
-from worker.jobs.store.due import FIRST, Lane
+from worker.jobs.store.due import FIRST, JobLane
 from worker.store import leases
 from worker.store.clock import POSTGRESQL_NOW, SQLITE_NOW, from_now
 from worker.store.engine import open_engine
 from worker.store.tables import jobs
 
-LANE = Lane("default", "default", (0, 5, 9))
+LANE = JobLane("default", "default", (0, 5, 9))
 
 
-def due(engine: Engine, lane: Lane = LANE, *, limit: int = 10) -> list[str]:
+def due(engine: Engine, lane: JobLane = LANE, *, limit: int = 10) -> list[str]:
     with engine.begin() as connection:
         return [row.job_id for row in dispatch.due(connection, lane, limit=limit)]
 

@@ -9,29 +9,29 @@ from sqlalchemy import Engine, event, insert, select, update
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from tests.store.test_attempts import closing, write
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.core.lifecycle import HOLD, Outcome
-from worker.jobs.core.endpoint_health import Blame, Cause, State, Verdict
+from worker.jobs.core.endpoint_health import Cause, FailureOwner, State, Verdict
 from worker.jobs.store import due, endpoint_breaker, endpoints
 from worker.jobs.store import endpoint_trouble as troubles
 from worker.jobs.store.claim import Claim, claim
 from worker.jobs.store.due import FIRST
-from worker.jobs.store.endpoint_breaker import Sick, Weakness
+from worker.jobs.store.endpoint_breaker import BreakerTrip, FailingCall
 from worker.jobs.store.endpoint_trouble import Trouble
-from worker.jobs.store.endpoints import Answered, Passed, Seen
+from worker.jobs.store.endpoints import Answered, EndpointRow, ProbeSucceeded
 from worker.store.clock import from_now, seconds_until
 from worker.store.tables import attempts, jobs
 from worker.store.tables import endpoints as table
 from worker.store.transitions import ClaimRequest
 
-HELD = (Blame.endpoint, False)
-PAUSED = (Blame.endpoint, True)
-ALONE = (Blame.job, False)
+HELD = (FailureOwner.endpoint, False)
+PAUSED = (FailureOwner.endpoint, True)
+ALONE = (FailureOwner.job, False)
 A, B, C = (f"00000000-0000-4000-8000-00000000000{letter}" for letter in "abc")
 
 
 def trouble(job_id: str, *, began_s: float = 0.1, answered_s: float | None = None, **changes: Any) -> Trouble:
-    plain = Trouble("default", job_id, 1, Code.unauthorized, began_s, answered_s)
+    plain = Trouble("default", job_id, 1, ErrorCode.unauthorized, began_s, answered_s)
     return replace(plain, **changes)
 
 
@@ -40,12 +40,12 @@ def verdicts(engine: Engine, *met: Trouble) -> list[Verdict]:
         return troubles.judge(connection, met)
 
 
-def judged(engine: Engine, *met: Trouble) -> list[tuple[Blame, bool]]:
+def judged(engine: Engine, *met: Trouble) -> list[tuple[FailureOwner, bool]]:
     """Return of each whose it is, and whether it made the endpoint rest."""
     return [(verdict.blame, verdict.paused) for verdict in verdicts(engine, *met)]
 
 
-def seen(engine: Engine, name: str = "default") -> Seen:
+def seen(engine: Engine, name: str = "default") -> EndpointRow:
     with engine.begin() as connection:
         return endpoints.look(connection)[name]
 
@@ -80,7 +80,7 @@ def test_trouble_of_one_job_makes_nobody_rest(engine: Engine) -> None:
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after another"])
 def test_trouble_of_two_jobs_makes_the_endpoint_rest(engine: Engine, together: bool) -> None:
-    both = [trouble(A), trouble(B, code=Code.quota_exhausted)]
+    both = [trouble(A), trouble(B, code=ErrorCode.quota_exhausted)]
 
     said = judged(engine, *both) if together else [judged(engine, each)[0] for each in both]
 
@@ -141,7 +141,7 @@ def failed_attempts(engine: Engine, *codes: str, ended_s: float, whose: str | No
     ],
 )  # fmt: skip
 def test_a_job_that_always_meets_trouble_while_others_do_not_is_to_blame(
-    engine: Engine, codes: tuple[str, ...], whose: str | None, verdict: tuple[Blame, bool]
+    engine: Engine, codes: tuple[str, ...], whose: str | None, verdict: tuple[FailureOwner, bool]
 ) -> None:
     job_id = failed_attempts(engine, *codes, ended_s=20.0, whose=whose)
     with engine.begin() as connection:
@@ -158,12 +158,12 @@ def test_a_job_that_always_meets_trouble_as_all_others_do_is_held(engine: Engine
     assert judged(engine, trouble(job_id, attempt=4)) == [HELD]
 
 
-def sick(number: int, **changes: Any) -> Sick:
+def sick(number: int, **changes: Any) -> FailingCall:
     job_id = f"00000000-0000-4000-8000-{number:012}"
-    return replace(Sick("default", job_id, Code.first_byte_timeout, 31.0, None), **changes)
+    return replace(FailingCall("default", job_id, ErrorCode.first_byte_timeout, 31.0, None), **changes)
 
 
-def counted(engine: Engine, *ones: Sick) -> list[bool]:
+def counted(engine: Engine, *ones: FailingCall) -> list[bool]:
     with engine.begin() as connection:
         return endpoint_breaker.count_in_a_row(connection, ones)
 
@@ -225,7 +225,7 @@ def test_weakness_of_one_endpoint_is_none_of_another(engine: Engine) -> None:
 
 
 def test_a_breaker_makes_an_endpoint_rest_once(engine: Engine) -> None:
-    weak = Weakness("default", Code.server_error)
+    weak = BreakerTrip("default", ErrorCode.server_error)
     with engine.begin() as connection:
         assert endpoint_breaker.open_breaker(connection, [weak, weak]) == [True, False]
 
@@ -368,7 +368,7 @@ def test_what_an_operator_paused_is_not_probed(engine: Engine) -> None:
 
 def passed(engine: Engine, *, began_s: float) -> float | None:
     with engine.begin() as connection:
-        return endpoints.passed(connection, [Passed("default", began_s)])[0]
+        return endpoints.passed(connection, [ProbeSucceeded("default", began_s)])[0]
 
 
 @pytest.mark.parametrize("cause", [Cause.trouble, Cause.breaker])
@@ -427,7 +427,7 @@ def test_a_job_held_alone_waits_longer_the_longer_the_trouble_lasts(
 
     (verdict,) = verdicts(engine, trouble(job_id, attempt=2))
 
-    assert verdict.blame is Blame.endpoint
+    assert verdict.blame is FailureOwner.endpoint
     assert verdict.hold_s == pytest.approx(hold_s, abs=2.0)
     assert str(one(engine, "SELECT suspect_job FROM afterword_endpoints").suspect_job) == job_id
 
@@ -497,7 +497,7 @@ def pause_by_trouble(engine: Engine) -> None:
 
 def pause_by_breaker(engine: Engine) -> None:
     with engine.begin() as connection:
-        assert endpoint_breaker.open_breaker(connection, [Weakness("default", Code.server_error)]) == [True]
+        assert endpoint_breaker.open_breaker(connection, [BreakerTrip("default", ErrorCode.server_error)]) == [True]
 
 
 def pause_by_operator(engine: Engine) -> None:

@@ -18,7 +18,7 @@ def numbered(engine: Engine) -> bool:
     """Give a job its number in the feed, which needs the row that every end of a job locks."""
     try:
         with engine.begin() as connection:
-            finished_feed.number(connection, [str(uuid.uuid4())])
+            finished_feed.append_to_feed(connection, [str(uuid.uuid4())])
     except DBAPIError as error:
         assert is_busy(error)
         return False
@@ -28,7 +28,7 @@ def numbered(engine: Engine) -> bool:
 def test_jobs_end_although_a_worker_froze_while_it_held_the_feeds_lock(postgresql_url: str) -> None:
     frozen, living = open_engine(postgresql_url), open_engine(postgresql_url)
     with frozen.connect() as connection:
-        finished_feed.number(connection, [str(uuid.uuid4())])  # and is not heard of again
+        finished_feed.append_to_feed(connection, [str(uuid.uuid4())])  # and is not heard of again
 
         until(lambda: numbered(living), what="the other worker's job ends", seconds=30)
 

@@ -8,7 +8,7 @@ from tests.store.receiving import URL, VAULT, found
 from tests.store.test_deliveries import ended, told
 from worker.webhooks import sealed_fields
 from worker.webhooks.store.receivers import Receiver
-from worker.webhooks.store.secrets import NewKeys, give_keys
+from worker.webhooks.store.secrets import FirstKeys, store_first_keys
 from worker.webhooks.store.tables import receivers
 
 OTHER = "https://hooks.example.com/in?other"
@@ -20,13 +20,13 @@ def brought(engine: Engine, url: str = URL) -> Receiver:
     return found(engine, str(one(engine, "SELECT id FROM afterword_receivers").id))
 
 
-def offered(to: Receiver, sealed: str, url: str = URL) -> NewKeys:
-    return NewKeys(to.id, sealed, f"whpk_{sealed}", *sealed_fields.seal_url(VAULT, to.id, url))
+def offered(to: Receiver, sealed: str, url: str = URL) -> FirstKeys:
+    return FirstKeys(to.id, sealed, f"whpk_{sealed}", *sealed_fields.seal_url(VAULT, to.id, url))
 
 
-def give(engine: Engine, *items: NewKeys) -> list[str]:
+def give(engine: Engine, *items: FirstKeys) -> list[str]:
     with engine.begin() as connection:
-        return give_keys(connection, items)
+        return store_first_keys(connection, items)
 
 
 def test_the_first_delivery_seals_the_query_and_gives_the_keys(engine: Engine) -> None:

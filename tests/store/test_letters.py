@@ -6,22 +6,22 @@ from sqlalchemy import Engine
 
 from tests.store.made import rows
 from worker.jobs.store import dead_letters
-from worker.jobs.store.dead_letters import Chosen
-from worker.jobs.store.inbox import Letter, bury
+from worker.jobs.store.dead_letters import LetterFilter
+from worker.jobs.store.inbox import StoredEntry, write_dead_letters
 
 ID = "0191d3c4-7f00-7000-8000-000000000001"
 
 
-def buried(engine: Engine, *found: Letter) -> None:
+def buried(engine: Engine, *found: StoredEntry) -> None:
     with engine.begin() as connection:
-        bury(connection, found)
+        write_dead_letters(connection, found)
 
 
-def letter(queue: str = "chat.intake", reason: str = "not_json", entry: bytes = b"\xff\x00") -> Letter:
-    return Letter(queue, reason, "It is none.", entry, ID)
+def letter(queue: str = "chat.intake", reason: str = "not_json", entry: bytes = b"\xff\x00") -> StoredEntry:
+    return StoredEntry(queue, reason, "It is none.", entry, ID)
 
 
-def seqs(engine: Engine, chosen: Chosen) -> list[int]:
+def seqs(engine: Engine, chosen: LetterFilter) -> list[int]:
     with engine.begin() as connection:
         return [one.seq for one in dead_letters.newest(connection, chosen, limit=10)]
 
@@ -29,18 +29,18 @@ def seqs(engine: Engine, chosen: Chosen) -> list[int]:
 def test_a_letter_that_a_stranger_wrote_keeps_no_other_from_being_kept(engine: Engine) -> None:
     buried(engine, letter(queue="\0", reason="\ud800"), letter())
     with engine.begin() as connection:
-        assert len(dead_letters.newest(connection, Chosen(), limit=10)) == 2
+        assert len(dead_letters.newest(connection, LetterFilter(), limit=10)) == 2
 
 
 def test_the_newest_come_first_by_queue_reason_and_time(engine: Engine) -> None:
     buried(engine, letter(), letter(queue="submit_v1"), letter(reason="no_task"))
     now = datetime.now(UTC)
 
-    assert seqs(engine, Chosen()) == [3, 2, 1]
-    assert seqs(engine, Chosen(queue="chat.intake")) == [3, 1]
-    assert seqs(engine, Chosen(queue="chat.intake", reason="not_json")) == [1]
-    assert seqs(engine, Chosen(before=now - timedelta(hours=1))) == []
-    assert len(seqs(engine, Chosen(before=now + timedelta(hours=1)))) == 3
+    assert seqs(engine, LetterFilter()) == [3, 2, 1]
+    assert seqs(engine, LetterFilter(queue="chat.intake")) == [3, 1]
+    assert seqs(engine, LetterFilter(queue="chat.intake", reason="not_json")) == [1]
+    assert seqs(engine, LetterFilter(before=now - timedelta(hours=1))) == []
+    assert len(seqs(engine, LetterFilter(before=now + timedelta(hours=1)))) == 3
 
 
 def test_a_letter_is_read_with_its_bytes_and_their_number(engine: Engine) -> None:
@@ -69,19 +69,19 @@ def test_a_letter_moves_to_the_inbox_once(engine: Engine) -> None:
     assert [row.job for row in moved] == ["[]", "{}"]
     assert str(moved[1].id) == ID
     assert str(moved[0].id) != ID
-    assert seqs(engine, Chosen()) == []
+    assert seqs(engine, LetterFilter()) == []
 
 
 def test_a_purge_deletes_what_is_meant_in_bounded_steps(engine: Engine) -> None:
     buried(engine, *[letter()] * (dead_letters.BATCH + 1), letter(reason="no_task"))
-    meant = Chosen(reason="not_json")
+    meant = LetterFilter(reason="not_json")
 
     with engine.begin() as connection:
         assert dead_letters.count(connection, meant) == dead_letters.BATCH + 1
         steps = [dead_letters.purge(connection, meant) for _ in range(3)]
 
     assert steps == [dead_letters.BATCH, 1, 0]
-    assert len(seqs(engine, Chosen())) == 1
+    assert len(seqs(engine, LetterFilter())) == 1
 
 
 def test_no_text_of_a_letter_is_as_long_as_what_it_quotes(engine: Engine) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, select, text, update
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.store.clock import from_now, seconds_until
 from worker.store.tables import jobs
 from worker.store.transitions import error_columns
@@ -45,7 +45,7 @@ def test_a_queued_job_is_cancelled_in_the_callers_transaction(engine: Engine) ->
     row = one(engine, STANDS, id=new)
     assert row.status == "cancelled"
     assert row.finished_at is not None
-    wanted = error_columns(Code.cancelled)
+    wanted = error_columns(ErrorCode.cancelled)
     assert (row.error_code, row.error_message) == (wanted["error_code"], wanted["error_message"])
     kept = one(engine, "SELECT error FROM afterword_jobs WHERE id = :id", id=new).error
     assert json.loads(kept) == json.loads(wanted["error"])

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, event, text
 
 from tests.store.made import worker
 from tests.store.test_dispatch import FILL
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.core.lifecycle import CANCEL_QUEUED
 from worker.jobs.store.claim import claim
 from worker.store import transitions
@@ -20,7 +20,7 @@ Step = Callable[[Connection, Sequence[str], str], Any]
 STEPS: list[Step] = [
     lambda connection, ids, mine: claim(connection, [ClaimRequest(one, mine) for one in ids]),
     lambda connection, ids, mine: transitions.apply(
-        connection, CANCEL_QUEUED, [(one, 0) for one in ids], changes=error_columns(Code.cancelled)
+        connection, CANCEL_QUEUED, [(one, 0) for one in ids], changes=error_columns(ErrorCode.cancelled)
     ),
 ]
 

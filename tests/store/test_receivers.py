@@ -22,10 +22,10 @@ from tests.store.receiving import (
 )
 from worker.core.lifecycle import DeliveryStatus
 from worker.webhooks import sealed_fields
-from worker.webhooks.core.outcome import Disable_reason
-from worker.webhooks.core.receiver_health import Health
+from worker.webhooks.core.outcome import DisableReason
+from worker.webhooks.core.receiver_health import ReceiverHealth
 from worker.webhooks.store import receivers, redeliver
-from worker.webhooks.store.due import Lane
+from worker.webhooks.store.due import ReceiverLane
 from worker.webhooks.store.expire import settle
 from worker.webhooks.store.health_column import text_of
 from worker.webhooks.store.receivers import Receiver
@@ -56,7 +56,7 @@ def drop(engine: Engine, to: Receiver, before: datetime | None = None) -> int:
 
 def put_on_hold(engine: Engine, to: Receiver) -> int:
     with engine.begin() as connection:
-        return settle(connection, Lane(to.id, None))
+        return settle(connection, ReceiverLane(to.id, None))
 
 
 def test_a_receiver_is_found_as_it_was_registered(engine: Engine) -> None:
@@ -70,7 +70,7 @@ def test_a_receiver_is_found_as_it_was_registered(engine: Engine) -> None:
         kept = receivers.find(connection, "acme", "billing")
 
     assert kept is not None
-    assert (kept.registration, kept.status, kept.health) == (wanted, "enabled", Health())
+    assert (kept.registration, kept.status, kept.health) == (wanted, "enabled", ReceiverHealth())
     assert sealed_fields.headers_of(VAULT, new, kept.sealed.headers_sealed, url=URL) == {"X-Key": "geheim"}
     assert sealed_fields.url_of(VAULT, new, kept.sealed.url, kept.sealed.url_sealed).endswith("?token=geheim")
     assert len(sealed_fields.keys_of(VAULT, new, kept.sealed.keys_sealed)) == 2
@@ -143,14 +143,19 @@ def test_a_disabled_receiver_is_sent_nothing_until_it_is_enabled(engine: Engine)
 
 def test_an_enabled_receiver_has_the_health_of_a_new_one(engine: Engine) -> None:
     made, mine = receiver(engine), worker(engine)
-    sick = Health(ramp=1, open_until_s=4e9, failing_since_s=1.0, disabled=Disable_reason.failing)
+    sick = ReceiverHealth(ramp=1, open_until_s=4e9, failing_since_s=1.0, disabled=DisableReason.failing)
     with engine.begin() as connection:
         connection.execute(update(table).values(status="disabled", disabled_reason="failing", health=text_of(sick)))
 
     enable(engine, made)
 
     again = found(engine, made.id)
-    assert (again.health, again.status, again.disabled_reason, again.disabled_at) == (Health(), "enabled", None, None)
+    assert (again.health, again.status, again.disabled_reason, again.disabled_at) == (
+        ReceiverHealth(),
+        "enabled",
+        None,
+        None,
+    )
     assert claimed(engine, mine, delivery(engine, made)) is not None
 
 

@@ -11,7 +11,7 @@ from worker.core.lifecycle import DELIVER, DeliveryOutcome, DeliveryStatus
 from worker.webhooks.store import receivers
 from worker.webhooks.store import redeliver as requeue
 from worker.webhooks.store.claim import DeliveryClaim
-from worker.webhooks.store.record import DeliveryClosing, record
+from worker.webhooks.store.record import DeliveryRecord, record
 
 
 def redeliver(engine: Engine, delivery_id: str) -> str | None:
@@ -22,7 +22,7 @@ def redeliver(engine: Engine, delivery_id: str) -> str | None:
 def delivered(engine: Engine, claim: DeliveryClaim) -> tuple[str, ...]:
     """Record that the receiver has it; return what may go next."""
     lane = None if claim.ordering_key is None else (claim.ordering_key, claim.sequence)
-    closing = DeliveryClosing(
+    closing = DeliveryRecord(
         claim.delivery_id, claim.attempt, claim.worker_id, claim.receiver_id, claim.tenant, DELIVER,
         DeliveryOutcome.delivered, was_sent=True, counts=True, attempt={"is_truncated": False}, variant="thin",
         lane=lane,

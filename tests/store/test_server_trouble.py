@@ -13,7 +13,7 @@ from tests.store.made import accept_all, entry, one, rows, worker
 from tests.store.test_attempts import completed, started
 from worker.core.lifecycle import FAIL, Outcome
 from worker.jobs.outcome import plain
-from worker.jobs.store.record import Closing, record
+from worker.jobs.store.record import AttemptRecord, record
 from worker.store.engine import describe, is_away, open_engine
 from worker.store.group_commit import Batcher
 
@@ -107,7 +107,7 @@ def held_until_taken(engine: Engine, state: str) -> None:
     closings = [completed(claimed) for claimed in claims]
     tries: list[int] = []
 
-    def counted(connection: Connection, items: Sequence[Closing]) -> list[object]:
+    def counted(connection: Connection, items: Sequence[AttemptRecord]) -> list[object]:
         tries.append(len(items))
         return list(record(connection, items))
 

@@ -18,10 +18,10 @@ from tests.pool.workers import until
 from tests.store.made import REQUEST, rows
 from worker.jobs.core.entry_size import HEAD_BYTES
 from worker.jobs.intake import Intake
-from worker.jobs.intake_list import CUT, Taking
+from worker.jobs.intake_list import CUT, IntakeList
 from worker.jobs.store.inbox import take_inbox
 from worker.queue.keys import own_list
-from worker.queue.list_heads import Heads, Held
+from worker.queue.list_heads import ListEntry, ListHeads
 from worker.queue.nudges import connect, read_window
 from worker.settings import read
 
@@ -112,19 +112,19 @@ def test_of_a_big_message_the_head_is_taken_once_and_comes_again_until_it_is_a_d
     job_id = str(uuid.uuid4())
     redis.lpush("chat.intake", b"[" * BIG, _message(job_id))
     tracemalloc.start()
-    taken = Taking(redis, lambda: "w", batch=64, longest=LONGEST).take()
-    again = Taking(redis, lambda: "w", batch=64, longest=LONGEST).take()
+    taken = IntakeList(redis, lambda: "w", batch=64, longest=LONGEST).take()
+    again = IntakeList(redis, lambda: "w", batch=64, longest=LONGEST).take()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
     # It alone fills a batch; what our list holds comes again with what is behind it.
-    assert taken.entries == [Held(BIG, b"[" * HEAD_BYTES)]
+    assert taken.entries == [ListEntry(BIG, b"[" * HEAD_BYTES)]
     assert [held.size for held in again.entries] == [BIG, len(_message(job_id))]
     assert peak < ROOM
     # Redis reads it once: whoever asks again, or gets the list of a dead worker, finds the head.
     assert redis.memory_usage(own_list("w"), samples=0) < 2 * HEAD_BYTES
-    assert Taking(redis, lambda: "x", batch=64, longest=LONGEST).give_back("w") == 2
-    again = Taking(redis, lambda: "y", batch=64, longest=LONGEST).take()
+    assert IntakeList(redis, lambda: "x", batch=64, longest=LONGEST).give_back("w") == 2
+    again = IntakeList(redis, lambda: "y", batch=64, longest=LONGEST).take()
     assert [held.size for held in again.entries] == [BIG, len(_message(job_id))]
     work = intake(engine, redis, redis_url)
     work._accept_taken(again)
@@ -146,7 +146,7 @@ def test_what_looks_like_a_cut_entry_is_a_dead_letter_too(
 
 
 def test_a_big_entry_that_rings_the_bell_is_not_carried_to_the_worker(redis: Redis, redis_url: str) -> None:
-    taking = Taking(connect(redis_url, longest=MIB), lambda: "w", batch=64, longest=LONGEST)
+    taking = IntakeList(connect(redis_url, longest=MIB), lambda: "w", batch=64, longest=LONGEST)
     taken: list[int] = []
 
     def take() -> None:
@@ -165,7 +165,7 @@ def test_a_big_entry_that_rings_the_bell_is_not_carried_to_the_worker(redis: Red
 def test_a_big_entry_that_is_read_where_it_stands_is_removed_by_size_and_head(redis: Redis) -> None:
     like, big = b"y" * (2 * MIB - 1), b"y" * (2 * MIB)
     redis.lpush("some", b"first", big, like, b"last")
-    heads = Heads(redis, longest=LONGEST, head=HEAD_BYTES)
+    heads = ListHeads(redis, longest=LONGEST, head=HEAD_BYTES)
     found = [held for _, held in heads.read(["other", "some"], entries=10, max_bytes=100 * MIB)]
     assert [held.size for held in found] == [5, 2 * MIB, 2 * MIB - 1, 4]
 

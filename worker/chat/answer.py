@@ -19,7 +19,7 @@ from worker.core.storable_text import clean_text, clean_value
 _begun = re.compile(r"-|t|tr|tru|f|fa|fal|fals|n|nu|nul|N|Na|-?I[infity]{0,7}|\.|[eE][+-]?|\\?u[0-9a-fA-F]{0,4}|")
 
 
-class Kind(StrEnum):
+class AnswerKind(StrEnum):
     """What can be wrong with an answer whose status was 200."""
 
     provider_error = "provider_error"
@@ -43,7 +43,7 @@ class Answer:
     """
 
     completion: dict[str, Any] | None
-    fault: Kind | None = None
+    fault: AnswerKind | None = None
     provider: Any = None
     usage: bytes | None = None
     usage_source: str | None = None
@@ -74,16 +74,16 @@ def read_body(body: bytes) -> Answer:
     """
     text = body.decode("utf-8", "replace").removeprefix("\ufeff").strip()
     if not text:
-        return Answer(None, Kind.empty_stream)
+        return Answer(None, AnswerKind.empty_stream)
     try:
         value = read(text)
     except TooManyParts:
-        return Answer(None, Kind.answer_too_large)
+        return Answer(None, AnswerKind.answer_too_large)
     except ValueError as error:
         return _before_junk(text) or Answer(None, _unreadable(text, error))
     whole = object_in(value)
     if whole is None:
-        return Answer(None, Kind.invalid_chunk)
+        return Answer(None, AnswerKind.invalid_chunk)
     return _read_object(whole, text if whole is value else compact(whole))
 
 
@@ -155,17 +155,17 @@ def _before_junk(text: str) -> Answer | None:
     found = _read_object(value, whole)
     if found.fault is None:
         return replace(found, usage_flags=(*found.usage_flags, "error_after_finish"))
-    return found if found.fault is Kind.provider_error else None
+    return found if found.fault is AnswerKind.provider_error else None
 
 
 _FAILING = frozenset({"insufficient_system_resource", "malformed_function_call", "abort", "aborted"})
 
 
-def _unreadable(text: str, error: ValueError) -> Kind:
+def _unreadable(text: str, error: ValueError) -> AnswerKind:
     if text[0] != "{":
-        return Kind.unexpected_content_type
+        return AnswerKind.unexpected_content_type
     # A body without a length that is cut looks like a finished one; that the parser wanted more is all that shows it.
-    return Kind.stream_truncated if text[-1] != "}" and _wants_more(text, error) else Kind.invalid_chunk
+    return AnswerKind.stream_truncated if text[-1] != "}" and _wants_more(text, error) else AnswerKind.invalid_chunk
 
 
 def _wants_more(text: str, error: ValueError) -> bool:
@@ -187,7 +187,7 @@ def _read_object(completion: dict[str, Any], text: str) -> Answer:
     report = reported.chosen()
     return Answer(
         completion=completion if choices else None,
-        fault=Kind.provider_error if error else None if choices else Kind.empty_stream,
+        fault=AnswerKind.provider_error if error else None if choices else AnswerKind.empty_stream,
         provider=error,
         usage=report.exact() if report else None,
         usage_source=report.source if report else None,

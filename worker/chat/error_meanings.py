@@ -11,7 +11,7 @@ from worker.chat.error_names import by_name, by_vague_name, is_resource_exhauste
 from worker.chat.error_words import by_words
 from worker.chat.provider_error import ProviderError
 from worker.chat.rate_limit_headers import words_s
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 
 # Throttles that speak of quota: Gemini's free tier, DashScope's tokens a minute.
 _throttles: Final = re.compile(
@@ -30,17 +30,22 @@ _broke: Final = re.compile("insufficient|deplet|too low|arrear|overdue|suspended
 _requested: Final = re.compile(r"limit:? ([\d,]+)[^.]{0,60}?requested:? ([\d,]+)").search
 
 
-def meaning(error: ProviderError, status: int) -> Code | None:
+def meaning(error: ProviderError, status: int) -> ErrorCode | None:
     """Return what an error means by its names and words, None where only its status can tell; 0: no status known."""
     code = by_name(error.names)
-    if code is Code.quota_exhausted and status in (0, 403, 429) and _throttles(error.text) and not _renews_daily(error):
-        code = Code.rate_limited
+    if (
+        code is ErrorCode.quota_exhausted
+        and status in (0, 403, 429)
+        and _throttles(error.text)
+        and not _renews_daily(error)
+    ):
+        code = ErrorCode.rate_limited
     if code is None:
         code = _by_words(error, status)
-    if status == 402 and code in (None, Code.quota_exhausted) and (error.wait_s or words_s(error.text)):
-        code = Code.rate_limited
-    if code is Code.rate_limited and (status == 413 or _never_fits(error.text)):
-        code = Code.request_too_large
+    if status == 402 and code in (None, ErrorCode.quota_exhausted) and (error.wait_s or words_s(error.text)):
+        code = ErrorCode.rate_limited
+    if code is ErrorCode.rate_limited and (status == 413 or _never_fits(error.text)):
+        code = ErrorCode.request_too_large
     return code or by_vague_name(error.names, status)
 
 
@@ -49,12 +54,12 @@ def concerns_one_request(error: ProviderError) -> bool:
     return _of_one_request(error.text) is not None
 
 
-def _by_words(error: ProviderError, status: int) -> Code | None:
+def _by_words(error: ProviderError, status: int) -> ErrorCode | None:
     code = by_words(error.text, status)
     if _renews_daily(error):
-        is_limit = code is Code.rate_limited or (code is None and status == 429)
-        return Code.quota_exhausted if is_limit else code
-    return Code.rate_limited if code is Code.quota_exhausted and _comes_back_soon(error) else code
+        is_limit = code is ErrorCode.rate_limited or (code is None and status == 429)
+        return ErrorCode.quota_exhausted if is_limit else code
+    return ErrorCode.rate_limited if code is ErrorCode.quota_exhausted and _comes_back_soon(error) else code
 
 
 def _renews_daily(error: ProviderError) -> bool:

@@ -11,45 +11,51 @@ from typing import Any, Final
 from worker.chat.error_meanings import concerns_one_request, meaning
 from worker.chat.provider_error import ProviderError, describe, read_error
 from worker.chat.rate_limit_headers import rate_limits, retry_after_s, words_s
-from worker.core.failure import FATES, Billed, Code, Failure, failure
+from worker.core.failure import MEANINGS, Billed, ErrorCode, Failure, failure
 from worker.core.storable_text import clean_json
 
 # new-api answers 503 model_not_found while its channels are being switched: two more requests are worth it.
 MODEL_NOT_FOUND_TRIES: Final = 3
 
-_STATUS: Final[Mapping[int, Code]] = {
-    400: Code.bad_request,
-    401: Code.unauthorized,
-    402: Code.quota_exhausted,
-    403: Code.forbidden,
-    404: Code.not_found,
-    405: Code.bad_request,
-    407: Code.proxy_failed,
-    408: Code.request_timeout,
-    409: Code.conflict,
-    413: Code.request_too_large,
-    415: Code.bad_request,
-    422: Code.bad_request,
-    424: Code.server_error,  # TGI: the generation failed
-    425: Code.request_timeout,
-    429: Code.rate_limited,
-    451: Code.content_refused,
-    460: Code.bad_gateway,  # a load balancer of Amazon's: the client, here the gateway, has left
-    498: Code.overloaded,  # Groq: no capacity for the flex tier
-    499: Code.bad_gateway,  # Google under load, nginx
-    502: Code.bad_gateway,
-    503: Code.overloaded,
-    504: Code.bad_gateway,
-    529: Code.overloaded,
-    530: Code.bad_gateway,
-    598: Code.bad_gateway,
-    599: Code.bad_gateway,
+_STATUS: Final[Mapping[int, ErrorCode]] = {
+    400: ErrorCode.bad_request,
+    401: ErrorCode.unauthorized,
+    402: ErrorCode.quota_exhausted,
+    403: ErrorCode.forbidden,
+    404: ErrorCode.not_found,
+    405: ErrorCode.bad_request,
+    407: ErrorCode.proxy_failed,
+    408: ErrorCode.request_timeout,
+    409: ErrorCode.conflict,
+    413: ErrorCode.request_too_large,
+    415: ErrorCode.bad_request,
+    422: ErrorCode.bad_request,
+    424: ErrorCode.server_error,  # TGI: the generation failed
+    425: ErrorCode.request_timeout,
+    429: ErrorCode.rate_limited,
+    451: ErrorCode.content_refused,
+    460: ErrorCode.bad_gateway,  # a load balancer of Amazon's: the client, here the gateway, has left
+    498: ErrorCode.overloaded,  # Groq: no capacity for the flex tier
+    499: ErrorCode.bad_gateway,  # Google under load, nginx
+    502: ErrorCode.bad_gateway,
+    503: ErrorCode.overloaded,
+    504: ErrorCode.bad_gateway,
+    529: ErrorCode.overloaded,
+    530: ErrorCode.bad_gateway,
+    598: ErrorCode.bad_gateway,
+    599: ErrorCode.bad_gateway,
 }
 # Too early: it was not looked at.
 _BILLED: Final[Mapping[int, Billed]] = {425: "no"}
 # What may come again by itself, so that a wait asked for in the body is one.
 _PASSING: Final = frozenset(
-    {Code.rate_limited, Code.overloaded, Code.server_error, Code.bad_gateway, Code.quota_exhausted}
+    {
+        ErrorCode.rate_limited,
+        ErrorCode.overloaded,
+        ErrorCode.server_error,
+        ErrorCode.bad_gateway,
+        ErrorCode.quota_exhausted,
+    }
 )
 _OURS: Final = "stream_options"
 
@@ -60,11 +66,11 @@ def from_response(status: int, headers: Mapping[str, str], body: bytes, *, now: 
     found = _failure_of(error, meaning(error, status) or _by_status(status), status)
     found = replace(
         found,
-        message=f"HTTP {status}: {FATES[found.code].sentence}",
+        message=f"HTTP {status}: {MEANINGS[found.code].sentence}",
         http_status=status,
         billed=_BILLED.get(status, found.billed),
         retry_after_s=_wait_s(found.code, status, headers, error, now),
-        names_our_usage=(400 <= status < 500 or found.code is Code.bad_request) and _OURS.encode() in body,
+        names_our_usage=(400 <= status < 500 or found.code is ErrorCode.bad_request) and _OURS.encode() in body,
     )
     should = headers.get("x-should-retry", "").strip().lower()
     return replace(found, retryable=should == "true") if should in ("true", "false") else found
@@ -81,8 +87,8 @@ def from_answer(kind: str, provider: Any, *, produced: bool) -> Failure:
     `kind` is one of `chat.answer.Kind`, each also a Code. `provider` is the error value found inside; what it says
     decides the retry. `produced`: a part of the answer or its usage came.
     """
-    found = replace(failure(Code(kind), produced=produced), provider=provider)
-    if found.code is not Code.provider_error:
+    found = replace(failure(ErrorCode(kind), produced=produced), provider=provider)
+    if found.code is not ErrorCode.provider_error:
         return found
     error = describe(provider)
     code = meaning(error, error.status) or (_by_status(error.status) if error.status else None)
@@ -91,7 +97,7 @@ def from_answer(kind: str, provider: Any, *, produced: bool) -> Failure:
     meant = _failure_of(error, code, error.status)
     return replace(
         found,
-        message=f"{found.message} {FATES[code].sentence}",
+        message=f"{found.message} {MEANINGS[code].sentence}",
         retryable=meant.retryable,
         trouble=meant.trouble,
         tries=meant.tries,
@@ -100,27 +106,29 @@ def from_answer(kind: str, provider: Any, *, produced: bool) -> Failure:
     )
 
 
-def _failure_of(error: ProviderError, code: Code, status: int) -> Failure:
+def _failure_of(error: ProviderError, code: ErrorCode, status: int) -> Failure:
     """Build the failure that a code means in this error."""
     found = replace(failure(code), provider=error.value)
-    if code is Code.model_not_found and status >= 500:
+    if code is ErrorCode.model_not_found and status >= 500:
         return replace(found, retryable=True, tries=MODEL_NOT_FOUND_TRIES)
-    if code is Code.quota_exhausted and concerns_one_request(error):
+    if code is ErrorCode.quota_exhausted and concerns_one_request(error):
         return replace(found, trouble="job")
     return found
 
 
-def _by_status(status: int) -> Code:
+def _by_status(status: int) -> ErrorCode:
     if status in _STATUS:
         return _STATUS[status]
     if 300 <= status < 400:
-        return Code.redirected
+        return ErrorCode.redirected
     if 520 <= status < 530:  # Cloudflare's: the origin did not answer
-        return Code.bad_gateway
-    return Code.server_error if status >= 500 else Code.http_error
+        return ErrorCode.bad_gateway
+    return ErrorCode.server_error if status >= 500 else ErrorCode.http_error
 
 
-def _wait_s(code: Code, status: int, headers: Mapping[str, str], error: ProviderError, now: datetime) -> float | None:
+def _wait_s(
+    code: ErrorCode, status: int, headers: Mapping[str, str], error: ProviderError, now: datetime
+) -> float | None:
     """Return Retry-After, else what the body asks for, else the longest reset among a 429's buckets that are empty."""
     asked = retry_after_s(headers, now=now)
     if asked is None:
@@ -132,7 +140,7 @@ def _wait_s(code: Code, status: int, headers: Mapping[str, str], error: Provider
     return max(resets, default=None)
 
 
-def _asked_in(error: ProviderError, code: Code) -> float | None:
+def _asked_in(error: ProviderError, code: ErrorCode) -> float | None:
     """Return the wait that an error itself asks for, in a member or in words."""
     if code not in _PASSING:
         return None

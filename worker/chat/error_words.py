@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 
 _QUOTA_WORDS: Final = (
     r"insufficient (?:account |user |token |available )?(?:balance|credit|fund|quota)"
@@ -64,18 +64,18 @@ _BUSY_WORDS: Final = (
 _WORDS: Final = tuple(
     (code, statuses, re.compile(pattern).search)
     for code, statuses, pattern in (
-        (Code.unauthorized, {0, 400, 401, 403, 500, 502, 503}, _KEY_WORDS),
-        (Code.context_too_long, {0, 400, 403, 413, 422, 500}, _CONTEXT_WORDS),
-        (Code.quota_exhausted, {0, 400, 401, 403, 412, 429, 500, 502, 503}, _QUOTA_WORDS),
-        (Code.content_refused, {0, 400, 403, 422, 451, 500}, _CONTENT_WORDS),
-        (Code.rate_limited, {0, 400, 403, 429, 500}, _RATE_WORDS),
-        (Code.model_not_found, {0, 400, 403, 404, 422}, _MODEL_WORDS),
-        (Code.model_not_found, {0, 404, 500, 503}, _CHANNEL_WORDS),
-        (Code.overloaded, {0, 400, 403, 404, 500}, _BUSY_WORDS),
+        (ErrorCode.unauthorized, {0, 400, 401, 403, 500, 502, 503}, _KEY_WORDS),
+        (ErrorCode.context_too_long, {0, 400, 403, 413, 422, 500}, _CONTEXT_WORDS),
+        (ErrorCode.quota_exhausted, {0, 400, 401, 403, 412, 429, 500, 502, 503}, _QUOTA_WORDS),
+        (ErrorCode.content_refused, {0, 400, 403, 422, 451, 500}, _CONTENT_WORDS),
+        (ErrorCode.rate_limited, {0, 400, 403, 429, 500}, _RATE_WORDS),
+        (ErrorCode.model_not_found, {0, 400, 403, 404, 422}, _MODEL_WORDS),
+        (ErrorCode.model_not_found, {0, 404, 500, 503}, _CHANNEL_WORDS),
+        (ErrorCode.overloaded, {0, 400, 403, 404, 500}, _BUSY_WORDS),
     )
 )
 
 
-def by_words(text: str, status: int) -> Code | None:
+def by_words(text: str, status: int) -> ErrorCode | None:
     """Return what the words of an error mean under an HTTP status; 0 means an error under 2xx."""
     return next((code for code, statuses, said in _WORDS if status in statuses and said(text)), None)

@@ -23,7 +23,7 @@ R16  JSON in answer to a request for a stream is read by `answer.read_body`.
 
 from typing import Any
 
-from worker.chat.answer import Answer, Kind, failed_end, has_output_in, is_failing
+from worker.chat.answer import Answer, AnswerKind, failed_end, has_output_in, is_failing
 from worker.chat.choice import Choice, join_counted
 from worker.chat.provider_error import error_of
 from worker.chat.sse import ErrorData, Events
@@ -57,10 +57,10 @@ class Assembler:
         self._open = 0
         self._names: dict[str, Any] = dict.fromkeys(("id", "created", "model", "system_fingerprint", "service_tier"))
         self._extra: dict[str, Any] = {}
-        self._fault: Kind | None = None
+        self._fault: AnswerKind | None = None
         self._provider: Any = None
         # What went wrong after every finish_reason, with the provider's error.
-        self._late: tuple[Kind, Any] | None = None
+        self._late: tuple[AnswerKind, Any] | None = None
         # The index of the choice last seen; whether one came again after another.
         self._latest: int | None = None
         self._returned = False
@@ -109,7 +109,7 @@ class Assembler:
         report = self._reported.chosen()
         completion = self._completion(report.value if report else None) if self._choices else None
         if fault is None and (end := failed_end(completion)):
-            fault, provider = Kind.provider_error, end
+            fault, provider = AnswerKind.provider_error, end
         return Answer(
             completion=completion,
             fault=fault,
@@ -134,12 +134,12 @@ class Assembler:
         try:
             chunk = read(text)
         except TooManyParts:
-            self._fail(Kind.answer_too_large)
+            self._fail(AnswerKind.answer_too_large)
             return True
         except ValueError:
             return self._take_unreadable(text.strip(), is_error=isinstance(data, ErrorData))
         if type(chunk) is not dict and (chunk := object_in(chunk)) is None:
-            self._fail(Kind.invalid_chunk)
+            self._fail(AnswerKind.invalid_chunk)
             return True
         error, choices, usage = chunk.get("error"), chunk.get("choices"), chunk.get("usage")
         # Most chunks hold a delta and nothing else: what is rare is looked for in one step.
@@ -165,18 +165,18 @@ class Assembler:
             self._fault, self._provider = self._late
             return False
         if error:
-            self._fail(Kind.provider_error, error)
+            self._fail(AnswerKind.provider_error, error)
         return True
 
     def _take_unreadable(self, text: str, *, is_error: bool) -> bool:
         if text == "[DONE]":
             self.done = True
         elif is_error and text:
-            self._fail(Kind.provider_error, text)
+            self._fail(AnswerKind.provider_error, text)
         elif text[:1] == ":" or text.lower() in _KEEP_ALIVE:
             return False
         elif text:
-            self._fail(Kind.invalid_chunk)
+            self._fail(AnswerKind.invalid_chunk)
         return bool(text)
 
     def _take_chunk(self, chunk: dict[str, Any], choices: Any) -> bool:
@@ -201,7 +201,7 @@ class Assembler:
             index = whole_number(index) or 0
         has_more = not OF_CHOICE.issuperset(item)
         if has_more and (error := item.get("error")):
-            self._fail(Kind.provider_error, error)
+            self._fail(AnswerKind.provider_error, error)
         choice = self._choices.get(index)
         if choice is None:
             # Azure's filter results come as a choice that says nothing (R4).
@@ -220,7 +220,7 @@ class Assembler:
             self._open -= 1
         return has_more
 
-    def _fail(self, fault: Kind, provider: Any = None) -> None:
+    def _fail(self, fault: AnswerKind, provider: Any = None) -> None:
         if self._fault is not None or self._late is not None:
             return
         if self.finished and not any(is_failing(choice.finish_reason) for choice in self._choices.values()):
@@ -228,16 +228,16 @@ class Assembler:
         else:
             self._fault, self._provider = fault, provider
 
-    def _shortfall(self, *, reset: bool) -> Kind | None:
+    def _shortfall(self, *, reset: bool) -> AnswerKind | None:
         if self.finished:
             return None
         if self._room < 0:
-            return Kind.answer_too_large
+            return AnswerKind.answer_too_large
         if not self._choices:
-            return Kind.empty_stream
+            return AnswerKind.empty_stream
         if not self._open and (self.done or not reset):
             return None
-        return Kind.missing_finish_reason if self.done else Kind.stream_truncated
+        return AnswerKind.missing_finish_reason if self.done else AnswerKind.stream_truncated
 
     def _completion(self, usage: dict[str, Any] | None) -> dict[str, Any]:
         names = self._names

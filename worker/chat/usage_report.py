@@ -10,7 +10,7 @@ SOURCES = ("top", "choice", "x_groq")
 
 
 # A plain tuple and no dataclass: some providers report usage in every chunk.
-class Report(NamedTuple):
+class UsageReport(NamedTuple):
     """One usage object: its value, the text it stands in and the way to it there, and whether it counts any token."""
 
     source: str
@@ -34,7 +34,7 @@ class Reported:
     __slots__ = ("_by_choice", "_closing", "_held", "flags")
 
     def __init__(self) -> None:
-        self._held: dict[str, Report] = {}
+        self._held: dict[str, UsageReport] = {}
         self._closing: dict[str, Any] | None = None
         self._by_choice: tuple[object, dict[str, Any]] | None = None
         self.flags: tuple[str, ...] = ()
@@ -59,12 +59,12 @@ class Reported:
             if is_closing:
                 self._note_closing(usage)
 
-    def chosen(self) -> Report | None:
+    def chosen(self) -> UsageReport | None:
         """Return the usage that counts, None if there is none."""
         found = [self._held[source] for source in SOURCES if source in self._held]
         return next((report for report in found if report.spent), found[0] if found else None)
 
-    def _keep(self, report: Report) -> None:
+    def _keep(self, report: UsageReport) -> None:
         held = self._held.get(report.source)
         if held is None or report.spent or not held.spent:
             self._held[report.source] = report
@@ -83,8 +83,8 @@ class Reported:
             self._by_choice = index, usage
 
 
-def _report(source: str, usage: dict[str, Any], text: str, *path: str | int) -> Report:
-    return Report(source, usage, text, path, _spent(usage))
+def _report(source: str, usage: dict[str, Any], text: str, *path: str | int) -> UsageReport:
+    return UsageReport(source, usage, text, path, _spent(usage))
 
 
 def _spent(value: object) -> bool:

@@ -18,7 +18,7 @@ from worker.settings import Settings, load, need
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from worker.jobs.store.dead_letters import Chosen, Stored
+    from worker.jobs.store.dead_letters import LetterFilter, StoredLetter
 
 COLUMNS = ["seq", "created_at", "queue", "reason", "job_id", "size", "message"]
 INBOX = "submit_v1"
@@ -46,7 +46,7 @@ def list_(queue: str | None, reason: str | None, limit: int, as_json: bool) -> N
     from worker.jobs.store import dead_letters as letters
 
     with reader(load()) as engine, engine.connect() as connection:
-        found = [_plain(one) for one in letters.newest(connection, letters.Chosen(queue, reason), limit=limit)]
+        found = [_plain(one) for one in letters.newest(connection, letters.LetterFilter(queue, reason), limit=limit)]
     if as_json:
         output.as_json(found)
     else:
@@ -77,13 +77,13 @@ def requeue(seqs: tuple[int, ...], queue: str | None, reason: str | None, as_jso
 
     Exit code 3: one of them cannot be put back and stays.
     """
-    from worker.jobs.store.dead_letters import Chosen
+    from worker.jobs.store.dead_letters import LetterFilter
 
     if bool(seqs) == bool(queue or reason):
         raise click.UsageError("give the numbers of dead letters, or --queue or --reason")
     settings, done, stay = load(), 0, []
     with writer(settings) as engine:
-        for seq in seqs or _all(engine, Chosen(queue, reason)):
+        for seq in seqs or _all(engine, LetterFilter(queue, reason)):
             try:
                 done += _put_back(engine, settings, seq)
             except CannotRequeue as error:
@@ -111,7 +111,7 @@ def purge(before: str | None, queue: str | None, reason: str | None, dry_run: bo
     if not (before or queue or reason):
         raise click.UsageError("say which dead letters are meant: --before, --queue or --reason")
     with usage():
-        chosen = letters.Chosen(queue, reason, None if before is None else instant("--before", before))
+        chosen = letters.LetterFilter(queue, reason, None if before is None else instant("--before", before))
     with writer(load()) as engine:
         number = _purge(engine, chosen, dry_run=dry_run)
     if as_json:
@@ -120,7 +120,7 @@ def purge(before: str | None, queue: str | None, reason: str | None, dry_run: bo
         output.echo(f"{number} dead letters {'would be' if dry_run else 'were'} deleted")
 
 
-def _purge(engine: "Engine", chosen: "Chosen", *, dry_run: bool) -> int:
+def _purge(engine: "Engine", chosen: "LetterFilter", *, dry_run: bool) -> int:
     from worker.jobs.store import dead_letters as letters
 
     if dry_run:
@@ -134,7 +134,7 @@ def _purge(engine: "Engine", chosen: "Chosen", *, dry_run: bool) -> int:
     return number
 
 
-def _all(engine: "Engine", chosen: "Chosen") -> Iterator[int]:
+def _all(engine: "Engine", chosen: "LetterFilter") -> Iterator[int]:
     """Yield the numbers of what is there now, each once: what is put back may come again with a larger number."""
     from worker.jobs.store import dead_letters as letters
 
@@ -148,7 +148,7 @@ def _all(engine: "Engine", chosen: "Chosen") -> Iterator[int]:
         seq = found[-1] if found else last
 
 
-def _letter(engine: "Engine", seq: int) -> "tuple[Stored, bytes]":
+def _letter(engine: "Engine", seq: int) -> "tuple[StoredLetter, bytes]":
     from worker.jobs.store import dead_letters as letters
 
     with engine.connect() as connection:
@@ -174,7 +174,7 @@ def _put_back(engine: "Engine", settings: Settings, seq: int) -> int:
         return letters.forget(connection, [seq])
 
 
-def _whole(letter: "Stored") -> None:
+def _whole(letter: "StoredLetter") -> None:
     from worker.jobs.core.entry_size import is_cut
     from worker.queue.nudges import REJECTED_BYTES
 
@@ -216,5 +216,5 @@ def _uuid(text: str | None) -> str | None:
         return None
 
 
-def _plain(letter: "Stored") -> dict[str, Any]:
+def _plain(letter: "StoredLetter") -> dict[str, Any]:
     return asdict(letter) | {"created_at": output.plain(letter.created_at)}

@@ -11,8 +11,8 @@ from worker.cli.receiver_lookup import delivery_id, known, plain, plain_row, rec
 from worker.cli.receiver_lookup import tenant as of_tenant
 from worker.cli.receivers import webhooks
 from worker.core.lifecycle import DeliveryStatus
-from worker.webhooks.core.explain import Waiting, why
-from worker.webhooks.core.outcome import FATES, Code
+from worker.webhooks.core.explain import WaitingDelivery, why
+from worker.webhooks.core.outcome import DELIVERY_MEANINGS, DeliveryErrorCode
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -65,7 +65,7 @@ def _told(connection: "Connection", *, limit: int, **wanted: str | None) -> list
     places = {one: standing(to, flying.get(one, 0)) for one, to in found.items() if to is not None}
     told = []
     for row in rows:
-        waits = Waiting(row.status, row.waiting_for, row.due_in_s, row.last_http_status, row.last_error_code)
+        waits = WaitingDelivery(row.status, row.waiting_for, row.due_in_s, row.last_http_status, row.last_error_code)
         values = plain_row(row, but=_HIDDEN)
         queued = row.status == DeliveryStatus.queued and row.waiting_for != "order"
         next_at = plain(row.run_at) if queued else None
@@ -100,7 +100,7 @@ def attempts(id: str, as_json: bool) -> None:
 def _answer(attempt: dict[str, Any]) -> list[str]:
     """Return what the latest attempt's code means, and the start of what the receiver said."""
     code = attempt["error_code"]
-    lines = [FATES[Code(code)].sentence] if code in list(Code) else []
+    lines = [DELIVERY_MEANINGS[DeliveryErrorCode(code)].sentence] if code in list(DeliveryErrorCode) else []
     return [*lines, *(["It answered:", attempt["response_body"]] if attempt["response_body"] else [])]
 
 

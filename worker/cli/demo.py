@@ -17,7 +17,7 @@ from afterword import Afterword
 from worker.cli import output
 from worker.cli.database import writer
 from worker.cli.demo_jobs import Case
-from worker.cli.receiver_lookup import Receiving
+from worker.cli.receiver_lookup import ReceiverCommand
 from worker.cli.receiver_registration import enter, hmac_text
 from worker.dev.receiver import WebhookReceiver
 from worker.dev.stack import Stack
@@ -79,7 +79,7 @@ class Demo:
         settings = read(self.stack.exports())
         with writer(settings) as engine:
             chosen = Registration("demo", is_default=True)
-            _, keys = enter(Receiving(engine, settings), chosen, self.receiver.url, {})
+            _, keys = enter(ReceiverCommand(engine, settings), chosen, self.receiver.url, {})
         self.receiver.secrets = (hmac_text(keys),)
 
     def _submit(self) -> None:

@@ -9,11 +9,11 @@ from sqlalchemy import Connection
 
 from worker.store.row_count import MOST
 from worker.webhooks.core.explain import DISABLED, words
-from worker.webhooks.core.outcome import FATES, Code, Disable_reason
+from worker.webhooks.core.outcome import DELIVERY_MEANINGS, DeliveryErrorCode, DisableReason
 from worker.webhooks.core.receiver_health import WARNINGS_H, resting_until_s
 from worker.webhooks.core.retry_schedule import HOUR_S
 from worker.webhooks.store import metrics
-from worker.webhooks.store.metrics import Standing
+from worker.webhooks.store.metrics import ReceiverFigures
 
 # A tick and the retries of a claim are over by then: nothing is late for so long by itself.
 LATE_S = 60.0
@@ -39,14 +39,17 @@ def webhook_findings(connection: Connection) -> Iterator[Finding]:
     yield _lately(connection, known)
 
 
-def _waiting(connection: Connection, known: list[Standing]) -> Finding:
+def _waiting(connection: Connection, known: list[ReceiverFigures]) -> Finding:
     counts, troubles = metrics.unfinished(connection), metrics.own_trouble(connection)
     late = max((one for one in known if _is_late(one)), key=lambda one: one.overdue_s or 0.0, default=None)
     overdue_s = None if late is None else late.overdue_s
     texts = [counted(counts) or "nothing to deliver"]
     if late is not None and overdue_s is not None:
         texts.append(f"the oldest is overdue for {words(overdue_s)} (to {_name(late)})")
-    texts += [f"{number} wait for {code}: {FATES[Code(code)].sentence}" for code, number in sorted(troubles.items())]
+    texts += [
+        f"{number} wait for {code}: {DELIVERY_MEANINGS[DeliveryErrorCode(code)].sentence}"
+        for code, number in sorted(troubles.items())
+    ]
     is_well = not troubles and not counts.get("held") and (overdue_s or 0.0) < LATE_S
     figures = {
         "oldest_overdue_s": _rounded(overdue_s),
@@ -62,12 +65,12 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number}{' or more' if number == MOST else ''} {name}" for name, number in counts.items())
 
 
-def _is_late(one: Standing) -> bool:
+def _is_late(one: ReceiverFigures) -> bool:
     """Say whether what is due to a receiver could go: it is enabled and does not rest."""
     return one.status == "enabled" and one.overdue_s is not None and resting_until_s(one.health) <= one.now_s
 
 
-def _receivers(known: list[Standing]) -> Finding:
+def _receivers(known: list[ReceiverFigures]) -> Finding:
     resting = [one for one in known if one.status == "enabled" and resting_until_s(one.health) > one.now_s]
     failing = [one for one in known if one.status == "enabled" and _failing_s(one) >= WARNINGS_H[0] * HOUR_S]
     disabled = [one for one in known if one.status == "disabled"]
@@ -81,11 +84,11 @@ def _receivers(known: list[Standing]) -> Finding:
     figures = {"receivers": len(known)} | {name: [_name(one) for one in ones] for name, ones in groups.items()}
     text = f"{len(known)} registered" + "".join(f"; {text}" for text in texts)
     # What an operator has disabled is as it was meant to be.
-    ill = resting or failing or any(one.disabled_reason in list(Disable_reason) for one in disabled)
+    ill = resting or failing or any(one.disabled_reason in list(DisableReason) for one in disabled)
     return Finding("receivers", "warning" if ill else "ok", text, figures)
 
 
-def _lately(connection: Connection, known: list[Standing]) -> Finding:
+def _lately(connection: Connection, known: list[ReceiverFigures]) -> Finding:
     recent = metrics.recent(connection, HOUR)
     took = metrics.latencies(connection, HOUR)
     forbidden = [one.id for one in known if one.health.forbidden_in_row]
@@ -106,7 +109,7 @@ def _lately(connection: Connection, known: list[Standing]) -> Finding:
     return Finding("delivered", "warning" if refused else "ok", "; ".join(texts), figures)
 
 
-def _failing_s(one: Standing) -> float:
+def _failing_s(one: ReceiverFigures) -> float:
     return 0.0 if one.health.failing_since_s is None else one.now_s - one.health.failing_since_s
 
 
@@ -115,7 +118,7 @@ def _listed(what: str, names: list[str]) -> list[str]:
     return [f"{what}: {', '.join(names[:NAMED])}{more}"] if names else []
 
 
-def _name(one: Standing) -> str:
+def _name(one: ReceiverFigures) -> str:
     return f"{one.tenant}/{one.name}"
 
 

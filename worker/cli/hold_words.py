@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from worker.core.failure import FATES, Code
+from worker.core.failure import MEANINGS, ErrorCode
 
 
 def attempts(row: Mapping[str, Any]) -> int | str:
@@ -45,6 +45,6 @@ def endpoint(row: Mapping[str, Any]) -> str | None:
 def _reason(code: str | None, message: str | None) -> str:
     if code is None:
         return "the reason is being written."
-    if message is None and code in Code.__members__:
-        message = FATES[Code(code)].sentence
+    if message is None and code in ErrorCode.__members__:
+        message = MEANINGS[ErrorCode(code)].sentence
     return f"{code}: {message}" if message else f"{code}."

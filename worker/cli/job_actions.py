@@ -143,17 +143,17 @@ def _by_filter(ids: tuple[str, ...], where: tuple[str, ...]) -> bool:
 def _bulk(
     order: str, where: tuple[str, ...], *, dry_run: bool, as_json: bool, changes: dict[str, Any] | None = None
 ) -> None:
-    from worker.jobs.store.bulk_update import Order, apply, count, count_unread
+    from worker.jobs.store.bulk_update import BulkOrder, apply, count, count_unread
 
     with usage():
         conditions = parse(where)
     with writer(load()) as engine:
-        reached = 0 if dry_run else sum(apply(engine, Order(order), conditions, changes=changes))
+        reached = 0 if dry_run else sum(apply(engine, BulkOrder(order), conditions, changes=changes))
         with engine.begin() as connection:
-            reached = count(connection, Order(order), conditions) if dry_run else reached
-            unread = count_unread(connection, conditions) if order == Order.update else 0
+            reached = count(connection, BulkOrder(order), conditions) if dry_run else reached
+            unread = count_unread(connection, conditions) if order == BulkOrder.update else 0
     if as_json:
-        missed = {"unread": unread} if order == Order.update else {}
+        missed = {"unread": unread} if order == BulkOrder.update else {}
         output.as_json({"order": order, "jobs": reached, "dry_run": dry_run, **missed})
         return
     done = {"cancel": "cancelled", "replay": "queued again", "update": "changed"}[order]

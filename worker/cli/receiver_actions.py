@@ -10,11 +10,11 @@ import click
 
 from worker.cli import output
 from worker.cli.jobs import NOT_YET, script
-from worker.cli.receiver_lookup import Receiving, batches, known, receiving, registered, span, when
+from worker.cli.receiver_lookup import ReceiverCommand, batches, known, receiving, registered, span, when
 from worker.cli.receiver_lookup import tenant as of_tenant
 from worker.cli.receivers import print_secrets, webhooks
 from worker.core.lifecycle import DeliveryStatus
-from worker.webhooks.core.signing import Kind, rotated
+from worker.webhooks.core.signing import KeyKind, rotated
 
 if TYPE_CHECKING:
     from worker.webhooks.core.signing import SigningKey
@@ -55,7 +55,7 @@ def test(name: str, tenant: str, wait_s: float, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _first_attempt(place: Receiving, delivery_id: str, wait_s: float) -> dict[str, Any] | None:
+def _first_attempt(place: ReceiverCommand, delivery_id: str, wait_s: float) -> dict[str, Any] | None:
     from worker.webhooks.store import listing
 
     until = time.monotonic() + wait_s
@@ -74,7 +74,7 @@ def _first_attempt(place: Receiving, delivery_id: str, wait_s: float) -> dict[st
 @of_tenant
 @click.option("--overlap", default="24h", show_default=True, help="How long the old secret signs too; 0: it leaked.")
 @click.option(
-    "--kind", type=click.Choice([one.value for one in Kind]), default="hmac", show_default=True, help="Which key."
+    "--kind", type=click.Choice([one.value for one in KeyKind]), default="hmac", show_default=True, help="Which key."
 )
 @script
 def rotate(name: str, tenant: str, overlap: str, kind: str, as_json: bool) -> None:
@@ -90,7 +90,7 @@ def rotate(name: str, tenant: str, overlap: str, kind: str, as_json: bool) -> No
         with place.engine.begin() as connection:
             found = registered(connection, tenant, name, lock=True)
             now = receivers.present(connection)
-            keys = _rotated(vault, found, Kind(kind), now=now, overlap=span("--overlap", overlap))
+            keys = _rotated(vault, found, KeyKind(kind), now=now, overlap=span("--overlap", overlap))
             public = sealed_fields.public_text(keys)
             url, hidden = sealed_fields.seal_shown_url(vault, found.id, found.sealed.url, found.sealed.url_sealed)
             sealed = replace(
@@ -101,12 +101,12 @@ def rotate(name: str, tenant: str, overlap: str, kind: str, as_json: bool) -> No
                 public_key=public,
             )
             receivers.change(connection, found.id, found.registration, sealed)
-    secret = keys[0].text if keys[0].kind is Kind.HMAC else None
+    secret = keys[0].text if keys[0].kind is KeyKind.HMAC else None
     print_secrets({"tenant": tenant, "name": name}, secret=secret, public_key=public, as_json=as_json)
 
 
 def _rotated(
-    vault: "Vault", receiver: "Receiver", kind: Kind, *, now: datetime, overlap: timedelta
+    vault: "Vault", receiver: "Receiver", kind: KeyKind, *, now: datetime, overlap: timedelta
 ) -> "tuple[SigningKey, ...]":
     """Return its keys with a new one first; new ones of each kind where it has none, or none that opens."""
     from worker.webhooks import sealed_fields
@@ -178,7 +178,7 @@ def _since(resume: str, *, now: datetime) -> datetime | None:
     return now if resume == "none" else when("--resume", resume, now=now)
 
 
-def _advance(place: Receiving, receiver_id: str) -> None:
+def _advance(place: ReceiverCommand, receiver_id: str) -> None:
     from worker.webhooks.store import redeliver
 
     after: str | None = ""

@@ -15,7 +15,7 @@ from worker.cli import output
 from worker.cli.database import writer
 from worker.jobs.core.message_fields import instant
 from worker.settings import Settings, load
-from worker.webhooks.core.explain import Standing
+from worker.webhooks.core.explain import ReceiverState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ tenant = click.option("--tenant", default="default", show_default=True, help="Wh
 
 
 @dataclass(frozen=True, slots=True)
-class Receiving:
+class ReceiverCommand:
     """An open database with the settings it came from."""
 
     engine: "Engine"
@@ -47,11 +47,11 @@ class Receiving:
 
 
 @contextmanager
-def receiving() -> "Iterator[Receiving]":
+def receiving() -> "Iterator[ReceiverCommand]":
     """Open the database of this process's settings."""
     settings = load()
     with writer(settings) as engine:
-        yield Receiving(engine, settings)
+        yield ReceiverCommand(engine, settings)
 
 
 def registered(connection: "Connection", owner: str, name: str, *, lock: bool = False) -> "Receiver":
@@ -79,12 +79,12 @@ def known(connection: "Connection", owner: str, name: str, *, lock: bool = False
     raise click.ClickException(f"{owner} has no receiver {name!r}; {remedy}")
 
 
-def standing(receiver: "Receiver", in_flight: int) -> Standing:
+def standing(receiver: "Receiver", in_flight: int) -> ReceiverState:
     """Return a receiver as it is now, for the words about it."""
     chosen, tokens = receiver.registration, None
     if chosen.rate_per_s is not None and receiver.tokens is not None and receiver.tokens_age_s is not None:
         tokens = receiver.tokens + chosen.rate_per_s * max(0.0, receiver.tokens_age_s)
-    return Standing(
+    return ReceiverState(
         name=receiver.name,
         status=receiver.status,
         disabled_reason=receiver.disabled_reason,
@@ -138,7 +138,7 @@ def plain(value: Any) -> Any:
     return output.plain(value) if isinstance(value, datetime | bytes | memoryview) else value
 
 
-def batches(place: Receiving, step: "Callable[[Connection], int]") -> int:
+def batches(place: ReceiverCommand, step: "Callable[[Connection], int]") -> int:
     """Take a step, a transaction each, until one does nothing; return the sum of what they did."""
     total = 0
     while True:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
-from worker.cli.receiver_lookup import Receiving
+from worker.cli.receiver_lookup import ReceiverCommand
 from worker.webhooks.core.custom_headers import custom_header_fault
 from worker.webhooks.core.event import Payload
 from worker.webhooks.core.payload import Profile
@@ -103,7 +103,7 @@ def header_lines(lines: Sequence[str], file: TextIO | None = None) -> dict[str, 
     return headers
 
 
-def check_url(place: Receiving, url: str) -> None:
+def check_url(place: ReceiverCommand, url: str) -> None:
     """Refuse an address that nothing may be sent to, as far as its text tells."""
     from worker.webhooks.net.url import target_fault
     from worker.webhooks.service import policy_of
@@ -113,11 +113,11 @@ def check_url(place: Receiving, url: str) -> None:
 
 
 def resealed(
-    place: Receiving, old: "Receiver", *, url: str | None, headers: Mapping[str, str], dropped: Sequence[str]
+    place: ReceiverCommand, old: "Receiver", *, url: str | None, headers: Mapping[str, str], dropped: Sequence[str]
 ) -> "Sealed":
     """Return what is sealed of a receiver with another address, more headers, or fewer."""
     from worker.webhooks import sealed_fields
-    from worker.webhooks.vault import CannotOpen, Fault
+    from worker.webhooks.vault import CannotOpen, SecretFault
 
     if url is None and not headers and not dropped:
         return old.sealed
@@ -127,7 +127,7 @@ def resealed(
         kept = sealed_fields.headers_of(vault, old.id, sealed.headers_sealed, url=before)
     except CannotOpen as error:
         # Headers of another origin are given anew; those that a missing key sealed must not be lost.
-        if error.fault is not Fault.MOVED or not headers:
+        if error.fault is not SecretFault.MOVED or not headers:
             raise
         kept = {}
     if missing := {name.lower() for name in dropped} - {name.lower() for name in kept}:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from worker.cli.receiver_lookup import Receiving, batches
+from worker.cli.receiver_lookup import ReceiverCommand, batches
 from worker.cli.receiver_options import check_url
 from worker.webhooks.core.registration import Registration
-from worker.webhooks.core.signing import BadKey, Kind
+from worker.webhooks.core.signing import BadKey, KeyKind
 
 if TYPE_CHECKING:
     from worker.webhooks.core.signing import SigningKey
     from worker.webhooks.store.receivers import Sealed
-    from worker.webhooks.store.unregistered import Fitting
+    from worker.webhooks.store.unregistered import Adoption
     from worker.webhooks.vault import Vault
 
 # Of a text whsec_…: a key has 64 bytes at most.
@@ -33,7 +33,7 @@ def secret_of(file: TextIO | None) -> str | None:
 
 
 def enter(
-    place: Receiving, chosen: Registration, url: str, headers: Mapping[str, str], *, brought: str | None = None
+    place: ReceiverCommand, chosen: Registration, url: str, headers: Mapping[str, str], *, brought: str | None = None
 ) -> tuple[dict[str, Any], "Sequence[SigningKey]"]:
     """Register a receiver; return what may be shown of it, and its keys.
 
@@ -54,21 +54,21 @@ def enter(
                 told = f"{chosen.tenant} has a receiver {chosen.name!r} already; change or remove it"
                 raise click.ClickException(told)
             new = found
-            waiting = unregistered.Fitting(new, chosen, _sealed(vault, new, keys, url, headers))
+            waiting = unregistered.Adoption(new, chosen, _sealed(vault, new, keys, url, headers))
             unregistered.reserve(connection, waiting)
     if waiting is not None:
         _register_awaited(place, waiting)
     return {"id": new, "tenant": chosen.tenant, "name": chosen.name, "url": sealed.url}, keys
 
 
-def _register_awaited(place: Receiving, waiting: "Fitting") -> None:
+def _register_awaited(place: ReceiverCommand, waiting: "Adoption") -> None:
     from worker.webhooks.store import redeliver, unregistered
 
     # In transactions of their own: there may be a million, and jobs end meanwhile.
     registered: bool | None = False
     while registered is False:
         with place.engine.begin() as connection:
-            registered = unregistered.fit(connection, waiting)
+            registered = unregistered.adopt(connection, waiting)
     if registered is None:
         name = waiting.registration.name
         raise click.ClickException(
@@ -108,4 +108,4 @@ def _sealed(
 
 def hmac_text(keys: "Sequence[SigningKey]") -> str:
     """Return the `whsec_…` that signs from now on."""
-    return next(key.text for key in keys if key.kind is Kind.HMAC)
+    return next(key.text for key in keys if key.kind is KeyKind.HMAC)

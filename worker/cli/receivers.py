@@ -7,7 +7,7 @@ import click
 
 from worker.cli import main, output
 from worker.cli.jobs import script
-from worker.cli.receiver_lookup import Receiving, known, plain, receiving, registered, standing
+from worker.cli.receiver_lookup import ReceiverCommand, known, plain, receiving, registered, standing
 from worker.cli.receiver_lookup import tenant as of_tenant
 from worker.cli.receiver_options import check_url, given_values, header_lines, merged, registration, resealed, values
 from worker.cli.receiver_registration import enter, hmac_text, secret_of
@@ -167,7 +167,7 @@ def print_secrets(told: Mapping[str, Any], *, secret: str | None, public_key: st
         output.echo("\nThe secret is shown this once: give it to whoever runs the receiver.", err=True)
 
 
-def _secrets(place: Receiving, receiver: "Receiver") -> dict[str, list[str]]:
+def _secrets(place: ReceiverCommand, receiver: "Receiver") -> dict[str, list[str]]:
     """Return the names of its headers and its keys by fingerprints, or why they cannot be told."""
     from worker.webhooks import sealed_fields
     from worker.webhooks.vault import BadMasterKeys, fingerprint

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from worker.cli import main, output
 from worker.cli.jobs import script
-from worker.cli.receiver_lookup import Receiving, receiving
+from worker.cli.receiver_lookup import ReceiverCommand, receiving
 
 if TYPE_CHECKING:
-    from worker.webhooks.key_rotation import Secret
+    from worker.webhooks.key_rotation import UnusableSecret
 
 
 @main.group()
@@ -79,7 +79,7 @@ def rotate(as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _all(place: Receiving) -> "Iterator[Secret]":
+def _all(place: ReceiverCommand) -> "Iterator[UnusableSecret]":
     from worker.webhooks.key_rotation import examine
     from worker.webhooks.store.secrets import FIRST
 

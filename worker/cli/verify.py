@@ -10,7 +10,7 @@ from worker.cli.database import reader
 from worker.settings import Settings, load
 
 if TYPE_CHECKING:
-    from worker.verify.verify import Finding, Report
+    from worker.verify.verify import VerifyReport, Violation
 
 
 @main.command()
@@ -34,14 +34,14 @@ def verify(grace_s: float | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _ask(settings: Settings, *, grace_s: float) -> "Report":
+def _ask(settings: Settings, *, grace_s: float) -> "VerifyReport":
     from worker.verify.verify import verify
 
     with reader(settings) as engine:
         return verify(engine, grace_s=grace_s)
 
 
-def _lines(report: "Report") -> list[str]:
+def _lines(report: "VerifyReport") -> list[str]:
     if not report.broken:
         return [f"{report.jobs} jobs; all {len(report.findings)} rules hold"]
     lines = [f"{report.jobs} jobs; {len(report.broken)} of {len(report.findings)} rules are broken"]
@@ -50,6 +50,6 @@ def _lines(report: "Report") -> list[str]:
     return lines
 
 
-def _offenders(one: "Finding") -> list[str]:
+def _offenders(one: "Violation") -> list[str]:
     more = [f"  … and {one.broken - len(one.first)} more"] if one.broken > len(one.first) else []
     return [f"\n{one.name}: {one.broken}. {one.rule}", *(f"  {key}  {wrong}" for key, wrong in one.first), *more]

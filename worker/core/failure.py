@@ -13,7 +13,7 @@ Trouble = Literal["job", "endpoint"]
 Billed = Literal["yes", "no", "unknown"]
 
 
-class Code(StrEnum):
+class ErrorCode(StrEnum):
     """Every failure code there is; a contract with the readers of `jobs_v1.error_code`. It only grows."""
 
     # At intake, and by the job's own lifecycle.
@@ -69,7 +69,7 @@ class Code(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class CodeMeaning:
     """What a code means when nothing more is known."""
 
     retryable: bool
@@ -86,7 +86,7 @@ class Failure:
     spend on this failure, whatever its `max_attempts`. `names_our_usage`: the refusal mentions `stream_options`.
     """
 
-    code: Code
+    code: ErrorCode
     message: str
     retryable: bool
     trouble: Trouble
@@ -98,119 +98,129 @@ class Failure:
     names_our_usage: bool = False
 
 
-def _job(sentence: str, *, retryable: bool, billed: Billed = "no") -> Fate:
-    return Fate(retryable, "job", billed, sentence)
+def _job(sentence: str, *, retryable: bool, billed: Billed = "no") -> CodeMeaning:
+    return CodeMeaning(retryable, "job", billed, sentence)
 
 
-def _endpoint(sentence: str, *, retryable: bool = True) -> Fate:
-    return Fate(retryable, "endpoint", "no", sentence)
+def _endpoint(sentence: str, *, retryable: bool = True) -> CodeMeaning:
+    return CodeMeaning(retryable, "endpoint", "no", sentence)
 
 
-FATES: Final[Mapping[Code, Fate]] = {
-    Code.invalid_request: _job("The job is not valid; each fault is listed with its path.", retryable=False),
-    Code.idempotency_conflict: _job(
+MEANINGS: Final[Mapping[ErrorCode, CodeMeaning]] = {
+    ErrorCode.invalid_request: _job("The job is not valid; each fault is listed with its path.", retryable=False),
+    ErrorCode.idempotency_conflict: _job(
         "The idempotency key already belongs to another request; use a new key for a new request.", retryable=False
     ),
-    Code.unknown_endpoint: _job(
+    ErrorCode.unknown_endpoint: _job(
         "The job names an endpoint this worker does not know; configure it or submit the job to another.",
         retryable=False,
     ),
-    Code.cancelled: _job("The job was cancelled.", retryable=False),
-    Code.expired: _job("The job's deadline passed before it was done.", retryable=False),
-    Code.worker_lost: _job("The worker that ran this attempt disappeared.", retryable=True, billed="unknown"),
-    Code.internal_error: _job(
+    ErrorCode.cancelled: _job("The job was cancelled.", retryable=False),
+    ErrorCode.expired: _job("The job's deadline passed before it was done.", retryable=False),
+    ErrorCode.worker_lost: _job("The worker that ran this attempt disappeared.", retryable=True, billed="unknown"),
+    ErrorCode.internal_error: _job(
         "The worker met an unexpected error; its log has the details.", retryable=True, billed="unknown"
     ),
-    Code.connect_failed: _endpoint("The endpoint could not be reached: no connection was made."),
-    Code.connect_timeout: _endpoint("The endpoint did not accept a connection in time (connect_s)."),
-    Code.dns_failed: _endpoint("The endpoint's host name could not be resolved; check the endpoint's URL and DNS."),
-    Code.tls_failed: _endpoint(
+    ErrorCode.connect_failed: _endpoint("The endpoint could not be reached: no connection was made."),
+    ErrorCode.connect_timeout: _endpoint("The endpoint did not accept a connection in time (connect_s)."),
+    ErrorCode.dns_failed: _endpoint(
+        "The endpoint's host name could not be resolved; check the endpoint's URL and DNS."
+    ),
+    ErrorCode.tls_failed: _endpoint(
         "No trusted TLS connection could be made; check the endpoint's certificate, ca_file and cert_file."
     ),
-    Code.proxy_failed: _endpoint("The endpoint's proxy could not be reached or refused the connection."),
-    Code.misconfigured: _endpoint(
+    ErrorCode.proxy_failed: _endpoint("The endpoint's proxy could not be reached or refused the connection."),
+    ErrorCode.misconfigured: _endpoint(
         "No request can be made from the endpoint's settings; check its url and headers.", retryable=False
     ),
-    Code.out_of_resources: _job(
+    ErrorCode.out_of_resources: _job(
         "This worker has no file descriptors, ports or memory left for a connection; raise its limits (ulimit -n) or "
         "lower its concurrency.",
         retryable=True,
     ),
-    Code.connection_lost: _job(
+    ErrorCode.connection_lost: _job(
         "The connection was lost after the request was sent and before the answer began.",
         retryable=True,
         billed="unknown",
     ),
-    Code.first_byte_timeout: _job(
+    ErrorCode.first_byte_timeout: _job(
         "The endpoint did not begin to answer in time (first_byte_s).", retryable=True, billed="unknown"
     ),
-    Code.total_timeout: _job("The call did not end in time (timeout_s).", retryable=True, billed="unknown"),
-    Code.protocol_error: _job("The endpoint's answer breaks the rules of HTTP/1.1.", retryable=True, billed="unknown"),
-    Code.idle_timeout: _job(
+    ErrorCode.total_timeout: _job("The call did not end in time (timeout_s).", retryable=True, billed="unknown"),
+    ErrorCode.protocol_error: _job(
+        "The endpoint's answer breaks the rules of HTTP/1.1.", retryable=True, billed="unknown"
+    ),
+    ErrorCode.idle_timeout: _job(
         "The answer stopped: no data came for too long (idle_s).", retryable=True, billed="unknown"
     ),
-    Code.body_truncated: _job(
+    ErrorCode.body_truncated: _job(
         "The connection ended before the whole answer had come.", retryable=True, billed="unknown"
     ),
-    Code.invalid_encoding: _job(
+    ErrorCode.invalid_encoding: _job(
         "The answer's compression is unknown or its compressed bytes are damaged.",
         retryable=False,
         billed="unknown",
     ),
-    Code.answer_too_large: _job(
+    ErrorCode.answer_too_large: _job(
         "The answer is larger than the endpoint's max_response_bytes allows, or has more parts than can be read.",
         retryable=False,
         billed="yes",
     ),
-    Code.provider_error: _job("The endpoint reported an error inside its answer.", retryable=True, billed="unknown"),
-    Code.stream_truncated: _job("The stream ended before every choice had finished.", retryable=True, billed="unknown"),
-    Code.missing_finish_reason: _job(
+    ErrorCode.provider_error: _job(
+        "The endpoint reported an error inside its answer.", retryable=True, billed="unknown"
+    ),
+    ErrorCode.stream_truncated: _job(
+        "The stream ended before every choice had finished.", retryable=True, billed="unknown"
+    ),
+    ErrorCode.missing_finish_reason: _job(
         "The stream said [DONE] before every choice had a finish reason.", retryable=True, billed="unknown"
     ),
-    Code.empty_stream: _job("The stream ended without a single choice.", retryable=True, billed="unknown"),
-    Code.invalid_chunk: _job("A part of the answer is not a JSON object.", retryable=True, billed="unknown"),
-    Code.unexpected_content_type: _job(
+    ErrorCode.empty_stream: _job("The stream ended without a single choice.", retryable=True, billed="unknown"),
+    ErrorCode.invalid_chunk: _job("A part of the answer is not a JSON object.", retryable=True, billed="unknown"),
+    ErrorCode.unexpected_content_type: _job(
         "The endpoint answered with something that is not a chat completion; check the endpoint's URL.",
         retryable=False,
         billed="unknown",
     ),
-    Code.redirected: _job("The endpoint answered with a redirect; set its URL to the final address.", retryable=False),
-    Code.bad_request: _job("The endpoint refused the request as invalid.", retryable=False),
-    Code.content_refused: _job("The endpoint refused the content of the request.", retryable=False),
-    Code.context_too_long: _job("The request is longer than the model's context allows.", retryable=False),
-    Code.model_not_found: _job("The endpoint does not know or does not offer the model.", retryable=False),
-    Code.not_found: _job("The endpoint's address does not exist; check the endpoint's URL.", retryable=False),
-    Code.request_too_large: _job("The request is larger than the endpoint accepts.", retryable=False),
-    Code.unauthorized: _endpoint("The endpoint refused our key; check or renew it.", retryable=False),
-    Code.forbidden: _job("The endpoint does not allow this request with our key.", retryable=False),
-    Code.quota_exhausted: _endpoint("The endpoint's quota or credit is used up; top it up.", retryable=False),
-    Code.rate_limited: _job("The endpoint's rate limit is reached.", retryable=True),
-    Code.request_timeout: _job("The endpoint gave up waiting for the request.", retryable=True, billed="unknown"),
-    Code.conflict: _job(
+    ErrorCode.redirected: _job(
+        "The endpoint answered with a redirect; set its URL to the final address.", retryable=False
+    ),
+    ErrorCode.bad_request: _job("The endpoint refused the request as invalid.", retryable=False),
+    ErrorCode.content_refused: _job("The endpoint refused the content of the request.", retryable=False),
+    ErrorCode.context_too_long: _job("The request is longer than the model's context allows.", retryable=False),
+    ErrorCode.model_not_found: _job("The endpoint does not know or does not offer the model.", retryable=False),
+    ErrorCode.not_found: _job("The endpoint's address does not exist; check the endpoint's URL.", retryable=False),
+    ErrorCode.request_too_large: _job("The request is larger than the endpoint accepts.", retryable=False),
+    ErrorCode.unauthorized: _endpoint("The endpoint refused our key; check or renew it.", retryable=False),
+    ErrorCode.forbidden: _job("The endpoint does not allow this request with our key.", retryable=False),
+    ErrorCode.quota_exhausted: _endpoint("The endpoint's quota or credit is used up; top it up.", retryable=False),
+    ErrorCode.rate_limited: _job("The endpoint's rate limit is reached.", retryable=True),
+    ErrorCode.request_timeout: _job("The endpoint gave up waiting for the request.", retryable=True, billed="unknown"),
+    ErrorCode.conflict: _job(
         "The endpoint says the request conflicts with one that is running.", retryable=True, billed="unknown"
     ),
-    Code.overloaded: _job("The endpoint is overloaded or unavailable.", retryable=True),
-    Code.bad_gateway: _job(
+    ErrorCode.overloaded: _job("The endpoint is overloaded or unavailable.", retryable=True),
+    ErrorCode.bad_gateway: _job(
         "A gateway before the endpoint got no answer from it in time.", retryable=True, billed="unknown"
     ),
-    Code.server_error: _job("The endpoint failed while it worked on the request.", retryable=True),
-    Code.http_error: _job("The endpoint answered with an HTTP status that is no answer.", retryable=False),
+    ErrorCode.server_error: _job("The endpoint failed while it worked on the request.", retryable=True),
+    ErrorCode.http_error: _job("The endpoint answered with an HTTP status that is no answer.", retryable=False),
 }
 
 
-def failure(code: Code, *, sent: bool = True, produced: bool = False) -> Failure:
+def failure(code: ErrorCode, *, sent: bool = True, produced: bool = False) -> Failure:
     """Build the failure a code means on its own.
 
     `sent`: the endpoint may have seen the request; without it nothing can have been billed. `produced`: a part of the
     answer or its usage has come, so that the attempt was billed whatever ended it.
     """
-    fate = FATES[code]
+    fate = MEANINGS[code]
     billed: Billed = "no" if not sent else "yes" if produced else fate.billed
     return Failure(code, fate.sentence, fate.retryable, fate.trouble, billed)
 
 
 def interrupted(
-    code: Literal[Code.cancelled, Code.expired, Code.worker_lost], *, sent: bool, produced: bool
+    code: Literal[ErrorCode.cancelled, ErrorCode.expired, ErrorCode.worker_lost], *, sent: bool, produced: bool
 ) -> Failure:
     """Build the failure of a call that we ended ourselves: once sent, its bill is unknown at best."""
     found = failure(code, sent=sent, produced=produced)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal, Self, TypeVar
 
-from worker.dev.fake.server import Endpoint, listen, stop
+from worker.dev.fake.server import FakeServer, listen, stop
 
 READY_S = 10.0
 LOOPBACK = "127.0.0.1"
@@ -28,7 +28,7 @@ class FakeEndpoint:
         idempotency: Literal["ignored", "honoured"] = "ignored",
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.endpoint = Endpoint(key=key, idempotency=idempotency)
+        self.endpoint = FakeServer(key=key, idempotency=idempotency)
         self.port = port
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -110,7 +110,7 @@ async def serve(
     *, host: str, port: int, key: str | None, idempotency: Literal["ignored", "honoured"], ready: Callable[[str], None]
 ) -> None:
     """Serve until cancelled; `ready` is told the address once the port is open."""
-    runner = await listen(Endpoint(key=key, idempotency=idempotency), host=host, port=port)
+    runner = await listen(FakeServer(key=key, idempotency=idempotency), host=host, port=port)
     ready(f"http://{host}:{runner.addresses[0][1]}")
     try:
         await asyncio.Event().wait()

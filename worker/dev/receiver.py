@@ -21,7 +21,7 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReceiverAnswer:
     """What the receiver says."""
 
     status: int = 204
@@ -35,7 +35,9 @@ class WebhookReceiver:
     `secrets`: `whsec_…` or `whpk_…`, with which each request is checked as it comes.
     """
 
-    def __init__(self, *, answer: Callable[[Received], Answer | None] = lambda _: Answer(), port: int = 0) -> None:
+    def __init__(
+        self, *, answer: Callable[[Received], ReceiverAnswer | None] = lambda _: ReceiverAnswer(), port: int = 0
+    ) -> None:
         self.answer = answer
         self.secrets: tuple[str, ...] = ()
         self.received: list[Received] = []

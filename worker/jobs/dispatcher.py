@@ -17,15 +17,15 @@ from sqlalchemy import Engine
 
 from worker.jobs.core.endpoint_health import State
 from worker.jobs.endpoint_probes import Probes
-from worker.jobs.fair_share import Shares
+from worker.jobs.fair_share import FairShare
 from worker.jobs.store import due, endpoints, reclaim
 from worker.queue.keys import is_wrong_type, put_aside
 from worker.queue.nudges import push_nudges, read_window
-from worker.queue.window_size import Pace
+from worker.queue.window_size import WindowSize
 from worker.store import leases
 from worker.store.engine import describe, is_away, is_busy
 from worker.store.heartbeat import Lease
-from worker.webhooks.service import Webhooks
+from worker.webhooks.service import WebhookService
 
 LEADER = "dispatch"
 LEADER_LEASE_S = 5.0
@@ -60,7 +60,7 @@ class Dispatcher:
         once_only: frozenset[str] = frozenset(),
         chores: tuple[Callable[[], None], ...] = (),
         own_chores: tuple[Callable[[], None], ...] = (),
-        webhooks: Webhooks | None = None,
+        webhooks: WebhookService | None = None,
         turned: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine, self._redis, self._lease = engine, redis, lease
@@ -70,9 +70,9 @@ class Dispatcher:
         self._own_chores_at = 0.0
         self._led_at = -math.inf
         self._after = due.FIRST
-        self._pace = Pace(window_s)
+        self._pace = WindowSize(window_s)
         self._probes = Probes(engine, redis, QUEUE)
-        self._shares = Shares(engine, leads=self._leads)
+        self._shares = FairShare(engine, leads=self._leads)
         self._asked_at = math.inf
         self._changed = threading.Condition()
         self._stopping = False

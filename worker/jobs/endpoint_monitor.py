@@ -11,22 +11,22 @@ import structlog
 from sqlalchemy import Engine
 
 from worker.core.endpoint import Endpoint
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.jobs.core.circuit_breaker import QUIET_S, Breaker
-from worker.jobs.core.endpoint_health import ALONE, HOLD_S, PROBE_S, Blame, Sign, State, Verdict, sign_of
+from worker.jobs.core.endpoint_health import ALONE, HOLD_S, PROBE_S, CallSign, FailureOwner, State, Verdict, sign_of
 from worker.jobs.net.progress import Reply
 from worker.jobs.store import endpoint_breaker, endpoint_trouble, endpoints
 from worker.jobs.store.claim import Claim
-from worker.jobs.store.endpoint_breaker import Sick, Weakness
+from worker.jobs.store.endpoint_breaker import BreakerTrip, FailingCall
 from worker.jobs.store.endpoint_trouble import Trouble
-from worker.jobs.store.endpoints import Answered, Passed, Seen
+from worker.jobs.store.endpoints import Answered, EndpointRow, ProbeSucceeded
 from worker.store.engine import describe
 from worker.store.group_commit import Batcher
 
 log = structlog.get_logger()
 
 
-class Health:
+class EndpointMonitor:
     """One a process, asked on the loop; `exchange` in another thread. `wake(delay_s)` wakes the dispatcher."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Health:
         self._answered = dict.fromkeys(self._breakers, -math.inf)
         self._came = dict(self._answered)
         self._told = dict(self._answered)
-        self._seen: Mapping[str, Seen] = {}
+        self._seen: Mapping[str, EndpointRow] = {}
         self._seen_at = 0.0
         self._is_new = True
 
@@ -86,19 +86,19 @@ class Health:
             log.info("endpoint.probed", endpoint=got.endpoint, answer=sign, error_code=_code(reply))
         try:
             match sign:
-                case Sign.answered:
+                case CallSign.answered:
                     await self._note_answer(got, began, now)
-                case Sign.trouble:
+                case CallSign.trouble:
                     return await self._judge_trouble(got, reply, began)
-                case Sign.sick if got.probe:
+                case CallSign.sick if got.probe:
                     # Held like other trouble, unless it may have been billed and must not be repeated.
-                    return Verdict(Blame.endpoint) if reply.failure and reply.failure.retryable else ALONE
-                case Sign.sick:
+                    return Verdict(FailureOwner.endpoint) if reply.failure and reply.failure.retryable else ALONE
+                case CallSign.sick:
                     await self._note_sickness(got, reply, began, now)
         except Exception as error:
             # What came of the call is worth more than what we could not note of it.
             log.error("endpoint.not_judged", endpoint=got.endpoint, **describe(error))
-            return Verdict(Blame.endpoint) if sign is Sign.trouble else ALONE
+            return Verdict(FailureOwner.endpoint) if sign is CallSign.trouble else ALONE
         return ALONE
 
     async def _note_answer(self, got: Claim, began: float, now: float) -> None:
@@ -107,7 +107,7 @@ class Health:
         self._breakers[got.endpoint].answered(now)
         if not got.probe:
             return
-        rested_s = await self._batcher.submit(endpoints.passed, Passed(got.endpoint, now - began))
+        rested_s = await self._batcher.submit(endpoints.passed, ProbeSucceeded(got.endpoint, now - began))
         if rested_s is not None:
             log.info("endpoint.resumed", endpoint=got.endpoint, rested_s=round(rested_s, 3))
             self._wake(0.0)
@@ -133,20 +133,20 @@ class Health:
         code = reply.failure.code
         if breaker.sick(got.job_id, now, after=changed_at):
             breaker.clear()
-            opened = await self._batcher.submit(endpoint_breaker.open_breaker, Weakness(got.endpoint, code))
+            opened = await self._batcher.submit(endpoint_breaker.open_breaker, BreakerTrip(got.endpoint, code))
         else:
             opened = await self._count_in_a_row(got, code, began, now)
         if opened:
             self._note_pause(got.endpoint, "breaker", code)
 
-    async def _count_in_a_row(self, got: Claim, code: Code, began: float, now: float) -> bool:
+    async def _count_in_a_row(self, got: Claim, code: ErrorCode, began: float, now: float) -> bool:
         """Let all workers know of a weak answer where none of ours was better of late: a breaker sees one process."""
         quiet_s = now - self._came[got.endpoint]
         if quiet_s < QUIET_S:
             return False
         known_s = None if quiet_s == math.inf else quiet_s
         return await self._batcher.submit(
-            endpoint_breaker.count_in_a_row, Sick(got.endpoint, got.job_id, code, now - began, known_s)
+            endpoint_breaker.count_in_a_row, FailingCall(got.endpoint, got.job_id, code, now - began, known_s)
         )
 
     def _note_pause(self, endpoint: str, cause: str, reason: str) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from worker.jobs.core.endpoint_health import PROBE_S, SLOW_S, State
 from worker.jobs.store import due, endpoints
 from worker.jobs.store.due import FIRST, Place
-from worker.jobs.store.endpoints import Seen
+from worker.jobs.store.endpoints import EndpointRow
 from worker.queue.nudges import nudge, push_first, read_window
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ class Probes:
         waits = [one.probe_in_s for one in seen.values() if one.probe_in_s is not None and one.probe_in_s > 0]
         return min([*waits, PROBE_S] if any(sent) else waits, default=None)
 
-    def _send(self, one: Seen, *, is_standing: bool) -> bool:
+    def _send(self, one: EndpointRow, *, is_standing: bool) -> bool:
         """Send a probe; False where there is no job for it. One that still waits for a slot is not followed yet."""
         with self._engine.begin() as connection:
             if is_standing:

@@ -15,7 +15,7 @@ from worker.jobs.store.accept import Entry
 from worker.jobs.store.inbox import Submitted
 from worker.queue.envelope import decode
 from worker.queue.keys import INTAKE
-from worker.queue.list_heads import Held
+from worker.queue.list_heads import ListEntry
 from worker.settings import Settings
 from worker.store.engine import describe
 
@@ -42,7 +42,7 @@ class EntryReader:
         self._settings, self._address_fault = settings, address_fault
         self.longest = most_bytes(settings.max_request_bytes)
 
-    def read_message(self, held: Held) -> Entry:
+    def read_message(self, held: ListEntry) -> Entry:
         """Read an entry of the Redis list. Never raises."""
         if not held.is_whole or held.size > self.longest:
             return Entry(INTAKE, held.head, too_large(held.size, max_request_bytes=self._settings.max_request_bytes))

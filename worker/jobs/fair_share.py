@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from worker.jobs.core.endpoint_health import Ramp
 from worker.jobs.store import due
-from worker.jobs.store.due import Lane
+from worker.jobs.store.due import JobLane
 from worker.queue.nudges import nudge
 from worker.store.transitions import Due
 
@@ -17,7 +17,7 @@ LANES_A_TRANSACTION = 20
 PASSES = 3
 
 
-class Shares:
+class FairShare:
     """Reads due rows as long as `leads()` says that it is our turn."""
 
     def __init__(self, engine: Engine, *, leads: Callable[[], bool]) -> None:
@@ -25,7 +25,7 @@ class Shares:
         self._ramp = Ramp()
 
     def missing(
-        self, lanes: Sequence[Lane], slow: Mapping[str, float], room: int, standing: Mapping[bytes, int]
+        self, lanes: Sequence[JobLane], slow: Mapping[str, float], room: int, standing: Mapping[bytes, int]
     ) -> list[tuple[int, bytes]]:
         """Return priorities and nudges that the window lacks: of each of the endpoints `slow` no more than may start.
 
@@ -40,7 +40,7 @@ class Shares:
             found += more
         return found + self._entries([lane for lane in lanes if lane.endpoint not in slow], room - len(found), standing)
 
-    def _entries(self, lanes: Sequence[Lane], wanted: int, standing: Mapping[bytes, int]) -> list[tuple[int, bytes]]:
+    def _entries(self, lanes: Sequence[JobLane], wanted: int, standing: Mapping[bytes, int]) -> list[tuple[int, bytes]]:
         # Of `wanted` rows at most those that stand are known: the others are enough to fill the window.
         entries = [
             (row.priority, nudge(row.row_id, row.attempt)) for row in self._best(lanes, wanted)[: max(0, wanted)]
@@ -48,9 +48,9 @@ class Shares:
         # Again where its priority is better by now than its place; the nudge left behind finds it claimed.
         return [entry for entry in entries if entry[0] < standing.get(entry[1], math.inf)]
 
-    def _best(self, lanes: Sequence[Lane], wanted: int) -> list[Due]:
+    def _best(self, lanes: Sequence[JobLane], wanted: int) -> list[Due]:
         """Return about `wanted` due rows, best first: a like share of each lane, and what some leave to the others."""
-        rows: dict[Lane, list[Due]] = {}
+        rows: dict[JobLane, list[Due]] = {}
         deep, share = list(lanes), 0
         for _ in range(PASSES):
             left = wanted - sum(map(len, rows.values()))
@@ -61,7 +61,7 @@ class Shares:
             deep = [lane for lane in deep if len(rows.get(lane, ())) == share]
         return sorted((row for some in rows.values() for row in some), key=lambda row: (row.priority, -row.age_s))
 
-    def _read(self, lanes: Sequence[Lane], limit: int) -> Iterator[tuple[Lane, list[Due]]]:
+    def _read(self, lanes: Sequence[JobLane], limit: int) -> Iterator[tuple[JobLane, list[Due]]]:
         for first in range(0, len(lanes), LANES_A_TRANSACTION):
             if not self._leads():
                 return

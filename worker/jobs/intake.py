@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from worker.core.dead_letter import DeadLetter
 from worker.jobs.entries import INBOX, EntryReader, not_accepted
 from worker.jobs.inbox_watch import InboxWatch
-from worker.jobs.intake_list import MOST_BYTES, Taken, Taking
+from worker.jobs.intake_list import MOST_BYTES, IntakeList, TakenEntries
 from worker.jobs.store.accept import Accepted, Entry, accept
 from worker.jobs.store.inbox import Submitted, take_inbox
 from worker.pool.liveness import Liveness
@@ -56,7 +56,7 @@ class Intake:
         liveness = liveness or Liveness()
         self._is_open, self._turned = is_open, liveness.turns("intake")
         self._reader = EntryReader(settings, address_fault)
-        self._taking = Taking(redis, worker_id, batch=settings.intake_batch, longest=self._reader.longest)
+        self._taking = IntakeList(redis, worker_id, batch=settings.intake_batch, longest=self._reader.longest)
         self._worker_id = worker_id
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run, name="afterword-intake", daemon=True)]
@@ -122,7 +122,7 @@ class Intake:
             self._stopping.wait(pause_s)
             pause_s = min(pause_s * 2, PAUSE_S[1])
 
-    def _accept_taken(self, taken: Taken) -> None:
+    def _accept_taken(self, taken: TakenEntries) -> None:
         entries = [self._reader.read_message(held) for held in taken.entries]
         try:
             accepted = self._accept(entries)

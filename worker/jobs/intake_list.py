@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from worker.jobs.core.entry_size import HEAD_BYTES
 from worker.queue.connections import ReplyTooLong
 from worker.queue.keys import INTAKE, OWNERS, is_full, is_wrong_type, own_list, put_aside
-from worker.queue.list_heads import SHOW, Heads, Held, by
+from worker.queue.list_heads import SHOW, ListEntry, ListHeads, by
 from worker.queue.nudges import priority_lists
 
 MOST_BYTES = 8 * 1024 * 1024
@@ -61,15 +61,15 @@ return moved
 """
 
 
-class Taken(NamedTuple):
+class TakenEntries(NamedTuple):
     """Entries to be committed, oldest first: held in our list `own`, or (None) still at their sources."""
 
     own: str | None
-    entries: list[Held]
+    entries: list[ListEntry]
     sources: list[str]
 
 
-class Taking:
+class IntakeList:
     """What one worker takes. `worker_id()` is the id of its lease, which changes when a lease is lost.
 
     `longest`: of an entry of more bytes only the head is taken.
@@ -83,10 +83,10 @@ class Taking:
         self._doorbell = self._sources[0]
         self._last = ""
         self._take = redis.register_script(_TAKE)
-        self._heads = Heads(redis, longest=self._longest, head=HEAD_BYTES)
+        self._heads = ListHeads(redis, longest=self._longest, head=HEAD_BYTES)
         self._give_back = redis.register_script(_GIVE_BACK)
 
-    def take(self) -> Taken:
+    def take(self) -> TakenEntries:
         """Return the oldest entries; wait a second at most when there are none. Raises RedisError."""
         worker_id = self._worker_id()
         try:
@@ -109,7 +109,7 @@ class Taking:
                 raise
             return self._read()
 
-    def done(self, taken: Taken) -> None:
+    def done(self, taken: TakenEntries) -> None:
         """Forget what was committed."""
         if taken.own is not None:
             self._redis.delete(taken.own)
@@ -128,10 +128,10 @@ class Taking:
             self._redis.srem(OWNERS, *cast("set[str]", foreign))
         return {name.decode() for name in found - foreign}
 
-    def _moved(self, worker_id: str) -> Taken:
+    def _moved(self, worker_id: str) -> TakenEntries:
         keys = [own_list(worker_id), OWNERS, *self._sources]
         shown = self._take(keys=keys, args=[self._longest, HEAD_BYTES, worker_id, self._batch, MOST_BYTES, CUT])
-        return Taken(keys[0], [_held(*pair) for pair in by(2, shown)], [])
+        return TakenEntries(keys[0], [_held(*pair) for pair in by(2, shown)], [])
 
     def _watch_another(self) -> None:
         for source in self._sources:
@@ -139,21 +139,21 @@ class Taking:
                 self._doorbell = source
                 return
 
-    def _read(self) -> Taken:
+    def _read(self) -> TakenEntries:
         """Read entries where they stand: Redis is full, and taking them is what makes room."""
         keys = [own_list(self._last), *self._sources]
         found = self._heads.read(keys, entries=self._batch, max_bytes=MOST_BYTES)
-        return Taken(None, [held for _, held in found], [key for key, _ in found])
+        return TakenEntries(None, [held for _, held in found], [key for key, _ in found])
 
 
-def _held(size: int, entry: bytes) -> Held:
+def _held(size: int, entry: bytes) -> ListEntry:
     """Read an entry of our list. One that was cut may come from the queue too, where a dead worker's list was put."""
     if entry.startswith(CUT):
         told, _, head = entry[len(CUT) :].partition(b":")
         # No more digits than a size has: anyone may write such an entry.
         if told.isdigit() and len(told) <= 12:
-            return Held(int(told), head)
-    return Held(size, entry)
+            return ListEntry(int(told), head)
+    return ListEntry(size, entry)
 
 
 def _is_name(name: bytes) -> bool:

@@ -7,15 +7,15 @@ from typing import Any
 from worker.chat.answer import columns, has_output
 from worker.chat.usage import Usage, normalise
 from worker.core.endpoint import Endpoint
-from worker.core.failure import Code, Failure, failure, under_policy
+from worker.core.failure import ErrorCode, Failure, failure, under_policy
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
 from worker.core.quote import sentence
 from worker.core.storable_text import clean_json, clean_text
 from worker.jobs.core.endpoint_health import ALONE, Verdict
-from worker.jobs.core.retry import Budget, Give_up, Hold, Retry, decide
+from worker.jobs.core.retry import AttemptBudget, Give_up, Hold, Retry, decide
 from worker.jobs.net.progress import MAX_ERROR_BYTES, Reply
 from worker.jobs.store.claim import Claim
-from worker.jobs.store.record import Closing
+from worker.jobs.store.record import AttemptRecord
 
 # A header may have 64 KiB; no endpoint's id of a request is longer.
 _LONGEST_REQUEST_ID = 512
@@ -50,7 +50,7 @@ def released(got: Claim, reply: Reply) -> End:
 def follows(got: Claim, found: Failure, reply: Reply, *, verdict: Verdict, jitter: float) -> End:
     """Return what follows a failed attempt: another, a wait for the endpoint, or the end."""
     left_s = got.left_s - reply.elapsed_s
-    budget = Budget(
+    budget = AttemptBudget(
         used=got.attempts_used,
         max_attempts=got.max_attempts,
         held=got.attempt - got.attempts_used,
@@ -67,9 +67,9 @@ def follows(got: Claim, found: Failure, reply: Reply, *, verdict: Verdict, jitte
             return End(FAIL, Outcome.failed) if left_s > 0 else End(EXPIRE, Outcome.expired)
 
 
-def close(got: Claim, reply: Reply, end: End, *, usage_requested: bool) -> Closing:
+def close(got: Claim, reply: Reply, end: End, *, usage_requested: bool) -> AttemptRecord:
     """Build the record of an attempt from its reply and the end decided on."""
-    return Closing(
+    return AttemptRecord(
         job_id=got.job_id,
         number=got.attempt,
         worker_id=got.worker_id,
@@ -85,18 +85,18 @@ def close(got: Claim, reply: Reply, end: End, *, usage_requested: bool) -> Closi
         elapsed_s=reply.elapsed_s,
         first_byte_ago_s=_ago(reply, reply.first_byte_s),
         first_token_ago_s=_ago(reply, reply.first_token_s),
-        **_error(failure(Code.expired) if end.move is EXPIRE else reply.failure),
+        **_error(failure(ErrorCode.expired) if end.move is EXPIRE else reply.failure),
     )
 
 
-def close_broken(got: Claim, reply: Reply | None, endpoint: Endpoint | None, *, jitter: float) -> Closing:
+def close_broken(got: Claim, reply: Reply | None, endpoint: Endpoint | None, *, jitter: float) -> AttemptRecord:
     """Build the record of an attempt that we could not put into columns: what came is kept as it came.
 
     A whole answer that breaks us would break us again: the job fails rather than being bought once more. Nor is it
     bought again where the failure was permanent, or where `endpoint`'s settings forbid it. Each try spends an attempt.
     """
     sent = reply is None or reply.sent
-    broken = failure(Code.internal_error, sent=sent, produced=reply is not None and reply.answer is not None)
+    broken = failure(ErrorCode.internal_error, sent=sent, produced=reply is not None and reply.answer is not None)
     if endpoint is not None:
         broken = under_policy(broken, retry_partial=endpoint.retry_partial, retry_ambiguous=endpoint.retry_ambiguous)
     if reply is not None and reply.failure is not None and reply.failure.trouble == "job":
@@ -111,7 +111,7 @@ def close_broken(got: Claim, reply: Reply | None, endpoint: Endpoint | None, *, 
     return replace(closing, answer={"raw": reply.raw, "raw_encoding": reply.raw_encoding})
 
 
-def plain(closing: Closing) -> Closing:
+def plain(closing: AttemptRecord) -> AttemptRecord:
     """Return the same end of the same attempt without anything that came from outside: the database takes it, or none.
 
     It writes the same tables, an answer included, so that the writer learns whether they refuse the answer or us.

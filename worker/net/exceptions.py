@@ -15,32 +15,32 @@ import httpx
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EofStream
 
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 
 # What reading an answer through aiohttp's protocol can raise.
 READING: Final = (aiohttp.ClientError, HttpProcessingError, EofStream, OSError)
 
 # Before the endpoint can have seen the request; otherwise; None: says nothing about the wire, so it is a bug of ours.
-_CODES: Final[Mapping[type[Exception], tuple[Code, Code] | None]] = {
-    httpx.ConnectError: (Code.connect_failed, Code.connection_lost),
-    httpx.ConnectTimeout: (Code.connect_timeout, Code.connection_lost),
-    httpx.PoolTimeout: (Code.connect_timeout, Code.connection_lost),
-    httpx.ProxyError: (Code.proxy_failed, Code.connection_lost),
-    httpx.UnsupportedProtocol: (Code.misconfigured, Code.misconfigured),
-    httpx.LocalProtocolError: (Code.misconfigured, Code.misconfigured),
-    httpx.InvalidURL: (Code.misconfigured, Code.misconfigured),
-    httpx.ReadError: (Code.connect_failed, Code.connection_lost),
-    httpx.WriteError: (Code.connect_failed, Code.connection_lost),
-    httpx.CloseError: (Code.connect_failed, Code.connection_lost),
-    httpx.NetworkError: (Code.connect_failed, Code.connection_lost),
-    httpx.RemoteProtocolError: (Code.protocol_error, Code.protocol_error),
-    httpx.ProtocolError: (Code.protocol_error, Code.protocol_error),
-    httpx.ReadTimeout: (Code.connect_timeout, Code.first_byte_timeout),
-    httpx.WriteTimeout: (Code.connect_timeout, Code.first_byte_timeout),
-    httpx.TimeoutException: (Code.connect_timeout, Code.first_byte_timeout),
-    httpx.TransportError: (Code.connect_failed, Code.connection_lost),
-    httpx.DecodingError: (Code.invalid_encoding, Code.invalid_encoding),
-    httpx.TooManyRedirects: (Code.redirected, Code.redirected),
+_CODES: Final[Mapping[type[Exception], tuple[ErrorCode, ErrorCode] | None]] = {
+    httpx.ConnectError: (ErrorCode.connect_failed, ErrorCode.connection_lost),
+    httpx.ConnectTimeout: (ErrorCode.connect_timeout, ErrorCode.connection_lost),
+    httpx.PoolTimeout: (ErrorCode.connect_timeout, ErrorCode.connection_lost),
+    httpx.ProxyError: (ErrorCode.proxy_failed, ErrorCode.connection_lost),
+    httpx.UnsupportedProtocol: (ErrorCode.misconfigured, ErrorCode.misconfigured),
+    httpx.LocalProtocolError: (ErrorCode.misconfigured, ErrorCode.misconfigured),
+    httpx.InvalidURL: (ErrorCode.misconfigured, ErrorCode.misconfigured),
+    httpx.ReadError: (ErrorCode.connect_failed, ErrorCode.connection_lost),
+    httpx.WriteError: (ErrorCode.connect_failed, ErrorCode.connection_lost),
+    httpx.CloseError: (ErrorCode.connect_failed, ErrorCode.connection_lost),
+    httpx.NetworkError: (ErrorCode.connect_failed, ErrorCode.connection_lost),
+    httpx.RemoteProtocolError: (ErrorCode.protocol_error, ErrorCode.protocol_error),
+    httpx.ProtocolError: (ErrorCode.protocol_error, ErrorCode.protocol_error),
+    httpx.ReadTimeout: (ErrorCode.connect_timeout, ErrorCode.first_byte_timeout),
+    httpx.WriteTimeout: (ErrorCode.connect_timeout, ErrorCode.first_byte_timeout),
+    httpx.TimeoutException: (ErrorCode.connect_timeout, ErrorCode.first_byte_timeout),
+    httpx.TransportError: (ErrorCode.connect_failed, ErrorCode.connection_lost),
+    httpx.DecodingError: (ErrorCode.invalid_encoding, ErrorCode.invalid_encoding),
+    httpx.TooManyRedirects: (ErrorCode.redirected, ErrorCode.redirected),
     httpx.RequestError: None,
     httpx.HTTPStatusError: None,
     httpx.HTTPError: None,
@@ -56,15 +56,15 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 WIRE: Final = tuple(kind for kind, codes in _CODES.items() if codes is not None)
 
 
-def code_of(error: Exception, *, sent: bool) -> Code:
+def code_of(error: Exception, *, sent: bool) -> ErrorCode:
     """Return the code of one of WIRE, raised before the answer's head was there. `sent`: connect had returned."""
     codes = _CODES[type(error)]
     assert codes is not None
     code = codes[sent]
-    if code is Code.connect_failed:
+    if code is ErrorCode.connect_failed:
         return _connect_code(error)
     # A clean end before the answer and a malformed answer share httpx's class.
-    return Code.connection_lost if code is Code.protocol_error and sent and not _is_malformed(error) else code
+    return ErrorCode.connection_lost if code is ErrorCode.protocol_error and sent and not _is_malformed(error) else code
 
 
 def connect_error(error: Exception, *, proxied: bool) -> httpx.TransportError:
@@ -90,13 +90,15 @@ def read_error(error: Exception) -> httpx.TransportError:
     return httpx.ReadError("the connection was lost")
 
 
-def _connect_code(error: Exception) -> Code:
+def _connect_code(error: Exception) -> ErrorCode:
     causes = tuple(_chain(error))
     if is_exhaustion(causes):
-        return Code.out_of_resources
+        return ErrorCode.out_of_resources
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return Code.dns_failed
-    return Code.tls_failed if any(isinstance(cause, ssl.SSLError) for cause in causes) else Code.connect_failed
+        return ErrorCode.dns_failed
+    return (
+        ErrorCode.tls_failed if any(isinstance(cause, ssl.SSLError) for cause in causes) else ErrorCode.connect_failed
+    )
 
 
 def is_exhaustion(causes: Iterable[BaseException]) -> bool:

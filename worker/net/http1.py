@@ -44,7 +44,7 @@ class Head:
     persistent: bool
 
 
-class Heads:
+class HeadReader:
     """Collects the head of the final answer, up to HEAD_BYTES; drops informational ones (1xx) before it."""
 
     __slots__ = ("_held", "_left")

@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from worker.net.http1 import Chunks, Head, Heads, Malformed
+from worker.net.http1 import Chunks, Head, HeadReader, Malformed
 
 READ_BUFFER: Final = 64 * 1024
 _NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
@@ -33,7 +33,7 @@ class AnswerParser:
         self._protocol = protocol
         self._loop = loop
         self._tunnel = tunnel
-        self._heads = Heads()
+        self._heads = HeadReader()
         self._head: Head | None = None
         self._body: StreamReader = EMPTY_PAYLOAD
         self._chunks: Chunks | None = None

@@ -17,7 +17,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 
-class Errands:
+class HubCallbacks:
     """The queue. Any thread may `put`; only Celery's thread may `run`."""
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """The Celery pool that runs `async def` tasks by the thousand on one event loop; synchronous ones run in threads.
 
 Celery calls in on its own thread (`apply_async`, `terminate_job`, `stop`); the loop's thread runs the tasks; what
-Celery must hear comes back through `Errands`. How many tasks each queue has here is counted in what really runs, so
-that nothing that happens to a message on its way can lose a slot.
+Celery must hear comes back through `HubCallbacks`. How many tasks each queue has here is counted in what really runs,
+so that nothing that happens to a message on its way can lose a slot.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from celery.utils.threads import USE_FAST_LOCALS
 from celery.worker import state as worker_state
 
 from worker.pool.event_loop import LoopThread
-from worker.pool.hub_callbacks import Errands
+from worker.pool.hub_callbacks import HubCallbacks
 from worker.pool.process_limits import fitting, raise_limit
-from worker.pool.runner import Job, Runner
+from worker.pool.runner import PoolTask, Runner
 from worker.pool.running_task import Reason, identity, wait_for
 
 log = structlog.get_logger(__name__)
@@ -37,8 +37,8 @@ RELEASE_S = 10.0
 LOOP_END_S = 5.0
 
 
-class Pool(BasePool):  # type: ignore[misc]  # Celery publishes no types
-    """Celery's extension point: `worker_pool = "worker.pool.pool:Pool"`. One a process."""
+class TaskPool(BasePool):  # type: ignore[misc]  # Celery publishes no types
+    """Celery's extension point: `worker_pool = "worker.pool.pool:TaskPool"`. One a process."""
 
     signal_safe = False
     is_green = False
@@ -52,13 +52,13 @@ class Pool(BasePool):  # type: ignore[misc]  # Celery publishes no types
         conf = self.app.conf
         self.drain_s: float = conf.afterword_drain_s
         self.cleanups: list[Callable[[], Awaitable[None]]] = []  # run on the loop when the last task has ended
-        self.errands = Errands()
+        self.errands = HubCallbacks()
         asked = {CALLS: limit or conf.worker_concurrency, **conf.afterword_slots}
         self._slots: Mapping[str, int] = fitting(asked, limit=raise_limit())
         self.limit: int = self._slots[CALLS]
         self._loop = LoopThread(block_s=conf.afterword_block_s, uvloop=conf.afterword_uvloop)
         self._runner = Runner(self._loop, self.errands)
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, PoolTask] = {}
         self._active: Counter[str] = Counter()
         self._last_pid = 0
 
@@ -116,10 +116,10 @@ class Pool(BasePool):  # type: ignore[misc]  # Celery publishes no types
         """Have the hub do our errands; called again after every reconnect, which empties the hub."""
         hub.add_reader(self.errands.fileno(), self.errands.run)
 
-    def on_apply(self, target: Callable[..., Any], args: Any, kwargs: Any, **options: Any) -> Job:
+    def on_apply(self, target: Callable[..., Any], args: Any, kwargs: Any, **options: Any) -> PoolTask:
         """Take a task over; returns at once. `args` are Celery's tracer's: (task name, id, request, ...)."""
         self._last_pid += 1
-        job = Job(
+        job = PoolTask(
             pid=self._last_pid,
             queue=(args[2].get("delivery_info") or {}).get("routing_key") or "",
             label=f"{args[0]}[{args[1]}]",
@@ -176,7 +176,7 @@ class Pool(BasePool):  # type: ignore[misc]  # Celery publishes no types
             "loop-ticked-s-ago": round(monotonic() - self.loop_ticked_at, 3),
         }
 
-    def _settle(self, callback: Callable[[Any], object], job: Job, outcome: Any) -> None:
+    def _settle(self, callback: Callable[[Any], object], job: PoolTask, outcome: Any) -> None:
         del self._jobs[job.pid]
         self._active[job.queue] -= 1
         callback(_for_celery(job, outcome))
@@ -232,7 +232,7 @@ def async_task(app: Celery, **options: Any) -> Callable[[Callable[..., Coroutine
     return register
 
 
-def _for_celery(job: Job, outcome: Any) -> tuple[int, Any, float]:
+def _for_celery(job: PoolTask, outcome: Any) -> tuple[int, Any, float]:
     """Return what Celery is told: its tracer's own word, unless the task was revoked or ended outside of the tracer."""
     if job.reason is Reason.revoked:
         return _failed(Terminated(SIGTERM))

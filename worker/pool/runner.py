@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from worker.pool.event_loop import LoopThread
-from worker.pool.hub_callbacks import Errands
+from worker.pool.hub_callbacks import HubCallbacks
 from worker.pool.running_task import Call, Reason, drive, enter
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ class TaskExited(Exception):
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True, kw_only=True)
-class Job(Call):
+class PoolTask(Call):
     """One task to run: `work` does it, and three others, called on Celery's thread, hear of it.
 
     `accepted(pid, started_at)`: it begins. `exceeded(True, soft_s)`: past its soft limit, `limit_error` was raised in
@@ -42,8 +42,8 @@ class Job(Call):
     work: Callable[[], Any]
     accepted: Callable[[int, float], object]
     exceeded: Callable[[bool, float], object]
-    settled: "Callable[[Job, Any], object]"
-    revoke: "Callable[[Job], object]"
+    settled: "Callable[[PoolTask, Any], object]"
+    revoke: "Callable[[PoolTask], object]"
     soft_s: float | None
     limit_error: type[BaseException]
 
@@ -55,17 +55,17 @@ class Job(Call):
 class Runner:
     """The tasks that run now."""
 
-    def __init__(self, loop: LoopThread, errands: Errands) -> None:
+    def __init__(self, loop: LoopThread, errands: HubCallbacks) -> None:
         self._loop = loop
         self._errands = errands
         self._threads = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="afterword-sync")
-        self._running: set[Job] = set()
+        self._running: set[PoolTask] = set()
 
-    def start(self, job: Job) -> None:
+    def start(self, job: PoolTask) -> None:
         """Begin a task as soon as the loop comes to it."""
         self._loop.call(self._start, job)
 
-    def cancel(self, job: Job, reason: Reason) -> None:
+    def cancel(self, job: PoolTask, reason: Reason) -> None:
         """Cancel one task. A synchronous one that has begun cannot be stopped."""
         self._loop.call(self._cancel, job, reason)
 
@@ -77,7 +77,7 @@ class Runner:
         """Let the threads of synchronous tasks go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: PoolTask) -> None:
         context = copy_context()
         context.run(enter, job)
         run = self._run_async(job) if job.is_async else self._run_sync(job)
@@ -85,7 +85,7 @@ class Runner:
         self._running.add(job)
         job.task.add_done_callback(partial(self._finish, job))
 
-    async def _run_async(self, job: Job) -> Any:
+    async def _run_async(self, job: PoolTask) -> Any:
         self._accept(job)
         limit = self._loop.loop.call_later(job.soft_s, self._exceed, job, job.soft_s) if job.soft_s else None
         try:
@@ -96,21 +96,21 @@ class Runner:
             if limit is not None:
                 limit.cancel()
 
-    async def _run_sync(self, job: Job) -> Any:
+    async def _run_sync(self, job: PoolTask) -> Any:
         def work() -> Any:
             self._accept(job)
             return job.work()
 
         return await self._loop.loop.run_in_executor(self._threads, work)
 
-    def _accept(self, job: Job) -> None:
+    def _accept(self, job: PoolTask) -> None:
         self._errands.put(job.accepted, job.pid, monotonic())
 
-    def _exceed(self, job: Job, soft_s: float) -> None:
+    def _exceed(self, job: PoolTask, soft_s: float) -> None:
         if job.cancel(Reason.soft_limit, instead=job.limit_error(soft_s)):
             self._errands.put(job.exceeded, True, soft_s)
 
-    def _cancel(self, job: Job, reason: Reason) -> None:
+    def _cancel(self, job: PoolTask, reason: Reason) -> None:
         if job.task is not None and not job.is_async:
             log.warning("task.not_stopped", task=job.label, reason=reason.value)
             return
@@ -120,7 +120,7 @@ class Runner:
         for job in tuple(self._running):
             self._cancel(job, reason)
 
-    def _finish(self, job: Job, task: "asyncio.Task[Any]") -> None:
+    def _finish(self, job: PoolTask, task: "asyncio.Task[Any]") -> None:
         self._running.discard(job)
         job.task = None
         outcome = None if task.cancelled() else task.exception() or task.result()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy import Engine
 
-from worker.pool.pool import Pool
+from worker.pool.pool import TaskPool
 from worker.settings import Settings
 from worker.store import version
 
@@ -22,10 +22,10 @@ EXIT_CODE = 1
 log = structlog.get_logger()
 
 
-class Served:
+class SchemaWatch:
     """One a process. `pool()` is Celery's pool, None before it runs."""
 
-    def __init__(self, engine: Engine, settings: Settings, *, pool: Callable[[], Pool | None]) -> None:
+    def __init__(self, engine: Engine, settings: Settings, *, pool: Callable[[], TaskPool | None]) -> None:
         self._engine, self._schema, self._pool = engine, settings.database_schema, pool
         self._every_s = LOOK_TICKS * settings.tick_s
         # The start has just looked.

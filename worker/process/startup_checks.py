@@ -14,7 +14,7 @@ class NotReady(RuntimeError):
     """The worker cannot start as things are; the text says why and what to do."""
 
 
-def check(engine: Engine, redis: Redis, settings: Settings) -> None:
+def check_startup(engine: Engine, redis: Redis, settings: Settings) -> None:
     """Raise NotReady with a sentence about the first thing that is missing."""
     if sentence := trouble_of(redis) or fault(engine, schema=settings.database_schema):
         raise NotReady(sentence)

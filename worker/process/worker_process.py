@@ -16,28 +16,28 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.jobs.core.message import most_bytes
 from worker.jobs.dispatcher import Dispatcher
-from worker.jobs.endpoint_monitor import Health
+from worker.jobs.endpoint_monitor import EndpointMonitor
 from worker.jobs.intake import Intake
-from worker.jobs.maintenance import Marks, bury_rejects
+from worker.jobs.maintenance import Marks, write_rejected_nudges
 from worker.jobs.net.call import open_clients
 from worker.jobs.store import reclaim
 from worker.jobs.store.cancel import cancel
 from worker.jobs.store.record import record
 from worker.pool import memory, running_task
 from worker.pool.liveness import Liveness
-from worker.pool.pool import Pool
+from worker.pool.pool import TaskPool
 from worker.pool.running_task import Call, Reason
-from worker.process.schema_watch import Served
-from worker.process.startup_checks import NotReady, check
+from worker.process.schema_watch import SchemaWatch
+from worker.process.startup_checks import NotReady, check_startup
 from worker.queue.connections import LONGEST_REPLY
 from worker.queue.nudges import connect
 from worker.settings import Settings, need
 from worker.store.engine import describe, is_away, open_engine, reason
 from worker.store.fatal_errors import is_hopeless
 from worker.store.group_commit import Batcher
-from worker.store.heartbeat import HeldCalls, Lease, Times
-from worker.store.orphans import Strays
-from worker.webhooks.service import Webhooks
+from worker.store.heartbeat import HeldCalls, Lease, LeaseTimes
+from worker.store.orphans import Orphans
+from worker.webhooks.service import WebhookService
 
 WRITE_OUT_S = 10.0
 # How many nudges may stand in Redis, for each slot of this process, before accepting stops adding to them.
@@ -46,7 +46,7 @@ ROOM_A_SLOT = 4
 log = structlog.get_logger()
 
 
-class Host:
+class WorkerProcess:
     """The parts of a worker process that outlive any one task.
 
     `open` comes before the pool exists, `attach` when it runs, `detach` before it drains, `close` after it has ended:
@@ -64,21 +64,21 @@ class Host:
         self.batcher = Batcher(
             self.engine, max_items=settings.writer_batch, last=(record, cancel), turned=self.liveness.turns("writer")
         )
-        self.webhooks = Webhooks(self.engine, self.redis, settings, self.liveness)
+        self.webhooks = WebhookService(self.engine, self.redis, settings, self.liveness)
         self.clients: dict[str, httpx.AsyncClient] = {}
         self.calls: dict[str, list[Call]] = {}
         # Endpoints that refuse requests which ask for a stream's usage.
         self.usage_refused: set[str] = set()
-        self._pool: Pool | None = None
+        self._pool: TaskPool | None = None
         self.lease = Lease(
             self.engine,
-            Times(settings.lease_s, settings.beat_s),
+            LeaseTimes(settings.lease_s, settings.beat_s),
             HeldCalls(self._ticked_at, self._abort, reclaim.cancellations, self.cancel),
             name=f"{socket.gethostname()}:{os.getpid()}",
             slots=settings.concurrency,
             turned=self.liveness.turns("lease"),
         )
-        self.health = Health(
+        self.health = EndpointMonitor(
             self.engine, self.batcher, settings.endpoints, wake=lambda in_s: self.dispatcher.wake(in_s)
         )
         room = ROOM_A_SLOT * settings.concurrency
@@ -94,9 +94,9 @@ class Host:
         )
         # Where an ambiguous request is not to be repeated, a lost worker's is not either.
         self._once_only = frozenset(one.name for one in settings.endpoints.values() if not one.retry_ambiguous)
-        self._served = Served(self.engine, settings, pool=lambda: self._pool)
+        self._served = SchemaWatch(self.engine, settings, pool=lambda: self._pool)
         self.dispatcher = self._make_dispatcher()
-        self._strays = Strays(
+        self._strays = Orphans(
             self.engine, "job", held=reclaim.held, give_back=partial(reclaim.give_back, once_only=self._once_only)
         )
 
@@ -114,7 +114,7 @@ class Host:
                 Marks(self.engine, keep_s=settings.job_ttl_s).settle,
                 self.intake.drain_inbox,
                 self.intake.return_lists,
-                partial(bury_rejects, self.engine, self.redis),
+                partial(write_rejected_nudges, self.engine, self.redis),
                 self.webhooks.look_after,
             ),
             own_chores=(self._release_strays, self.health.exchange, self._served.look),
@@ -133,7 +133,7 @@ class Host:
         pause_s = 0.2
         while True:
             try:
-                check(self.engine, self.redis, self.settings)
+                check_startup(self.engine, self.redis, self.settings)
                 self.lease.start()
                 break
             except SQLAlchemyError as error:
@@ -146,7 +146,7 @@ class Host:
         self.webhooks.start()
         self.liveness.start()
 
-    def attach(self, pool: Pool, *, intake: bool) -> None:
+    def attach(self, pool: TaskPool, *, intake: bool) -> None:
         """Begin to take work: the pool runs."""
         self._pool = pool
         self.liveness.ask("loop", self._ticked_at)

@@ -127,7 +127,7 @@ class _ToPrimary:
             raise
 
 
-class Pool(redis.ConnectionPool):
+class RedisPool(redis.ConnectionPool):
     """A pool of such connections. One that comes back while an exception is on its way is closed.
 
     Between a command and its reply, or among the replies of a pipeline, no connection sees the exception. An exception

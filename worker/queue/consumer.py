@@ -80,7 +80,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery publishes no typ
         maybe_shutdown()
 
 
-class Reading(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types
+class QueueReadingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types
     """The consumer's step that reads the queues the worker was started for (`-Q`)."""
 
     requires = (Tasks,)
@@ -107,7 +107,7 @@ def _redis_url(conf: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class NudgeMessage:
     """What Celery reads of a message. Without a content type the body is taken as it is."""
 
     headers: dict[str, Any]
@@ -122,7 +122,7 @@ class Message:
         return self.body
 
 
-def message(queue: str, nudge: Nudge) -> Message:
+def message(queue: str, nudge: Nudge) -> NudgeMessage:
     """Build Celery's message from the three things we take from an entry: task (the queue's), id, argument."""
     headers = {
         "task": TASKS[queue],
@@ -135,7 +135,7 @@ def message(queue: str, nudge: Nudge) -> Message:
         "ignore_result": True,
     }
     delivery = {"exchange": "", "routing_key": queue}
-    return Message(headers, ([nudge.row_id], {}, {}), {"correlation_id": nudge.celery_id}, delivery)
+    return NudgeMessage(headers, ([nudge.row_id], {}, {}), {"correlation_id": nudge.celery_id}, delivery)
 
 
 def deliver_to(consumer: Any, queue: str) -> Callable[[Nudge], None]:

@@ -45,7 +45,7 @@ return 0
 """
 
 
-class Held(NamedTuple):
+class ListEntry(NamedTuple):
     """An entry: its bytes, or the first of them where it is too large to be read; `size` is its own."""
 
     size: int
@@ -56,19 +56,19 @@ class Held(NamedTuple):
         return self.size == len(self.head)
 
 
-class Heads:
+class ListHeads:
     """Reads and removes entries by value. Of an entry of more than `longest` bytes, `head` bytes are read."""
 
     def __init__(self, redis: Redis, *, longest: int, head: int) -> None:
         self._redis, self._longest, self._head = redis, max(longest, head), head
         self._read, self._remove = redis.register_script(_READ), redis.register_script(_REMOVE)
 
-    def read(self, keys: Sequence[str], *, entries: int, max_bytes: int) -> list[tuple[str, Held]]:
+    def read(self, keys: Sequence[str], *, entries: int, max_bytes: int) -> list[tuple[str, ListEntry]]:
         """Return the oldest entries with their lists: of each list so many, and none after `max_bytes`."""
         shown = self._read(keys=list(keys), args=[self._longest, self._head, entries, max_bytes])
-        return [(keys[source - 1], Held(*held)) for source, *held in by(3, shown)]
+        return [(keys[source - 1], ListEntry(*held)) for source, *held in by(3, shown)]
 
-    def remove(self, key: str, held: Held, *, entries: int) -> None:
+    def remove(self, key: str, held: ListEntry, *, entries: int) -> None:
         """Remove the oldest entry that is this one; a large one is looked for among the oldest `entries`."""
         if held.is_whole:
             self._redis.lrem(key, -1, cast("str", held.head))

@@ -20,7 +20,7 @@ MOST_AT_ONCE = 500
 WAIT_S = 5.0
 
 
-class Announcer:
+class Pusher:
     """Pushes what it is given to the lists of one queue, as far as `room` allows."""
 
     def __init__(self, redis: Redis, queue: str, *, room: int, turned: Callable[[], None] = lambda: None) -> None:

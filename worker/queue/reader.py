@@ -16,7 +16,7 @@ from redis import Redis, RedisError
 from redis.connection import Connection
 
 from worker.queue.keys import is_wrong_type, put_aside
-from worker.queue.list_heads import Held, by
+from worker.queue.list_heads import ListEntry, by
 from worker.queue.nudges import ENTRY_BYTES, POP, REJECTED, REJECTED_BYTES, Nudge, Rejected, priority_lists, read
 
 log = structlog.get_logger(__name__)
@@ -105,7 +105,7 @@ class Window:
 
     def _fill(self, wanted: int) -> None:
         shown = self._pop(keys=self._lists, args=[ENTRY_BYTES, REJECTED_BYTES, wanted, MOST_BYTES])
-        entries = [Held(*pair) for pair in by(2, shown)]
+        entries = [ListEntry(*pair) for pair in by(2, shown)]
         for entry in entries:
             self._take(entry)
         self._give_rejects()
@@ -115,7 +115,7 @@ class Window:
             # More may stand there, and nothing else wakes the hub. What else it has to do has its turn first.
             self._slots.soon(self.tick)
 
-    def _take(self, entry: Held) -> None:
+    def _take(self, entry: ListEntry) -> None:
         match read(self.queue, entry.head, entry.size):
             case Nudge() as nudge:
                 if nudge.ignored:
@@ -149,7 +149,7 @@ class Window:
         answer = self._bell.read_response()
         self._rung_at = None
         if answer is not None:
-            self._take(Held(len(answer[1]), answer[1]))
+            self._take(ListEntry(len(answer[1]), answer[1]))
             self._give_rejects()
         self.tick()
 

@@ -17,10 +17,10 @@ from redis import RedisError
 from redis.exceptions import NoPermissionError, ResponseError
 
 from afterword.sentinel import read_sentinels
-from worker.queue.connections import Pool
+from worker.queue.connections import RedisPool
 from worker.queue.keys import INTAKE, is_wrong_type
 from worker.queue.nudges import TASKS
-from worker.queue.sentinel import Watch
+from worker.queue.sentinel import PrimaryWatch
 
 log = structlog.get_logger(__name__)
 
@@ -115,11 +115,11 @@ class Channel(redis.Channel):
         with _without(queue):
             super()._delete(queue, *args, **kwargs)  # type: ignore[no-untyped-call]
 
-    def _get_pool(self, asynchronous: bool = False) -> Pool:
+    def _get_pool(self, asynchronous: bool = False) -> RedisPool:
         # As kombu's, with our rule for connections, and with the primary found by our way.
         params = self._connparams(asynchronous=asynchronous)  # type: ignore[no-untyped-call]
         self.keyprefix_fanout = self.keyprefix_fanout.format(db=params["db"])
-        return Pool(**params, watch=Watch(read_sentinels(self.sentinels)) if self.sentinels else None)
+        return RedisPool(**params, watch=PrimaryWatch(read_sentinels(self.sentinels)) if self.sentinels else None)
 
     def _receive(self) -> bool:
         """Read what has come. Between two messages kombu would let the end of the connection restart the consumer."""

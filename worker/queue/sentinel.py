@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from afterword.sentinel import Sentinels, is_sentinel, read_sentinels
-from worker.queue.connections import Pool
+from worker.queue.connections import RedisPool
 
 # Sentinels answer at once or not at all; the next one is asked then.
 PATIENCE_S = 1.0
@@ -25,7 +25,7 @@ class UnknownPrimary(RedisConnectionError):
     """Every sentinel has answered, and none knows a primary of this name: waiting is no remedy."""
 
 
-class Watch:
+class PrimaryWatch:
     """Asks the sentinels of one address; from any thread."""
 
     def __init__(self, sentinels: Sentinels) -> None:
@@ -86,15 +86,15 @@ class Watch:
             # An idle connection may have ended; to ask twice harms nobody.
             "retry": Retry(NoBackoff(), 1),
         }
-        return Redis.from_pool(Pool(**options))
+        return Redis.from_pool(RedisPool(**options))
 
     def _shown(self, place: int) -> str:
         return "{}:{}".format(*self._sentinels.hosts[place])
 
 
-def pool_of(url: str, **options: Any) -> Pool:
-    """Return the pool of an address: redis://, rediss:// or sentinel://. `options` as for `Pool`."""
+def pool_of(url: str, **options: Any) -> RedisPool:
+    """Return the pool of an address: redis://, rediss:// or sentinel://. `options` as for `RedisPool`."""
     if not is_sentinel(url):
-        return Pool.from_url(url, **options)
+        return RedisPool.from_url(url, **options)
     sentinels = read_sentinels(url)
-    return Pool.from_url(sentinels.redis_url, watch=Watch(sentinels), **options)
+    return RedisPool.from_url(sentinels.redis_url, watch=PrimaryWatch(sentinels), **options)

@@ -10,7 +10,7 @@ LARGEST_WINDOW = 20_000
 SHORTEST_S = 0.02
 
 
-class Pace:
+class WindowSize:
     """How many nudges should stand in Redis: about `window_s` seconds of starts, at least twice the slots.
 
     Starts per second are what left the window between two ticks, averaged over about `window_s`. An empty window says

@@ -47,7 +47,7 @@ def unpacked(dialect: str, types: Mapping[str, TypeEngine[Any]]) -> FromClause:
     return select(*values).subquery("given")
 
 
-def among(dialect: str, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+def any_of(dialect: str, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     """Return the condition that a column has one of the values in the list parameter `name`."""
     if dialect == "postgresql":
         return column == any_(bindparam(name, type_=ARRAY(column.type)))

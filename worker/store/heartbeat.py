@@ -25,7 +25,7 @@ from worker.store.engine import describe
 log = structlog.get_logger()
 
 
-class Times(NamedTuple):
+class LeaseTimes(NamedTuple):
     """How long a lease lasts and how often it is renewed, in seconds."""
 
     lease_s: float
@@ -52,7 +52,7 @@ class Lease:
     def __init__(
         self,
         engine: Engine,
-        times: Times,
+        times: LeaseTimes,
         calls: HeldCalls,
         *,
         name: str,

@@ -13,7 +13,7 @@ from worker.store.transitions import Key
 log = structlog.get_logger()
 
 
-class Strays:
+class Orphans:
     """Looks for rows of one kind: `held` lists a worker's rows and their attempts, `give_back` queues some again."""
 
     def __init__(

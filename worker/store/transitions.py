@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, or_, tuple_, update
 
-from worker.core.failure import FATES, Code
+from worker.core.failure import MEANINGS, ErrorCode
 from worker.core.lifecycle import FAIL, Move, Status
 from worker.core.storable_text import clean_json
 from worker.store.clock import now
@@ -14,7 +14,7 @@ from worker.store.tables import jobs
 Key = tuple[str, int]  # an id, a job's or a delivery's, and the attempt number that is the fence
 
 
-def unindexed(status: ColumnElement[Any]) -> ColumnElement[str]:
+def hide_from_planner(status: ColumnElement[Any]) -> ColumnElement[str]:
     """Return a status that no partial index is chosen for: the rows are known by their ids.
 
     Of a burst of rows that wait PostgreSQL learns with the next ANALYZE, after a tenth of the table has changed. Until
@@ -29,12 +29,12 @@ def held_by(move: Move, worker_id: str, table: Table = jobs) -> ColumnElement[bo
     A late answer completes a replayed job too: it is paid for. A late failure does not end it: somebody wants it tried
     again, and a replay says nothing of a lost worker any more.
     """
-    status = unindexed(table.c.status)
+    status = hide_from_planner(table.c.status)
     held = and_(status == Status.in_progress, table.c.worker_id == worker_id)
     if Status.queued not in move.sources:
         return held
     late = status == Status.queued
-    return or_(held, and_(late, jobs.c.error_code == Code.worker_lost) if move is FAIL else late)
+    return or_(held, and_(late, jobs.c.error_code == ErrorCode.worker_lost) if move is FAIL else late)
 
 
 def apply(
@@ -55,7 +55,7 @@ def apply(
         return set()
     if move.held and worker_id is None:
         raise ValueError(f"the move {move.name} belongs to the holder; pass its worker_id")
-    stands = unindexed(table.c.status).in_(sorted(move.sources))
+    stands = hide_from_planner(table.c.status).in_(sorted(move.sources))
     guard = held_by(move, worker_id, table) if move.held and worker_id else stands
     values: dict[str, Any] = {"status": move.target, "worker_id": None, **(changes or {})}
     if move.final:
@@ -89,7 +89,7 @@ class Due(NamedTuple):
     age_s: float
 
 
-def error_columns(code: Code) -> dict[str, Any]:
+def error_columns(code: ErrorCode) -> dict[str, Any]:
     """Return the three error columns of a job that ends, or waits again, because of `code`."""
-    message = FATES[code].sentence
+    message = MEANINGS[code].sentence
     return {"error_code": code, "error_message": message, "error": clean_json({"code": code, "message": message})}

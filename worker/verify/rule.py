@@ -11,7 +11,7 @@ Check = Callable[[Connection, ColumnElement[bool]], Iterable[Offender]]
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
+class TableRules:
     """A table, walked by its key, and the rules its rows are asked about."""
 
     key: ColumnElement[Any]

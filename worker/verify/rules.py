@@ -30,11 +30,11 @@ from worker.verify import (
 from worker.verify import (
     jobs as checks,
 )
-from worker.verify.rule import Walk
+from worker.verify.rule import TableRules
 from worker.webhooks.store.tables import deliveries, delivery_attempts, events, receivers
 
 WALKS: Final = (
-    Walk(
+    TableRules(
         jobs.c.id,
         (
             checks.status_is_known,
@@ -54,18 +54,18 @@ WALKS: Final = (
             checks_events.ends_are_told_once,
         ),
     ),
-    Walk(
+    TableRules(
         attempts.c.job_id,
         (checks.open_attempts_are_held, checks.attempts_have_a_job, usage.usage_is_what_was_reported),
     ),
-    Walk(answers.c.job_id, (checks.answers_have_an_attempt,)),
-    Walk(requests.c.job_id, (checks.requests_have_a_job,)),
-    Walk(aliases.c.id, (checks.aliases_lead_to_a_job,)),
-    Walk(cancellations.c.id, (feed.cancellations_are_served,)),
-    Walk(finished.c.cursor, (feed.finished_jobs_exist,)),
-    Walk(workers.c.id, (checks.ended_leases_are_struck,)),
-    Walk(counters.c.name, (feed.counter_knows_every_number,)),
-    Walk(
+    TableRules(answers.c.job_id, (checks.answers_have_an_attempt,)),
+    TableRules(requests.c.job_id, (checks.requests_have_a_job,)),
+    TableRules(aliases.c.id, (checks.aliases_lead_to_a_job,)),
+    TableRules(cancellations.c.id, (feed.cancellations_are_served,)),
+    TableRules(finished.c.cursor, (feed.finished_jobs_exist,)),
+    TableRules(workers.c.id, (checks.ended_leases_are_struck,)),
+    TableRules(counters.c.name, (feed.counter_knows_every_number,)),
+    TableRules(
         endpoints.c.name,
         (
             checks_endpoints.rest_has_a_cause,
@@ -74,7 +74,7 @@ WALKS: Final = (
             checks_endpoints.slow_start_ends,
         ),
     ),
-    Walk(
+    TableRules(
         events.c.id,
         (
             checks_events.events_are_delivered,
@@ -83,7 +83,7 @@ WALKS: Final = (
             checks_events.bodies_are_of_their_job,
         ),
     ),
-    Walk(
+    TableRules(
         deliveries.c.id,
         (
             checks_deliveries.deliveries_have_their_event,
@@ -99,11 +99,11 @@ WALKS: Final = (
             checks_deliveries.lanes_have_no_gap,
         ),
     ),
-    Walk(
+    TableRules(
         delivery_attempts.c.delivery_id,
         (checks_deliveries.open_delivery_attempts_are_held, checks_deliveries.delivery_attempts_have_a_delivery),
     ),
-    Walk(receivers.c.id, (checks_deliveries.disabled_receivers_say_why,)),
+    TableRules(receivers.c.id, (checks_deliveries.disabled_receivers_say_why,)),
 )
 
 # Broken for a moment while the workers go about mending it: an offender is one only if it still is a lease later.

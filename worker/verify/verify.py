@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select, true
 
 from worker.store.tables import jobs
-from worker.verify.rule import Check, Offender, Walk
+from worker.verify.rule import Check, Offender, TableRules
 from worker.verify.rules import SETTLING, WALKS
 
 SHOWN = 20
@@ -19,7 +19,7 @@ SUSPECTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Violation:
     """A rule and its offenders: how many, and the first of them with what is wrong."""
 
     name: str
@@ -29,14 +29,14 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerifyReport:
     """What was found, a finding a rule, in the order of the walks; and how many jobs there are."""
 
     jobs: int
-    findings: tuple[Finding, ...]
+    findings: tuple[Violation, ...]
 
     @property
-    def broken(self) -> tuple[Finding, ...]:
+    def broken(self) -> tuple[Violation, ...]:
         return tuple(one for one in self.findings if one.broken)
 
 
@@ -53,7 +53,7 @@ class _Tally:
 
 def verify(
     engine: Engine, *, grace_s: float, span: int = SPAN, pause: Callable[[float], object] = time.sleep
-) -> Report:
+) -> VerifyReport:
     """Check the whole database, while workers go on or when none does.
 
     What workers are about to mend (a lease that has just ended, a deadline that has just passed) is looked at once
@@ -61,7 +61,7 @@ def verify(
     transaction; each sees one moment, and none is held for long.
     """
     tallies: dict[Check, _Tally] = {}
-    suspects: list[tuple[Walk, Check]] = []
+    suspects: list[tuple[TableRules, Check]] = []
     for walk in WALKS:
         _walk(engine, walk, tallies, span=span)
         suspects += [(walk, check) for check in walk.checks if check in SETTLING and tallies[check].broken]
@@ -71,10 +71,10 @@ def verify(
         tallies[check] = _still(engine, walk, check, tallies[check])
     with _moment(engine) as connection:
         number = connection.execute(select(func.count()).select_from(jobs)).scalar_one()
-    return Report(number, tuple(_finding(check, tally) for check, tally in tallies.items()))
+    return VerifyReport(number, tuple(_finding(check, tally) for check, tally in tallies.items()))
 
 
-def _walk(engine: Engine, walk: Walk, tallies: dict[Check, _Tally], *, span: int) -> None:
+def _walk(engine: Engine, walk: TableRules, tallies: dict[Check, _Tally], *, span: int) -> None:
     """Ask the rules of a walk about one span of keys after the other."""
     tallies |= {check: _Tally() for check in walk.checks}
     beyond: ColumnElement[bool] = true()
@@ -91,7 +91,7 @@ def _walk(engine: Engine, walk: Walk, tallies: dict[Check, _Tally], *, span: int
         beyond = walk.key > last
 
 
-def _still(engine: Engine, walk: Walk, check: Check, tally: _Tally) -> _Tally:
+def _still(engine: Engine, walk: TableRules, check: Check, tally: _Tally) -> _Tally:
     """Return which offenders are ones still; those beyond SUSPECTS count unseen."""
     again = _Tally(broken=tally.broken - len(tally.kept))
     before = set(tally.kept)
@@ -114,6 +114,6 @@ def _moment(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def _finding(check: Check, tally: _Tally) -> Finding:
+def _finding(check: Check, tally: _Tally) -> Violation:
     rule = (check.__doc__ or "").partition("\n")[0]
-    return Finding(check.__name__, rule, tally.broken, tuple(tally.kept[:SHOWN]))
+    return Violation(check.__name__, rule, tally.broken, tuple(tally.kept[:SHOWN]))

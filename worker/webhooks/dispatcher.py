@@ -11,12 +11,12 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from worker.queue.nudges import nudge, push_nudges, read_window
-from worker.queue.window_size import Pace
+from worker.queue.window_size import WindowSize
 from worker.store import leases
-from worker.webhooks.core.fair_slots import by_turns
+from worker.webhooks.core.fair_slots import round_robin
 from worker.webhooks.store import due as webhook_lanes
 from worker.webhooks.store import expire, recover
-from worker.webhooks.store.due import LANES_A_STATEMENT, Lane
+from worker.webhooks.store.due import LANES_A_STATEMENT, ReceiverLane
 
 QUEUE = "webhooks"
 # Deliveries have no priorities: by turns, of each receiver the oldest first.
@@ -28,12 +28,12 @@ SPARE = 8
 log = structlog.get_logger()
 
 
-class Delivering:
+class DeliveryDispatcher:
     """Called at the ticks of the dispatcher that leads. `slots`: deliveries in flight at most, of one worker."""
 
     def __init__(self, engine: Engine, redis: Redis, *, window_s: float, slots: int) -> None:
         self._engine, self._redis, self._slots = engine, redis, slots
-        self._pace = Pace(window_s)
+        self._pace = WindowSize(window_s)
         self._after = webhook_lanes.FIRST
         self._old_at = -math.inf
 
@@ -69,14 +69,14 @@ class Delivering:
             self._old_at = time.monotonic()
             self._drop_old()
 
-    def _missing(self, lanes: Sequence[Lane], standing: Container[bytes], left: int) -> list[tuple[int, bytes]]:
+    def _missing(self, lanes: Sequence[ReceiverLane], standing: Container[bytes], left: int) -> list[tuple[int, bytes]]:
         """Return entries that are due and do not stand yet, `left` at most: by turns of the tenants and receivers.
 
         No more receivers are read than have a place in the window; who has least in flight comes first.
         """
         tenants = _tenants(lanes)
         most = {one: math.ceil(left / len(tenants) / len(some)) + SPARE for some in tenants for one in some}
-        found: dict[Lane, list[bytes]] = {}
+        found: dict[ReceiverLane, list[bytes]] = {}
         waiting = _in_turn(lanes)
         for first in range(0, len(waiting), LANES_A_STATEMENT):
             some = waiting[first:][:LANES_A_STATEMENT]
@@ -87,8 +87,8 @@ class Delivering:
                 found[lane] = [entry for entry in entries if entry not in standing]
             if sum(map(bool, found.values())) >= left:
                 break
-        by_tenant = [by_turns(found[lane] for lane in some) for some in _tenants(found)]
-        return [(PRIORITY, entry) for entry in by_turns(by_tenant)][:left]
+        by_tenant = [round_robin(found[lane] for lane in some) for some in _tenants(found)]
+        return [(PRIORITY, entry) for entry in round_robin(by_tenant)][:left]
 
     def _drop_old(self) -> None:
         """Drop all that was on hold for too long, a batch a transaction."""
@@ -102,7 +102,7 @@ class Delivering:
                 if dropped:
                     log.warning("delivery.dropped", reason="on_hold", receiver_id=receiver_id, deliveries=dropped)
 
-    def _settle(self, lanes: list[Lane]) -> None:
+    def _settle(self, lanes: list[ReceiverLane]) -> None:
         """Hold or drop what waits for receivers that take nothing any more, a batch each."""
         for lane in lanes:
             with self._engine.begin() as connection:
@@ -111,16 +111,16 @@ class Delivering:
                 log.info("delivery.held", receiver_id=lane.receiver_id, deliveries=settled)
 
 
-def _in_turn(lanes: Sequence[Lane]) -> list[Lane]:
+def _in_turn(lanes: Sequence[ReceiverLane]) -> list[ReceiverLane]:
     """Return receivers with those first that have least in flight, by turns of their tenants."""
     # By chance among equals: no name is the first at every tick.
     mixed = random.sample(lanes, len(lanes))
-    return by_turns(_tenants(sorted(mixed, key=lambda lane: lane.in_flight)))
+    return round_robin(_tenants(sorted(mixed, key=lambda lane: lane.in_flight)))
 
 
-def _tenants(lanes: Iterable[Lane]) -> list[list[Lane]]:
+def _tenants(lanes: Iterable[ReceiverLane]) -> list[list[ReceiverLane]]:
     """Return receivers by tenant, in the order they have."""
-    found: dict[str, list[Lane]] = defaultdict(list)
+    found: dict[str, list[ReceiverLane]] = defaultdict(list)
     for lane in lanes:
         found[lane.tenant].append(lane)
     return list(found.values())

@@ -21,7 +21,7 @@ SAMPLE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Secret:
+class UnusableSecret:
     """One sealed secret: whose, which, and the master key that opens it; `fault` is a sentence when none does."""
 
     receiver: str
@@ -31,21 +31,23 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RotationPage:
     """What came of a page of receivers: where the next begins (None: that was the last), and its secrets."""
 
     after: str | None
     resealed: int
-    faults: tuple[Secret, ...]
+    faults: tuple[UnusableSecret, ...]
 
 
-def examine(connection: Connection, vault: Vault, *, after: str = sealed.FIRST) -> tuple[str | None, list[Secret]]:
+def examine(
+    connection: Connection, vault: Vault, *, after: str = sealed.FIRST
+) -> tuple[str | None, list[UnusableSecret]]:
     """Return the secrets of a page of receivers, and where the next page begins or None."""
     rows = sealed.page(connection, after=after)
     return _next(rows), [secret for row in rows for secret in _secrets(row, vault)]
 
 
-def reseal(connection: Connection, vault: Vault, *, after: str = sealed.FIRST) -> Step:
+def reseal(connection: Connection, vault: Vault, *, after: str = sealed.FIRST) -> RotationPage:
     """Seal what a page of receivers has sealed with another key than the first again, and headers without an origin.
 
     It can be repeated, broken off and begun anew: what is sealed with the first key already is left as it is. A secret
@@ -59,7 +61,7 @@ def reseal(connection: Connection, vault: Vault, *, after: str = sealed.FIRST) -
                 faults.append(secret)
             elif (new := _renewed(row, column, token, secret, vault)) is not None:
                 resealed += sealed.replace(connection, row.id, column, old=token, new=new)
-    return Step(_next(rows), resealed, tuple(faults))
+    return RotationPage(_next(rows), resealed, tuple(faults))
 
 
 def unusable_secrets(connection: Connection, vault_keys: Sequence[str]) -> str | None:
@@ -82,7 +84,7 @@ def unusable_secrets(connection: Connection, vault_keys: Sequence[str]) -> str |
     )
 
 
-def _secrets(row: SealedRow, vault: Vault) -> Iterator[Secret]:
+def _secrets(row: SealedRow, vault: Vault) -> Iterator[UnusableSecret]:
     whose = f"{row.tenant}/{row.name}"
     for column, token in row.tokens:
         kind = KINDS[column]
@@ -91,12 +93,12 @@ def _secrets(row: SealedRow, vault: Vault) -> Iterator[Secret]:
             if column == "headers_sealed":
                 sealed_fields.headers_of(vault, row.id, token, url=_url(row, vault))
         except CannotOpen as error:
-            yield Secret(whose, kind, None, str(error))
+            yield UnusableSecret(whose, kind, None, str(error))
         else:
-            yield Secret(whose, kind, vault.sealed_with(token), None)
+            yield UnusableSecret(whose, kind, vault.sealed_with(token), None)
 
 
-def _renewed(row: SealedRow, column: str, token: str, secret: Secret, vault: Vault) -> str | None:
+def _renewed(row: SealedRow, column: str, token: str, secret: UnusableSecret, vault: Vault) -> str | None:
     """Return the token that takes the place of `token`, None where it stays."""
     if column == "headers_sealed" and (bound := sealed_fields.bind_headers(vault, row.id, token, url=_url(row, vault))):
         return bound

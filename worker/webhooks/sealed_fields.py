@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from worker.webhooks.core.signing import Kind, SigningKey, read_key
-from worker.webhooks.vault import CannotOpen, Fault, Vault, new_key
+from worker.webhooks.core.signing import KeyKind, SigningKey, read_key
+from worker.webhooks.vault import CannotOpen, SecretFault, Vault, new_key
 
 KEYS = "keys"
 HEADERS = "headers"
@@ -23,13 +23,13 @@ URL = "url"
 
 def new_keys(now: datetime) -> tuple[tuple[SigningKey, ...], tuple[str, ...]]:
     """Return the keys of a new receiver, one of each kind, and the texts of the secrets that are shown once."""
-    keys = (new_key(Kind.HMAC, now), new_key(Kind.ED25519, now))
-    return keys, tuple(key.text for key in keys if key.kind is Kind.HMAC)
+    keys = (new_key(KeyKind.HMAC, now), new_key(KeyKind.ED25519, now))
+    return keys, tuple(key.text for key in keys if key.kind is KeyKind.HMAC)
 
 
 def public_text(keys: Sequence[SigningKey]) -> str | None:
     """Return the `whpk_…` of the ed25519 key that signs from now on, the column `public_key`."""
-    current = [key for key in keys if key.kind is Kind.ED25519 and key.expires_at is None]
+    current = [key for key in keys if key.kind is KeyKind.ED25519 and key.expires_at is None]
     return max(current, key=lambda key: key.created_at).public_text if current else None
 
 
@@ -80,7 +80,7 @@ def headers_of(vault: Vault, receiver_id: str, sealed: str | None, *, url: str) 
     origin, headers = _bound(vault, receiver_id, sealed)
     if origin not in (None, origin_of(url)):
         raise CannotOpen(
-            Fault.MOVED,
+            SecretFault.MOVED,
             f"the headers of receiver {receiver_id} were sealed for {origin}, and its address is at {origin_of(url)}; "
             "give the headers again with: afterword webhooks change NAME --header-file FILE",
         )
@@ -152,6 +152,6 @@ def _text(instant: datetime | None) -> str | None:
 
 def _unknown(receiver_id: str, what: str) -> CannotOpen:
     return CannotOpen(
-        Fault.UNKNOWN_FORM,
+        SecretFault.UNKNOWN_FORM,
         f"the {what} of receiver {receiver_id} have a form this worker does not know; run the version that sealed them",
     )

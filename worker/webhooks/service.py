@@ -17,27 +17,27 @@ from sqlalchemy import Connection, Engine
 from afterword.sentinel import is_sentinel, read_sentinels
 from worker.pool.liveness import Liveness
 from worker.queue.nudges import nudge
-from worker.queue.pusher import Announcer
+from worker.queue.pusher import Pusher
 from worker.settings import Settings
 from worker.store.group_commit import Batcher
-from worker.store.orphans import Strays
+from worker.store.orphans import Orphans
 from worker.store.transitions import ClaimRequest
-from worker.webhooks.dispatcher import PRIORITY, QUEUE, Delivering
+from worker.webhooks.dispatcher import PRIORITY, QUEUE, DeliveryDispatcher
 from worker.webhooks.net.address_policy import HTTP_PORT, HTTPS_PORT, Policy, policy
-from worker.webhooks.net.own_servers import Own, Server
+from worker.webhooks.net.own_servers import OwnServers, Server
 from worker.webhooks.net.send import WebhookClient
 from worker.webhooks.net.url import target_fault
 from worker.webhooks.store import claim as deliveries
 from worker.webhooks.store import expire
 from worker.webhooks.store import record as delivered
 from worker.webhooks.store.claim import DeliveryClaim
-from worker.webhooks.store.record import DeliveryClosing, Recorded
+from worker.webhooks.store.record import DeliveryRecord, RecordedDelivery
 
 if TYPE_CHECKING:
     from worker.webhooks.vault import Vault
 
 # How many nudges may stand in Redis, for each slot of this process, before announcing stops.
-ROOM_A_SLOT = 4
+NUDGES_A_SLOT = 4
 REDIS_PORT, POSTGRESQL_PORT = 6379, 5432
 
 log = structlog.get_logger()
@@ -97,7 +97,7 @@ def _servers(url: str | None, standard: int, *, is_endpoint: bool = False) -> li
     return [Server(parts.hostname, parts.port or standard, is_endpoint)] if parts.hostname else []
 
 
-class Webhooks:
+class WebhookService:
     """The parts of a worker process for webhooks."""
 
     def __init__(self, engine: Engine, redis: Redis, settings: Settings, liveness: Liveness) -> None:
@@ -110,12 +110,12 @@ class Webhooks:
             name="webhook-writer",
             turned=liveness.turns("webhook-writer"),
         )
-        self._dispatch = Delivering(engine, redis, window_s=settings.window_s, slots=settings.webhook_slots)
-        self._announcer = Announcer(
-            redis, QUEUE, room=ROOM_A_SLOT * settings.webhook_slots, turned=liveness.turns(f"announce-{QUEUE}")
+        self._dispatch = DeliveryDispatcher(engine, redis, window_s=settings.window_s, slots=settings.webhook_slots)
+        self._announcer = Pusher(
+            redis, QUEUE, room=NUDGES_A_SLOT * settings.webhook_slots, turned=liveness.turns(f"announce-{QUEUE}")
         )
         self._client: WebhookClient | None = None
-        self.strays = Strays(engine, "delivery", held=expire.held, give_back=expire.give_back)
+        self.strays = Orphans(engine, "delivery", held=expire.held, give_back=expire.give_back)
 
     @property
     def vault(self) -> "Vault":
@@ -142,7 +142,7 @@ class Webhooks:
 
     async def open_client(self) -> None:
         """Open the client; its certificates are read in a thread, for the loop has more to do."""
-        own = Own(own_servers(self._engine, self._settings), moving=partial(watched_servers, self._redis))
+        own = OwnServers(own_servers(self._engine, self._settings), moving=partial(watched_servers, self._redis))
         made = asyncio.to_thread(
             WebhookClient,
             policy_of(self._settings),
@@ -161,7 +161,7 @@ class Webhooks:
         """Claim deliveries for this process, within its slots: see `webhooks.store.claim`."""
         return deliveries.claim(connection, wishes, slots=self._settings.webhook_slots)
 
-    def record(self, connection: Connection, closings: Sequence[DeliveryClosing]) -> list[Recorded]:
+    def record(self, connection: Connection, closings: Sequence[DeliveryRecord]) -> list[RecordedDelivery]:
         """Write the ends of this process's deliveries: see `webhooks.store.record`."""
         return delivered.record(connection, closings, slots=self._settings.webhook_slots)
 

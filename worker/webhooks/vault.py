@@ -17,7 +17,7 @@ from enum import StrEnum
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from worker.webhooks.core.signing import PUBLIC_BYTES, BadKey, Kind, SigningKey, read_key
+from worker.webhooks.core.signing import PUBLIC_BYTES, BadKey, KeyKind, SigningKey, read_key
 
 SETTING = "AFTERWORD_SECRET_KEYS"
 VERSION = 1
@@ -30,7 +30,7 @@ class BadMasterKeys(ValueError):
     """The keys of AFTERWORD_SECRET_KEYS are missing, malformed or not those the database was sealed with."""
 
 
-class Fault(StrEnum):
+class SecretFault(StrEnum):
     """Why a sealed secret cannot be opened."""
 
     WRONG_KEY = "wrong_key"
@@ -41,7 +41,7 @@ class Fault(StrEnum):
 class CannotOpen(ValueError):
     """A sealed secret cannot be opened; `fault` says why in a word, the text in a sentence."""
 
-    def __init__(self, fault: Fault, message: str) -> None:
+    def __init__(self, fault: SecretFault, message: str) -> None:
         super().__init__(message)
         self.fault = fault
 
@@ -74,7 +74,7 @@ class Vault:
         content = self._opened(token, f"receiver {receiver_id}")
         if (content["receiver"], content["kind"]) != (receiver_id, str(kind)):
             raise CannotOpen(
-                Fault.MOVED,
+                SecretFault.MOVED,
                 f"a secret of receiver {receiver_id} ({kind}) was sealed for receiver {content['receiver']} "
                 f"({content['kind']}): it was moved or copied in the database; give {receiver_id} a new secret",
             )
@@ -116,12 +116,12 @@ class Vault:
         content = _content(text)
         if content is None:
             message = f"a secret of {whose} has a form this worker does not know; run the version that sealed it"
-            raise CannotOpen(Fault.UNKNOWN_FORM, message)
+            raise CannotOpen(SecretFault.UNKNOWN_FORM, message)
         return content
 
     def _wrong_key(self, what: str) -> CannotOpen:
         return CannotOpen(
-            Fault.WRONG_KEY,
+            SecretFault.WRONG_KEY,
             f"no key of {SETTING} ({', '.join(self._by_id)}) opens {what}: the one it was sealed with is missing, or "
             f"it was damaged; add the missing key at the end of {SETTING}",
         )
@@ -137,9 +137,9 @@ def new_master_key() -> str:
     return Fernet.generate_key().decode("ascii")
 
 
-def new_key(kind: Kind, created_at: datetime) -> SigningKey:
+def new_key(kind: KeyKind, created_at: datetime) -> SigningKey:
     """Return a new signing key: 32 random bytes, or an ed25519 pair."""
-    if kind is Kind.HMAC:
+    if kind is KeyKind.HMAC:
         return SigningKey(kind, secrets.token_bytes(NEW_SECRET_BYTES), created_at)
     private = Ed25519PrivateKey.generate()
     return SigningKey(kind, private.private_bytes_raw() + private.public_key().public_bytes_raw(), created_at)
@@ -148,7 +148,7 @@ def new_key(kind: Kind, created_at: datetime) -> SigningKey:
 def import_key(text: str, created_at: datetime) -> SigningKey:
     """Return the signing key somebody brought as a text; raise BadKey, also for a pair whose halves do not match."""
     key = read_key(text, created_at=created_at)
-    if key.kind is Kind.ED25519:
+    if key.kind is KeyKind.ED25519:
         seed, public = key.key[:-PUBLIC_BYTES], key.key[-PUBLIC_BYTES:]
         if Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw() != public:
             raise BadKey("the two halves of the whsk_ key do not belong together; export the key again")

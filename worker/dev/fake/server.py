@@ -31,7 +31,7 @@ class _UntilClose(web.StreamResponse):
 
 
 @dataclass(slots=True)
-class Endpoint:
+class FakeServer:
     """One fake endpoint: its ledger, the answers it keeps for Idempotency-Keys, and what it demands."""
 
     key: str | None = None  # the only Bearer key that is accepted; None: any, or none
@@ -192,7 +192,7 @@ def _hang_up(request: web.Request, *, reset: bool) -> None:
         transport.close()
 
 
-def application(endpoint: Endpoint) -> web.Application:
+def application(endpoint: FakeServer) -> web.Application:
     """Return the aiohttp application of a fake endpoint."""
 
     async def stats(request: web.Request) -> web.Response:
@@ -220,7 +220,7 @@ def application(endpoint: Endpoint) -> web.Application:
     return app
 
 
-async def listen(endpoint: Endpoint, *, host: str, port: int, tls: ssl.SSLContext | None = None) -> web.AppRunner:
+async def listen(endpoint: FakeServer, *, host: str, port: int, tls: ssl.SSLContext | None = None) -> web.AppRunner:
     """Start serving and return the runner, whose `addresses` say where.
 
     A client that leaves cancels its answer, as a real provider's gateway notices it.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from worker.core.failure import FATES, Code, Failure
+from worker.core.failure import MEANINGS, ErrorCode, Failure
 
 # From an endpoint's pause to its first probe; the later ones come ever more slowly.
 PROBE_S: Final = 5.0
@@ -23,18 +23,18 @@ SLOW_S: Final = 10.0
 # A job whose last attempts all met trouble, while others had answers since, is in trouble itself.
 STUBBORN_ATTEMPTS: Final = 3
 
-TROUBLE: Final = frozenset(code for code, fate in FATES.items() if fate.trouble == "endpoint")
+TROUBLE: Final = frozenset(code for code, fate in MEANINGS.items() if fate.trouble == "endpoint")
 SICK: Final = frozenset(
     {
-        Code.server_error, Code.bad_gateway, Code.overloaded, Code.request_timeout, Code.first_byte_timeout,
-        Code.idle_timeout, Code.connection_lost,
+        ErrorCode.server_error, ErrorCode.bad_gateway, ErrorCode.overloaded, ErrorCode.request_timeout,
+        ErrorCode.first_byte_timeout, ErrorCode.idle_timeout, ErrorCode.connection_lost,
     }
 )  # fmt: skip
 # Ours: they say nothing about an endpoint.
 _OWN: Final = frozenset(
     {
-        Code.invalid_request, Code.idempotency_conflict, Code.unknown_endpoint, Code.cancelled, Code.expired,
-        Code.worker_lost, Code.internal_error, Code.out_of_resources,
+        ErrorCode.invalid_request, ErrorCode.idempotency_conflict, ErrorCode.unknown_endpoint, ErrorCode.cancelled,
+        ErrorCode.expired, ErrorCode.worker_lost, ErrorCode.internal_error, ErrorCode.out_of_resources,
     }
 )  # fmt: skip
 
@@ -55,7 +55,7 @@ class Cause(StrEnum):
     operator = "operator"
 
 
-class Sign(StrEnum):
+class CallSign(StrEnum):
     """What the end of a call says of its endpoint. `silent`: nothing."""
 
     answered = "answered"
@@ -64,7 +64,7 @@ class Sign(StrEnum):
     silent = "silent"
 
 
-class Blame(StrEnum):
+class FailureOwner(StrEnum):
     """Whose a failure is: the job's, which spends its budget on it, or the endpoint's, which the job waits out."""
 
     job = "job"
@@ -78,32 +78,32 @@ class Verdict:
     `paused`: this attempt is what made the endpoint rest.
     """
 
-    blame: Blame
+    blame: FailureOwner
     hold_s: float = HOLD_S
     paused: bool = False
 
 
-ALONE: Final = Verdict(Blame.job)
+ALONE: Final = Verdict(FailureOwner.job)
 
 
-def sign_of(found: Failure | None, *, timeout_s: float, total_s: float) -> Sign:
+def sign_of(found: Failure | None, *, timeout_s: float, total_s: float) -> CallSign:
     """Return what a call's end says of its endpoint; a refusal for the job's own fault is an answer too.
 
     `timeout_s` is what the call was given, `total_s` what the endpoint asks for: a job in a hurry proves nothing.
     """
     if found is None:
-        return Sign.answered
+        return CallSign.answered
     if found.trouble == "endpoint":
-        return Sign.trouble
+        return CallSign.trouble
     if found.code in SICK:
-        return Sign.sick
-    if found.code is Code.total_timeout:
-        return Sign.silent if timeout_s < total_s else Sign.sick
-    return Sign.silent if found.code in _OWN else Sign.answered
+        return CallSign.sick
+    if found.code is ErrorCode.total_timeout:
+        return CallSign.silent if timeout_s < total_s else CallSign.sick
+    return CallSign.silent if found.code in _OWN else CallSign.answered
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
+class EndpointRecord:
     """What all workers know of an endpoint. `since_s`: for how long it has been in its state.
 
     `answered_s`: how long ago the latest call began that was answered; `suspect_s`: how long ago the call of
@@ -119,7 +119,7 @@ class Stand:
     troubled_s: float | None = None
 
 
-class Met(NamedTuple):
+class TroubledCall(NamedTuple):
     """A job that met trouble, in a call that began `began_s` ago.
 
     `answered_s` is what its own worker knows of answers. `stubborn_s`: how long ago its last attempt ended, if that and
@@ -132,19 +132,21 @@ class Met(NamedTuple):
     stubborn_s: float | None = None
 
 
-def judge(stand: Stand, met: Met) -> tuple[Blame, Stand]:
+def classify(stand: EndpointRecord, met: TroubledCall) -> tuple[FailureOwner, EndpointRecord]:
     """Say whose the trouble is, and how the endpoint stands after it."""
     if stand.state is State.paused or met.began_s > stand.since_s:
         # Known already; or in flight since before the endpoint's last change, about which it proves nothing.
-        return Blame.endpoint, stand
+        return FailureOwner.endpoint, stand
     answered_s = min((age for age in (stand.answered_s, met.answered_s) if age is not None), default=None)
     if _since(answered_s, met.began_s) or (met.stubborn_s is not None and _since(answered_s, met.stubborn_s)):
-        return Blame.job, stand
+        return FailureOwner.job, stand
     if stand.suspect_job in (None, met.job_id) or _since(answered_s, stand.suspect_s):
         lasts = stand.troubled_s is not None and not _since(answered_s, stand.troubled_s)
         troubled_s = stand.troubled_s if lasts else met.began_s
-        return Blame.endpoint, replace(stand, suspect_job=met.job_id, suspect_s=met.began_s, troubled_s=troubled_s)
-    return Blame.endpoint, replace(stand, state=State.paused, since_s=0.0, suspect_job=None, troubled_s=None)
+        return FailureOwner.endpoint, replace(
+            stand, suspect_job=met.job_id, suspect_s=met.began_s, troubled_s=troubled_s
+        )
+    return FailureOwner.endpoint, replace(stand, state=State.paused, since_s=0.0, suspect_job=None, troubled_s=None)
 
 
 def _since(answered_s: float | None, age_s: float) -> bool:
@@ -152,7 +154,7 @@ def _since(answered_s: float | None, age_s: float) -> bool:
     return answered_s is not None and answered_s < age_s
 
 
-def hold_s(stand: Stand) -> float:
+def hold_s(stand: EndpointRecord) -> float:
     """Return the wait of a job that trouble holds.
 
     While the endpoint is paused its probes decide when a job starts, and every held job must be due by then. A job that

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from worker.core.failure import Code, Failure, under_policy
-from worker.jobs.core.endpoint_health import LONGEST_WAIT_S, Blame, Verdict
+from worker.core.failure import ErrorCode, Failure, under_policy
+from worker.jobs.core.endpoint_health import LONGEST_WAIT_S, FailureOwner, Verdict
 
 FIRST_BACKOFF_S: Final = 0.5
 LONGEST_BACKOFF_S: Final = 60.0
@@ -14,11 +14,11 @@ FREE_REFUSALS: Final = 9
 # out where the deadline allows it. No limit has a longer period: a reset "in 55 years" is an instant, not a duration.
 USUAL_HINT_S: Final = 24 * 3600.0
 LONGEST_HINT_S: Final = 31 * USUAL_HINT_S
-REFUSALS: Final = frozenset({Code.rate_limited, Code.overloaded})
+REFUSALS: Final = frozenset({ErrorCode.rate_limited, ErrorCode.overloaded})
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class AttemptBudget:
     """What a job has spent and what it has left.
 
     `used`: requests spent so far, this one included. `held`: attempts so far that spent nothing. `refusals`: how many
@@ -62,7 +62,7 @@ class Give_up:
 Step = Retry | Hold | Give_up
 
 
-def decide(failure: Failure, budget: Budget, *, verdict: Verdict, sent: bool, jitter: float) -> Step:
+def decide(failure: Failure, budget: AttemptBudget, *, verdict: Verdict, sent: bool, jitter: float) -> Step:
     """Say what to do after `failure`.
 
     `verdict`: whose it is, by `endpoint_health`. `sent`: the endpoint may have seen the request. `jitter`: chance in
@@ -70,10 +70,10 @@ def decide(failure: Failure, budget: Budget, *, verdict: Verdict, sent: bool, ji
     Trouble of one job alone that was not sent holds it too, ever longer; what was sent is tried again within the
     budget. A refusal for the moment spends nothing at first.
     """
-    if verdict.blame is Blame.endpoint:
+    if verdict.blame is FailureOwner.endpoint:
         return _hold_for_endpoint(failure, budget, hold_s=verdict.hold_s, jitter=jitter)
     troubled = failure.trouble == "endpoint"
-    if not sent and (troubled or failure.code is Code.out_of_resources):
+    if not sent and (troubled or failure.code is ErrorCode.out_of_resources):
         return Hold((0.5 + jitter / 2) * backoff_s(budget.held), "retry")
     if not (failure.retryable or troubled):
         return Give_up("permanent")
@@ -103,7 +103,7 @@ def backoff_s(used: int) -> float:
     return min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(max(used - 1, 0), 32))
 
 
-def _hold_for_endpoint(failure: Failure, budget: Budget, *, hold_s: float, jitter: float) -> Step:
+def _hold_for_endpoint(failure: Failure, budget: AttemptBudget, *, hold_s: float, jitter: float) -> Step:
     counts = failure.billed != "no"
     if counts and _is_spent(failure, budget):
         return Give_up("attempts")
@@ -111,7 +111,7 @@ def _hold_for_endpoint(failure: Failure, budget: Budget, *, hold_s: float, jitte
     return Hold(min(LONGEST_WAIT_S, hold_s * (1 + jitter / 4)), "endpoint_paused", counts=counts)
 
 
-def _hold_for_limit(failure: Failure, budget: Budget, *, jitter: float) -> Step:
+def _hold_for_limit(failure: Failure, budget: AttemptBudget, *, jitter: float) -> Step:
     refusals = budget.refusals + 1
     counts = refusals > FREE_REFUSALS
     if counts and _is_spent(failure, budget):
@@ -122,11 +122,11 @@ def _hold_for_limit(failure: Failure, budget: Budget, *, jitter: float) -> Step:
     return Hold(delay_s, "limit", counts=counts, refusals=refusals)
 
 
-def _is_spent(failure: Failure, budget: Budget) -> bool:
+def _is_spent(failure: Failure, budget: AttemptBudget) -> bool:
     return budget.used >= min(budget.max_attempts, failure.tries or budget.max_attempts)
 
 
-def _asked_s(failure: Failure, budget: Budget) -> float:
+def _asked_s(failure: Failure, budget: AttemptBudget) -> float:
     """Return the wait that the endpoint asked for; 0 for one that cannot be meant."""
     asked_s = failure.retry_after_s or 0.0
     is_meant = asked_s <= USUAL_HINT_S or (asked_s <= LONGEST_HINT_S and asked_s < budget.left_s)

@@ -9,7 +9,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _EVENT_FIELDS: Final = (b"data", b":", b"event", b"id", b"retry")
 
 
-class Reading(Protocol):
+class BodyReader(Protocol):
     """What takes the pieces of an answer: `chat.stream.Assembler`, or WholeBody below."""
 
     done: bool
@@ -60,7 +60,7 @@ def start_of(first: bytes) -> bytes:
     return first.removeprefix(_BOM).lstrip()
 
 
-def choose(start: bytes, *, is_labelled: bool, n: int | None, max_bytes: int) -> Reading | None:
+def choose(start: bytes, *, is_labelled: bool, n: int | None, max_bytes: int) -> BodyReader | None:
     """Choose by the answer's first bytes, then by its label (text/event-stream); None while they are too few to tell.
 
     JSON comes to requests that asked for a stream, events come labelled as text/plain or not at all; an object never

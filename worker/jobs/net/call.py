@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import httpx
 
 from worker.core.endpoint import Endpoint
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.jobs.net.content_encoding import Damaged
 from worker.jobs.net.deadlines import Deadlines, Overdue
 from worker.jobs.net.progress import Progress, Reply
@@ -60,19 +60,19 @@ async def call(
     except Overdue as overdue:
         broken = None if progress.is_settled else overdue.code
     except Damaged:
-        broken = Code.invalid_encoding
+        broken = ErrorCode.invalid_encoding
     except WIRE as error:
-        broken = Code.body_truncated if progress.http_status is not None else code_of(error, sent=progress.sent)
+        broken = ErrorCode.body_truncated if progress.http_status is not None else code_of(error, sent=progress.sent)
     await progress.finish(reset=broken is not None)
     return progress.reply(broken)
 
 
 async def _exchange(
     client: httpx.AsyncClient, endpoint: Endpoint, wire: WireRequest, progress: Progress, deadlines: Deadlines
-) -> Code | None:
+) -> ErrorCode | None:
     def connected() -> None:
         progress.sent = True
-        deadlines.expect(Code.first_byte_timeout, endpoint.first_byte_s)
+        deadlines.expect(ErrorCode.first_byte_timeout, endpoint.first_byte_s)
 
     url = _address(endpoint.url)
     # A stream given whole, since httpx looks through the headers of a request with `content` a dozen times.
@@ -86,13 +86,15 @@ async def _exchange(
     response = await client.send(request, stream=True)
     try:
         progress.note_head(response)
-        deadlines.expect(Code.idle_timeout, endpoint.idle_s)
+        deadlines.expect(ErrorCode.idle_timeout, endpoint.idle_s)
         return await _read(response, progress, deadlines, idle_s=endpoint.idle_s)
     finally:
         await response.aclose()
 
 
-async def _read(response: httpx.Response, progress: Progress, deadlines: Deadlines, *, idle_s: float) -> Code | None:
+async def _read(
+    response: httpx.Response, progress: Progress, deadlines: Deadlines, *, idle_s: float
+) -> ErrorCode | None:
     """Read the body to its end, or to where it cannot matter any more."""
     assert isinstance(response.stream, httpx.AsyncByteStream)
     settled = False
@@ -103,13 +105,13 @@ async def _read(response: httpx.Response, progress: Progress, deadlines: Deadlin
                 await asyncio.sleep(0)  # a little compressed data can be a lot of work
             data = await progress.take_in_thread(part) if progress.is_heavy else progress.take(part)
             if data and not settled:
-                deadlines.expect(Code.idle_timeout, idle_s)
+                deadlines.expect(ErrorCode.idle_timeout, idle_s)
             if progress.is_full:
-                return Code.answer_too_large
+                return ErrorCode.answer_too_large
         part = piece = b""  # thousands of silent streams would each hold their last one
         if not settled and progress.is_settled:
             settled = True
-            deadlines.expect(Code.idle_timeout, SETTLE_S)
+            deadlines.expect(ErrorCode.idle_timeout, SETTLE_S)
     return None
 
 

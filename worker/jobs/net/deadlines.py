@@ -4,13 +4,13 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 
 
 class Overdue(Exception):
     """The call passed the deadline that `code` names."""
 
-    def __init__(self, code: Code) -> None:
+    def __init__(self, code: ErrorCode) -> None:
         super().__init__(code)
         self.code = code
 
@@ -27,17 +27,17 @@ class Deadlines:
     def __init__(self, total_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._total_at = self._at = self._loop.time() + total_s
-        self._code = Code.total_timeout
+        self._code = ErrorCode.total_timeout
         self._overdue = False
         self._timer: asyncio.TimerHandle
 
-    def expect(self, code: Code, within_s: float) -> None:
+    def expect(self, code: ErrorCode, within_s: float) -> None:
         """Put the deadline `code` in force, `within_s` seconds from now; it replaces the one before."""
         at = self._loop.time() + within_s
         if at < self._total_at:
             self._at, self._code = at, code
         else:
-            self._at, self._code = self._total_at, Code.total_timeout
+            self._at, self._code = self._total_at, ErrorCode.total_timeout
         if self._at < self._timer.when():
             self._timer.cancel()
             self._timer = self._loop.call_at(self._at, self._look)

@@ -14,8 +14,8 @@ from worker.chat.error_response import from_answer, from_response
 from worker.chat.raw_body import RawLog
 from worker.chat.stream import Assembler
 from worker.core.endpoint import Endpoint
-from worker.core.failure import Code, Failure, failure, interrupted, under_policy
-from worker.jobs.net.body_reader import Reading, WholeBody, choose, start_of
+from worker.core.failure import ErrorCode, Failure, failure, interrupted, under_policy
+from worker.jobs.net.body_reader import BodyReader, WholeBody, choose, start_of
 from worker.jobs.net.content_encoding import Decoder, decoder
 from worker.net.redaction import redact, secrets_of
 
@@ -69,7 +69,7 @@ class Progress:
         self._first_token_s: float | None = None
         self._headers: dict[str, str] = {}
         self._decoder: Decoder | None = None
-        self._reading: Reading | None = None
+        self._reading: BodyReader | None = None
         self._before = b""
         self._left = 0
         self._taken = 0
@@ -151,11 +151,11 @@ class Progress:
         """Nothing that still comes can change what the answer is, except its usage."""
         return self._reading is not None and (self._reading.done or self._reading.failed)
 
-    def cut(self, code: Literal[Code.cancelled, Code.expired, Code.worker_lost]) -> Reply:
+    def cut(self, code: Literal[ErrorCode.cancelled, ErrorCode.expired, ErrorCode.worker_lost]) -> Reply:
         """Say what had come when we ended the call ourselves; an answer complete by then is no failure."""
         return self.reply(code)
 
-    def reply(self, broken: Code | None) -> Reply:
+    def reply(self, broken: ErrorCode | None) -> Reply:
         """Close the call. `broken`: what ended it before its body did."""
         answer, found = self._judge(broken)
         if found is not None and self._endpoint is not None:
@@ -180,7 +180,7 @@ class Progress:
             body_bytes=self._taken,
         )
 
-    def _judge(self, broken: Code | None) -> tuple[Answer | None, Failure | None]:
+    def _judge(self, broken: ErrorCode | None) -> tuple[Answer | None, Failure | None]:
         status = self.http_status
         if status is None:
             assert broken is not None
@@ -194,21 +194,21 @@ class Progress:
             answer = read_body(b"") if self._reading is None else self._reading.finish(reset=broken is not None)
         return answer, None if answer.fault is None else self._fault(answer, broken)
 
-    def _fault(self, answer: Answer, broken: Code | None) -> Failure:
+    def _fault(self, answer: Answer, broken: ErrorCode | None) -> Failure:
         assert answer.fault is not None
         produced = has_output(answer.completion) or answer.usage is not None
         # A cut stream has names of its own, and an error that came in it says more than how it then ended.
         streamed = isinstance(self._reading, Assembler) or (self._reading is None and self._is_labelled_stream())
-        if broken is None or (streamed and (self.is_settled or broken is Code.body_truncated)):
+        if broken is None or (streamed and (self.is_settled or broken is ErrorCode.body_truncated)):
             return from_answer(answer.fault, answer.provider, produced=produced)
         return self._failure(broken, produced=produced)
 
-    def _failure(self, code: Code, *, produced: bool) -> Failure:
-        if code in (Code.cancelled, Code.expired, Code.worker_lost):
+    def _failure(self, code: ErrorCode, *, produced: bool) -> Failure:
+        if code in (ErrorCode.cancelled, ErrorCode.expired, ErrorCode.worker_lost):
             return interrupted(code, sent=self.sent, produced=produced)
         return failure(code, sent=self.sent, produced=produced)
 
-    def _choose(self, start: bytes) -> Reading | None:
+    def _choose(self, start: bytes) -> BodyReader | None:
         # The budget has been applied; the assembler must not find it exceeded.
         max_bytes = max(0, self._left) + len(start)
         return choose(start, is_labelled=self._is_labelled_stream(), n=self._n, max_bytes=max_bytes)

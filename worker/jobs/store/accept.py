@@ -10,7 +10,7 @@ from worker.core.dead_letter import DeadLetter
 from worker.jobs.core.message import Job, Refusal, conflict
 from worker.jobs.store import finished_feed, orders
 from worker.jobs.store.accept_rows import used_ids, write_aliases, write_jobs, write_requests
-from worker.jobs.store.inbox import Letter, bury
+from worker.jobs.store.inbox import StoredEntry, write_dead_letters
 from worker.store.tables import aliases, jobs
 
 
@@ -53,11 +53,11 @@ class _Batch:
     """What one transaction is about to write."""
 
     accepted: list[Accepted] = field(default_factory=list)
-    letters: list[Letter] = field(default_factory=list)
+    letters: list[StoredEntry] = field(default_factory=list)
     aliases: list[dict[str, str]] = field(default_factory=list)
 
     def bury(self, entry: Entry, letter: DeadLetter) -> None:
-        self.letters.append(Letter(entry.queue, letter.reason, letter.message, entry.raw, letter.id))
+        self.letters.append(StoredEntry(entry.queue, letter.reason, letter.message, entry.raw, letter.id))
         self.accepted.append(Accepted(letter.id, "dead"))
 
     def duplicate(self, entry: Entry, job_id: str) -> None:
@@ -90,8 +90,8 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
         pending = _resolve(connection, losers, batch) if losers else []
     if batch.aliases:
         write_aliases(connection, batch.aliases)
-    bury(connection, batch.letters)
-    finished_feed.number(
+    write_dead_letters(connection, batch.letters)
+    finished_feed.append_to_feed(
         connection, {a.job_id for a in batch.accepted if a.job_id and a.outcome in ("refused", "conflict")}
     )
     orders.honour(connection, {used for entry in entries for used in entry.ids})

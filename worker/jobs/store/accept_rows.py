@@ -24,7 +24,7 @@ from worker.core.lifecycle import Status
 from worker.core.storable_text import clean_json, clean_text
 from worker.jobs.core.message import Job, Refusal
 from worker.jobs.core.message_fields import LAST_INSTANT
-from worker.store.bulk_params import among, pack, unpacked, upsert
+from worker.store.bulk_params import any_of, pack, unpacked, upsert
 from worker.store.clock import now, seconds_until, shifted
 from worker.store.tables import aliases, jobs, requests
 from worker.store.types import Instant, JsonText
@@ -64,7 +64,7 @@ def write_aliases(connection: Connection, rows: Sequence[Mapping[str, str]]) -> 
 # Each statement is built once a dialect: building costs more than running.
 @cache
 def _find_aliases(dialect: str) -> Executable:
-    return select(aliases.c.id).where(among(dialect, aliases.c.id, "ids"))
+    return select(aliases.c.id).where(any_of(dialect, aliases.c.id, "ids"))
 
 
 @cache

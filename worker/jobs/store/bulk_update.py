@@ -42,7 +42,7 @@ _cancel = Table("cancel_v1", _doors, Column("id", Id))
 _replay = Table("replay_v1", _doors, Column("id", Id))
 
 
-class Order(StrEnum):
+class BulkOrder(StrEnum):
     """What is done to each job; `update` changes columns of jobs that wait."""
 
     cancel = "cancel"
@@ -50,18 +50,20 @@ class Order(StrEnum):
     update = "update"
 
 
-_MAY: Mapping[Order, ColumnElement[bool]] = {
-    Order.cancel: and_(jobs.c.status.in_([Status.queued, Status.in_progress]), jobs.c.cancel_requested_at.is_(None)),
+_MAY: Mapping[BulkOrder, ColumnElement[bool]] = {
+    BulkOrder.cancel: and_(
+        jobs.c.status.in_([Status.queued, Status.in_progress]), jobs.c.cancel_requested_at.is_(None)
+    ),
     # The view says which may.
-    Order.replay: exists().where(_replay.c.id == jobs.c.id),
-    Order.update: jobs.c.status == Status.queued,
+    BulkOrder.replay: exists().where(_replay.c.id == jobs.c.id),
+    BulkOrder.update: jobs.c.status == Status.queued,
 }
 
 
-def count(connection: Connection, order: Order, conditions: Sequence[Condition]) -> int:
+def count(connection: Connection, order: BulkOrder, conditions: Sequence[Condition]) -> int:
     """Return how many jobs the order would reach now."""
     read = int(connection.execute(select(func.count()).where(*_meant(order, conditions))).scalar_one())
-    return read + (count_unread(connection, conditions) if order is Order.cancel else 0)
+    return read + (count_unread(connection, conditions) if order is BulkOrder.cancel else 0)
 
 
 def count_unread(connection: Connection, conditions: Sequence[Condition]) -> int:
@@ -70,13 +72,13 @@ def count_unread(connection: Connection, conditions: Sequence[Condition]) -> int
 
 
 def apply(
-    engine: Engine, order: Order, conditions: Sequence[Condition], *, changes: Mapping[str, Any] | None = None
+    engine: Engine, order: BulkOrder, conditions: Sequence[Condition], *, changes: Mapping[str, Any] | None = None
 ) -> Iterator[int]:
     """Give the order to every job that is meant; yield after each transaction how many it reached.
 
     Each job once: one that fails again while this goes on is not replayed twice. `changes` are columns for `update`.
     """
-    if order is Order.cancel:
+    if order is BulkOrder.cancel:
         # Before the jobs: what is read in between is found among those.
         yield from _walk(engine, partial(_mark, conditions=conditions))
     yield from _walk(engine, partial(_step, order=order, conditions=conditions, changes=changes))
@@ -117,7 +119,7 @@ def _mark(connection: Connection, *, conditions: Sequence[Condition], after: int
 def _step(
     connection: Connection,
     *,
-    order: Order,
+    order: BulkOrder,
     conditions: Sequence[Condition],
     after: str | None,
     changes: Mapping[str, Any] | None,
@@ -130,15 +132,15 @@ def _step(
     if not ids:
         return []
     locked = select(jobs.c.id).where(jobs.c.id.in_(ids))
-    if order is Order.update:
+    if order is BulkOrder.update:
         connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(dict(changes or {})))
     else:
-        door = _cancel if order is Order.cancel else _replay
+        door = _cancel if order is BulkOrder.cancel else _replay
         connection.execute(insert(door).from_select(["id"], locked))
     return ids
 
 
-def _meant(order: Order, conditions: Sequence[Condition]) -> list[ColumnElement[bool]]:
+def _meant(order: BulkOrder, conditions: Sequence[Condition]) -> list[ColumnElement[bool]]:
     return [_MAY[order], *(_clause(condition, jobs.c[condition.column]) for condition in conditions)]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, select, tuple_, update
 
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.core.lifecycle import CANCEL_QUEUED, Status
 from worker.jobs.store import finished_feed
 from worker.store import transitions
@@ -21,12 +21,12 @@ def cancel(connection: Connection, job_ids: Sequence[str]) -> list[str | None]:
     stands = select(jobs.c.id, jobs.c.attempt, jobs.c.status).where(jobs.c.id.in_(sorted(set(job_ids))))
     rows = {row.id: row for row in connection.execute(stands.order_by(jobs.c.id).with_for_update())}
     waiting = [(row.id, row.attempt) for row in rows.values() if row.status == Status.queued]
-    ended = transitions.apply(connection, CANCEL_QUEUED, waiting, changes=error_columns(Code.cancelled))
+    ended = transitions.apply(connection, CANCEL_QUEUED, waiting, changes=error_columns(ErrorCode.cancelled))
     running = [row.id for row in rows.values() if row.status == Status.in_progress]
     if running:
         mark = update(jobs).where(jobs.c.id.in_(running), jobs.c.cancel_requested_at.is_(None))
         connection.execute(mark.values(cancel_requested_at=now()))
-    finished_feed.number(connection, {job_id for job_id, _ in ended})
+    finished_feed.append_to_feed(connection, {job_id for job_id, _ in ended})
     return [rows[job_id].status if job_id in rows else None for job_id in job_ids]
 
 
@@ -40,11 +40,11 @@ def settle(connection: Connection, keys: Iterable[transitions.Key]) -> set[str]:
         return set()
     asked = select(jobs.c.id, jobs.c.attempt).where(
         tuple_(jobs.c.id, jobs.c.attempt).in_(wanted),
-        transitions.unindexed(jobs.c.status) == Status.queued,
+        transitions.hide_from_planner(jobs.c.status) == Status.queued,
         jobs.c.cancel_requested_at.is_not(None),
     )
     found = [(row.id, row.attempt) for row in connection.execute(asked)]
     return {
         job_id
-        for job_id, _ in transitions.apply(connection, CANCEL_QUEUED, found, changes=error_columns(Code.cancelled))
+        for job_id, _ in transitions.apply(connection, CANCEL_QUEUED, found, changes=error_columns(ErrorCode.cancelled))
     }

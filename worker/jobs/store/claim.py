@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Executable, bindparam, case, exists, func, in
 from worker.core.lifecycle import CLAIM, Status
 from worker.jobs.core.endpoint_health import State
 from worker.jobs.core.retry import REFUSALS
-from worker.store.bulk_params import among
+from worker.store.bulk_params import any_of
 from worker.store.clock import now, seconds_until
 from worker.store.tables import attempts, endpoints, jobs, requests, workers
-from worker.store.transitions import ClaimRequest, unindexed
+from worker.store.transitions import ClaimRequest, hide_from_planner
 from worker.store.types import Id
 
 
@@ -67,8 +67,8 @@ def _move(dialect: str) -> Executable:
     due = (
         select(jobs.c.id)
         .where(
-            among(dialect, jobs.c.id, "ids"),
-            unindexed(jobs.c.status) == Status.queued,
+            any_of(dialect, jobs.c.id, "ids"),
+            hide_from_planner(jobs.c.status) == Status.queued,
             jobs.c.run_at <= now(),
             jobs.c.deadline > now(),
             jobs.c.cancel_requested_at.is_(None),

@@ -13,7 +13,7 @@ BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredLetter:
     """A dead letter without its bytes: `size` says how many there are."""
 
     seq: int
@@ -26,7 +26,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class LetterFilter:
     """Which letters are meant: all that hold of what is not None."""
 
     queue: str | None = None
@@ -34,30 +34,30 @@ class Chosen:
     before: datetime | None = None
 
 
-def newest(connection: Connection, chosen: Chosen, *, limit: int) -> list[Stored]:
+def newest(connection: Connection, chosen: LetterFilter, *, limit: int) -> list[StoredLetter]:
     """Return the newest letters."""
     found = _columns().where(*_meant(chosen)).order_by(dead_letters.c.seq.desc()).limit(limit)
-    return [Stored(*row) for row in connection.execute(found)]
+    return [StoredLetter(*row) for row in connection.execute(found)]
 
 
-def read(connection: Connection, seq: int) -> tuple[Stored, bytes] | None:
+def read(connection: Connection, seq: int) -> tuple[StoredLetter, bytes] | None:
     """Return a letter and its bytes."""
     row = connection.execute(_columns().add_columns(dead_letters.c.entry).where(dead_letters.c.seq == seq)).first()
-    return None if row is None else (Stored(*row[:-1]), bytes(row.entry))
+    return None if row is None else (StoredLetter(*row[:-1]), bytes(row.entry))
 
 
-def count(connection: Connection, chosen: Chosen) -> int:
+def count(connection: Connection, chosen: LetterFilter) -> int:
     """Return how many letters are meant."""
     return int(connection.execute(select(func.count()).select_from(dead_letters).where(*_meant(chosen))).scalar_one())
 
 
-def after(connection: Connection, chosen: Chosen, seq: int) -> list[int]:
+def after(connection: Connection, chosen: LetterFilter, seq: int) -> list[int]:
     """Return the numbers of the next letters that are meant, oldest first, BATCH at most."""
     found = select(dead_letters.c.seq).where(*_meant(chosen), dead_letters.c.seq > seq)
     return list(connection.scalars(found.order_by(dead_letters.c.seq).limit(BATCH)))
 
 
-def purge(connection: Connection, chosen: Chosen) -> int:
+def purge(connection: Connection, chosen: LetterFilter) -> int:
     """Delete the oldest letters that are meant, BATCH at most; return how many."""
     return forget(connection, after(connection, chosen, -1))
 
@@ -83,7 +83,7 @@ def _columns() -> Select[Any]:
     )  # fmt: skip
 
 
-def _meant(chosen: Chosen) -> list[ColumnElement[bool]]:
+def _meant(chosen: LetterFilter) -> list[ColumnElement[bool]]:
     conditions = []
     if chosen.queue is not None:
         conditions.append(dead_letters.c.queue == chosen.queue)

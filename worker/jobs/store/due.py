@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.core.lifecycle import EXPIRE_QUEUED
 from worker.jobs.core.endpoint_health import State
 from worker.jobs.store import finished_feed
@@ -40,7 +40,7 @@ RANGES_A_TICK = 500
 RANGES_A_PROBE = 20
 
 
-class Lane(NamedTuple):
+class JobLane(NamedTuple):
     """An (endpoint, tenant) pair that has queued rows, and their priorities, best first."""
 
     endpoint: str
@@ -88,7 +88,7 @@ _OVER = (
 
 def lanes(
     connection: Connection, *, after: Place = FIRST, limit: int = RANGES_A_TICK, skipped: Collection[str] = ()
-) -> tuple[list[Lane], Place]:
+) -> tuple[list[JobLane], Place]:
     """Return the lanes that have queued rows, from `after` round to it again, and where the next round goes on.
 
     At most `limit` priorities of lanes, none of the endpoints `skipped`. A walk from one to the next over the index,
@@ -105,7 +105,7 @@ def lanes(
     for endpoint, tenant, priority in places:
         found.setdefault((endpoint, tenant), []).append(priority)
     on = places[-1] if len(places) == limit else FIRST
-    return [Lane(*pair, tuple(sorted(priorities))) for pair, priorities in found.items()], on
+    return [JobLane(*pair, tuple(sorted(priorities))) for pair, priorities in found.items()], on
 
 
 def _walk(connection: Connection, place: Place, limit: int, skipped: Collection[str]) -> Iterator[Place]:
@@ -153,7 +153,7 @@ def probe(connection: Connection, endpoint: str, *, after: Place, last: str | No
     return None, place
 
 
-def due(connection: Connection, lane: Lane, *, limit: int) -> list[Due]:
+def due(connection: Connection, lane: JobLane, *, limit: int) -> list[Due]:
     """Return the best due rows of one lane: by priority, then by age.
 
     One index range a priority, each ending at the present: rows that wait for later are never read.
@@ -175,9 +175,9 @@ def next_start_s(connection: Connection) -> float | None:
 def expire(connection: Connection, *, limit: int = EXPIRY_BATCH) -> set[str]:
     """End queued jobs that passed their deadline; return their ids. Running ones are ended by their holder."""
     keys = [(row.id, row.attempt) for row in connection.execute(_OVER, {"rows": limit})]
-    moved = transitions.apply(connection, EXPIRE_QUEUED, keys, changes=error_columns(Code.expired))
+    moved = transitions.apply(connection, EXPIRE_QUEUED, keys, changes=error_columns(ErrorCode.expired))
     ended = {job_id for job_id, _ in moved}
-    finished_feed.number(connection, ended)
+    finished_feed.append_to_feed(connection, ended)
     return ended
 
 

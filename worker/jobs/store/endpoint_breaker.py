@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, update
 
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.jobs.core.circuit_breaker import in_a_row
 from worker.jobs.core.endpoint_health import Cause, State
-from worker.jobs.store.endpoints import enter, rest
+from worker.jobs.store.endpoints import enter, pause_until_probe
 from worker.store.clock import seconds_until
 from worker.store.tables import endpoints
 
 
 @dataclass(frozen=True, slots=True)
-class Weakness:
+class BreakerTrip:
     """The breaker of one worker wants an endpoint to rest, after a failure `code`."""
 
     endpoint: str
-    code: Code
+    code: ErrorCode
 
 
 @dataclass(frozen=True, slots=True)
-class Sick:
+class FailingCall:
     """A call that failed by the endpoint's weakness, begun `began_s` ago; `quiet_s`: how long its worker had no answer.
 
     `quiet_s` is None where that worker never had one.
@@ -31,18 +31,18 @@ class Sick:
 
     endpoint: str
     job_id: str
-    code: Code
+    code: ErrorCode
     began_s: float
     quiet_s: float | None
 
 
-def open_breaker(connection: Connection, wishes: Sequence[Weakness]) -> list[bool]:
+def open_breaker(connection: Connection, wishes: Sequence[BreakerTrip]) -> list[bool]:
     """Pause endpoints whose calls fail too often; True where it was not resting yet."""
     enter(connection, {wish.endpoint: 0.0 for wish in wishes})
-    return [rest(connection, wish.endpoint, Cause.breaker, wish.code) for wish in wishes]
+    return [pause_until_probe(connection, wish.endpoint, Cause.breaker, wish.code) for wish in wishes]
 
 
-def count_in_a_row(connection: Connection, sick: Sequence[Sick]) -> list[bool]:
+def count_in_a_row(connection: Connection, sick: Sequence[FailingCall]) -> list[bool]:
     """Count jobs that an endpoint failed since it last answered anybody; pause it when there are too many.
 
     True for the one that paused it. What was in flight when the endpoint last changed does not count.
@@ -53,7 +53,7 @@ def count_in_a_row(connection: Connection, sick: Sequence[Sick]) -> list[bool]:
     return [opened[one] for one in sick]
 
 
-def _count(connection: Connection, one: Sick) -> bool:
+def _count(connection: Connection, one: FailingCall) -> bool:
     its_row = endpoints.c.name == one.endpoint
     stands = select(
         endpoints.c.state,
@@ -68,7 +68,7 @@ def _count(connection: Connection, one: Sick) -> bool:
     before = tuple(json.loads(kept or "[]"))
     jobs, opens = in_a_row(before, one.job_id, quiet_s=quiet_s)
     if opens:
-        return rest(connection, one.endpoint, Cause.breaker, one.code)
+        return pause_until_probe(connection, one.endpoint, Cause.breaker, one.code)
     if jobs != before:
         connection.execute(update(endpoints).where(its_row).values(sick_jobs=json.dumps(jobs)))
     return False

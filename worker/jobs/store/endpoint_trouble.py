@@ -9,10 +9,19 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, or_, select, tuple_, update
 
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.jobs.core import endpoint_health
-from worker.jobs.core.endpoint_health import HOLD_S, STUBBORN_ATTEMPTS, Cause, Met, Stand, State, Verdict, hold_s
-from worker.jobs.store.endpoints import enter, free, rest
+from worker.jobs.core.endpoint_health import (
+    HOLD_S,
+    STUBBORN_ATTEMPTS,
+    Cause,
+    EndpointRecord,
+    State,
+    TroubledCall,
+    Verdict,
+    hold_s,
+)
+from worker.jobs.store.endpoints import enter, free, pause_until_probe
 from worker.store.clock import from_now, seconds_until
 from worker.store.tables import attempts, endpoints
 
@@ -24,7 +33,7 @@ class Trouble:
     endpoint: str
     job_id: str
     attempt: int
-    code: Code
+    code: ErrorCode
     began_s: float
     answered_s: float | None
 
@@ -34,24 +43,24 @@ def judge(connection: Connection, troubles: Sequence[Trouble]) -> list[Verdict]:
     enter(connection, {one.endpoint: one.began_s for one in sorted(troubles, key=lambda one: one.began_s)})
     before = _stands(connection, {one.endpoint for one in troubles})
     stubborn = _stubborn(connection, troubles)
-    stands, verdicts, reasons = dict(before), [], dict[str, Code]()
+    stands, verdicts, reasons = dict(before), [], dict[str, ErrorCode]()
     for one in troubles:
-        met = Met(one.job_id, one.began_s, one.answered_s, stubborn.get((one.job_id, one.attempt)))
+        met = TroubledCall(one.job_id, one.began_s, one.answered_s, stubborn.get((one.job_id, one.attempt)))
         stood = stands[one.endpoint]
-        blame, stands[one.endpoint] = endpoint_health.judge(stood, met)
+        blame, stands[one.endpoint] = endpoint_health.classify(stood, met)
         paused = stands[one.endpoint].state is State.paused and stood.state is not State.paused
         verdicts.append(Verdict(blame, hold_s(stands[one.endpoint]), paused))
         if paused:
             reasons[one.endpoint] = one.code
     for name in sorted(stands):
         if name in reasons:
-            rest(connection, name, Cause.trouble, reasons[name])
+            pause_until_probe(connection, name, Cause.trouble, reasons[name])
         elif stands[name] != before[name]:
             _suspect(connection, name, before[name], stands[name])
     return verdicts
 
 
-def _suspect(connection: Connection, name: str, before: Stand, stand: Stand) -> None:
+def _suspect(connection: Connection, name: str, before: EndpointRecord, stand: EndpointRecord) -> None:
     """Write who is suspected now, and let the suspect before start as soon as others do."""
     troubled_s = stand.suspect_s if stand.troubled_s is None else stand.troubled_s
     suspicion = {
@@ -64,7 +73,7 @@ def _suspect(connection: Connection, name: str, before: Stand, stand: Stand) -> 
         free(connection, [str(before.suspect_job)], within_s=HOLD_S)
 
 
-def _stands(connection: Connection, names: set[str]) -> dict[str, Stand]:
+def _stands(connection: Connection, names: set[str]) -> dict[str, EndpointRecord]:
     columns = select(
         endpoints.c.name,
         endpoints.c.state,
@@ -81,10 +90,10 @@ def _stands(connection: Connection, names: set[str]) -> dict[str, Stand]:
 
 def _stand(
     state: str, since_s: float, answered_s: float | None, suspect: str | None, suspect_s: float | None, troubled_s: Any
-) -> Stand:
+) -> EndpointRecord:
     # A release before changes an endpoint's state and leaves `troubled_at` as it was.
     lasts = troubled_s is not None and troubled_s <= since_s
-    return Stand(State(state), since_s, answered_s, suspect, suspect_s or 0.0, troubled_s if lasts else None)
+    return EndpointRecord(State(state), since_s, answered_s, suspect, suspect_s or 0.0, troubled_s if lasts else None)
 
 
 def _stubborn(connection: Connection, troubles: Sequence[Trouble]) -> dict[tuple[str, int], float]:

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, case, false, func, null, select, update
 
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.core.lifecycle import Status
 from worker.jobs.core.endpoint_health import HOLD_S, PROBE_S, SLOW_S, Cause, State, wait_s
 from worker.store.bulk_params import upsert
 from worker.store.clock import from_now, now, seconds_until
 from worker.store.tables import endpoints, jobs
-from worker.store.transitions import unindexed
+from worker.store.transitions import hide_from_planner
 
 _UNSUSPECTED = {"suspect_job": None, "suspect_at": None, "troubled_at": None}
 _CLEARED = {**_UNSUSPECTED, "sick_jobs": None}
@@ -35,7 +35,7 @@ _LOOK = select(
 ).order_by(endpoints.c.name)
 
 
-class Seen(NamedTuple):
+class EndpointRow(NamedTuple):
     """An endpoint's row. `since_s`: for how long it has been so; `probe_in_s`: negative once a probe is overdue.
 
     `is_cleared`: a job was suspected, and another has been answered since.
@@ -65,16 +65,16 @@ class Answered(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class ProbeSucceeded:
     """A probe that was answered; its call began `began_s` ago."""
 
     endpoint: str
     began_s: float
 
 
-def look(connection: Connection) -> dict[str, Seen]:
+def look(connection: Connection) -> dict[str, EndpointRow]:
     """Return all endpoints that have a row, by name; the others are open."""
-    rows = [Seen(row[0], State(row[1]), row[2] and Cause(row[2]), *row[3:]) for row in connection.execute(_LOOK)]
+    rows = [EndpointRow(row[0], State(row[1]), row[2] and Cause(row[2]), *row[3:]) for row in connection.execute(_LOOK)]
     return {row.name: row for row in rows}
 
 
@@ -90,7 +90,7 @@ def free(connection: Connection, job_ids: Sequence[str], *, within_s: float) -> 
         select(jobs.c.id)
         .where(
             jobs.c.id.in_(sorted(job_ids)),
-            unindexed(jobs.c.status) == Status.queued,
+            hide_from_planner(jobs.c.status) == Status.queued,
             jobs.c.waiting_for == "endpoint_paused",
             jobs.c.run_at > from_now(within_s),
         )
@@ -126,7 +126,7 @@ def _suspects(connection: Connection, *conditions: ColumnElement[bool]) -> dict[
     return dict(connection.execute(suspected.where(*conditions).order_by("name").with_for_update()).all())
 
 
-def passed(connection: Connection, probes: Sequence[Passed]) -> list[float | None]:
+def passed(connection: Connection, probes: Sequence[ProbeSucceeded]) -> list[float | None]:
     """Let endpoints start again, slowly, whose probe was answered; return how long each rested, None where it does not.
 
     A probe of an earlier pause, answered late, ends nothing.
@@ -178,8 +178,8 @@ def pause(connection: Connection, name: str) -> None:
     """Pause an endpoint for an operator: until an operator resumes it."""
     enter(connection, {name: 0.0})
     suspects = _suspects(connection, endpoints.c.name == name)
-    rest = {"state": State.paused, "cause": Cause.operator, "reason": None, "probe_at": None, "probe_job": None}
-    connection.execute(update(endpoints).where(endpoints.c.name == name).values(**rest, since=now(), **_CLEARED))
+    pause = {"state": State.paused, "cause": Cause.operator, "reason": None, "probe_at": None, "probe_job": None}
+    connection.execute(update(endpoints).where(endpoints.c.name == name).values(**pause, since=now(), **_CLEARED))
     free(connection, list(suspects.values()), within_s=0.0)
 
 
@@ -203,7 +203,7 @@ def enter(connection: Connection, ages: Mapping[str, float]) -> None:
     connection.execute(upsert(connection.dialect.name, endpoints).values(rows).on_conflict_do_nothing())
 
 
-def rest(connection: Connection, name: str, cause: Cause, code: Code) -> bool:
+def pause_until_probe(connection: Connection, name: str, cause: Cause, code: ErrorCode) -> bool:
     """Pause an endpoint that does not rest yet, until a probe is answered; False where it rests.
 
     A job that was held alone is due with the others from now on.
@@ -216,7 +216,7 @@ def rest(connection: Connection, name: str, cause: Cause, code: Code) -> bool:
     return pauses
 
 
-def _resume_slowly(connection: Connection, probe: Passed) -> float | None:
+def _resume_slowly(connection: Connection, probe: ProbeSucceeded) -> float | None:
     began_at = from_now(-probe.began_s)
     resting = (endpoints.c.name == probe.endpoint, *_PROBED, endpoints.c.since < began_at)
     rested = connection.execute(select(-seconds_until(endpoints.c.since)).where(*resting).with_for_update()).scalar()

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, insert, update
 
 from worker.store.tables import counters, finished
-from worker.webhooks.store.emit import tell
+from worker.webhooks.store.emit import emit_events
 
 COUNTER = "finished"
 
 
-def number(connection: Connection, job_ids: Iterable[str]) -> dict[str, list[str]]:
+def append_to_feed(connection: Connection, job_ids: Iterable[str]) -> dict[str, list[str]]:
     """Give each finished job its cursor and write its event; return the deliveries that may go at once, by job.
 
     Call it last in the transaction that ends the jobs: the one way in which a job's end becomes known.
@@ -31,4 +31,4 @@ def number(connection: Connection, job_ids: Iterable[str]) -> dict[str, list[str
     first = last - len(ids) + 1
     rows = [{"cursor": first + place, "job_id": job_id} for place, job_id in enumerate(ids)]
     connection.execute(insert(finished), rows)
-    return tell(connection, ids)
+    return emit_events(connection, ids)

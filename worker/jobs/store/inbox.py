@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, LargeBinary, Text, cast, delet
 from worker.core.dead_letter import LONGEST_ID
 from worker.core.storable_text import clean_text
 from worker.jobs.core.entry_size import HEAD_BYTES
-from worker.store.bulk_params import among
+from worker.store.bulk_params import any_of
 from worker.store.clock import now
 from worker.store.tables import dead_letters, inbox
 
@@ -55,7 +55,7 @@ def _oldest(connection: Connection, limit: int) -> Iterator[tuple[int, int]]:
 
 
 def _taken(connection: Connection, seqs: Iterable[int], *columns: ColumnElement[Any]) -> Sequence[Any]:
-    these = among(connection.dialect.name, inbox.c.seq, "chosen")
+    these = any_of(connection.dialect.name, inbox.c.seq, "chosen")
     statement = delete(inbox).where(these).returning(inbox.c.seq, inbox.c.id, *columns)
     chosen = sorted(seqs)
     return connection.execute(statement, {"chosen": chosen}).all() if chosen else []
@@ -87,7 +87,7 @@ def _bytes(job: str | bytes) -> bytes:
     return job.encode() if isinstance(job, str) else bytes(job)
 
 
-class Letter(NamedTuple):
+class StoredEntry(NamedTuple):
     """An entry that could not be used, with where it was found and why."""
 
     queue: str
@@ -97,7 +97,7 @@ class Letter(NamedTuple):
     job_id: str | None = None
 
 
-def bury(connection: Connection, letters: Sequence[Letter]) -> None:
+def write_dead_letters(connection: Connection, letters: Sequence[StoredEntry]) -> None:
     """Keep entries that can become nothing, with their bytes and the reason."""
     rows = [
         letter._asdict()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.core.lifecycle import CANCEL_QUEUED, FINAL, Status
 from worker.jobs.store import finished_feed
 from worker.store import transitions
@@ -84,7 +84,7 @@ def _serve(connection: Connection, owners: dict[str, str]) -> set[str]:
     meant = {owners[mark] for mark in standing}
     rows = [row for row in rows if row.id in meant]
     waiting = [(row.id, row.attempt) for row in rows if row.status == Status.queued]
-    transitions.apply(connection, CANCEL_QUEUED, waiting, changes=error_columns(Code.cancelled))
+    transitions.apply(connection, CANCEL_QUEUED, waiting, changes=error_columns(ErrorCode.cancelled))
     _ask(connection, [row.id for row in rows if row.status == Status.in_progress and row.cancel_requested_at is None])
     ended = {row.id for row in rows if row.status in FINAL or row.status == Status.queued}
     served = [mark for mark in standing if owners[mark] in ended]
@@ -106,5 +106,5 @@ def _number(connection: Connection, ended: set[str]) -> set[str]:
         return set()
     numbered = connection.scalars(select(finished.c.job_id).where(finished.c.job_id.in_(sorted(ended))))
     fresh = ended - set(numbered)
-    finished_feed.number(connection, fresh)
+    finished_feed.append_to_feed(connection, fresh)
     return fresh

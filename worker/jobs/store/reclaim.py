@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, delete, or_, select, tuple_, update
 
-from worker.core.failure import Code
+from worker.core.failure import ErrorCode
 from worker.core.lifecycle import EXHAUST, TAKE_BACK, Outcome, Status
 from worker.jobs.store import finished_feed
 from worker.jobs.store.cancel import settle
@@ -83,13 +83,13 @@ def _requeue(connection: Connection, rows: Sequence[Row[Any]], *, struck: int = 
     A job whose budget is spent fails, so that one that kills its worker comes to an end.
     """
     _close_unknown(connection, rows)
-    lost = error_columns(Code.worker_lost)
+    lost = error_columns(ErrorCode.worker_lost)
     waiting = [(row.id, row.attempt) for row in rows if not row.spent]
     spent = [(row.id, row.attempt) for row in rows if row.spent]
     queued = transitions.apply(connection, TAKE_BACK, waiting, changes={**lost, "run_at": now()})
     failed = {job_id for job_id, _ in transitions.apply(connection, EXHAUST, spent, changes=lost)}
     cancelled = settle(connection, queued)
-    finished_feed.number(connection, failed | cancelled)
+    finished_feed.append_to_feed(connection, failed | cancelled)
     return TakenBack(
         struck, frozenset(job_id for job_id, _ in queued) - cancelled, frozenset(failed), frozenset(cancelled)
     )
@@ -105,6 +105,6 @@ def _close_unknown(connection: Connection, rows: Sequence[Row[Any]]) -> None:
             attempts.c.attempt == bindparam("of_attempt"),
             attempts.c.outcome.is_(None),
         )
-        .values(outcome=Outcome.unknown, finished_at=now(), billed="unknown", error_code=Code.worker_lost)
+        .values(outcome=Outcome.unknown, finished_at=now(), billed="unknown", error_code=ErrorCode.worker_lost)
     )
     connection.execute(statement, [{"of_job": row.id, "of_attempt": row.attempt} for row in rows])

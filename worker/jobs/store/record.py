@@ -24,7 +24,7 @@ CLOSED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
+class AttemptRecord:
     """The end of one attempt.
 
     `move` is None when the lease was lost: nothing of the job changes, but what is known of the attempt is kept.
@@ -53,14 +53,14 @@ class Closing:
     first_token_ago_s: float | None = None
 
 
-class Recorded(NamedTuple):
+class RecordedAttempt(NamedTuple):
     """What came of one closing: whether the job moved, or another worker has it; the deliveries that tell its end."""
 
     moved: bool
     deliveries: tuple[str, ...] = ()
 
 
-def record(connection: Connection, closings: Sequence[Closing]) -> list[Recorded]:
+def record(connection: Connection, closings: Sequence[AttemptRecord]) -> list[RecordedAttempt]:
     """Write each end, and the events of jobs that are over with it.
 
     An answer is kept, and its attempt closed, in either case: tokens that were spent are a fact.
@@ -73,18 +73,20 @@ def record(connection: Connection, closings: Sequence[Closing]) -> list[Recorded
     again = [_place(closing) for closing in closings if closing.move is not None and not closing.move.final]
     cancelled = settle(connection, [place for place in again if place in moved])
     ended = (closing for closing in closings if closing.move is not None and closing.move.final)
-    told = finished_feed.number(
+    told = finished_feed.append_to_feed(
         connection, cancelled | {closing.job_id for closing in ended if _place(closing) in moved}
     )
     return [
-        Recorded(True, tuple(told.get(closing.job_id, ()))) if _place(closing) in moved else Recorded(False)
+        RecordedAttempt(True, tuple(told.get(closing.job_id, ())))
+        if _place(closing) in moved
+        else RecordedAttempt(False)
         for closing in closings
     ]
 
 
-def _move(connection: Connection, closings: Sequence[Closing]) -> set[transitions.Key]:
+def _move(connection: Connection, closings: Sequence[AttemptRecord]) -> set[transitions.Key]:
     """Apply the moves, those with the same values in one statement, in the order of the ids."""
-    groups: dict[tuple[Any, ...], list[Closing]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[AttemptRecord]] = defaultdict(list)
     for closing in closings:
         if closing.move is not None:
             groups[_values_key(closing)].append(closing)
@@ -102,13 +104,13 @@ def _move(connection: Connection, closings: Sequence[Closing]) -> set[transition
     return moved
 
 
-def _values_key(closing: Closing) -> tuple[Any, ...]:
+def _values_key(closing: AttemptRecord) -> tuple[Any, ...]:
     failure = (closing.error_code, closing.error_message, closing.error)
     waits = (closing.delay_s, closing.waiting_for, closing.refusals)
     return (closing.move, closing.worker_id, closing.counts, waits, failure)
 
 
-def _changes(closing: Closing) -> dict[str, Any]:
+def _changes(closing: AttemptRecord) -> dict[str, Any]:
     assert closing.move is not None
     changes: dict[str, Any] = {
         "error_code": closing.error_code,
@@ -147,7 +149,7 @@ def _closing_statement() -> Executable:
     )
 
 
-def _close(connection: Connection, closings: Sequence[Closing]) -> None:
+def _close(connection: Connection, closings: Sequence[AttemptRecord]) -> None:
     """Close the attempt rows, each once: a row that take-back closed as unknown still learns what is known."""
     connection.execute(_closing_statement(), [_closed(closing) for closing in sorted(closings, key=_place)])
 
@@ -157,11 +159,11 @@ def _ago(name: str) -> Any:
     return shifted(now(), cast(bindparam(name), Float))
 
 
-def _place(closing: Closing) -> transitions.Key:
+def _place(closing: AttemptRecord) -> transitions.Key:
     return closing.job_id, closing.number
 
 
-def _closed(closing: Closing) -> dict[str, Any]:
+def _closed(closing: AttemptRecord) -> dict[str, Any]:
     return {
         "of_job": closing.job_id,
         "of_attempt": closing.number,
@@ -177,7 +179,7 @@ def _negative(seconds: float | None) -> float | None:
     return None if seconds is None else -seconds
 
 
-def _answer(closing: Closing) -> dict[str, Any]:
+def _answer(closing: AttemptRecord) -> dict[str, Any]:
     """Return a row with every column: the first row of a statement decides which columns it writes of all rows."""
     assert closing.answer is not None
     row = {column.name: closing.answer.get(column.name) for column in answers.columns}

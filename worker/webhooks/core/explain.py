@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from worker.webhooks.core.outcome import FATES, OURS, Code
-from worker.webhooks.core.receiver_health import Health
+from worker.webhooks.core.outcome import DELIVERY_MEANINGS, OURS, DeliveryErrorCode
+from worker.webhooks.core.receiver_health import ReceiverHealth
 from worker.webhooks.core.retry_schedule import HOUR_S
 
 _UNITS: Final = ((24 * HOUR_S, "d"), (HOUR_S, "h"), (60.0, "min"))
@@ -19,13 +19,13 @@ DISABLED: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ReceiverState:
     """A receiver at one moment, `now_s`. `tokens`: what its rate leaves it, None without a rate."""
 
     name: str
     status: str
     disabled_reason: str | None
-    health: Health
+    health: ReceiverHealth
     in_flight: int
     limit: int
     rate_per_s: float | None
@@ -34,7 +34,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingDelivery:
     """A delivery that is not over; `due_in_s` is negative when its time has come."""
 
     status: str
@@ -44,7 +44,7 @@ class Waiting:
     last_error_code: str | None = None
 
 
-def why(delivery: Waiting, receiver: Standing) -> str | None:
+def why(delivery: WaitingDelivery, receiver: ReceiverState) -> str | None:
     """Say what a delivery waits for, or None when it is on its way or over."""
     if delivery.status == "held":
         return _held(receiver)
@@ -66,10 +66,10 @@ def own_trouble(code: str | None) -> str | None:
     """Say what trouble of ours an error code is, in a word and a sentence; None for all others."""
     if code is None or code not in OURS:
         return None
-    return f"our trouble: {code} ({FATES[Code(code)].sentence.rstrip('.')})"
+    return f"our trouble: {code} ({DELIVERY_MEANINGS[DeliveryErrorCode(code)].sentence.rstrip('.')})"
 
 
-def rest(receiver: Standing) -> str | None:
+def rest(receiver: ReceiverState) -> str | None:
     """Say why nothing can be started at an enabled receiver now, or None."""
     health, now_s = receiver.health, receiver.now_s
     if health.paused_until_s > max(now_s, health.open_until_s):
@@ -85,7 +85,7 @@ def rest(receiver: Standing) -> str | None:
     return None
 
 
-def health_lines(receiver: Standing) -> Iterator[str]:
+def health_lines(receiver: ReceiverState) -> Iterator[str]:
     """Yield a sentence for each thing that is to be known of a receiver's health; one at least."""
     health, now_s = receiver.health, receiver.now_s
     if receiver.status == "disabled":
@@ -113,7 +113,7 @@ def words(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f} s"
 
 
-def _held(receiver: Standing) -> str:
+def _held(receiver: ReceiverState) -> str:
     if receiver.status == "enabled":
         return f"hold: left on hold although {receiver.name} is enabled; enable it once more to send it"
     if receiver.status == "disabled":
@@ -121,18 +121,18 @@ def _held(receiver: Standing) -> str:
     return f"hold: {_off(receiver)}"
 
 
-def _off(receiver: Standing) -> str:
+def _off(receiver: ReceiverState) -> str:
     if receiver.status == "removed":
         return f"{receiver.name} was removed"
     reason = receiver.disabled_reason or "operator"
     return f"{receiver.name} is disabled: {DISABLED.get(reason, reason)}"
 
 
-def _rest_s(receiver: Standing) -> float:
+def _rest_s(receiver: ReceiverState) -> float:
     return max(receiver.health.open_until_s, receiver.health.paused_until_s) - receiver.now_s
 
 
-def _after(delivery: Waiting) -> str:
+def _after(delivery: WaitingDelivery) -> str:
     if delivery.last_http_status is not None:
         return f", after HTTP {delivery.last_http_status}"
     return f", after {delivery.last_error_code}" if delivery.last_error_code else ""

@@ -15,7 +15,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Places:
+class FairSlots:
     """The places of one worker while a batch is decided. `held`: how many each (tenant, receiver's id) has."""
 
     def __init__(self, slots: int, held: Mapping[tuple[str, str], int]) -> None:
@@ -44,7 +44,7 @@ class Places:
         return True
 
 
-def by_turns(groups: Iterable[Sequence[T]]) -> list[T]:
+def round_robin(groups: Iterable[Sequence[T]]) -> list[T]:
     """Return the first of each group, then the second of each, and so on."""
     rounds = zip_longest(*([(one,) for one in group] for group in groups), fillvalue=())
     return [one for each in rounds for place in each for one in place]

@@ -15,7 +15,7 @@ Variant = Literal["full", "thin"]
 Receiver = Literal["down", "up", "unknown"]
 
 
-class Code(StrEnum):
+class DeliveryErrorCode(StrEnum):
     """Every way a delivery attempt can fail; a contract with the readers of `webhook_deliveries_v1`. It only grows."""
 
     # The receiver cannot have it.
@@ -48,60 +48,94 @@ class Code(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class DeliveryCodeMeaning:
     """What a code means. The sentence is the tenant's to read, so that it names no address."""
 
     receiver: Receiver
     sentence: str
 
 
-FATES: Final[Mapping[Code, Fate]] = {
-    Code.target_forbidden: Fate("unknown", "Webhooks may not go to the receiver's address; give it a public one."),
-    Code.dns_failed: Fate("down", "The receiver's host name could not be resolved; check its URL and DNS."),
-    Code.dns_timeout: Fate("down", "The receiver's host name was not resolved in time; check its name servers."),
-    Code.connect_failed: Fate("down", "The receiver could not be reached: no connection was made."),
-    Code.connect_timeout: Fate("down", "The receiver did not accept a connection in time."),
-    Code.tls_failed: Fate("down", "No trusted TLS connection could be made; check the receiver's certificate."),
-    Code.invalid_header: Fate("unknown", "A header of the receiver cannot be sent; correct its headers."),
-    Code.no_body: Fate("unknown", "What was to be sent is no longer stored; somebody has deleted it."),
-    Code.dns_busy: Fate("unknown", "This service had no room to look up the receiver's host name; it tries again."),
-    Code.proxy_failed: Fate("unknown", "This service's own proxy led to no connection; it tries again."),
-    Code.out_of_resources: Fate("unknown", "This service had no room for another connection; it tries again."),
-    Code.no_secret: Fate("unknown", "This service could not open the receiver's secret; its operator must mend that."),
-    Code.internal_error: Fate("unknown", "This service failed before it sent anything; its log says how."),
-    Code.timeout: Fate("down", "The receiver did not answer in time."),
-    Code.connection_lost: Fate("down", "The connection was lost before the receiver answered."),
-    Code.protocol_error: Fate("down", "The receiver's answer breaks the rules of HTTP/1.1."),
-    Code.worker_lost: Fate("unknown", "The worker that made this attempt disappeared."),
-    Code.redirect_not_followed: Fate(
+DELIVERY_MEANINGS: Final[Mapping[DeliveryErrorCode, DeliveryCodeMeaning]] = {
+    DeliveryErrorCode.target_forbidden: DeliveryCodeMeaning(
+        "unknown", "Webhooks may not go to the receiver's address; give it a public one."
+    ),
+    DeliveryErrorCode.dns_failed: DeliveryCodeMeaning(
+        "down", "The receiver's host name could not be resolved; check its URL and DNS."
+    ),
+    DeliveryErrorCode.dns_timeout: DeliveryCodeMeaning(
+        "down", "The receiver's host name was not resolved in time; check its name servers."
+    ),
+    DeliveryErrorCode.connect_failed: DeliveryCodeMeaning(
+        "down", "The receiver could not be reached: no connection was made."
+    ),
+    DeliveryErrorCode.connect_timeout: DeliveryCodeMeaning("down", "The receiver did not accept a connection in time."),
+    DeliveryErrorCode.tls_failed: DeliveryCodeMeaning(
+        "down", "No trusted TLS connection could be made; check the receiver's certificate."
+    ),
+    DeliveryErrorCode.invalid_header: DeliveryCodeMeaning(
+        "unknown", "A header of the receiver cannot be sent; correct its headers."
+    ),
+    DeliveryErrorCode.no_body: DeliveryCodeMeaning(
+        "unknown", "What was to be sent is no longer stored; somebody has deleted it."
+    ),
+    DeliveryErrorCode.dns_busy: DeliveryCodeMeaning(
+        "unknown", "This service had no room to look up the receiver's host name; it tries again."
+    ),
+    DeliveryErrorCode.proxy_failed: DeliveryCodeMeaning(
+        "unknown", "This service's own proxy led to no connection; it tries again."
+    ),
+    DeliveryErrorCode.out_of_resources: DeliveryCodeMeaning(
+        "unknown", "This service had no room for another connection; it tries again."
+    ),
+    DeliveryErrorCode.no_secret: DeliveryCodeMeaning(
+        "unknown", "This service could not open the receiver's secret; its operator must mend that."
+    ),
+    DeliveryErrorCode.internal_error: DeliveryCodeMeaning(
+        "unknown", "This service failed before it sent anything; its log says how."
+    ),
+    DeliveryErrorCode.timeout: DeliveryCodeMeaning("down", "The receiver did not answer in time."),
+    DeliveryErrorCode.connection_lost: DeliveryCodeMeaning(
+        "down", "The connection was lost before the receiver answered."
+    ),
+    DeliveryErrorCode.protocol_error: DeliveryCodeMeaning(
+        "down", "The receiver's answer breaks the rules of HTTP/1.1."
+    ),
+    DeliveryErrorCode.worker_lost: DeliveryCodeMeaning("unknown", "The worker that made this attempt disappeared."),
+    DeliveryErrorCode.redirect_not_followed: DeliveryCodeMeaning(
         "up", "The receiver answered with a redirect, which is not followed; set its URL to the final address."
     ),
-    Code.gone: Fate("up", "The receiver answered 410 Gone, which disables it."),
-    Code.payload_too_large: Fate("up", "The receiver answered 413: the body is too large for it."),
-    Code.rate_limited: Fate("down", "The receiver answered 429: it takes no more for now."),
-    Code.unavailable: Fate("down", "The receiver, or a gateway before it, answered 502, 503 or 504."),
-    Code.http_error: Fate("up", "The receiver answered with an HTTP status that is no success."),
+    DeliveryErrorCode.gone: DeliveryCodeMeaning("up", "The receiver answered 410 Gone, which disables it."),
+    DeliveryErrorCode.payload_too_large: DeliveryCodeMeaning(
+        "up", "The receiver answered 413: the body is too large for it."
+    ),
+    DeliveryErrorCode.rate_limited: DeliveryCodeMeaning("down", "The receiver answered 429: it takes no more for now."),
+    DeliveryErrorCode.unavailable: DeliveryCodeMeaning(
+        "down", "The receiver, or a gateway before it, answered 502, 503 or 504."
+    ),
+    DeliveryErrorCode.http_error: DeliveryCodeMeaning(
+        "up", "The receiver answered with an HTTP status that is no success."
+    ),
 }
 
 
 # Our own trouble, of which the receiver knows nothing: seconds to the first try after it, and the longest wait.
-OURS: Final[Mapping[Code, tuple[float, float]]] = {
-    Code.dns_busy: (2.0, 60.0),
-    Code.proxy_failed: (5.0, 300.0),
-    Code.out_of_resources: (2.0, 60.0),
-    Code.no_secret: (60.0, 600.0),
-    Code.internal_error: (60.0, 600.0),
+OURS: Final[Mapping[DeliveryErrorCode, tuple[float, float]]] = {
+    DeliveryErrorCode.dns_busy: (2.0, 60.0),
+    DeliveryErrorCode.proxy_failed: (5.0, 300.0),
+    DeliveryErrorCode.out_of_resources: (2.0, 60.0),
+    DeliveryErrorCode.no_secret: (60.0, 600.0),
+    DeliveryErrorCode.internal_error: (60.0, 600.0),
 }
 
 
-class Control(StrEnum):
+class ReceiverControl(StrEnum):
     """What a receiver may say in the header `webhook-delivery`, with any status (a proposal of Standard Webhooks)."""
 
     disable = "disable"
     abort_message = "abort-message"
 
 
-class Disable_reason(StrEnum):
+class DisableReason(StrEnum):
     """Why a receiver was disabled: it answered 410, it asked for it, it failed for days, its address is forbidden."""
 
     gone = "gone"
@@ -111,7 +145,7 @@ class Disable_reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SendResult:
     """What one attempt came to. `error_code` None: delivered.
 
     `sent`: connect returned, so the receiver may have it. `retry_after_s`: None also for what is garbage or past. The
@@ -121,10 +155,10 @@ class Sent:
     """
 
     sent: bool
-    error_code: Code | None
+    error_code: DeliveryErrorCode | None
     http_status: int | None = None
     retry_after_s: float | None = None
-    control: Control | None = None
+    control: ReceiverControl | None = None
     elapsed_s: float = 0.0
     dns_ms: int | None = None
     connect_ms: int | None = None
@@ -140,7 +174,7 @@ class Sent:
 class Delivered:
     """The receiver has it. `disable_reason`: it also asked to be disabled."""
 
-    disable_reason: Disable_reason | None = None
+    disable_reason: DisableReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +204,14 @@ class Give_up:
 class Cancel:
     """Cancel the delivery, as the receiver wishes, and disable the receiver if there is a reason."""
 
-    disable_reason: Disable_reason | None = None
+    disable_reason: DisableReason | None = None
 
 
 Decision = Delivered | Retry | Postpone | Give_up | Cancel
 
 
 def decide(
-    sent: Sent,
+    sent: SendResult,
     *,
     used: int,
     left_s: float,
@@ -195,9 +229,9 @@ def decide(
     reason = disable_reason(sent)
     if sent.error_code is None:
         return Delivered(reason)
-    if reason is not None or sent.control is Control.abort_message:
+    if reason is not None or sent.control is ReceiverControl.abort_message:
         return Cancel(reason)
-    if sent.error_code is Code.no_body:
+    if sent.error_code is DeliveryErrorCode.no_body:
         return Give_up("body")
     if sent.error_code in OURS:
         delay_s = postponed_s(*OURS[sent.error_code], postponed=postponed, jitter=jitter)
@@ -207,36 +241,36 @@ def decide(
     delay_s = wait_s(schedule[max(used - 1, 0)], retry_after_s=sent.retry_after_s, jitter=jitter)
     if delay_s >= left_s:
         return Give_up("deadline")
-    too_large = sent.error_code is Code.payload_too_large
+    too_large = sent.error_code is DeliveryErrorCode.payload_too_large
     return Retry(delay_s, pause_s(sent), "thin" if too_large else variant)
 
 
-def disable_reason(sent: Sent) -> Disable_reason | None:
+def disable_reason(sent: SendResult) -> DisableReason | None:
     """Return the reason to disable the receiver that this one answer gives."""
-    if sent.error_code is Code.gone:
-        return Disable_reason.gone
-    return Disable_reason.asked if sent.control is Control.disable else None
+    if sent.error_code is DeliveryErrorCode.gone:
+        return DisableReason.gone
+    return DisableReason.asked if sent.control is ReceiverControl.disable else None
 
 
-def pause_s(sent: Sent) -> float:
+def pause_s(sent: SendResult) -> float:
     """Return for how long nothing should go to the receiver: what it asked for with a failure, at most 24 h."""
     asked = None if sent.error_code is None else sent.retry_after_s
     return min(LONGEST_RETRY_AFTER_S, asked or 0.0)
 
 
-def http_code(status: int) -> Code | None:
+def http_code(status: int) -> DeliveryErrorCode | None:
     """Return the code of the status of a final response; None for success, which is 2xx and nothing else."""
     match status:
         case 410:
-            return Code.gone
+            return DeliveryErrorCode.gone
         case 413:
-            return Code.payload_too_large
+            return DeliveryErrorCode.payload_too_large
         case 429:
-            return Code.rate_limited
+            return DeliveryErrorCode.rate_limited
         case 502 | 503 | 504:
-            return Code.unavailable
+            return DeliveryErrorCode.unavailable
     if 200 <= status < 300:
         return None
     if status < 200:
-        return Code.protocol_error
-    return Code.redirect_not_followed if status < 400 else Code.http_error
+        return DeliveryErrorCode.protocol_error
+    return DeliveryErrorCode.redirect_not_followed if status < 400 else DeliveryErrorCode.http_error

@@ -6,7 +6,15 @@ The store keeps a Health as columns of the receiver's row, folds outcomes into i
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from worker.webhooks.core.outcome import FATES, OURS, Code, Disable_reason, Sent, disable_reason, pause_s
+from worker.webhooks.core.outcome import (
+    DELIVERY_MEANINGS,
+    OURS,
+    DeliveryErrorCode,
+    DisableReason,
+    SendResult,
+    disable_reason,
+    pause_s,
+)
 from worker.webhooks.core.retry_schedule import HOUR_S
 
 OPENS_AT_IN_ROW: Final = 5
@@ -35,7 +43,7 @@ class Bucket(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class ReceiverHealth:
     """All that is remembered of a receiver's attempts; a new and an enabled receiver has the default.
 
     Every `_at_s` is an instant, in seconds of the store's clock (Unix time). `ramp` 0: the breaker is closed; 1, 2 or
@@ -58,10 +66,10 @@ class Health:
     warned_h: int = 0
     forbidden_in_row: int = 0
     forbidden_since_s: float | None = None
-    disabled: Disable_reason | None = None
+    disabled: DisableReason | None = None
 
 
-def health_after(health: Health, sent: Sent, *, now_s: float, event_at_s: float) -> Health:
+def health_after(health: ReceiverHealth, sent: SendResult, *, now_s: float, event_at_s: float) -> ReceiverHealth:
     """Return the health after an attempt that ended at `now_s` for an event made at `event_at_s`."""
     health = _broken(health, sent.error_code, now_s)
     health = _dated(health, sent.error_code, now_s, event_at_s)
@@ -71,21 +79,21 @@ def health_after(health: Health, sent: Sent, *, now_s: float, event_at_s: float)
     return replace(health, disabled=health.disabled or disable_reason(sent) or _failed_for_days(health, now_s))
 
 
-def room(health: Health, *, limit: int, in_flight: int, now_s: float) -> int:
+def room(health: ReceiverHealth, *, limit: int, in_flight: int, now_s: float) -> int:
     """Return how many more deliveries to the receiver may start, if at most `limit` may be in flight."""
     if health.disabled is not None or now_s < resting_until_s(health):
         return 0
     return max(0, (min(limit, health.ramp) if health.ramp else limit) - in_flight)
 
 
-def resting_until_s(health: Health) -> float:
+def resting_until_s(health: ReceiverHealth) -> float:
     """Return the instant before which nothing may start: the end of the breaker's opening or of a Retry-After."""
     return max(health.open_until_s, health.paused_until_s)
 
 
-def _broken(health: Health, code: Code | None, now_s: float) -> Health:
+def _broken(health: ReceiverHealth, code: DeliveryErrorCode | None, now_s: float) -> ReceiverHealth:
     """Return the health with the breaker moved: closed, open, or half-open (open, and its time has passed)."""
-    says = "up" if code is None else FATES[code].receiver
+    says = "up" if code is None else DELIVERY_MEANINGS[code].receiver
     if says == "unknown":
         return health
     if health.ramp == 0:
@@ -100,7 +108,7 @@ def _broken(health: Health, code: Code | None, now_s: float) -> Health:
     return replace(health, ramp=0, open_until_s=0.0, open_s=0.0)
 
 
-def _counted(health: Health, now_s: float, *, down: bool) -> Health:
+def _counted(health: ReceiverHealth, now_s: float, *, down: bool) -> ReceiverHealth:
     """Return the health of a closed breaker with one more result in its window."""
     window = _slid(health.window, now_s, down=down)
     counted = replace(health, down_in_row=health.down_in_row + 1 if down else 0, window=window)
@@ -119,7 +127,7 @@ def _slid(window: tuple[Bucket, ...], now_s: float, *, down: bool) -> tuple[Buck
     return (*kept, Bucket(number, current.results + 1, current.down + down))
 
 
-def _opened(health: Health, now_s: float) -> Health:
+def _opened(health: ReceiverHealth, now_s: float) -> ReceiverHealth:
     open_s = min(LONGEST_OPEN_S, health.open_s * 2 or FIRST_OPEN_S)
     return replace(
         health,
@@ -131,13 +139,13 @@ def _opened(health: Health, now_s: float) -> Health:
     )
 
 
-def _dated(health: Health, code: Code | None, now_s: float, event_at_s: float) -> Health:
+def _dated(health: ReceiverHealth, code: DeliveryErrorCode | None, now_s: float, event_at_s: float) -> ReceiverHealth:
     """Return the health with the span of failures moved on, and the warning that is due."""
     if code is None:
         return replace(
             health, failing_since_s=None, failed_attempts=0, oldest_event_s=None, newest_event_s=None, warned_h=0
         )
-    if FATES[code].receiver == "unknown":  # our own trouble
+    if DELIVERY_MEANINGS[code].receiver == "unknown":  # our own trouble
         return health
     since = now_s if health.failing_since_s is None else health.failing_since_s
     due = [hours for hours in WARNINGS_H if now_s - since >= hours * HOUR_S]
@@ -151,18 +159,23 @@ def _dated(health: Health, code: Code | None, now_s: float, event_at_s: float) -
     )
 
 
-def _forbidden(health: Health, code: Code | None, now_s: float) -> Health:
-    if code is not Code.target_forbidden:
-        own = code in (*OURS, Code.worker_lost, Code.invalid_header, Code.no_body)
+def _forbidden(health: ReceiverHealth, code: DeliveryErrorCode | None, now_s: float) -> ReceiverHealth:
+    if code is not DeliveryErrorCode.target_forbidden:
+        own = code in (
+            *OURS,
+            DeliveryErrorCode.worker_lost,
+            DeliveryErrorCode.invalid_header,
+            DeliveryErrorCode.no_body,
+        )
         return health if own else replace(health, forbidden_in_row=0, forbidden_since_s=None)
     since = now_s if health.forbidden_since_s is None else health.forbidden_since_s
     in_row = health.forbidden_in_row + 1
     lasting = in_row >= FORBIDDEN_IN_ROW and now_s - since > FORBIDDEN_FOR_S
-    disabled = health.disabled or (Disable_reason.forbidden if lasting else None)
+    disabled = health.disabled or (DisableReason.forbidden if lasting else None)
     return replace(health, forbidden_in_row=in_row, forbidden_since_s=since, disabled=disabled)
 
 
-def _failed_for_days(health: Health, now_s: float) -> Disable_reason | None:
+def _failed_for_days(health: ReceiverHealth, now_s: float) -> DisableReason | None:
     """Return `failing` after days of failures, of many attempts, for events of different days: never by count alone.
 
     Events made 12 hours apart are two events and two occasions: one burst that fails for days disables nobody.
@@ -171,4 +184,4 @@ def _failed_for_days(health: Health, now_s: float) -> Disable_reason | None:
         return None
     lasting = now_s - health.failing_since_s >= DISABLED_AFTER_S
     apart = health.newest_event_s - health.oldest_event_s >= EVENTS_APART_S
-    return Disable_reason.failing if lasting and apart and health.failed_attempts >= DISABLED_AFTER_ATTEMPTS else None
+    return DisableReason.failing if lasting and apart and health.failed_attempts >= DISABLED_AFTER_ATTEMPTS else None

@@ -31,14 +31,14 @@ Ed25519 = Callable[[bytes, bytes], bytes]
 """Returns the 64 bytes of a signature, given a key's 64 bytes and the content."""
 
 
-class Kind(StrEnum):
+class KeyKind(StrEnum):
     """How a key signs: `hmac` as v1, with a secret both sides know; `ed25519` as v1a, with one only we know."""
 
     HMAC = "hmac"
     ED25519 = "ed25519"
 
 
-PREFIXES = {Kind.HMAC: "whsec_", Kind.ED25519: "whsk_"}
+PREFIXES = {KeyKind.HMAC: "whsec_", KeyKind.ED25519: "whsk_"}
 
 
 class BadKey(ValueError):
@@ -49,13 +49,13 @@ class BadKey(ValueError):
 class SigningKey:
     """One key of a receiver, which signs until `expires_at`; None: it is the current one. BadKey for a wrong size."""
 
-    kind: Kind
+    kind: KeyKind
     key: bytes = field(repr=False)
     created_at: datetime
     expires_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        least, most = HMAC_BYTES if self.kind is Kind.HMAC else (ED25519_BYTES, ED25519_BYTES)
+        least, most = HMAC_BYTES if self.kind is KeyKind.HMAC else (ED25519_BYTES, ED25519_BYTES)
         if not least <= len(self.key) <= most:
             wanted = f"{least} to {most}" if least < most else f"{most} (seed and public key)"
             raise BadKey(f"the {self.kind} key has {len(self.key)} bytes; it must have {wanted}")
@@ -68,7 +68,7 @@ class SigningKey:
     @property
     def public_text(self) -> str | None:
         """The `whpk_…` that verifies an ed25519 key's signatures and may be published; None for hmac."""
-        return PUBLIC_PREFIX + _base64(self.key[-PUBLIC_BYTES:]) if self.kind is Kind.ED25519 else None
+        return PUBLIC_PREFIX + _base64(self.key[-PUBLIC_BYTES:]) if self.kind is KeyKind.ED25519 else None
 
 
 def read_key(text: str, *, created_at: datetime, expires_at: datetime | None = None) -> SigningKey:
@@ -90,7 +90,7 @@ def live(keys: Iterable[SigningKey], now: datetime) -> tuple[SigningKey, ...]:
     signing = [one for one in keys if one.expires_at is None or now < one.expires_at]
     # A current key comes before an expiring one whatever the clocks of two rotations said.
     signing.sort(key=lambda one: (one.expires_at is None, one.created_at), reverse=True)
-    return tuple(one for kind in Kind for one in [one for one in signing if one.kind is kind][:MOST_LIVE])
+    return tuple(one for kind in KeyKind for one in [one for one in signing if one.kind is kind][:MOST_LIVE])
 
 
 def rotated(
@@ -127,7 +127,7 @@ def signed_content(message_id: str, timestamp: int, body: bytes) -> bytes:
 
 def signature(key: SigningKey, content: bytes, ed25519: Ed25519) -> str:
     """Return one signature: `v1,…` or `v1a,…`."""
-    if key.kind is Kind.HMAC:
+    if key.kind is KeyKind.HMAC:
         return f"v1,{_base64(hmac.digest(key.key, content, hashlib.sha256))}"
     return f"v1a,{_base64(ed25519(key.key, content))}"
 

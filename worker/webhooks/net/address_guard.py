@@ -15,15 +15,15 @@ from aiohappyeyeballs import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from worker.webhooks.net.address_policy import Policy
-from worker.webhooks.net.own_servers import Own
-from worker.webhooks.net.resolver import Crowded, Names
+from worker.webhooks.net.own_servers import OwnServers
+from worker.webhooks.net.resolver import Resolver, ResolverBusy
 
 
 class Forbidden(OSError):
     """An address that webhooks may not connect to. Deliberately says no more: the tenant must not learn addresses."""
 
 
-class Passage:
+class OutgoingRequest:
     """One request on its way out: `owner` pays for its lookup.
 
     `forbidden`: the guard refused an address of its target. `crowded`: there was no room to look its name up.
@@ -45,15 +45,15 @@ class Passage:
             found()
 
 
-PASSAGE: Final[ContextVar[Passage]] = ContextVar("PASSAGE")
+PASSAGE: Final[ContextVar[OutgoingRequest]] = ContextVar("PASSAGE")
 
 
 class Guard(AbstractResolver):
     """aiohttp's resolver and its socket factory in one, under one policy; nothing goes to our `own` servers."""
 
-    def __init__(self, policy: Policy, names: Names, own: Own | None = None) -> None:
+    def __init__(self, policy: Policy, names: Resolver, own: OwnServers | None = None) -> None:
         self.policy = policy
-        self.own = own or Own()
+        self.own = own or OwnServers()
         self._names = names
 
     async def resolve(
@@ -63,7 +63,7 @@ class Guard(AbstractResolver):
         passage = PASSAGE.get()
         try:
             addresses = await self._names.resolve(host, port, owner=passage.owner, began=passage.looking)
-        except Crowded:
+        except ResolverBusy:
             passage.crowded = True
             raise
         for address in addresses:

@@ -30,7 +30,7 @@ class Server:
     is_endpoint: bool = False
 
 
-class Own:
+class OwnServers:
     """The addresses of our servers, as their names resolve now; looked up again when they are FRESH_S old.
 
     `moving` returns those that change by themselves, as behind Sentinel; where it raises OSError, nothing changes.

@@ -7,7 +7,7 @@ from typing import Final
 import httpx
 
 from worker.chat.rate_limit_headers import retry_after_s
-from worker.webhooks.core.outcome import Code, Control, Sent, http_code
+from worker.webhooks.core.outcome import DeliveryErrorCode, ReceiverControl, SendResult, http_code
 
 MAX_READ_BYTES: Final = 64 * 1024
 MAX_KEPT_BYTES: Final = 16 * 1024
@@ -15,7 +15,7 @@ _KEPT: Final = ("content-type", "date", "retry-after", "server", "webhook-delive
 _MAX_HEADER_CHARS: Final = 256
 
 
-class Receipt:
+class DeliveryProgress:
     """Collects one attempt; `close` says what it came to, however it ended."""
 
     def __init__(self) -> None:
@@ -75,16 +75,16 @@ class Receipt:
         """More came than is worth reading, even to keep the connection."""
         return self._read > MAX_READ_BYTES
 
-    def overdue(self) -> Code:
+    def overdue(self) -> DeliveryErrorCode:
         """Return what the deadline that passed was for."""
         if self.sent:
-            return Code.timeout
-        return Code.dns_timeout if self._found_s is None else Code.connect_timeout
+            return DeliveryErrorCode.timeout
+        return DeliveryErrorCode.dns_timeout if self._found_s is None else DeliveryErrorCode.connect_timeout
 
-    def close(self, broken: Code | None) -> Sent:
+    def close(self, broken: DeliveryErrorCode | None) -> SendResult:
         """Return the outcome. `broken`: what ended the attempt; without weight once the status line is there."""
         status = self._http_status
-        return Sent(
+        return SendResult(
             sent=self.sent,
             error_code=broken if status is None else http_code(status),
             http_status=status,
@@ -102,9 +102,9 @@ class Receipt:
         )
 
 
-def _control(text: str) -> Control | None:
+def _control(text: str) -> ReceiverControl | None:
     try:
-        return Control(text.strip().lower())
+        return ReceiverControl(text.strip().lower())
     except ValueError:
         return None
 

@@ -6,13 +6,13 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from worker.net.redaction import SHORTEST_SECRET, redact
-from worker.webhooks.core.outcome import Sent
+from worker.webhooks.core.outcome import SendResult
 
 # Headers of a webhook that every receiver is sent; no receiver's own begin so (core.custom_headers).
 _OURS: Final = ("webhook-", "x-afterword-")
 
 
-def unquoted(sent: Sent, url: str, headers: Mapping[str, str]) -> Sent:
+def unquoted(sent: SendResult, url: str, headers: Mapping[str, str]) -> SendResult:
     """Return what came of a webhook without the query of its URL and the values of the receiver's own headers.
 
     `headers` are those of the request. One that the kept start of the body cuts in two is not seen.

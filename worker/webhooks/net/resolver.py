@@ -28,11 +28,11 @@ def look_up(host: str, port: int) -> list[str]:
     return [f"{where[0]}%{where[3]}" if len(where) == 4 and where[3] else str(where[0]) for *_, where in found]
 
 
-class Crowded(OSError):
+class ResolverBusy(OSError):
     """No thread was free for a lookup in time: nothing is known of the name."""
 
 
-class Names:
+class Resolver:
     """Any number of waiting lookups, none for longer than `patience_s`; at most `threads` running ones, of which at
     most `per_owner` are one owner's.
 
@@ -65,7 +65,7 @@ class Names:
             async with asyncio.timeout(self._patience_s):
                 await self._take_thread(share)
         except TimeoutError as error:
-            raise Crowded("no thread was free for the lookup") from error
+            raise ResolverBusy("no thread was free for the lookup") from error
         if began is not None:
             began()
         loop = asyncio.get_running_loop()
@@ -89,7 +89,7 @@ class Names:
         try:
             threading.Thread(target=run, name="webhook-names", daemon=True).start()
         except RuntimeError:  # the system gives no more threads
-            end([], Crowded("the system has no thread for the lookup"))
+            end([], ResolverBusy("the system has no thread for the lookup"))
         return await answer
 
     async def _take_thread(self, share: asyncio.Semaphore) -> None:

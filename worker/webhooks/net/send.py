@@ -20,13 +20,13 @@ from worker.core import failure
 from worker.net.exceptions import WIRE, code_of, refused_by_proxy
 from worker.net.tls import trusting
 from worker.net.transport import AiohttpTransport
-from worker.webhooks.core.outcome import Code, Sent
-from worker.webhooks.net.address_guard import PASSAGE, Guard, Passage
+from worker.webhooks.core.outcome import DeliveryErrorCode, SendResult
+from worker.webhooks.net.address_guard import PASSAGE, Guard, OutgoingRequest
 from worker.webhooks.net.address_policy import Policy
-from worker.webhooks.net.own_servers import Own
-from worker.webhooks.net.progress import Receipt
-from worker.webhooks.net.resolver import Names
-from worker.webhooks.net.url import Target, Unfit, check
+from worker.webhooks.net.own_servers import OwnServers
+from worker.webhooks.net.progress import DeliveryProgress
+from worker.webhooks.net.resolver import Resolver
+from worker.webhooks.net.url import UnusableUrl, WebhookUrl, check
 
 DNS_S: Final = 3.0
 CONNECT_S: Final = 5.0
@@ -46,16 +46,16 @@ USER_AGENT: Final = _user_agent()
 _OURS: Final = frozenset(
     {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "accept-encoding"}
 )
-_OF_WIRE: Final[Mapping[failure.Code, Code]] = {
-    failure.Code.connect_failed: Code.connect_failed,
-    failure.Code.connect_timeout: Code.connect_timeout,
-    failure.Code.dns_failed: Code.dns_failed,
-    failure.Code.tls_failed: Code.tls_failed,
-    failure.Code.out_of_resources: Code.out_of_resources,
-    failure.Code.misconfigured: Code.invalid_header,
-    failure.Code.connection_lost: Code.connection_lost,
-    failure.Code.protocol_error: Code.protocol_error,
-    failure.Code.first_byte_timeout: Code.timeout,
+_OF_WIRE: Final[Mapping[failure.ErrorCode, DeliveryErrorCode]] = {
+    failure.ErrorCode.connect_failed: DeliveryErrorCode.connect_failed,
+    failure.ErrorCode.connect_timeout: DeliveryErrorCode.connect_timeout,
+    failure.ErrorCode.dns_failed: DeliveryErrorCode.dns_failed,
+    failure.ErrorCode.tls_failed: DeliveryErrorCode.tls_failed,
+    failure.ErrorCode.out_of_resources: DeliveryErrorCode.out_of_resources,
+    failure.ErrorCode.misconfigured: DeliveryErrorCode.invalid_header,
+    failure.ErrorCode.connection_lost: DeliveryErrorCode.connection_lost,
+    failure.ErrorCode.protocol_error: DeliveryErrorCode.protocol_error,
+    failure.ErrorCode.first_byte_timeout: DeliveryErrorCode.timeout,
 }
 
 
@@ -80,13 +80,13 @@ class WebhookClient:
         self,
         policy: Policy,
         *,
-        names: Names | None = None,
-        own: Own | None = None,
+        names: Resolver | None = None,
+        own: OwnServers | None = None,
         ca_file: str | None = None,
         proxy: str | None = None,
     ) -> None:
         """Trust the authority in `ca_file`, else the system's. Raises ValueError, naming the file, if unreadable."""
-        self.guard = Guard(policy, Names() if names is None else names, own)
+        self.guard = Guard(policy, Resolver() if names is None else names, own)
         trusted = trusting(ca_file, setting="ca_file of webhooks")
         self.is_proxied = proxy is not None
         self.transport = (
@@ -107,7 +107,7 @@ class WebhookClient:
         await self.transport.aclose()
 
 
-async def send(client: WebhookClient, request: WebhookRequest, receipt: Receipt | None = None) -> Sent:
+async def send(client: WebhookClient, request: WebhookRequest, receipt: DeliveryProgress | None = None) -> SendResult:
     """POST `request` to its receiver and say what came of it; nothing of the wire raises.
 
     Three deadlines in wall-clock time, against drips and floods too: DNS 3 s, connect and TLS 5 s, `timeout_s` for
@@ -115,13 +115,13 @@ async def send(client: WebhookClient, request: WebhookRequest, receipt: Receipt 
     decided at the status line of the final response. Cancelling aborts the connection at once; `receipt` then says
     whether there was one.
     """
-    receipt = receipt or Receipt()
+    receipt = receipt or DeliveryProgress()
     try:
         target = check(request.url, client.guard.policy)
-    except Unfit:
-        return receipt.close(Code.target_forbidden)
+    except UnusableUrl:
+        return receipt.close(DeliveryErrorCode.target_forbidden)
     if client.guard.own.is_named(target.host, target.port):
-        return receipt.close(Code.target_forbidden)
+        return receipt.close(DeliveryErrorCode.target_forbidden)
     if client.is_proxied:
         return await _sent_by_proxy(client, target, request, receipt)
     await client.guard.own.renew()
@@ -135,7 +135,7 @@ async def send(client: WebhookClient, request: WebhookRequest, receipt: Receipt 
         receipt.note_found()
         limits.connecting()
 
-    passage = Passage(request.owner, looking=looking, found=found)
+    passage = OutgoingRequest(request.owner, looking=looking, found=found)
     token = PASSAGE.set(passage)
     broken = None
     try:
@@ -149,11 +149,11 @@ async def send(client: WebhookClient, request: WebhookRequest, receipt: Receipt 
     finally:
         PASSAGE.reset(token)
     if passage.forbidden or passage.crowded:
-        broken = Code.target_forbidden if passage.forbidden else Code.dns_busy
+        broken = DeliveryErrorCode.target_forbidden if passage.forbidden else DeliveryErrorCode.dns_busy
     return receipt.close(broken)
 
 
-async def _exchange(client: WebhookClient, wire: httpx.Request, receipt: Receipt) -> None:
+async def _exchange(client: WebhookClient, wire: httpx.Request, receipt: DeliveryProgress) -> None:
     response = await client.transport.handle_async_request(wire)
     try:
         receipt.note_head(response)
@@ -167,7 +167,9 @@ async def _exchange(client: WebhookClient, wire: httpx.Request, receipt: Receipt
         await response.aclose()
 
 
-async def _sent_by_proxy(client: WebhookClient, target: Target, request: WebhookRequest, receipt: Receipt) -> Sent:
+async def _sent_by_proxy(
+    client: WebhookClient, target: WebhookUrl, request: WebhookRequest, receipt: DeliveryProgress
+) -> SendResult:
     receipt.note_found()
     limits = _Limits(request.timeout_s, first_s=DNS_S + CONNECT_S)
     broken = None
@@ -175,23 +177,27 @@ async def _sent_by_proxy(client: WebhookClient, target: Target, request: Webhook
         async with limits.timeout:
             await _exchange(client, _wire_request(target, request, receipt, limits), receipt)
     except TimeoutError:
-        broken = receipt.overdue() if receipt.sent else Code.proxy_failed
+        broken = receipt.overdue() if receipt.sent else DeliveryErrorCode.proxy_failed
     except WIRE as error:
-        broken = _OF_WIRE.get(code_of(error, sent=receipt.sent), Code.proxy_failed)
+        broken = _OF_WIRE.get(code_of(error, sent=receipt.sent), DeliveryErrorCode.proxy_failed)
         if refused_by_proxy(error):
-            broken = Code.target_forbidden
-        elif not receipt.sent and broken not in (Code.tls_failed, Code.invalid_header, Code.out_of_resources):
-            broken = Code.proxy_failed
+            broken = DeliveryErrorCode.target_forbidden
+        elif not receipt.sent and broken not in (
+            DeliveryErrorCode.tls_failed,
+            DeliveryErrorCode.invalid_header,
+            DeliveryErrorCode.out_of_resources,
+        ):
+            broken = DeliveryErrorCode.proxy_failed
     sent = receipt.close(broken)
     # Without a tunnel its own answers stand where the receiver's would.
     is_its_own = target.url.scheme == "http" and sent.http_status == PROXY_AUTHENTICATION_REQUIRED
-    return replace(sent, sent=False, error_code=Code.proxy_failed) if is_its_own else sent
+    return replace(sent, sent=False, error_code=DeliveryErrorCode.proxy_failed) if is_its_own else sent
 
 
 def _wire_request(
-    target: Target,
+    target: WebhookUrl,
     request: WebhookRequest,
-    receipt: Receipt,
+    receipt: DeliveryProgress,
     limits: "_Limits",
     *,
     check_peer: Callable[[TransportSocket], str] | None = None,

@@ -18,12 +18,12 @@ _NUMBER: Final = re.compile(r"\d+|0x[0-9a-f]*", re.ASCII)
 _INTERNAL: Final = ("localhost", "local", "internal", "intranet", "lan", "home", "corp", "private", "svc")
 
 
-class Unfit(ValueError):
+class UnusableUrl(ValueError):
     """A URL no webhook can go to; its text is a sentence about the URL that does not quote it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class WebhookUrl:
     """Where a request goes. `host` is ASCII, without brackets; `literal`: it is a numeric address."""
 
     url: httpx.URL
@@ -47,57 +47,57 @@ def target_fault(url: object, policy: Policy) -> str | None:
         return "The URL is no string; send one that begins with https://"
     try:
         check(url, policy)
-    except Unfit as fault:
+    except UnusableUrl as fault:
         return str(fault)
     return None
 
 
-def check(url: str, policy: Policy) -> Target:
+def check(url: str, policy: Policy) -> WebhookUrl:
     """Return where `url` leads, as far as its text tells. Raises Unfit."""
     target = _read(url)
     if target.url.scheme == "http" and not policy.allow_http:
-        raise Unfit("The URL begins with http://, which this service does not allow; use https://")
+        raise UnusableUrl("The URL begins with http://, which this service does not allow; use https://")
     opened = target.literal and policy.is_opened(target.host)
     # A name of the inside may resolve into what the operator opened; the guard sees the addresses.
     inside = bool(policy.allow) and target.is_internal
     if target.is_internal and not inside:
-        raise Unfit("The URL's host is a name of an internal network; use a public host name")
+        raise UnusableUrl("The URL's host is a name of an internal network; use a public host name")
     if target.port not in policy.ports and not opened and not inside:
-        raise Unfit(f"The URL's port is {target.port}; {_ports(policy)} can be used")
+        raise UnusableUrl(f"The URL's port is {target.port}; {_ports(policy)} can be used")
     if target.literal and not policy.is_allowed(target.host, target.port):
-        raise Unfit("The URL's address is not public; webhooks only go to public addresses")
+        raise UnusableUrl("The URL's address is not public; webhooks only go to public addresses")
     return target
 
 
 @functools.lru_cache(maxsize=1024)
-def _read(url: str) -> Target:
+def _read(url: str) -> WebhookUrl:
     if fault := _text_fault(url):
-        raise Unfit(fault)
+        raise UnusableUrl(fault)
     try:
         return _parsed(url)
-    except Unfit:
+    except UnusableUrl:
         raise
     except (ValueError, httpx.InvalidURL) as error:
         # Also from a property of what was parsed: httpx decodes an xn-- name when its host is asked for (idna's errors
         # are UnicodeErrors, which are ValueErrors).
-        raise Unfit("The URL cannot be read; check its host and its port") from error
+        raise UnusableUrl("The URL cannot be read; check its host and its port") from error
 
 
-def _parsed(url: str) -> Target:
+def _parsed(url: str) -> WebhookUrl:
     split, parsed = urlsplit(url), httpx.URL(url)
     split_port = split.port
     if "@" in split.netloc or parsed.userinfo:
-        raise Unfit("The URL holds a user or a password; send credentials in a header of the receiver")
+        raise UnusableUrl("The URL holds a user or a password; send credentials in a header of the receiver")
     if not split.hostname or not parsed.host:
-        raise Unfit("The URL has no host; send one such as https://example.com/hooks")
+        raise UnusableUrl("The URL has no host; send one such as https://example.com/hooks")
     host = parsed.raw_host.decode("ascii")
     if split.scheme != parsed.scheme or split.hostname != _shown(parsed, split.hostname) or _moved(parsed, split_port):
-        raise Unfit("The URL's host or port can be read in two ways; write it in the plain form")
+        raise UnusableUrl("The URL's host or port can be read in two ways; write it in the plain form")
     literal = _is_literal(host)
     if not literal and (fault := _name_fault(host)):
-        raise Unfit(fault)
+        raise UnusableUrl(fault)
     standard = HTTPS_PORT if parsed.scheme == "https" else HTTP_PORT
-    return Target(parsed, host, parsed.port if parsed.port is not None else standard, literal)
+    return WebhookUrl(parsed, host, parsed.port if parsed.port is not None else standard, literal)
 
 
 def _text_fault(url: str) -> str | None:

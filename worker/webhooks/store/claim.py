@@ -14,9 +14,9 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, literal_column,
 from worker.core.lifecycle import CLAIM_DELIVERY, DeliveryStatus
 from worker.store.clock import UNIX_S, now, seconds_until
 from worker.store.tables import workers
-from worker.store.transitions import ClaimRequest, unindexed
+from worker.store.transitions import ClaimRequest, hide_from_planner
 from worker.store.types import Id
-from worker.webhooks.core.fair_slots import Places
+from worker.webhooks.core.fair_slots import FairSlots
 from worker.webhooks.core.receiver_health import room
 from worker.webhooks.store.health_column import health_of
 from worker.webhooks.store.tables import deliveries, delivery_attempts, events, receivers
@@ -70,7 +70,7 @@ _DUE = (
     select(deliveries.c.id, deliveries.c.receiver_id)
     .where(
         deliveries.c.id.in_(bindparam("ids", expanding=True)),
-        unindexed(deliveries.c.status) == DeliveryStatus.queued,
+        hide_from_planner(deliveries.c.status) == DeliveryStatus.queued,
         deliveries.c.run_at <= now(),
         deliveries.c.deadline > now(),
     )
@@ -154,12 +154,14 @@ def claim(connection: Connection, wishes: Sequence[ClaimRequest], *, slots: int)
     return [claims.pop(wish.row_id, None) for wish in wishes]
 
 
-def places_of(connection: Connection, worker_id: str, slots: int) -> Places:
+def places_of(connection: Connection, worker_id: str, slots: int) -> FairSlots:
     """Return the places of a worker as its rows have them; nobody but itself takes any."""
-    return Places(slots, {(row[0], row[1]): row[2] for row in connection.execute(_PLACES, {"worker_id": worker_id})})
+    return FairSlots(slots, {(row[0], row[1]): row[2] for row in connection.execute(_PLACES, {"worker_id": worker_id})})
 
 
-def _with_room(connection: Connection, due: Sequence[Any], known: Mapping[str, Row[Any]], places: Places) -> list[str]:
+def _with_room(
+    connection: Connection, due: Sequence[Any], known: Mapping[str, Row[Any]], places: FairSlots
+) -> list[str]:
     """Choose the deliveries that may start now; spend a token of its receiver for each."""
     wanted = sorted({row.receiver_id for row in due})
     if not wanted:

@@ -19,7 +19,7 @@ RECEIVERS_A_TICK: Final = 500
 LANES_A_STATEMENT: Final = 20
 
 
-class Lane(NamedTuple):
+class ReceiverLane(NamedTuple):
     """A receiver that has queued deliveries; `free`: how many may start now, None where it takes none at all."""
 
     receiver_id: str
@@ -84,7 +84,9 @@ _FLIGHT = (
 )
 
 
-def lanes(connection: Connection, *, after: str = FIRST, most: int = RECEIVERS_A_TICK) -> tuple[list[Lane], str]:
+def lanes(
+    connection: Connection, *, after: str = FIRST, most: int = RECEIVERS_A_TICK
+) -> tuple[list[ReceiverLane], str]:
     """Return receivers behind `after` that have queued deliveries, `most` at most, and where the next look goes on."""
     found = sorted(connection.scalars(_WALK, {"after": after, "most": most}))
     on = found[-1] if len(found) == most else FIRST
@@ -95,12 +97,12 @@ def lanes(connection: Connection, *, after: str = FIRST, most: int = RECEIVERS_A
     return [_lane(row, flight.get(row.id, 0)) for row in rows], on
 
 
-def _lane(receiver: Any, in_flight: int) -> Lane:
+def _lane(receiver: Any, in_flight: int) -> ReceiverLane:
     is_due = receiver.first_in_s is not None and receiver.first_in_s <= 0
     if receiver.status != "enabled":
-        return Lane(receiver.id, None, receiver.tenant, in_flight, is_due)
+        return ReceiverLane(receiver.id, None, receiver.tenant, in_flight, is_due)
     free, tokens = room_of(receiver, in_flight), tokens_of(receiver)
-    return Lane(
+    return ReceiverLane(
         receiver.id, free if tokens is None else min(free, int(tokens)), receiver.tenant, in_flight, is_due=is_due
     )
 

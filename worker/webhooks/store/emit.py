@@ -20,7 +20,7 @@ from worker.webhooks.core.event import Bodies, Finished, Payload, event_id_of, e
 from worker.webhooks.core.payload import Profile, Variant, variant
 from worker.webhooks.core.subscription import wants
 from worker.webhooks.store import ordering
-from worker.webhooks.store.recipients import Listener, audience
+from worker.webhooks.store.recipients import Recipient, audience
 from worker.webhooks.store.tables import deliveries, events
 
 # How long a delivery is tried, whatever its schedule says.
@@ -42,7 +42,7 @@ _ROWS = (
 )
 
 
-def tell(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[str]]:
+def emit_events(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[str]]:
     """Write the events of jobs that have just ended and were numbered; return the deliveries that may go, by job.
 
     The caller holds the counter's lock (`finish.number`), so that nobody else gives places to deliveries meanwhile.
@@ -50,7 +50,7 @@ def tell(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[str]]
     heard = audience(connection, job_ids)
     if not heard:
         return {}
-    told = _Told(connection)
+    told = EventBatch(connection)
     for row in connection.execute(_ROWS, {"ids": sorted(heard)}):
         listeners = [one for one in heard[row.id] if wants(json.loads(one.events), event_type(Status(row.status)))]
         if listeners:
@@ -59,17 +59,17 @@ def tell(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[str]]
     return told.ready
 
 
-class _Told:
+class EventBatch:
     """The rows of one transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._events: list[dict[str, Any]] = []
         self._deliveries: list[dict[str, Any]] = []
-        self._places: dict[ordering.Lane, ordering.Place] = {}
+        self._places: dict[ordering.Lane, ordering.LanePosition] = {}
         self.ready: dict[str, list[str]] = {}
 
-    def add(self, row: Any, listeners: Sequence[Listener]) -> None:
+    def add(self, row: Any, listeners: Sequence[Recipient]) -> None:
         """Freeze the event of a job and give each of its receivers a delivery."""
         new = uuid.uuid4()
         # Whoever registers an awaited receiver may choose any of them.
@@ -104,7 +104,7 @@ class _Told:
                 )
                 self._connection.execute(statement, rows)
 
-    def _deliver(self, row: Any, event_id: str, bodies: Bodies, to: Listener) -> None:
+    def _deliver(self, row: Any, event_id: str, bodies: Bodies, to: Recipient) -> None:
         place = self._place(row, to)
         new = str(uuid.uuid4())
         full_bytes = None if bodies.full is None else len(bodies.full)
@@ -129,13 +129,13 @@ class _Told:
         if not disabled and not place.waits:
             self.ready.setdefault(row.id, []).append(new)
 
-    def _place(self, row: Any, to: Listener) -> ordering.Place:
+    def _place(self, row: Any, to: Recipient) -> ordering.LanePosition:
         if to.ordering != "per_key" or row.ordering_key is None:
-            return ordering.Place(row.generation + 1, waits=False, gap=False)
+            return ordering.LanePosition(row.generation + 1, waits=False, gap=False)
         lane = (to.id, row.ordering_key)
         place = self._places.get(lane) or ordering.next_place(self._connection, lane)
         # What follows in this transaction waits for this one.
-        self._places[lane] = ordering.Place(place.sequence + 1, waits=True, gap=False)
+        self._places[lane] = ordering.LanePosition(place.sequence + 1, waits=True, gap=False)
         return place
 
 

@@ -18,10 +18,10 @@ from worker.core.lifecycle import (
 from worker.store import transitions
 from worker.store.clock import from_now, now, present, seconds_until
 from worker.store.tables import workers
-from worker.webhooks.core.outcome import Code
+from worker.webhooks.core.outcome import DeliveryErrorCode
 from worker.webhooks.core.retry_schedule import SCHEDULE_S
 from worker.webhooks.store import ordering
-from worker.webhooks.store.due import Lane, queued
+from worker.webhooks.store.due import ReceiverLane, queued
 from worker.webhooks.store.tables import deliveries, delivery_attempts, receivers
 
 BATCH = 500
@@ -57,7 +57,7 @@ def give_up(connection: Connection) -> int:
     return len(ended)
 
 
-def settle(connection: Connection, lane: Lane) -> int:
+def settle(connection: Connection, lane: ReceiverLane) -> int:
     """Hold a batch of what waits for a receiver that is disabled, drop it where it was removed; return how many."""
     # Nobody enables it before our commit, and then resumes what is not on hold yet.
     mine = select(receivers.c.status).where(receivers.c.id == lane.receiver_id).with_for_update(read=True)
@@ -136,14 +136,14 @@ def _requeue(connection: Connection, rows: Sequence[Any]) -> int:
             delivery_attempts.c.attempt == bindparam("of_attempt"),
             delivery_attempts.c.outcome.is_(None),
         )
-        .values(outcome=DeliveryOutcome.unknown, finished_at=now(), error_code=Code.worker_lost)
+        .values(outcome=DeliveryOutcome.unknown, finished_at=now(), error_code=DeliveryErrorCode.worker_lost)
     )
     connection.execute(close, [{"of_delivery": row.id, "of_attempt": row.attempt} for row in rows])
-    changes = {"run_at": now(), "waiting_for": "retry", "last_error_code": Code.worker_lost}
+    changes = {"run_at": now(), "waiting_for": "retry", "last_error_code": DeliveryErrorCode.worker_lost}
     keys = [(row.id, row.attempt) for row in rows]
     moved = transitions.apply(connection, TAKE_BACK_DELIVERY, keys, table=deliveries, changes=changes)
     spent = [row for row in rows if (row.id, row.attempt) in moved and row.attempts_used > _steps(row.schedule)]
-    lost = {"last_error_code": Code.worker_lost}
+    lost = {"last_error_code": DeliveryErrorCode.worker_lost}
     ended = [(row.id, row.attempt) for row in spent]
     transitions.apply(connection, GIVE_UP_DELIVERY, ended, table=deliveries, changes=lost)
     _let_go(connection, spent)

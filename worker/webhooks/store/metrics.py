@@ -13,8 +13,8 @@ from worker.core.lifecycle import DeliveryOutcome
 from worker.store.clock import UNIX_S, now, seconds_until
 from worker.store.row_count import count
 from worker.store.types import Instant
-from worker.webhooks.core.outcome import OURS, Code
-from worker.webhooks.core.receiver_health import Health
+from worker.webhooks.core.outcome import OURS, DeliveryErrorCode
+from worker.webhooks.core.receiver_health import ReceiverHealth
 from worker.webhooks.store.health_column import health_of
 from worker.webhooks.store.tables import deliveries, delivery_attempts, receivers
 
@@ -27,7 +27,7 @@ _SAMPLE: Final = 10_000
 _LIFE = timedelta(days=8)
 
 
-class Standing(NamedTuple):
+class ReceiverFigures(NamedTuple):
     """A receiver that stands. `overdue_s`: for how long its oldest due delivery could have gone; None: none is due."""
 
     id: str
@@ -35,12 +35,12 @@ class Standing(NamedTuple):
     name: str
     status: str
     disabled_reason: str | None
-    health: Health
+    health: ReceiverHealth
     overdue_s: float | None
     now_s: float
 
 
-def standings(connection: Connection) -> list[Standing]:
+def standings(connection: Connection) -> list[ReceiverFigures]:
     """Return all receivers by tenant and name: one step over the index of what is due for each."""
     oldest = (
         select(-seconds_until(deliveries.c.run_at))
@@ -56,7 +56,7 @@ def standings(connection: Connection) -> list[Standing]:
     columns = (receivers.c[name] for name in ("id", "tenant", "name", "status", "disabled_reason", "health"))
     standing = select(*columns, oldest.label("overdue_s"), UNIX_S.label("now_s")).where(receivers.c.status != "removed")
     rows = connection.execute(standing.order_by(receivers.c.tenant, receivers.c.name))
-    return [Standing(**{**row._mapping, "health": health_of(row.health)}) for row in rows]
+    return [ReceiverFigures(**{**row._mapping, "health": health_of(row.health)}) for row in rows]
 
 
 def unfinished(connection: Connection) -> dict[str, int]:
@@ -109,12 +109,12 @@ def refused(connection: Connection, span: timedelta, receiver_ids: Sequence[str]
     mine = (
         deliveries.c.receiver_id.in_(receiver_ids),
         deliveries.c.created_at >= present - _LIFE,
-        deliveries.c.last_error_code == Code.target_forbidden,
+        deliveries.c.last_error_code == DeliveryErrorCode.target_forbidden,
     )
     return _attempts(
         connection,
         mine,
-        delivery_attempts.c.error_code == Code.target_forbidden,
+        delivery_attempts.c.error_code == DeliveryErrorCode.target_forbidden,
         delivery_attempts.c.finished_at >= present - span,
     )
 

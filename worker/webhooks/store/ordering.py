@@ -23,7 +23,7 @@ UNFINISHED = (DeliveryStatus.queued, DeliveryStatus.in_progress, DeliveryStatus.
 Lane = tuple[str, str]  # a receiver's id and an ordering key
 
 
-class Place(NamedTuple):
+class LanePosition(NamedTuple):
     """The next free place of a lane. `gap`: the one before was given up; `waits`: one before is not over."""
 
     sequence: int
@@ -70,16 +70,16 @@ def lock(connection: Connection, receiver_ids: Iterable[str]) -> dict[str, str]:
     return {row.id: row.status for row in connection.execute(mine.with_for_update())}
 
 
-def next_place(connection: Connection, lane: Lane) -> Place:
+def next_place(connection: Connection, lane: Lane) -> LanePosition:
     """Return the next free place of a lane; the caller holds the receiver's lock until it has filled it."""
     values = {"receiver": lane[0], "key": lane[1]}
     last = connection.execute(_LAST, values).first()
     if last is None:
-        return Place(1, waits=False, gap=False)
+        return LanePosition(1, waits=False, gap=False)
     sequence = last.sequence + 1
     waits = connection.execute(_HEAD, values).first() is not None or _held_up(connection, lane, sequence)
     # What waits learns of a gap when its turn comes.
-    return Place(sequence, waits=waits, gap=not waits and last.status in _GIVEN_UP)
+    return LanePosition(sequence, waits=waits, gap=not waits and last.status in _GIVEN_UP)
 
 
 def release(connection: Connection, lanes: Iterable[Lane]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from worker.store.bulk_params import upsert
 from worker.store.clock import UNIX_S, now, seconds_until
 from worker.webhooks.core.event import Payload
 from worker.webhooks.core.payload import Profile
-from worker.webhooks.core.receiver_health import Health
+from worker.webhooks.core.receiver_health import ReceiverHealth
 from worker.webhooks.core.registration import Registration
 from worker.webhooks.core.subscription import Subscription
 from worker.webhooks.store import ordering
@@ -44,7 +44,7 @@ class Receiver:
     disabled_reason: str | None
     disabled_at: datetime | None
     created_at: datetime
-    health: Health
+    health: ReceiverHealth
     tokens: float | None
     tokens_age_s: float | None
     now_s: float

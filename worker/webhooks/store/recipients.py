@@ -33,7 +33,7 @@ _WANTED = select(jobs.c.id, jobs.c.tenant, jobs.c.webhook).where(
 )
 
 
-class Listener(NamedTuple):
+class Recipient(NamedTuple):
     """What telling needs to know of a receiver."""
 
     id: str
@@ -58,7 +58,7 @@ class Listener(NamedTuple):
         return self.ordering == "per_key" or self.status != "enabled" or self.is_awaited
 
 
-_LISTENER = select(*(receivers.c[name] for name in Listener._fields))
+_LISTENER = select(*(receivers.c[name] for name in Recipient._fields))
 _LISTENERS = _LISTENER.where(
     receivers.c.tenant.in_(bindparam("tenants", expanding=True)),
     receivers.c.status != "removed",
@@ -66,7 +66,7 @@ _LISTENERS = _LISTENER.where(
 )
 
 
-def audience(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[Listener]]:
+def audience(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[Recipient]]:
     """Return who hears of these jobs, by their ids; nothing of those that nobody hears of."""
     wanted = connection.execute(_WANTED, {"ids": sorted(job_ids)}).all()
     if not wanted:
@@ -74,7 +74,7 @@ def audience(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[L
     return _locked(connection, {job_id: found for job_id, found in _named(connection, wanted).items() if found})
 
 
-def _locked(connection: Connection, heard: Mapping[str, list[Listener]]) -> dict[str, list[Listener]]:
+def _locked(connection: Connection, heard: Mapping[str, list[Recipient]]) -> dict[str, list[Recipient]]:
     """Lock the receivers that keep an order, are disabled or not registered; return all as they stand now.
 
     Who enables or registers a receiver resumes what is on hold: nothing may be put there after that.
@@ -83,7 +83,7 @@ def _locked(connection: Connection, heard: Mapping[str, list[Listener]]) -> dict
     if not ids:
         return dict(heard)
     order.lock(connection, ids)
-    now_so = {row.id: Listener._make(row) for row in connection.execute(_LISTENER.where(receivers.c.id.in_(ids)))}
+    now_so = {row.id: Recipient._make(row) for row in connection.execute(_LISTENER.where(receivers.c.id.in_(ids)))}
     return {job_id: [now_so.get(one.id, one) for one in listeners] for job_id, listeners in heard.items()}
 
 
@@ -92,14 +92,14 @@ def url_receiver(url: str) -> str:
     return f"url-{sha256(url.encode()).hexdigest()[:24]}"
 
 
-def _named(connection: Connection, rows: Sequence[Any]) -> dict[str, list[Listener]]:
+def _named(connection: Connection, rows: Sequence[Any]) -> dict[str, list[Recipient]]:
     """Return the receivers of each job by its id; those that are named or brought and not there yet are made."""
     targets: dict[str, Mapping[str, str]] = {
         row.id: {} if row.webhook is None else json.loads(row.webhook) for row in rows
     }
     wanted = {row.id: name_of(targets[row.id]) for row in rows}
     values = {"tenants": sorted({row.tenant for row in rows}), "names": sorted(filter(None, wanted.values()))}
-    known = [Listener._make(row) for row in connection.execute(_LISTENERS, values)]
+    known = [Recipient._make(row) for row in connection.execute(_LISTENERS, values)]
     there = {(one.tenant, one.name) for one in known}
     missing = {
         (row.tenant, name): targets[row.id].get("url")
@@ -108,8 +108,8 @@ def _named(connection: Connection, rows: Sequence[Any]) -> dict[str, list[Listen
     }
     if missing:
         _make(connection, missing)
-        known = [Listener._make(row) for row in connection.execute(_LISTENERS, values)]
-    found: dict[str, list[Listener]] = {}
+        known = [Recipient._make(row) for row in connection.execute(_LISTENERS, values)]
+    found: dict[str, list[Recipient]] = {}
     for row in rows:
         name = wanted[row.id]
         mine = [one for one in known if one.tenant == row.tenant]

@@ -11,13 +11,13 @@ from sqlalchemy import Boolean, Connection, bindparam, case, null, or_, select, 
 from worker.core.lifecycle import DeliveryOutcome, Move
 from worker.store import transitions
 from worker.store.clock import from_now, now
-from worker.webhooks.core.fair_slots import Places
-from worker.webhooks.core.outcome import Sent
-from worker.webhooks.core.receiver_health import Health, health_after
+from worker.webhooks.core.fair_slots import FairSlots
+from worker.webhooks.core.outcome import SendResult
+from worker.webhooks.core.receiver_health import ReceiverHealth, health_after
 from worker.webhooks.store import due as webhook_lanes
 from worker.webhooks.store import ordering
 from worker.webhooks.store.claim import places_of
-from worker.webhooks.store.due import Lane
+from worker.webhooks.store.due import ReceiverLane
 from worker.webhooks.store.health_column import health_of, text_of
 from worker.webhooks.store.tables import deliveries, delivery_attempts, receivers
 
@@ -32,7 +32,7 @@ CHOICE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryClosing:
+class DeliveryRecord:
     """The end of one attempt at a delivery; `attempt` holds the columns of CLOSED.
 
     `move` is None when the lease was lost. `sent` None: the attempt says nothing about the receiver. `counts`: the
@@ -50,14 +50,14 @@ class DeliveryClosing:
     counts: bool
     attempt: Mapping[str, Any]
     variant: str
-    sent: Sent | None = None
+    sent: SendResult | None = None
     event_at_s: float = 0.0
     now_s: float = 0.0
     delay_s: float = 0.0
     lane: tuple[str, int] | None = None  # ordering key and sequence
 
 
-class Recorded(NamedTuple):
+class RecordedDelivery(NamedTuple):
     """What came of one closing: whether the delivery moved, what may go next, what the receiver has become by it.
 
     Of several ends in one transaction each says its own step, so that what a receiver becomes is told once.
@@ -65,8 +65,8 @@ class Recorded(NamedTuple):
 
     moved: bool
     next_ids: tuple[str, ...]
-    before: Health | None
-    after: Health | None
+    before: ReceiverHealth | None
+    after: ReceiverHealth | None
 
 
 UNTOLD = (None, None)
@@ -86,7 +86,7 @@ _CLOSE = (
 )
 
 
-def record(connection: Connection, closings: Sequence[DeliveryClosing], *, slots: int) -> list[Recorded]:
+def record(connection: Connection, closings: Sequence[DeliveryRecord], *, slots: int) -> list[RecordedDelivery]:
     """Write each end. What is known of an attempt is kept also where another worker has the delivery by now.
 
     All ends of one call are one worker's, which has `slots`.
@@ -99,12 +99,14 @@ def record(connection: Connection, closings: Sequence[DeliveryClosing], *, slots
     following = _following(connection, closings, released, slots)
     return [
         # Of all that ended for a receiver, the first says what follows.
-        Recorded(_place(one) in moved, tuple(following.pop(one.receiver_id, ())), *healths.get(_place(one), UNTOLD))
+        RecordedDelivery(
+            _place(one) in moved, tuple(following.pop(one.receiver_id, ())), *healths.get(_place(one), UNTOLD)
+        )
         for one in closings
     ]
 
 
-def _move(connection: Connection, closings: Sequence[DeliveryClosing]) -> set[transitions.Key]:
+def _move(connection: Connection, closings: Sequence[DeliveryRecord]) -> set[transitions.Key]:
     moved: set[transitions.Key] = set()
     # One by one: each has a delay of its own, and few deliveries end in the same transaction.
     for closing in sorted(closings, key=_place):
@@ -130,16 +132,18 @@ def _move(connection: Connection, closings: Sequence[DeliveryClosing]) -> set[tr
     return moved
 
 
-def _judge(connection: Connection, closings: Sequence[DeliveryClosing]) -> dict[transitions.Key, tuple[Health, Health]]:
+def _judge(
+    connection: Connection, closings: Sequence[DeliveryRecord]
+) -> dict[transitions.Key, tuple[ReceiverHealth, ReceiverHealth]]:
     """Fold the attempts into their receivers' health, one after another; return it before and after each."""
-    telling: dict[str, list[tuple[DeliveryClosing, Sent]]] = defaultdict(list)
+    telling: dict[str, list[tuple[DeliveryRecord, SendResult]]] = defaultdict(list)
     for closing in closings:
         if closing.sent is not None:
             telling[closing.receiver_id].append((closing, closing.sent))
     found = connection.execute(
         select(receivers.c.id, receivers.c.health, receivers.c.status).where(receivers.c.id.in_(sorted(telling)))
     ).all()
-    steps: dict[transitions.Key, tuple[Health, Health]] = {}
+    steps: dict[transitions.Key, tuple[ReceiverHealth, ReceiverHealth]] = {}
     for row in found:
         first = after = health_of(row.health)
         for closing, sent in telling[row.id]:
@@ -154,7 +158,7 @@ def _judge(connection: Connection, closings: Sequence[DeliveryClosing]) -> dict[
     return steps
 
 
-def _release(connection: Connection, closings: Sequence[DeliveryClosing]) -> dict[str, list[str]]:
+def _release(connection: Connection, closings: Sequence[DeliveryRecord]) -> dict[str, list[str]]:
     """Let those go that waited for a delivery which is over now; return them by receiver."""
     over = [one for one in closings if one.lane is not None and one.move is not None and one.move.final]
     released: dict[str, list[str]] = defaultdict(list)
@@ -166,7 +170,7 @@ def _release(connection: Connection, closings: Sequence[DeliveryClosing]) -> dic
 
 
 def _following(
-    connection: Connection, closings: Sequence[DeliveryClosing], released: dict[str, list[str]], slots: int
+    connection: Connection, closings: Sequence[DeliveryRecord], released: dict[str, list[str]], slots: int
 ) -> dict[str, list[str]]:
     """Return what may go in the place of what ended, by receiver: what was let go, and of what is due as many.
 
@@ -185,7 +189,7 @@ def _following(
     return following
 
 
-def _turns(connection: Connection, closings: Sequence[DeliveryClosing], slots: int) -> dict[str, list[str]]:
+def _turns(connection: Connection, closings: Sequence[DeliveryRecord], slots: int) -> dict[str, list[str]]:
     """Return which receivers go on in the place of one that ended: itself, while its tenant has other places left.
 
     Where it has none, the next by their ids that have no more in flight than it: else those that came first would
@@ -193,7 +197,7 @@ def _turns(connection: Connection, closings: Sequence[DeliveryClosing], slots: i
     """
     places = places_of(connection, closings[0].worker_id, slots)
     given_back = Counter(one.tenant for one in closings)
-    others: list[Lane] | None = None
+    others: list[ReceiverLane] | None = None
     turns: dict[str, list[str]] = defaultdict(list)
     for one in closings:
         goes_on = None
@@ -208,7 +212,7 @@ def _turns(connection: Connection, closings: Sequence[DeliveryClosing], slots: i
     return turns
 
 
-def _others(connection: Connection, receiver_id: str) -> list[Lane]:
+def _others(connection: Connection, receiver_id: str) -> list[ReceiverLane]:
     """Return the receivers behind one, in a ring, that something is due for and that have room."""
     lanes, _ = webhook_lanes.lanes(connection, after=receiver_id, most=CHOICE)
     if len(lanes) < CHOICE:
@@ -216,7 +220,7 @@ def _others(connection: Connection, receiver_id: str) -> list[Lane]:
     return [lane for lane in lanes if lane.free and lane.is_due]
 
 
-def _with_fewer(others: Sequence[Lane], receiver_id: str, places: Places) -> str | None:
+def _with_fewer(others: Sequence[ReceiverLane], receiver_id: str, places: FairSlots) -> str | None:
     held = places.held(receiver_id)
     for lane in sorted(others, key=lambda lane: places.held(lane.receiver_id)):
         may = lane.receiver_id != receiver_id and places.held(lane.receiver_id) <= held
@@ -225,11 +229,11 @@ def _with_fewer(others: Sequence[Lane], receiver_id: str, places: Places) -> str
     return None
 
 
-def _place(closing: DeliveryClosing) -> transitions.Key:
+def _place(closing: DeliveryRecord) -> transitions.Key:
     return closing.delivery_id, closing.number
 
 
-def _closed(closing: DeliveryClosing) -> dict[str, Any]:
+def _closed(closing: DeliveryRecord) -> dict[str, Any]:
     return {
         "of_delivery": closing.delivery_id,
         "of_attempt": closing.number,

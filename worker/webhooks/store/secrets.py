@@ -51,7 +51,7 @@ def _tokens(row: dict[str, str | None]) -> tuple[tuple[str, str], ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class NewKeys:
+class FirstKeys:
     """Keys for a receiver that has none yet, sealed, and the public one of them; its address as it shall be kept."""
 
     receiver_id: str
@@ -61,7 +61,7 @@ class NewKeys:
     url_sealed: str | None = field(repr=False)
 
 
-def give_keys(connection: Connection, items: Sequence[NewKeys]) -> list[str]:
+def store_first_keys(connection: Connection, items: Sequence[FirstKeys]) -> list[str]:
     """Give each receiver its keys unless another worker was first; return the sealed keys that stand.
 
     Its address is kept without the query from now on, which is sealed.

@@ -54,7 +54,7 @@ _FIT = (
 
 
 @dataclass(slots=True)
-class Fitting:
+class Adoption:
     """A registration on its way. `after`: all that was made until then is fitted; `places`: the last of each key."""
 
     receiver_id: str
@@ -70,13 +70,13 @@ def find(connection: Connection, tenant: str, name: str) -> str | None:
     return connection.execute(wanted.with_for_update()).scalar()
 
 
-def reserve(connection: Connection, fitting: Fitting) -> None:
+def reserve(connection: Connection, fitting: Adoption) -> None:
     """Leave the mark of who registers a receiver: the new public key. Whoever comes later takes it over."""
     mine = update(table).where(table.c.id == fitting.receiver_id, *_AWAITED)
     connection.execute(mine.values(public_key=fitting.sealed.public_key))
 
 
-def fit(connection: Connection, fitting: Fitting) -> bool | None:
+def adopt(connection: Connection, fitting: Adoption) -> bool | None:
     """Fit the next batch of what is on hold, oldest first; with the last of them register and enable the receiver.
 
     Return True when it is registered, False when there is more to do, None when somebody else has taken it over or has
@@ -96,7 +96,7 @@ def fit(connection: Connection, fitting: Fitting) -> bool | None:
     return True
 
 
-def _fit_batch(connection: Connection, fitting: Fitting) -> datetime | None:
+def _fit_batch(connection: Connection, fitting: Adoption) -> datetime | None:
     """Return the instant up to which all is fitted, or None when that is all there is."""
     at = deliveries.c.created_at
     mine = [deliveries.c.receiver_id == fitting.receiver_id, ordering.ON_HOLD]
@@ -118,7 +118,7 @@ def _fit_batch(connection: Connection, fitting: Fitting) -> datetime | None:
     return until
 
 
-def _fitted(row: Any, fitting: Fitting, *, is_wanted: bool) -> dict[str, Any]:
+def _fitted(row: Any, fitting: Adoption, *, is_wanted: bool) -> dict[str, Any]:
     told = fitting.registration.subscription
     key = row.key if is_wanted and fitting.registration.ordering == "per_key" else None
     if key is not None:
