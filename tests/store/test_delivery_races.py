@@ -22,7 +22,7 @@ from worker.store.transitions import ClaimRequest
 from worker.webhooks.store import expire, ordering, receivers, redeliver
 from worker.webhooks.store.claim import DeliveryClaim, claim
 from worker.webhooks.store.due import ReceiverLane
-from worker.webhooks.store.record import record
+from worker.webhooks.store.record import DeliveryRecord, RecordedDelivery, record
 from worker.webhooks.store.tables import deliveries
 
 WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
@@ -101,6 +101,9 @@ def test_two_workers_that_begin_and_end_deliveries_lock_each_other_out_of_nothin
     running = {name: claimed(engine, holder, mine[name][0])[0] for name, holder in zip(names, holders, strict=True)}
     met = threading.Barrier(2)
 
+    def record_all(connection: Connection, closings: Sequence[DeliveryRecord]) -> list[RecordedDelivery]:
+        return record(connection, closings, slots=100)
+
     def claim_together(connection: Connection, wishes: Sequence[ClaimRequest]) -> list[DeliveryClaim | None]:
         found = claim(connection, wishes, slots=100)
         met.wait(10)
@@ -115,7 +118,7 @@ def test_two_workers_that_begin_and_end_deliveries_lock_each_other_out_of_nothin
             assert got is not None
             futures += [
                 writer.put(claim_together, ClaimRequest(mine[other][1], holder)),
-                writer.put(record, closing(got)),
+                writer.put(record_all, closing(got)),
             ]
         for writer in writers:
             writer.start()

@@ -19,7 +19,7 @@ LANE = JobLane("default", "default", (0, 5, 9))
 
 def due(engine: Engine, lane: JobLane = LANE, *, limit: int = 10) -> list[str]:
     with engine.begin() as connection:
-        return [row.job_id for row in dispatch.due(connection, lane, limit=limit)]
+        return [row.row_id for row in dispatch.due(connection, lane, limit=limit)]
 
 
 def test_lanes_are_the_pairs_that_have_queued_rows(engine: Engine) -> None:

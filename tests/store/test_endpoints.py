@@ -286,7 +286,7 @@ def test_lanes_of_a_resting_endpoint_are_skipped_in_one_step(engine: Engine) -> 
 def probe(engine: Engine, after: due.Place = FIRST, *, last: str | None = None) -> tuple[str | None, Any]:
     with engine.begin() as connection:
         row, place = due.probe(connection, "default", after=after, last=last)
-    return (None if row is None else row.job_id), place
+    return (None if row is None else row.row_id), place
 
 
 def test_each_probe_is_another_job(engine: Engine) -> None:
