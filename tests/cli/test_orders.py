@@ -52,7 +52,7 @@ def test_jobs_are_replayed_by_their_ids_and_each_that_cannot_be_says_why(
 
     assert result.exit_code == 3
     assert result.stdout == f"{failed} queued\n"
-    assert f"job {running} cannot be replayed: it runs; cancel it first" in result.stderr
+    assert f"job {running} cannot be replayed: it is running; cancel it first" in result.stderr
     assert f"{unknown} no worker has accepted it yet" in result.stderr
     assert [told["status"] for told in json.loads(afterword("replay", failed, running, "--json").stdout)] == [
         "queued", None,

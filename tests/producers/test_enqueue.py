@@ -266,7 +266,7 @@ class Foreign:
     [
         (Executes(), "this connection is asynchronous; with SQLAlchemy write await session.run_sync("),
         (Commits(), "this connection is asynchronous; with SQLAlchemy write await session.run_sync("),
-        (Foreign(), "this is a connection to mysql; Afterword lives in PostgreSQL or SQLite"),
+        (Foreign(), "this connection is to mysql; give one to Afterword's database, PostgreSQL or SQLite"),
         (None, "cannot enqueue through a builtins.NoneType; give a SQLAlchemy Session or Connection"),
         ("sqlite:///x", "cannot enqueue through a builtins.str"),
     ],
@@ -279,7 +279,7 @@ def test_what_is_no_connection_of_use_is_refused_with_the_remedy(target: Any, sa
 
 
 def test_an_engine_is_refused_because_it_has_no_transaction(engine: Engine) -> None:
-    with pytest.raises(TypeError, match=r"an Engine has no transaction of its own; give a connection"):
+    with pytest.raises(TypeError, match=r"an Engine has no open transaction; give a connection"):
         Afterword().enqueue(engine, REQUEST)
 
 

@@ -76,12 +76,12 @@ def test_text_of_any_alphabet_travels_in_ascii_and_arrives_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"priorty": 1}, TypeError, "'priorty' is no option of a job; did you mean 'priority'?"),
-        ({"temperature": 1}, TypeError, "what belongs to the chat completion goes into request"),
-        ({"version": 1}, TypeError, "'version' is no option"),
+        ({"priorty": 1}, TypeError, "'priorty' is not an option of a job; did you mean 'priority'?"),
+        ({"temperature": 1}, TypeError, "put fields of the chat completion into request"),
+        ({"version": 1}, TypeError, "'version' is not an option"),
         ({"id": "order-7"}, ValueError, "id is 'order-7'; give a UUID, such as "),
         ({"id": 7}, ValueError, "id is 7; give a UUID"),
-        ({"deadline": datetime(2030, 1, 1)}, ValueError, "deadline is 2030-01-01 00:00:00, which has no time zone"),
+        ({"deadline": datetime(2030, 1, 1)}, ValueError, "deadline is 2030-01-01 00:00:00, without a time zone"),
         ({"deadline": timedelta(hours=1)}, TypeError, "deadline is of type timedelta; give an aware datetime"),
         ({"not_before": 7}, TypeError, "not_before is of type int; give an aware datetime, such as datetime.now("),
         ({"timeout_s": math.inf}, ValueError, "timeout_s is inf, which JSON cannot hold"),

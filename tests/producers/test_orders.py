@@ -95,9 +95,9 @@ def test_what_cannot_be_replayed_says_why(client: Afterword, engine: Engine) -> 
     complete(engine, ended)
 
     for job_id, reason in (
-        (running, "it runs; cancel it first"),
+        (running, "it is running; cancel it first"),
         (ended, "it is completed; submit the request as a new job"),
-        (refused, "it was refused when it came (invalid_request); submit it anew"),
+        (refused, "it was refused at acceptance (invalid_request); correct it"),
     ):
         with pytest.raises(ValueError, match=f"job {job_id} cannot be replayed: {re.escape(reason)}"):
             client.replay(job_id)
@@ -127,8 +127,8 @@ def test_orders_reach_a_schema_of_its_own(postgresql_url: str) -> None:
 
 
 def test_without_a_database_the_remedy_is_said() -> None:
-    for call, what in ((Afterword().cancel, "cancel"), (Afterword().replay, "replay")):
-        with pytest.raises(NotConfigured, match=f"{what} is written to the database: set AFTERWORD_DATABASE_URL"):
+    for call, call_name in ((Afterword().cancel, "cancel"), (Afterword().replay, "replay")):
+        with pytest.raises(NotConfigured, match=f"{call_name} needs the database: set AFTERWORD_DATABASE_URL"):
             call(uuid.uuid4())
 
 

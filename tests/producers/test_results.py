@@ -164,7 +164,7 @@ def test_wait_gives_up_with_the_last_state(reader: Afterword, engine: Engine) ->
 
 
 def test_wait_for_a_job_no_worker_has_seen_says_so(reader: Afterword) -> None:
-    with pytest.raises(WaitTimeout, match="see that one runs on the same Redis and database") as raised:
+    with pytest.raises(WaitTimeout, match="check that a worker runs on the same Redis and database") as raised:
         reader.wait(uuid.uuid4(), timeout_s=0.05)
 
     assert raised.value.job is None
@@ -198,7 +198,7 @@ def test_without_a_database_the_remedy_is_said() -> None:
 def test_a_database_of_another_kind_is_refused() -> None:
     with pytest.raises(NotConfigured, match="begins with 'mysql'; give postgresql://"):
         Afterword(database="mysql://localhost/x").get(uuid.uuid4())
-    with pytest.raises(TypeError, match="database is a int; give a URL text or a SQLAlchemy Engine"):
+    with pytest.raises(TypeError, match="database is of type int; give a URL text or a SQLAlchemy Engine"):
         Afterword(database=7).get(uuid.uuid4())  # type: ignore[arg-type]
 
 

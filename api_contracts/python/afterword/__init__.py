@@ -1,16 +1,18 @@
-"""Afterword for producers: put chat completions into the background, and read what became of them.
+"""Client package of Afterword: submit chat completions, read their results, verify webhooks.
 
     client      Afterword: submit, enqueue, enqueue_many, get, wait, cancel, replay
-    message     a request and its options become the job message, the text that both doors carry
-    queue       the first door: one Celery message, pushed to Redis
-    inbox       the second door: rows of submit_v1, in the caller's own transaction
-    reading     jobs_v1, by URL or through an Engine
-    orders      cancel_v1 and replay_v1: one INSERT each
-    job         what a row of jobs_v1 says
-    dbapi       one statement on whatever connection there is
-    webhook     verify_webhook: what came is from us, unchanged, just now
+    message     builds the job message, a JSON text, from a request and its options
+    queue       sends a job by Redis: one Celery message, one LPUSH
+    sentinel    parses the URL of a Redis behind Sentinel
+    inbox       sends jobs by SQL: rows of submit_v1, in the caller's transaction
+    reading     reads jobs_v1, by URL or through an Engine
+    orders      cancels and replays: one INSERT into cancel_v1 or replay_v1
+    job         Job: one row of jobs_v1
+    dbapi       runs one statement on any supported connection
+    webhook     verify_webhook: checks the signature and the age of a webhook
+    errors      the exceptions
 
-Imports the standard library and, when something is submitted, the Redis client; nothing of the worker.
+The import loads the standard library alone. `submit` loads the Redis client; nothing loads the worker.
 """
 
 from afterword.client import Afterword

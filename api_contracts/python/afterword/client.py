@@ -1,4 +1,4 @@
-"""The producer's one object: two doors in, the results, and orders."""
+"""The class Afterword: submit jobs by Redis or SQL, read results, cancel and replay."""
 
 from __future__ import annotations
 
@@ -32,12 +32,17 @@ LOOK_S = 1.0
 
 
 class Afterword:
-    """Submits jobs and reads results. Threads may share one; it holds no connection but the one to Redis.
+    """Submits jobs, reads results, cancels and replays. Threads may share an instance.
 
-    `database` is a URL (`postgresql://…`, `sqlite:////path`) or a SQLAlchemy Engine, whose pool is then used; `schema`
-    the PostgreSQL schema of Afterword's views. What is not given comes from AFTERWORD_REDIS_URL,
-    AFTERWORD_DATABASE_URL (or the files named by these with _FILE) and AFTERWORD_DATABASE_SCHEMA, and is asked for
-    only when a call needs it. `timeout_s` bounds the wait for Redis in `submit`.
+    `redis_url`: `redis://`, `rediss://`, `unix://` or `sentinel://` (form: see `afterword.sentinel`). The connection is
+    kept open; no other connection is.
+    `database`: a URL (`postgresql://…`, `sqlite:////path`) or a SQLAlchemy Engine. An Engine's pool is used.
+    `schema`: the PostgreSQL schema of Afterword's views.
+    `timeout_s`: how long `submit` waits for Redis, in seconds.
+
+    Missing arguments come from AFTERWORD_REDIS_URL, AFTERWORD_DATABASE_URL and AFTERWORD_DATABASE_SCHEMA; the two URLs
+    may also be in files, named by AFTERWORD_REDIS_URL_FILE and AFTERWORD_DATABASE_URL_FILE. A call that needs a missing
+    URL raises NotConfigured.
     """
 
     def __init__(
@@ -57,29 +62,31 @@ class Afterword:
         self._lock = threading.Lock()
 
     def submit(self, request: Request, **options: Unpack[Options]) -> str:
-        """Send a job to the queue and return its id; a worker makes it a row within milliseconds.
+        """Send a job to the queue in Redis and return its id. A worker stores it as a row within milliseconds.
 
-        Needs Redis only. Raises SubmitError if Redis does not confirm; it carries the id for another try.
+        Raises SubmitError if Redis does not confirm: try again with `id=error.id`. Raises TypeError or ValueError if
+        the request or an option cannot be sent. Needs no database.
         """
         new_id, text = compose(request, options)
         self._open_queue().push(new_id, text)
         return new_id
 
     def enqueue(self, connection: object, request: Request, **options: Unpack[Options]) -> str:
-        """Insert a job through your own connection and return its id; it runs once you commit, never if you do not.
+        """Insert a job in your own transaction and return its id. The job runs after your commit, and only then.
 
-        `connection` is a SQLAlchemy Session or Connection, Django's connection, or a DB-API connection or cursor, to
-        the database that Afterword uses. Nothing is committed, and Redis is not needed.
+        `connection`: a SQLAlchemy Session or Connection, Django's connection, or a DB-API connection or cursor, to the
+        database that Afterword uses. This method does not commit and does not need Redis. Raises TypeError or
+        ValueError if the connection, the request or an option cannot be used.
         """
         job = _row(request, options)
         self._inbox.insert(connection, [job], schema=self._schema_name())
         return job["id"]
 
     def enqueue_many(self, connection: object, requests: Iterable[Item], **options: Unpack[Options]) -> list[str]:
-        """Insert many jobs as `enqueue` does and return their ids in order.
+        """Insert many jobs as `enqueue` does and return their ids in the same order.
 
-        An item is a request, or a pair of a request and its own options, which win over those of the call. All are
-        checked before the first is inserted.
+        An item is a request or a pair `(request, options)`. An item's own options override those of the call. All items
+        are checked before the first row is inserted.
         """
         if shared := {"id", "idempotency_key"} & options.keys():
             raise TypeError(f"{shared.pop()} names one job; give it with each request: (request, options)")
@@ -88,16 +95,18 @@ class Afterword:
         return [job["id"] for job in jobs]
 
     def get(self, id: str | uuid.UUID) -> Job | None:
-        """Return the job, or None if no worker has accepted this id yet.
+        """Return the job, or None if the database does not know the id: no worker has read it from the queue yet.
 
-        Every id that was ever used leads to its job, one that met an earlier job by its idempotency key too.
+        A job from `enqueue` is returned from your commit on. The id of a duplicate (its idempotency key belonged to an
+        earlier job) returns the earlier job.
         """
         return self._results().job(job_id(id))
 
     def wait(self, id: str | uuid.UUID, timeout_s: float = 60.0) -> Job:
-        """Look until the job has ended, every 20 ms at first and every second later, and return it.
+        """Poll until the job has ended and return it. The pause between two polls grows from 20 ms to 1 s.
 
-        Raises WaitTimeout after `timeout_s`; the job goes on. No connection is held between two looks.
+        Raises WaitTimeout after `timeout_s` seconds; the job goes on. Raises LookupError if the job was deleted after
+        its end. No database connection is held between two polls.
         """
         results, wanted = self._results(), job_id(id)
         until = time.monotonic() + timeout_s
@@ -110,28 +119,29 @@ class Afterword:
             pause_s = min(pause_s * 1.5, LOOK_S)
         job = results.job(wanted)
         if job is None:
-            raise LookupError(f"job {wanted} ended and was deleted while it was awaited; look for it sooner")
+            raise LookupError(f"job {wanted} ended and was deleted before it could be read; read it sooner")
         return job
 
     def cancel(self, id: str | uuid.UUID) -> str | None:
-        """Cancel a job that has not ended; return its status after that.
+        """Cancel a job that has not ended. Return its status afterwards.
 
-        `cancelled`; `in_progress`: its call is ended within about two seconds, and what had come of the answer is kept;
-        `completed`, `failed` or `expired`: too late. None: no worker has accepted the id yet, and its job is cancelled
-        when one does.
+        `cancelled`: it will not run.
+        `in_progress`: a worker ends its call within about two seconds and keeps the part of the answer received so far.
+        `completed`, `failed` or `expired`: too late, the job had ended.
+        None: no worker has accepted the id yet; the job is cancelled when a worker accepts it.
         """
-        return orders.cancel(self._database_for("cancel is written to"), job_id(id), schema=self._schema_name())
+        return orders.cancel(self._database_for("cancel needs"), job_id(id), schema=self._schema_name())
 
     def replay(self, id: str | uuid.UUID) -> Job | None:
-        """Queue a job that failed, expired or was cancelled again, with new attempts and as much time as it once had.
+        """Queue a failed, expired or cancelled job again. It gets new attempts and as much time as it first had.
 
-        Return it as it stands then, as is one that was queued anyway; None if no worker has accepted the id yet.
-        ValueError says why a job cannot be replayed: it runs, is completed, or was refused when it came.
+        Return the job as it is now; None if no worker has accepted the id yet. A job that is already queued is returned
+        unchanged. Raises ValueError if the job is running, is completed, or was refused at acceptance.
         """
-        return orders.replay(self._database_for("replay is written to"), job_id(id), schema=self._schema_name())
+        return orders.replay(self._database_for("replay needs"), job_id(id), schema=self._schema_name())
 
     def close(self) -> None:
-        """Close the connection to Redis; a later call opens it again."""
+        """Close the connection to Redis. A later call opens it again."""
         with self._lock:
             if self._queue is not None:
                 self._queue.close()
@@ -152,7 +162,7 @@ class Afterword:
             return self._queue
 
     def _results(self) -> Results:
-        return Results(self._database_for("results are read from"), schema=self._schema_name())
+        return Results(self._database_for("reading results needs"), schema=self._schema_name())
 
     def _database_for(self, purpose: str) -> str | Engine:
         database = self._database or _setting("AFTERWORD_DATABASE_URL")
@@ -165,20 +175,20 @@ class Afterword:
 
 
 def _row(request: Request, options: Mapping[str, Any]) -> dict[str, str]:
-    """Return what submit_v1 takes of a job."""
+    """Return a row for submit_v1: `id`, `job` (the message text) and the HINTS that the options give."""
     new_id, text = compose(request, options)
     return {"id": new_id, "job": text, **hints(options)}
 
 
 def _with_options(item: Item, options: Mapping[str, Any]) -> tuple[Request, Mapping[str, Any]]:
     if isinstance(item, tuple):
-        request, own = item
-        return request, {**options, **own}
+        request, item_options = item
+        return request, {**options, **item_options}
     return item, options
 
 
 def _setting(name: str) -> str | None:
-    """Read a variable, or the file that the variable with _FILE names, as the worker does."""
+    """Read the variable `name`, or the file named by the variable `<name>_FILE`. The worker reads them the same way."""
     if text := os.environ.get(name, "").strip():
         return text
     path = os.environ.get(f"{name}_FILE")

@@ -1,6 +1,6 @@
-"""Runs one statement on whatever connection there is: SQLAlchemy's (1.4 or 2), Django's, or a plain DB-API one.
+"""Runs one statement on the caller's connection: SQLAlchemy (1.4 or 2), Django, or a DB-API driver.
 
-None of them is imported; what a connection is shows in what it can do. Statements are written with `:name`.
+A connection is recognised by its attributes, because these libraries need not be installed. Statements use `:name`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,26 @@ ACCEPTED = "a SQLAlchemy Session or Connection, Django's connection, or a DB-API
 
 Rows = list[tuple[Any, ...]]
 
-# Not a cast (`::`), which our statements do not use, and not a clock time inside a literal.
+# A parameter. The look-behind skips casts (`::text`) and colons after a letter or digit (`12:30`).
 _name = re.compile(r"(?<![:\w]):([a-z_]+)")
 
 
 @dataclass(frozen=True)
 class Connected:
-    """A connection that can run a statement. `vendor` is postgresql or sqlite."""
+    """A connection that can run a statement: `run(sql, values)` returns its rows. `vendor`: postgresql or sqlite."""
 
     vendor: str
     run: Callable[[str, Mapping[str, str]], Rows]
 
 
 def connected(target: Any) -> Connected:
-    """Say how to run a statement inside the transaction of `target`.
+    """Return a way to run statements in the transaction of `target`.
 
-    Raises TypeError, with what would do instead, for anything but a synchronous connection to PostgreSQL or SQLite.
+    Raises TypeError, with the remedy, if `target` is not a synchronous connection to PostgreSQL or SQLite.
     """
     if hasattr(target, "raw_connection"):
-        raise TypeError(
-            "an Engine has no transaction of its own; give a connection: with engine.begin() as connection: …"
-        )
-    # Both, because asyncpg's connections cannot commit and aiosqlite's execute is no coroutine function.
+        raise TypeError("an Engine has no open transaction; give a connection: with engine.begin() as connection: …")
+    # Both names: asyncpg's connection has no commit, and aiosqlite's execute is not a coroutine function.
     if any(inspect.iscoroutinefunction(getattr(target, name, None)) for name in ("execute", "commit")):
         raise TypeError(
             "this connection is asynchronous; with SQLAlchemy write "
@@ -49,14 +47,14 @@ def connected(target: Any) -> Connected:
     if hasattr(target, "exec_driver_sql"):
         return _vendor_checked(_sqlalchemy(target))
     if hasattr(target, "fetchall"):
-        # A cursor: its connection gives another one, so that what the caller has yet to fetch stays.
+        # A cursor: our statement on it would discard the rows that the caller has not fetched yet. Use its connection.
         target = getattr(target, "db", None) or target.connection
     return _vendor_checked(_cursored(target))
 
 
 def _vendor_checked(found: Connected) -> Connected:
     if found.vendor not in VENDORS:
-        raise TypeError(f"this is a connection to {found.vendor}; Afterword lives in PostgreSQL or SQLite")
+        raise TypeError(f"this connection is to {found.vendor}; give one to Afterword's database, PostgreSQL or SQLite")
     return found
 
 
@@ -71,14 +69,14 @@ def _sqlalchemy(connection: Any) -> Connected:
 
 
 def _cursored(connection: Any) -> Connected:
-    """Django's connections name their vendor and take `%s` on any database; others are known by their driver."""
+    """Wrap a Django or DB-API connection. Django names its vendor and takes `%s`; others are known by their driver."""
     django = isinstance(getattr(connection, "vendor", None), str)
     vendor, style = (connection.vendor, "format") if django else _driver(connection)
 
     def run(sql: str, values: Mapping[str, str]) -> Rows:
         cursor = connection.cursor()
         if style == "pyformat" and hasattr(cursor, "row_factory"):
-            # psycopg's: the caller's own may make anything of a row.
+            # psycopg: the caller's row_factory may return any type; the code below needs tuples.
             cursor.row_factory = lambda _: tuple
         try:
             cursor.execute(*in_style(style, sql, values))
@@ -91,7 +89,7 @@ def _cursored(connection: Any) -> Connected:
 
 
 def _driver(connection: Any) -> tuple[str, str]:
-    """Return vendor and paramstyle (PEP 249) of the driver that a connection's class, or a class above it, is of."""
+    """Return (vendor, paramstyle of PEP 249) by the module of the connection's class or of one of its base classes."""
     for kind in type(connection).__mro__ if hasattr(connection, "cursor") else ():
         root = kind.__module__.partition(".")[0]
         for module in (kind.__module__, root):
@@ -104,7 +102,7 @@ def _driver(connection: Any) -> tuple[str, str]:
 
 
 def in_style(style: str, sql: str, values: Mapping[str, str]) -> tuple[str, Any]:
-    """Rewrite `:name` into a paramstyle of PEP 249; return the statement and its parameters."""
+    """Rewrite `:name` into a paramstyle of PEP 249. Return the statement and its parameters."""
     if style == "named":
         return sql, dict(values)
     if style == "pyformat":

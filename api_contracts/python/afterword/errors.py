@@ -1,4 +1,4 @@
-"""What can go wrong for a producer that is no mistake in its arguments; every text ends with the remedy."""
+"""Exceptions for failures outside the arguments of a call. Every message ends with the remedy."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 class NotConfigured(RuntimeError):
-    """An address or a driver that this call needs is missing."""
+    """A URL or a driver that the call needs is missing or unknown."""
 
 
 class SubmitError(RuntimeError):
-    """Redis did not confirm the job. It may have arrived all the same: submit again with `id=error.id`."""
+    """Redis did not confirm the job, but may have it. Submit again with `id=error.id`: this makes no second job."""
 
     def __init__(self, message: str, id: str) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ class SubmitError(RuntimeError):
 
 
 class WaitTimeout(TimeoutError):
-    """The job had not ended in time. It goes on; `job` is its last known state, None if no worker has seen it yet."""
+    """The job has not ended in time; it goes on. `job` is its last known state, None if no worker has accepted it."""
 
     def __init__(self, message: str, job: Job | None) -> None:
         super().__init__(message)
@@ -32,22 +32,24 @@ class WaitTimeout(TimeoutError):
 
     @classmethod
     def of(cls, id: str, job: Job | None, timeout_s: float) -> WaitTimeout:
-        """Say where the job `id` is after so many seconds, and what it waits for."""
+        """Build the error: the state of job `id` after `timeout_s` seconds, and the reason why it waits."""
         if job is None:
             return cls(
-                f"no worker accepted job {id} within {timeout_s:g} s; see that one runs on the same Redis and database",
+                f"no worker accepted job {id} within {timeout_s:g} s; check that a worker runs on the "
+                "same Redis and database",
                 None,
             )
         state = f"{job.status}, waiting for: {job.waiting_for}" if job.waiting_for else job.status
         if job.waiting_for and job.error_code:
             state += f" ({job.error_code}: {job.error_message})"
-        return cls(f"job {id} is still {state} after {timeout_s:g} s; it goes on, wait again or get it", job)
+        return cls(f"job {id} is still {state} after {timeout_s:g} s; it goes on: wait again, or get it later", job)
 
 
 class WebhookVerificationError(ValueError):
-    """A request is not a webhook to be believed; answer it with 400. `reason` says why in a word.
+    """The request is not a valid webhook; answer it with 400. `reason` is one word:
 
-    missing_header, bad_timestamp, too_old, too_new, no_matching_signature, not_json; and bad_secret, ours to mend.
+    missing_header, bad_timestamp, too_old, too_new, no_matching_signature, not_json; or bad_secret, a mistake in the
+    receiver's own configuration.
     """
 
     def __init__(self, message: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The door by SQL: rows of submit_v1 in the caller's transaction. Nothing is committed here, and Redis is not asked."""
+"""Inserts jobs into submit_v1 in the caller's transaction. Does not commit and does not use Redis."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from afterword.dbapi import Connected, connected
 from afterword.message import HINTS
 
-# One text parameter holds all jobs of a statement: three times as fast as a row a parameter on PostgreSQL, and the
-# same for every driver.
+# One text parameter holds all jobs of a statement. On PostgreSQL that is three times as fast as one parameter per row,
+# and it is the same for every driver.
 _INSERT = {
     "postgresql": "INSERT INTO {view} ({names}) SELECT {names}"
     " FROM json_to_recordset(CAST(:jobs AS json)) AS given ({types})",
     "sqlite": "INSERT INTO {view} ({names}) SELECT {values} FROM json_each(:jobs)",
 }
-# The columns that this role may fill: a database that was not upgraded yet has none of them.
+# Counts the HINTS columns that this role may fill. A database that is not upgraded yet has none of them.
 _LOOK = (
     "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass(CAST(:view AS text)) AND NOT attisdropped"
     " AND attname IN ('tenant', 'batch', 'custom_id', 'idempotency_key')"
     " AND has_column_privilege(attrelid, attnum, 'INSERT')"
 )
-# Of SQLite, for the same.
+# SQLite's error in the same case.
 _NO_COLUMN = "has no column named"
 _PLAIN = ("id", "job")
 _ROWS = 1000
@@ -32,19 +32,19 @@ _identifier = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
 class Inbox:
-    """Inserts jobs through callers' connections, with HINTS where the database takes them."""
+    """Inserts jobs through callers' connections. Fills the HINTS columns if the database has them."""
 
     def __init__(self) -> None:
-        # Asked once: a column does not go away.
+        # Once True it stays True: no release removes a column.
         self._takes_hints = False
 
     def insert(self, target: object, jobs: Sequence[Mapping[str, str]], *, schema: str | None) -> None:
-        """Insert jobs in their order: `{"id": …, "job": its message, "tenant": …}`, with any of HINTS."""
+        """Insert jobs in order. A job is `{"id": …, "job": the message text, "tenant": …}`, with any of HINTS."""
         connection, view = connected(target), qualified("submit_v1", schema)
         for chunk in _chunks(jobs):
             values = {"jobs": json.dumps(chunk)}
             if connection.vendor == "postgresql":
-                # Not tried: an error would end the caller's transaction.
+                # Ask first: a failed INSERT would abort the caller's transaction.
                 connection.run(_statement("postgresql", view, hinted=self._are_taken(connection, view)), values)
             else:
                 _run_sqlite(connection, view, values)
@@ -56,7 +56,10 @@ class Inbox:
 
 
 def _run_sqlite(connection: Connected, view: str, values: Mapping[str, str]) -> None:
-    """Try it: a look would begin a transaction that reads, and such a one cannot wait for its turn to write."""
+    """Try with HINTS, then without.
+
+    Do not ask first: a SELECT would start a read transaction, and SQLite does not let such a transaction wait to write.
+    """
     try:
         connection.run(_statement("sqlite", view, hinted=True), values)
     except Exception as error:
@@ -76,7 +79,7 @@ def _statement(vendor: str, view: str, *, hinted: bool) -> str:
 
 
 def _chunks(jobs: Sequence[Mapping[str, str]]) -> Iterator[list[Mapping[str, str]]]:
-    """Cut what is to be inserted into statements of a bounded size."""
+    """Cut the jobs into statements of a bounded size."""
     chunk: list[Mapping[str, str]] = []
     size = 0
     for job in jobs:
@@ -90,7 +93,7 @@ def _chunks(jobs: Sequence[Mapping[str, str]]) -> Iterator[list[Mapping[str, str
 
 
 def qualified(view: str, schema: str | None) -> str:
-    """Return a view's name with its schema."""
+    """Return the view's name, with its schema if there is one. Raises ValueError if the schema is no plain SQL name."""
     if schema is None:
         return view
     if not _identifier.fullmatch(schema):

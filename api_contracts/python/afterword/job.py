@@ -1,4 +1,4 @@
-"""What a row of jobs_v1 says, as a frozen value. The columns are described in api_contracts/sql/README.md."""
+"""Job: one row of jobs_v1 as a frozen value. api_contracts/sql/README.md describes the columns."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ FINAL = frozenset({"completed", "failed", "cancelled", "expired"})
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it stood when it was read; every field is the column of the same name, `request` left out.
+    """A job at the moment it was read. Each field is the column of the same name; `request` is left out.
 
-    `attempts` may be above `max_attempts`: attempts that the endpoint's trouble or its limit ended spend nothing. The
-    column `attempts_used` says how many were spent; databases of older releases lack it, so it is no field here.
+    Token counts are None, never 0, if the endpoint did not report them. Times are aware datetimes in UTC.
 
-    Token counts are None when the endpoint did not report them, never 0. Times are aware, in UTC. While
-    the job waits in the SQL inbox and no worker has read it, it is not `accepted`: of the message's fields it has
-    `tenant`, `batch`, `custom_id` and `idempotency_key`, as `enqueue` was given them, or none; the others are None.
+    `attempts` may be above `max_attempts`, because an attempt that trouble or a limit of the endpoint ended is not
+    counted against it. The column `attempts_used` has the counted ones; databases of older releases lack it, so it is
+    no field here.
+
+    Until a worker has read a job from `enqueue`, `accepted` is False. Of the message's fields only `tenant`, `batch`,
+    `custom_id` and `idempotency_key` can be set then: if `enqueue` got them and the database has columns for them.
     """
 
     id: str
@@ -75,16 +77,16 @@ class Job:
 
     @staticmethod
     def of(rows: Sequence[Sequence[Any]]) -> Job | None:
-        """Return the job in what was read by an id.
+        """Return the job in the rows that were read for one id; None if there are none.
 
-        A job that was sent twice is both a row and, for a moment, an inbox row.
+        A job that was sent twice has, for a moment, an inbox row beside its own. Its own row wins.
         """
         jobs = [from_row(row) for row in rows]
         return next((job for job in jobs if job.accepted), jobs[0] if jobs else None)
 
     @property
     def accepted(self) -> bool:
-        """Whether a worker has read it."""
+        """True once a worker has read the job."""
         return self.deadline is not None
 
     @property
@@ -94,19 +96,19 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether the job has ended, one way or another."""
+        """True once the job is completed, failed, cancelled or expired."""
         return self.status in FINAL
 
 
 COLUMNS = tuple(field.name for field in fields(Job))
 _JSON = ("tool_calls", "response", "error", "usage", "metadata")
-# As text, because drivers disagree on what they make of jsonb.
+# JSON columns are read as text, because drivers decode jsonb in different ways.
 SELECTED = ", ".join(f"CAST({name} AS text)" if name in _JSON else name for name in COLUMNS)
 _INSTANTS = ("created_at", "not_before", "deadline", "started_at", "finished_at", "waiting_until")
 
 
 def from_row(row: Sequence[Any]) -> Job:
-    """Make a job of the values of SELECTED."""
+    """Build a Job from a row of the columns SELECTED."""
     values = dict(zip(COLUMNS, row))
     values["id"] = str(values["id"])
     for name in _JSON:
@@ -120,6 +122,6 @@ def from_row(row: Sequence[Any]) -> Job:
 
 def _instant(value: datetime | str | None) -> datetime | None:
     if isinstance(value, str):
-        # SQLite's texts end in Z, which Python reads from 3.11 on.
+        # SQLite's texts end in Z; fromisoformat reads Z only from Python 3.11 on.
         return datetime.fromisoformat(value.replace("Z", "+00:00"))
     return None if value is None else value.astimezone(timezone.utc)

@@ -1,7 +1,7 @@
-"""A request and its options become a job message, version 1: the text that the queue and the inbox both carry.
+"""Builds a job message, version 1: the JSON text that the queue and the inbox both carry.
 
-What the worker checks (ranges, the request itself) is left to the worker, which reports every fault at once in a
-visible job. Here only that is refused which could not be sent, or would say something else than the caller meant.
+The worker checks ranges and the request itself, and reports all faults at once in a visible job. This module refuses
+only values that cannot be sent or whose meaning is unclear.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from typing import Any, TypedDict
 VERSION = 1
 _INSTANTS = ("not_before", "deadline")
 
-# What submit_v1 takes beside the text, so that the job has its names in the views before a worker has read it.
+# Columns of submit_v1 beside the text. jobs_v1 shows them until a worker has read the job.
 HINTS = ("tenant", "batch", "custom_id", "idempotency_key")
 _DEFAULT_TENANT = "default"
-# SQL cannot hold these; a worker refuses them.
+# Characters that SQL cannot store. The worker refuses them.
 _unstorable = re.compile("[\0\ud800-\udfff]")
 
-# ASCII alone: it passes every database encoding, and half a surrogate pair arrives at the worker, which names it.
+# ASCII only: it passes every database encoding. A lone surrogate arrives as an escape, and the worker reports it.
 _encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 class Options(TypedDict, total=False):
-    """The fields of a job message beside the request. None means not given, but for `webhook`, where it means nobody.
+    """The fields of a job message except `request`. None means not given, except `webhook=None`: send no webhook.
 
-    `not_before` and `deadline` are aware datetimes, or RFC 3339 texts with an offset. `priority` 0 runs first.
+    `not_before`, `deadline`: aware datetimes, or RFC 3339 texts with an offset. `timeout_s`: seconds for one call.
+    `priority`: 0 (runs first) to 9. `webhook`: `{"to": "billing"}` or `{"url": "https://…"}`. The worker enforces the
+    bounds of api_contracts/job_message.schema.json.
     """
 
     id: str | uuid.UUID | None
@@ -54,9 +56,10 @@ NAMES = tuple(Options.__annotations__)
 
 
 def compose(request: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the job's id, a new one if none is given, and the text of its message.
+    """Return the job's id and the text of its message. The id is a new UUID if the options give none.
 
-    Raises TypeError for an option that does not exist and ValueError for what JSON cannot hold.
+    Raises TypeError for an unknown option or a value of the wrong type. Raises ValueError for an id that is no UUID, a
+    datetime without time zone and a value that JSON cannot hold.
     """
     if not isinstance(request, Mapping):
         raise TypeError(f"request is {_kind(request)}; give the body of the chat completion as a dict")
@@ -71,13 +74,13 @@ def compose(request: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str
 
 
 def hints(options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the HINTS that a job has; what is no storable text is left out, and named by the worker."""
+    """Return the HINTS of a job. A value that is no storable text is left out; the worker reports it."""
     given = {"tenant": _DEFAULT_TENANT, **{name: options[name] for name in HINTS if options.get(name) is not None}}
     return {name: value for name, value in given.items() if isinstance(value, str) and not _unstorable.search(value)}
 
 
 def job_id(given: str | uuid.UUID) -> str:
-    """Return an id as lower-case text; ValueError if it is none."""
+    """Return a UUID as lower-case text with hyphens. Raises ValueError if `given` is no UUID."""
     try:
         return str(given if isinstance(given, uuid.UUID) else uuid.UUID(given))
     except (ValueError, AttributeError, TypeError) as error:
@@ -85,18 +88,20 @@ def job_id(given: str | uuid.UUID) -> str:
 
 
 def encode(fields: Mapping[str, Any]) -> str:
-    """Write a message as JSON in ASCII; ValueError names the place that JSON cannot hold."""
+    """Return a message as ASCII JSON. Raises ValueError with the path of the value that JSON cannot hold."""
     try:
         return _encoder.encode(fields)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(_reason(fields) or f"the job is not JSON: {error}") from error
+        raise ValueError(
+            _reason(fields) or f"the job cannot be written as JSON ({error}); give plain JSON values"
+        ) from error
 
 
 def _unknown(name: str) -> str:
     near = get_close_matches(name, NAMES, n=1)
     if near:
-        return f"{name!r} is no option of a job; did you mean {near[0]!r}?"
-    return f"{name!r} is no option of a job; what belongs to the chat completion goes into request, options are {NAMES}"
+        return f"{name!r} is not an option of a job; did you mean {near[0]!r}?"
+    return f"{name!r} is not an option of a job; put fields of the chat completion into request; options are {NAMES}"
 
 
 def _plain(name: str, value: object) -> object:
@@ -112,7 +117,7 @@ def _instant(name: str, value: object) -> str:
     if not isinstance(value, datetime):
         raise TypeError(f"{name} is {_kind(value)}; give an aware datetime, such as {example}")
     if value.utcoffset() is None:
-        raise ValueError(f"{name} is {value}, which has no time zone; give an aware datetime, such as {example}")
+        raise ValueError(f"{name} is {value}, without a time zone; give an aware datetime, such as {example}")
     return value.astimezone(timezone.utc).isoformat()
 
 
@@ -124,7 +129,7 @@ def _reason(fields: Mapping[str, Any]) -> str | None:
 
 
 def _fault(value: object, path: str = "") -> str | None:
-    """Find the first value that JSON cannot hold; return a sentence about it."""
+    """Return a sentence about the first value that JSON cannot hold, or None. `path`: where `value` is in the job."""
     if isinstance(value, float):
         # NaN is the only number that differs from itself.
         wrong = value != value or value in (float("inf"), float("-inf"))

@@ -1,4 +1,4 @@
-"""Orders by SQL: one INSERT into cancel_v1 or replay_v1, and what the job says after it, in one transaction."""
+"""Cancels and replays a job: INSERT into cancel_v1 or replay_v1, then read the job, in one transaction."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 _INSERT = "INSERT INTO {view} (id) VALUES ({id})"
 _NOT_AGAIN = {
-    "in_progress": "it runs; cancel it first, or wait for its end",
-    "completed": "it is completed; submit the request as a new job to have another answer",
+    "in_progress": "it is running; cancel it first, or wait until it has ended",
+    "completed": "it is completed; submit the request as a new job to get another answer",
 }
 _REFUSALS = ("invalid_request", "idempotency_conflict")
-_REFUSED = "it was refused when it came ({code}); submit it anew, mended"
+_REFUSED = "it was refused at acceptance ({code}); correct it and submit it as a new job"
 
 
 def cancel(database: str | Engine, job_id: str, *, schema: str | None) -> str | None:
-    """Cancel the job that an id leads to; return its status after that, None if nobody has accepted the id yet."""
+    """Cancel the job with this id. Return its status afterwards, None if no worker has accepted the id yet."""
     with transaction(database) as ready:
         _order(ready, "cancel_v1", job_id, schema=schema)
         rows = found(ready, job_id, "status, deadline", schema=schema)
-        # A row of the inbox has no deadline: no worker has read it, and the one that does will meet the mark.
+        # An inbox row has no deadline, because no worker has read it. The worker that reads it cancels the job.
         return next((str(status) for status, deadline in rows if deadline is not None), None)
 
 
 def replay(database: str | Engine, job_id: str, *, schema: str | None) -> Job | None:
-    """Queue a job that has ended without an answer again; return it, None if nobody has accepted the id.
+    """Queue a failed, expired or cancelled job again. Return it, None if no worker has accepted the id yet.
 
-    ValueError says why a job cannot be replayed.
+    Raises ValueError with the reason if the job cannot be replayed.
     """
     with transaction(database) as ready:
         _order(ready, "replay_v1", job_id, schema=schema)
@@ -42,13 +42,14 @@ def replay(database: str | Engine, job_id: str, *, schema: str | None) -> Job | 
         return None
     if job.status != "queued":
         raise ValueError(
-            why_not(job) or f"job {job.id} was {job.status} again at once; look at it, then repeat the order"
+            why_not(job)
+            or f"job {job.id} was replayed and is already {job.status} again; read it, then repeat the replay"
         )
     return job
 
 
 def why_not(job: Job) -> str | None:
-    """Say why a job, as it stands, cannot be replayed; None if it can, or waits anyway."""
+    """Return the reason why a job cannot be replayed. None if it can, or is queued already."""
     reason = _NOT_AGAIN.get(job.status)
     if job.status == "failed" and job.attempts == 0 and job.error_code in _REFUSALS:
         reason = _REFUSED.format(code=job.error_code)

@@ -1,6 +1,6 @@
-"""The door by queue: the Celery message that `send_task("chat.submit", args=[job])` would send, in one LPUSH.
+"""Sends a job by Redis: the Celery message of `send_task("chat.submit", args=[job])`, in one LPUSH.
 
-Written here, and not by Celery, so that a producer needs no Celery and keeps its own current application.
+Written without Celery: a producer needs no Celery, and its own current application stays untouched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class Queue:
-    """The list of jobs in Redis. The connection is made by the first push and kept; threads may share it."""
+    """The list of jobs in Redis. The first push connects, and the connection is kept. Threads may share a Queue."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         if not (url.startswith(SCHEMES) or is_sentinel(url)):
@@ -28,7 +28,7 @@ class Queue:
         self._client = _connect(url, timeout_s)
 
     def push(self, job_id: str, text: str) -> None:
-        """Put a job message on the list; SubmitError if Redis does not confirm it in time."""
+        """Push a job message onto the list. Raises SubmitError if Redis does not confirm it in time."""
         import redis
 
         try:
@@ -36,18 +36,21 @@ class Queue:
         except redis.RedisError as error:
             raise SubmitError(
                 f"Redis did not confirm job {job_id} ({type(error).__name__}: {error}); "
-                f"submit it again with id={job_id!r}, which never makes a second job, or use enqueue, which needs no "
+                f"submit it again with id={job_id!r} (that never makes a second job), or use enqueue, without "
                 "Redis",
                 job_id,
             ) from error
 
     def close(self) -> None:
-        """Close the connections; the next push makes a new one."""
+        """Close the connections. The next push connects again."""
         self._client.connection_pool.disconnect()
 
 
 def celery_message(job_id: str, text: str) -> bytes:
-    """Return the bytes of a task message (Celery's message protocol 2) with the job as its one argument."""
+    """Return a Celery task message with the job, a JSON text, as its only argument.
+
+    Celery's message protocol 2: https://docs.celeryq.dev/en/stable/internals/protocol.html
+    """
     body = f'[[{text}], {{}}, {{"callbacks": null, "errbacks": null, "chain": null, "chord": null}}]'
     message: dict[str, Any] = {
         "body": base64.b64encode(body.encode()).decode(),
@@ -85,13 +88,13 @@ def _connect(url: str, timeout_s: float) -> Any:
         from redis.retry import Retry
     except ImportError as error:
         raise NotConfigured("submit needs the Redis client; run: pip install 'redis>=4.2'") from error
-    # CERT_NONE is Celery's spelling of none.
+    # Celery writes CERT_NONE, redis-py none.
     url = re.sub(r"(?<=ssl_cert_reqs=)CERT_\w+", lambda found: found[0][len("CERT_") :].lower(), url)
     options = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
-        # A connection that died while idle is made again at once, for the id makes a second push harmless. A timeout
-        # is not tried again: the caller's patience is timeout_s.
+        # Reconnect once if an idle connection has died: a second push is harmless, because the id is the same. Do not
+        # retry after a timeout: the caller waits no longer than timeout_s.
         "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     }
     if is_sentinel(url):
@@ -100,13 +103,13 @@ def _connect(url: str, timeout_s: float) -> Any:
 
 
 def _behind_sentinels(sentinels: Sentinels, options: dict[str, Any]) -> Any:
-    """Return a client of the primary that the sentinels name; they are asked at each connect."""
+    """Return a client of the Redis primary. It asks the sentinels for the primary's address at each connect."""
     from redis import connection, sentinel
 
     parse_url, watch_of = cast("Any", connection).parse_url, cast("Any", sentinel).Sentinel
     given: dict[str, Any] = dict(parse_url(sentinels.redis_url))
     login = {name: given.pop(name) for name in ("username", "password", "db") if name in given}
-    # What is left are the parameters of TLS, which the sentinels get too.
+    # The remaining parameters are about TLS. The sentinels get them too.
     for name in ("host", "port"):
         given.pop(name, None)
     if given.pop("connection_class", None) is not None:

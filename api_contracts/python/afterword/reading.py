@@ -1,4 +1,4 @@
-"""Reads jobs_v1: through the caller's Engine, or by URL with psycopg or sqlite3. A connection lasts one statement."""
+"""Reads jobs_v1 through the caller's Engine, or by URL with psycopg, psycopg2 or sqlite3."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 5
 _postgresql = re.compile(r"postgres(?:ql)?(?:\+\w+)?://")
-# As SQLAlchemy reads it: what follows a question mark are options.
+# As SQLAlchemy reads it: the path ends at a question mark, and options follow.
 _sqlite = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
 
 _FIND = "SELECT {columns} FROM {view} WHERE id = {id}"
@@ -28,7 +28,7 @@ ID = {"postgresql": "CAST(:id AS uuid)", "sqlite": ":id"}
 
 
 class Results:
-    """Where results are read. `database` is a URL text or a SQLAlchemy Engine."""
+    """Reads results. `database`: a URL text or a SQLAlchemy Engine. `schema`: the PostgreSQL schema of the views."""
 
     def __init__(self, database: str | Engine, *, schema: str | None) -> None:
         _checked(database)
@@ -36,12 +36,12 @@ class Results:
         self._schema = schema
 
     def job(self, job_id: str) -> Job | None:
-        """Return the job that an id leads to, or None."""
+        """Return the job with this id, or None if no row has it."""
         with self._connection() as connection:
             return Job.of(found(connected(connection), job_id, SELECTED, schema=self._schema))
 
     def ended(self, job_id: str) -> bool:
-        """Say whether the job that an id leads to has ended; cheaper than the whole job."""
+        """Return True if the job with this id has ended. Reads only its status."""
         with self._connection() as connection:
             rows = found(connected(connection), job_id, "status", schema=self._schema)
         return any(status in FINAL for (status,) in rows)
@@ -57,7 +57,10 @@ class Results:
 
 
 def found(ready: Connected, job_id: str, columns: str, *, schema: str | None) -> Rows:
-    """Read the job, or the one that the id became: in two steps, because SQLite plans one as a scan of all jobs."""
+    """Return the rows of the job with this id, or of the earlier job if this one was its duplicate.
+
+    Two queries, because SQLite would scan all jobs for a single one.
+    """
     jobs, ids = qualified("jobs_v1", schema), qualified("job_ids_v1", schema)
     find = _FIND.format(columns=columns, view=jobs, id=ID[ready.vendor])
     if rows := ready.run(find, {"id": job_id}):
@@ -68,7 +71,7 @@ def found(ready: Connected, job_id: str, columns: str, *, schema: str | None) ->
 
 @contextmanager
 def transaction(database: str | Engine) -> Iterator[Connected]:
-    """Open a transaction that may write, and commit it at its end."""
+    """Open a transaction that may write. It commits when the block ends without an exception."""
     _checked(database)
     if not isinstance(database, str):
         with database.begin() as connection:
@@ -81,15 +84,18 @@ def transaction(database: str | Engine) -> Iterator[Connected]:
 
 def _checked(database: object) -> None:
     if not isinstance(database, str) and not hasattr(database, "raw_connection"):
-        raise TypeError(f"database is a {type(database).__name__}; give a URL text or a SQLAlchemy Engine")
+        raise TypeError(f"database is of type {type(database).__name__}; give a URL text or a SQLAlchemy Engine")
 
 
 def connect(url: str, *, writing: bool = False) -> Any:
-    """Open a DB-API connection to `postgresql://…` or `sqlite:///path`; a `+driver` is not looked at."""
+    """Open a DB-API connection to `postgresql://…` or `sqlite:///path`. A `+driver` in the URL is ignored.
+
+    Raises NotConfigured if the scheme is another one, or if no PostgreSQL driver is installed.
+    """
     if _postgresql.match(url):
         return _connect_postgresql(_postgresql.sub("postgresql://", url))
     if path := _sqlite.match(url):
-        # No mode makes an empty file of a mistaken path. Read-only: closing never writes the log back.
+        # Neither mode creates a file at a wrong path. Closing a read-only connection never writes the WAL back.
         mode = "rw" if writing else "ro"
         return sqlite3.connect(f"file:{quote(unquote(path[1]))}?mode={mode}", uri=True, timeout=CONNECT_S)
     scheme = url.partition(":")[0]
@@ -104,9 +110,11 @@ def _connect_postgresql(url: str) -> Any:
             continue
         connection = driver.connect(url, connect_timeout=CONNECT_S, client_encoding="UTF8")
         if not (connection.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
-            # psycopg reads timestamps in ISO only, and a role or a database may have another style.
+            # psycopg reads timestamps only in ISO style. A role or a database may have another DateStyle.
             with connection.cursor() as cursor:
                 cursor.execute("SET datestyle = 'ISO, MDY'")
             connection.commit()
         return connection
-    raise NotConfigured("PostgreSQL by URL needs a driver; run: pip install 'psycopg[binary]', or give an Engine")
+    raise NotConfigured(
+        "PostgreSQL by URL needs a driver; run: pip install 'psycopg[binary]', or give Afterword an Engine"
+    )

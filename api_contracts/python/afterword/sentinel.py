@@ -1,8 +1,8 @@
-"""Addresses of a Redis behind Sentinel: `sentinel://user:password@one:26379,two:26379,three:26379/mymaster/0`.
+"""Parses URLs of a Redis behind Sentinel: `sentinel://user:password@one:26379,two:26379,three:26379/mymaster/0`.
 
-Redis has no standard for them. This is the form of redis-sentinel-url (there `redis+sentinel://`), with TLS in
-`sentinels://` or `rediss+sentinel://`. User and password are those of Redis; the parameters `sentinel_username` and
-`sentinel_password` are those of the sentinels. Other parameters are redis-py's, as in redis://.
+Redis defines no standard form. This is the form of the package redis-sentinel-url (its scheme: `redis+sentinel://`).
+The scheme for TLS is `sentinels://` or `rediss+sentinel://`. User and password are for Redis; the parameters
+`sentinel_username` and `sentinel_password` are for the sentinels. Other parameters are redis-py's, as in `redis://`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ PORT = 26379
 FORM = "it must be sentinel://host:26379,host:26379/name-of-the-primary/0, or sentinels:// for TLS"
 _REDIS = {"sentinel": "redis", "redis+sentinel": "redis", "sentinels": "rediss", "rediss+sentinel": "rediss"}
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
-# As Sentinel itself allows: https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/
+# The characters that Sentinel allows in a name: https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/
 _PRIMARY = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
 class Sentinels:
-    """Where the sentinels are, and what they watch.
+    """A parsed URL: the sentinels' addresses and the primary that they watch.
 
-    `redis_url`: redis:// or rediss:// with the login, the database and the parameters of Redis; its host is the first
-    sentinel's, in the place of the primary's.
+    `hosts`: pairs of host and port. `primary`: its name, such as mymaster.
+    `redis_url`: redis:// or rediss:// with the login, database and parameters of Redis. Its host is the first
+    sentinel's and only a placeholder, because the sentinels name the primary's address.
+    `username`, `password`: the login at the sentinels.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -34,7 +36,7 @@ class Sentinels:
     password: str | None = None
 
     def text(self) -> str:
-        """Return the address in the one spelling that the rest of this program reads."""
+        """Return the URL in one normal spelling: `sentinel://` or `sentinels://`, with every port."""
         parts = urlsplit(self.redis_url)
         user, at, _ = parts.netloc.rpartition("@")
         hosts = ",".join(f"{_bracketed(host)}:{port}" for host, port in self.hosts)
@@ -46,12 +48,12 @@ class Sentinels:
 
 
 def is_sentinel(url: str) -> bool:
-    """Say whether an address leads to sentinels."""
+    """Return True if the URL's scheme is that of a Redis behind Sentinel."""
     return url.partition("://")[0].lower() in _REDIS
 
 
 def read_sentinels(url: str) -> Sentinels:
-    """Read the address of a Redis behind Sentinel; ValueError says what is wrong, and quotes no password."""
+    """Parse the URL of a Redis behind Sentinel. Raises ValueError with the expected form, without any password."""
     scheme, _, rest = url.strip().partition("://")
     address, _, parameters = rest.partition("?")
     authority, _, path = address.partition("/")

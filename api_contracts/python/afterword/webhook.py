@@ -1,7 +1,7 @@
-"""Checks that a webhook came from Afterword, unchanged and just now, and returns its event.
+"""Verifies that a webhook is from Afterword, unchanged and recent, and returns its event.
 
-The signature is that of Standard Webhooks 1.0.0 (https://www.standardwebhooks.com): HMAC-SHA256, or ed25519, over
-`id.timestamp.body`. The bytes must be those that came: JSON parsed and written again is another text.
+Signatures follow Standard Webhooks 1.0.0 (https://www.standardwebhooks.com): HMAC-SHA256 or ed25519 over
+`id.timestamp.body`. Verify the bytes as received: JSON that was parsed and written again has other bytes.
 """
 
 from __future__ import annotations
@@ -20,38 +20,44 @@ from afterword.errors import WebhookVerificationError
 
 Headers = Union[Mapping[Any, Any], Iterable[tuple[Any, Any]]]
 Secret = Union[str, Iterable[str]]
-# Says whether one signature, its version and its text, is that of the content.
+# check(version, text) returns True if that signature is right for the content.
 Check = Callable[[str, str], bool]
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 _seconds = re.compile(r"[0-9]{1,12}")
 _HMAC_BYTES = range(24, 65)
 _PUBLIC_BYTES = 32
+_CLOCK = "check the clock of this machine"
 
 
 def verify_webhook(
     body: bytes | str, headers: Headers, secret: Secret, *, tolerance_s: float = 300, now: float | None = None
 ) -> dict[str, Any]:
-    """Return the event in `body`, verified; raise WebhookVerificationError, and never anything else.
+    """Return the verified event in `body`, such as `{"id": …, "type": "job.completed", "timestamp": …, "data": …}`.
 
-    `body` is what came, before any parsing. `headers` is any mapping, or pairs; case does not matter. `secret` is the
-    receiver's `whsec_…` (or its public key `whpk_…`, which needs the package `cryptography`), or several of them while
-    one replaces another. `tolerance_s` is how far the sender's clock may be from ours, `now` ours, in Unix seconds.
+    `body`: the request's body as received, before any parsing.
+    `headers`: a mapping or pairs; names in any case.
+    `secret`: the receiver's `whsec_…`, its public key `whpk_…` (needs the package `cryptography`), or several of them
+    during a rotation.
+    `tolerance_s`: the largest difference between `webhook-timestamp` and `now`, in seconds, in either direction.
+    `now`: Unix seconds; default: the clock of this machine.
+
+    Raises WebhookVerificationError, and no other exception, for any arguments.
     """
     content = _bytes(body)
-    verifiers = [_verifier(one) for one in _secrets(secret)]
+    verifiers = [_verifier(text) for text in _secrets(secret)]
     found = _lower(headers)
     message_id, timestamp, signatures = (_header(found, name) for name in (ID, TIMESTAMP, SIGNATURE))
     _check_age(timestamp, tolerance_s, time.time() if now is None else now)
     signed = b".".join((_encoded(message_id), _encoded(timestamp), content))
     checks = [verifier(signed) for verifier in verifiers]
-    # The versions of signatures may grow: what we do not know is skipped.
-    pairs = [one.partition(",") for one in signatures.split()]
+    # Signatures of an unknown version are skipped, because a later release may add one.
+    pairs = [signature.partition(",") for signature in signatures.split()]
     if not any(check(version, text) for check in checks for version, _, text in pairs):
         _refuse(
             "no_matching_signature",
-            f"none of the {len(pairs)} signatures is that of this body with {_counted(len(checks), 'secret')}; verify "
-            f"the bytes as they came, with the secret of this receiver",
+            f"none of the {len(pairs)} signatures matches this body with {_counted(len(checks), 'secret')}; verify "
+            f"the bytes as received, with the secret of this receiver",
         )
     return _event(content)
 
@@ -61,36 +67,34 @@ def _bytes(body: object) -> bytes:
         return _encoded(body)
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
-    _refuse("not_json", f"body is a {type(body).__name__}; give the bytes as they came, before any parsing")
+    _refuse("not_json", f"body is of type {type(body).__name__}; give the bytes as received, before any parsing")
 
 
 def _encoded(text: str) -> bytes:
-    # Half a surrogate pair is no text: its bytes match no signature, which is the answer wanted.
+    # A lone surrogate must not raise here: its bytes match no signature, so the webhook is refused.
     return text.encode("utf-8", "surrogatepass")
 
 
 def _secrets(secret: object) -> list[str]:
     if not secret:
-        _refuse("bad_secret", "no secret is given; is the variable that should hold it set?")
+        _refuse("bad_secret", "no secret is given; set the variable that should hold it")
     several = [secret] if isinstance(secret, (str, bytes)) else secret
     if not isinstance(several, Iterable):
-        _refuse("bad_secret", f"secret is a {type(secret).__name__}; give a text such as whsec_…, or several")
-    texts = [_text(one).strip() for one in several]
-    return texts or _refuse("bad_secret", "no secret is given; the list of them is empty")
+        _refuse("bad_secret", f"secret is of type {type(secret).__name__}; give a text such as whsec_…, or several")
+    texts = [_text(item).strip() for item in several]
+    return texts or _refuse("bad_secret", "no secret is given, because the list is empty; give at least one")
 
 
 def _lower(headers: Any) -> dict[str, str]:
-    """Return the headers by their names in lower case; of a name that came twice, its values joined (RFC 9110, 5.3)."""
+    """Return the headers with lower-case names. Values of a repeated name are joined (RFC 9110, section 5.3)."""
     found: dict[str, str] = {}
     try:
         for name, value in headers.items() if hasattr(headers, "items") else headers:
             lower = _text(name).lower()
-            for one in value if isinstance(value, (list, tuple)) else [value]:
-                found[lower] = f"{found[lower]}, {_text(one)}" if lower in found else _text(one)
+            for item in value if isinstance(value, (list, tuple)) else [value]:
+                found[lower] = f"{found[lower]}, {_text(item)}" if lower in found else _text(item)
     except Exception as error:
-        _refuse(
-            "missing_header", f"headers is a {type(headers).__name__} that cannot be read ({error}); give a mapping"
-        )
+        _refuse("missing_header", f"headers of type {type(headers).__name__} cannot be read ({error}); give a mapping")
     return found
 
 
@@ -100,18 +104,20 @@ def _text(value: object) -> str:
 
 def _header(found: dict[str, str], name: str) -> str:
     value = found.get(name, "").strip()
-    return value or _refuse("missing_header", f"the header {name} is missing; is this request a webhook?")
+    return value or _refuse("missing_header", f"the header {name} is missing; check that this request is a webhook")
 
 
 def _check_age(timestamp: str, tolerance_s: float, now: float) -> None:
     if not _seconds.fullmatch(timestamp):
         _refuse("bad_timestamp", f"{TIMESTAMP} is {timestamp[:40]!r}; it must be whole Unix seconds")
     age_s = now - int(timestamp)
-    # Written so that a tolerance of NaN refuses.
+    # `not <=` instead of `>`, because a tolerance of NaN must refuse.
     if not age_s <= tolerance_s:
-        _refuse("too_old", f"the webhook was sent {age_s:.0f} s ago, allowed are {tolerance_s:g}; check this clock")
+        _refuse("too_old", f"the webhook is {age_s:.0f} s old, at most {tolerance_s:g} s are allowed; {_CLOCK}")
     if not -age_s <= tolerance_s:
-        _refuse("too_new", f"the webhook was sent {-age_s:.0f} s ahead, allowed are {tolerance_s:g}; check this clock")
+        _refuse(
+            "too_new", f"the webhook is {-age_s:.0f} s in the future, at most {tolerance_s:g} s are allowed; {_CLOCK}"
+        )
 
 
 def _verifier(secret: str) -> Callable[[bytes], Check]:
@@ -158,9 +164,9 @@ def _decoded(secret: str, prefix: str, sizes: range) -> bytes:
     try:
         key = b64decode(_encoded(secret[len(prefix) :]), validate=True)
     except ValueError:
-        _refuse("bad_secret", f"what follows {prefix} is not base64; give the secret as it was shown, whole")
+        _refuse("bad_secret", f"the text after {prefix} is not base64; give the whole secret as it was shown")
     if len(key) not in sizes:
-        _refuse("bad_secret", f"the {prefix} secret has {len(key)} bytes; give it as it was shown, whole")
+        _refuse("bad_secret", f"the {prefix} secret has {len(key)} bytes; give the whole secret as it was shown")
     return key
 
 
