@@ -1,6 +1,6 @@
-"""Writes the views' texts beside this file, as the newest migration that has each creates it.
+"""Writes the SQL text of each view to postgresql/ and sqlite/, as the newest migration creates it.
 
-Run `python api_contracts/sql/write.py` after a migration changes a view; a test compares them.
+Run `python api_contracts/sql/write.py` after a migration changes a view. A test compares the files with the migrations.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ _subject = re.compile(
 
 
 def texts() -> dict[Path, str]:
-    """Return what each file should hold: a view, and what lets rows into it (a trigger, with its function)."""
+    """Return the text of each file by its path: a view, and the trigger and function for INSERTs into it."""
     found: dict[Path, str] = {}
     for migration in _migrations():
         for dialect in DIALECTS:
@@ -33,13 +33,13 @@ def _texts(statements: list[str], folder: Path) -> dict[Path, str]:
     for statement in statements:
         subject = _subject.match(statement)
         if subject is None:
-            raise ValueError(f"{statement[:60]!r} creates no view; only views belong into a migration's views()")
+            raise ValueError(f"{statement[:60]!r} creates no view; views() of a migration may return only views and their triggers")
         found[folder / f"{subject[1] or subject[2] or subject[3]}.sql"].append(f"{statement};\n")
     return {path: "\n".join(parts) for path, parts in found.items()}
 
 
 def _migrations() -> list[ModuleType]:
-    """Return the migrations that have views, oldest first: what a newer one says of a view stands."""
+    """Return the migrations that have views, oldest first: the newest text of a view replaces the older ones."""
     found = []
     for path in sorted(MIGRATIONS.glob("*.py")):
         spec = importlib.util.spec_from_file_location(f"migration_{path.stem}", path)
@@ -53,7 +53,7 @@ def _migrations() -> list[ModuleType]:
 
 
 def main() -> None:
-    """Write every file and delete those whose view is gone."""
+    """Write every file, and delete the files of removed views."""
     wanted = texts()
     for path in FOLDER.glob("*/*.sql"):
         if path not in wanted:
