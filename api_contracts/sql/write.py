@@ -33,7 +33,9 @@ def _texts(statements: list[str], folder: Path) -> dict[Path, str]:
     for statement in statements:
         subject = _subject.match(statement)
         if subject is None:
-            raise ValueError(f"{statement[:60]!r} creates no view; views() of a migration may return only views and their triggers")
+            raise ValueError(
+                f"{statement[:60]!r} creates no view; views() of a migration may return only views and their triggers"
+            )
         found[folder / f"{subject[1] or subject[2] or subject[3]}.sql"].append(f"{statement};\n")
     return {path: "\n".join(parts) for path, parts in found.items()}
 
