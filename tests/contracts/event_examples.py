@@ -1,6 +1,6 @@
-"""Makes the example events with the code that makes the real ones.
+"""Builds the example events with the worker's own code.
 
-`python -m tests.contracts.event_examples` writes them to api_contracts/examples/events; a test holds them equal.
+`python -m tests.contracts.event_examples` writes them to api_contracts/examples/events. A test compares the files.
 """
 
 import json
@@ -116,7 +116,7 @@ EXAMPLES = {
     "openai_expired": _openai(EXPIRED),
     "openai_receiver_test": freeze_test(EVENT, receiver="orders", at=ENDED_AT).openai,
 }
-"""Each example's bytes, as a receiver would be sent them."""
+"""The bytes of each example, as the worker sends them to a receiver."""
 
 
 def pretty(body: bytes) -> str:

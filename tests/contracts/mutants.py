@@ -1,4 +1,4 @@
-"""Makes nearly valid requests and messages: a valid one with one to three places damaged."""
+"""Generates almost valid requests and messages: valid values with one to three changes."""
 
 import copy
 
@@ -49,7 +49,7 @@ def containers(value):
 
 @st.composite
 def mutants(draw, originals, names, values):
-    """Take a valid value and damage it in one to three places."""
+    """Change a valid value in one to three places."""
     value = copy.deepcopy(draw(st.sampled_from(originals)))
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.sampled_from(containers(value)))

@@ -1,4 +1,4 @@
-"""Loads the contracts, for the tests of this folder."""
+"""Loads the contracts for the tests of this folder."""
 
 import json
 from pathlib import Path

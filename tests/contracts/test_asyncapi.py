@@ -1,4 +1,4 @@
-"""The AsyncAPI document describes the queues and webhooks that the code has, by schemas that accept what it writes."""
+"""The AsyncAPI document has the queues and webhooks of the code, and its schemas accept the messages of the code."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ from worker.webhooks.core.payload import convenience_headers, webhook_id
 
 PAGE = CONTRACTS / "asyncapi.yaml"
 ID = "018f4a5e-7c1b-7d2e-9a53-0242ac120002"
-# The parser of the AsyncAPI Initiative; no Python package validates version 3 documents.
+# The parser of the AsyncAPI Initiative, because no Python package validates documents of version 3.
 PARSER = "@asyncapi/parser@3.6.6"
 VALIDATE = """
 const {Parser} = require('@asyncapi/parser')
@@ -48,11 +48,11 @@ def references(value):
         return []
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
     here = [value["$ref"]] if isinstance(value, dict) and "$ref" in value else []
-    return here + [each for one in inner for each in references(one)]
+    return here + [reference for item in inner for reference in references(item)]
 
 
 def accepts(path, value):
-    """Say whether the schema that stands at `path` of the document accepts a value."""
+    """Return True if the schema at `path` of the document accepts `value`."""
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
     at = {"$ref": f"asyncapi.yaml#/components/{path}"}
     return jsonschema.Draft202012Validator(at, registry=_REGISTRY, format_checker=checker).is_valid(value)
@@ -109,8 +109,8 @@ def test_each_example_event_is_one_message():
 @pytest.mark.parametrize(("key", "name"), EVENT_EXAMPLES, ids=[name for _, name in EVENT_EXAMPLES])
 def test_an_example_event_is_its_own_message_and_no_other(key, name):
     event = load(CONTRACTS / name)
-    told = [each for each in MESSAGES if "traits" in MESSAGES[each] and accepts(f"messages/{each}/payload", event)]
-    assert told == [key]
+    matching = [each for each in MESSAGES if "traits" in MESSAGES[each] and accepts(f"messages/{each}/payload", event)]
+    assert matching == [key]
 
 
 def test_the_example_job_is_a_message_of_intake():
@@ -148,7 +148,7 @@ def test_the_headers_of_a_webhook_are_those_of_the_code():
 
 @pytest.fixture(scope="module")
 def asyncapi_parser(tmp_path_factory):
-    """Install the parser, or skip where there is no node or no registry."""
+    """Install the parser with npm. Skip the test if node, npm or the registry is missing."""
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("needs node and npm")
     folder = tmp_path_factory.mktemp("asyncapi")

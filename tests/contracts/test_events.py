@@ -1,4 +1,4 @@
-"""The schema of webhook events says what the code sends, and each example is what the code makes."""
+"""The schema of webhook events accepts the code's events and refuses others; each example equals the code's event."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Every example is what its schema says, and means to the code what it shows to the reader."""
+"""Every example is valid by its schema, and the worker reads the values that it shows."""
 
 import json
 

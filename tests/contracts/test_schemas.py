@@ -1,4 +1,4 @@
-"""The contracts themselves are well-formed, and the schemas say what the code does."""
+"""The contracts are well-formed, and the schemas accept and refuse the same values as the code."""
 
 import json
 
@@ -23,7 +23,7 @@ ID = "018f4a5e-7c1b-7d2e-9a53-0242ac120002"
 CHAT = validator("chat_request")
 MESSAGE = validator("job_message")
 
-# The one rule between fields that JSON Schema cannot express, by its words.
+# Part of the code's message for the only rule between fields that JSON Schema cannot express.
 BEYOND_SCHEMA = "it must name a function of tools"
 
 
@@ -87,7 +87,7 @@ FIELDS_ALONE = [{name: value for name, value in job.items() if name != "request"
 
 
 def is_beyond_schema(fault):
-    """Say whether a fault is about the settings or the order of two times, which no schema knows."""
+    """Return True for faults about settings or the order of two times: a schema cannot check these."""
     return "not configured" in fault.message or "before the deadline" in fault.message
 
 

@@ -1,4 +1,4 @@
-"""seed_coverage.md has a row for each field of the endpoint's document, and nothing it names is missing."""
+"""seed_coverage.md has a row for each field of the endpoint's document, and everything that it names exists."""
 
 import re
 from pathlib import Path

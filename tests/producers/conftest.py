@@ -1,4 +1,4 @@
-"""A producer on real parts, with nothing of the developer's own environment."""
+"""Fixtures: a producer on a real Redis and database, without the settings of the developer's environment."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -19,19 +19,19 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def queue(redis_url: str) -> Iterator[Afterword]:
-    """A producer that knows Redis alone."""
+    """A producer with a Redis URL only."""
     with Afterword(redis_url) as client:
         yield client
 
 
 @pytest.fixture
 def client(redis_url: str, database_url: str) -> Iterator[Afterword]:
-    """A producer that knows both."""
+    """A producer with a Redis URL and a database URL."""
     with Afterword(redis_url, database_url) as client:
         yield client
 
 
 @pytest.fixture(params=sorted(KINDS))
 def kind(request: pytest.FixtureRequest) -> Callable[[Engine, str], AbstractContextManager[Open]]:
-    """Each kind of connection a caller may have, in turn."""
+    """Each kind of connection that a caller may pass to enqueue."""
     return KINDS[request.param]

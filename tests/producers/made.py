@@ -1,4 +1,4 @@
-"""What the producer tests begin with: both ends of each door, and connections of every kind a caller may have."""
+"""Helpers of the producer tests: both ends of the queue and the inbox, and every kind of connection."""
 
 import json
 import socket
@@ -27,12 +27,12 @@ REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
 def read(text: str, *, default_id: str | None) -> Any:
-    """Read a job message as the worker does: a Job, or why it is none."""
+    """Read a job message as the worker does. Return a Job, or the reason why it is refused."""
     return read_job(text, default_id=default_id, endpoints=ENDPOINTS, max_request_bytes=2**20)
 
 
 def queued(redis_url: str) -> list[tuple[Envelope, Job]]:
-    """Return what lies in the queue, oldest first, as the worker reads it."""
+    """Return the entries of the queue, oldest first, as the worker reads them."""
     with redis.Redis.from_url(redis_url) as client:
         entries = client.lrange("chat.intake", 0, -1)
     found = []
@@ -43,12 +43,12 @@ def queued(redis_url: str) -> list[tuple[Envelope, Job]]:
 
 
 def accept_queue(redis_url: str, engine: Engine) -> list[Accepted]:
-    """Accept what lies in the queue, as a worker does."""
+    """Accept the jobs in the queue, as a worker does."""
     return accept_all(engine, *(Entry("chat.intake", b"", job) for _, job in queued(redis_url)))
 
 
 def accept_inbox(engine: Engine) -> list[Accepted]:
-    """Accept what lies in the inbox, as a worker does."""
+    """Accept the jobs in the inbox, as a worker does."""
     with engine.begin() as connection:
         taken = take_inbox(connection, limit=100_000, max_bytes=2**30)
         entries = [
@@ -58,7 +58,7 @@ def accept_inbox(engine: Engine) -> list[Accepted]:
 
 
 def complete(engine: Engine, job_id: str, response: dict[str, Any] | None = None, **tokens: int) -> None:
-    """Let a worker claim a queued job and record an answer."""
+    """Claim a queued job as a worker does, and record an answer."""
     claimed = claim_one(engine, worker(engine), job_id)
     assert claimed is not None
     response = response or {"choices": [{"message": {"content": "Good day."}}]}
@@ -73,7 +73,7 @@ def complete(engine: Engine, job_id: str, response: dict[str, Any] | None = None
         },
     )  # fmt: skip
     with engine.begin() as connection:
-        assert [one.moved for one in record(connection, [closing])] == [True]
+        assert [recorded.moved for recorded in record(connection, [closing])] == [True]
 
 
 def inbox(engine: Engine) -> list[Any]:
@@ -81,7 +81,7 @@ def inbox(engine: Engine) -> list[Any]:
 
 
 class Open:
-    """A connection of some kind, with the way to end its transaction."""
+    """A connection (`target`) and the functions that end its transaction."""
 
     def __init__(self, target: Any, commit: Callable[[], None], rollback: Callable[[], None]) -> None:
         self.target, self.commit, self.rollback = target, commit, rollback
@@ -135,7 +135,7 @@ KINDS = {
 
 @contextmanager
 def silent_server() -> Iterator[tuple[int, list[socket.socket]]]:
-    """A port that accepts connections and never says a word; yields it with the connections so far."""
+    """Accept connections and never answer. Yields the port and the list of connections accepted so far."""
     accepted: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

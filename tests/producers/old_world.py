@@ -1,6 +1,7 @@
-"""Run by test_old_world with an old Python and old libraries: every kind of connection enqueues, rolls back and reads.
+"""Enqueues, rolls back and reads through every kind of connection. test_old_world runs it with old libraries.
 
-Arguments: a PostgreSQL URL, a SQLite URL, a Redis URL. Prints as JSON what it enqueued and submitted, by database.
+Arguments: a PostgreSQL URL, a SQLite URL, a Redis URL. Prints the ids that it enqueued and submitted, by database:
+`{"postgresql": ["…"], "sqlite": ["…"]}`.
 """
 
 import json
@@ -20,7 +21,7 @@ REQUEST = {"model": "m", "messages": [{"role": "user", "content": "100% : hello 
 
 
 def main(postgresql, sqlite, redis_url):
-    # What old libraries say to themselves is not what is tested.
+    # Old libraries warn about themselves; these warnings are not tested.
     warnings.simplefilter("ignore")
     _django(postgresql, sqlite)
     found = {"postgresql": [], "sqlite": []}

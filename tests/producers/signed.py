@@ -1,4 +1,4 @@
-"""Webhooks as the worker signs them, for the tests of those who receive them."""
+"""Webhooks with the worker's own signatures, for tests of the receiving side."""
 
 import json
 import time

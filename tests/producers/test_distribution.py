@@ -1,4 +1,4 @@
-"""The producer package on its own: built, installed beside a foreign worker.py, light to import, a good neighbour."""
+"""The client package alone: its wheel, a foreign worker.py beside it, its imports, the caller's Celery and logging."""
 
 import ast
 import json
@@ -64,7 +64,7 @@ def project(path: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The distribution's wheel, built from a copy so that nothing is left in the repository."""
+    """The distribution's wheel. Built from a copy, because a build leaves files behind."""
     source = tmp_path_factory.mktemp("source") / "python"
     shutil.copytree(CLIENT, source, ignore=shutil.ignore_patterns("__pycache__", "dist", "build"))
     target = source.parent / "dist"
@@ -76,14 +76,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python of its own that has the wheel and the Redis client, nothing more."""
+    """A new virtual environment with the wheel and the Redis client only."""
     home = tmp_path_factory.mktemp("venv")
     venv.create(home, with_pip=False, symlinks=True)
     interpreter = home / "bin" / "python"
     install = [sys.executable, "-m", "pip", "--python", str(interpreter), "install", "--no-deps", "--no-index", "-q"]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
     (packages,) = home.glob("lib/python*/site-packages")
-    # Copied instead of downloaded: tests ask no registry.
+    # Copied instead of downloaded, because tests use no registry.
     shutil.copytree(Path(redis.__file__).parent, packages / "redis")
     return interpreter
 

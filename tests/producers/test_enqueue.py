@@ -1,4 +1,4 @@
-"""The door by SQL: rows in the caller's own transaction, whatever the connection, and never a word to Redis."""
+"""enqueue inserts rows in the caller's transaction, through every kind of connection and without Redis."""
 
 import json
 import math
@@ -244,13 +244,13 @@ def test_a_schema_that_is_no_plain_name_is_refused(engine: Engine) -> None:
 
 
 class Executes:
-    """Looks like asyncpg's connection, which is not installed here."""
+    """Looks like a connection of asyncpg. That package is not installed here."""
 
     async def execute(self, sql: str) -> None: ...
 
 
 class Commits:
-    """Looks like aiosqlite's connection, which is not installed here."""
+    """Looks like a connection of aiosqlite. That package is not installed here."""
 
     async def commit(self) -> None: ...
 

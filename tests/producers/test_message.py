@@ -1,4 +1,4 @@
-"""The job message that both doors carry, and what is refused before it is sent."""
+"""The job message of the queue and the inbox, and the values that compose refuses."""
 
 import json
 import math
@@ -98,7 +98,7 @@ def test_an_option_that_cannot_be_meant_is_refused_with_the_remedy(
 
 
 class Message:
-    """Stands for what client libraries return, which is no plain JSON."""
+    """Looks like an object of a client library such as OpenAI's: it is no plain JSON."""
 
     def model_dump(self) -> dict[str, str]:
         return {}

@@ -1,4 +1,4 @@
-"""The oldest Python and libraries a caller may have, and Django; in the long form only, for they are downloaded."""
+"""The oldest supported Python and libraries, and Django. A long test, because it downloads them."""
 
 import json
 import shutil

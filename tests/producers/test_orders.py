@@ -1,4 +1,4 @@
-"""Cancel and replay from the producer: by URL and through an Engine, with what the job says after it."""
+"""Cancel and replay from the producer, by URL and through an Engine, and the job afterwards."""
 
 import re
 import uuid

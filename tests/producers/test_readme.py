@@ -1,4 +1,4 @@
-"""The page for other teams: every code block on it runs, in its order, against a real worker; no table lacks a row."""
+"""The page for other teams: its code blocks run in order against a real worker, and its tables are complete."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 class Reader:
-    """Somebody who types what the page says, with their own addresses."""
+    """Runs the code blocks of a page, with the URLs of the test's own Redis and database."""
 
     def __init__(self, stack: Stack, engine: Engine) -> None:
         self.engine = engine
@@ -56,7 +56,7 @@ class Reader:
         {"python": self._python, "sql": self._sql, "sh": self._shell, "json": self._json}[block.language](code)
 
     def leave(self) -> None:
-        """Close what the page opened, which a script leaves to its end."""
+        """Close the connections that the page opened. A script would leave them open until its end."""
         for name, end in (("afterword", "close"), ("client", "close"), ("engine", "dispose")):
             if name in self.values:
                 getattr(self.values[name], end)()
@@ -90,7 +90,7 @@ def finished(engine: Engine) -> int:
 
 @pytest.fixture
 def reader(database_url: str, engine: Engine, tmp_path: Path) -> Iterator[Reader]:
-    """A reader with a worker, a Redis and a fake endpoint of their own."""
+    """A reader with its own worker, Redis and fake endpoint."""
     with running(Stack(Settings(database_url=database_url), folder=tmp_path / "stack")) as stack:
         stack.start_worker()
         reader = Reader(stack, engine)

@@ -1,4 +1,4 @@
-"""Reading: every id leads to its job, whatever door it took and however far it came."""
+"""get and wait find a job by its id, from the queue or the inbox, in every state."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from worker.chat.usage import TOKENS
 
 @pytest.fixture(params=["url", "engine"])
 def reader(request: pytest.FixtureRequest, redis_url: str, database_url: str, engine: Engine) -> Afterword:
-    """A producer that reads by URL, and one that reads through an Engine."""
+    """A producer that reads by URL, then a producer that reads through an Engine."""
     return Afterword(redis_url, database_url if request.param == "url" else engine)
 
 

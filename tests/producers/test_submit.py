@@ -1,4 +1,4 @@
-"""The door by queue: what lies in Redis is what any Celery client would have sent; a dead Redis is said plainly."""
+"""submit writes the same message to Redis as a Celery client, and reports a Redis that fails."""
 
 import base64
 import json
@@ -86,7 +86,7 @@ def test_a_redis_that_never_answers_is_given_up_after_the_timeout() -> None:
         with Afterword(f"redis://127.0.0.1:{port}/0", timeout_s=0.2) as client, pytest.raises(SubmitError):
             client.submit(REQUEST)
 
-    # Not a figure of speed: one timeout, not a series of them.
+    # Generous on purpose: the test proves that there is one timeout and not a series.
     assert time.monotonic() - begun < 2
 
 

@@ -1,4 +1,4 @@
-"""What the worker signs, before those who will verify it: our own package and verifiers that others wrote."""
+"""Our package, the reference libraries and OpenAI's SDK accept the worker's signatures and refuse changed requests."""
 
 import json
 import shutil
@@ -14,18 +14,18 @@ from afterword import WebhookVerificationError, verify_webhook
 from tests.producers.signed import BODY, EVENT, VECTORS, headers_of, headers_of_vector, made, now, public
 from worker.webhooks.core.signing import KeyKind, rotated
 
-# Whether these bytes with these headers are accepted with this secret.
+# verifier(body, headers, secret) returns True if it accepts the webhook.
 Verifier = Callable[[bytes, dict[str, str], str], bool]
 SECOND = timedelta(seconds=1)
 NODE_CRYPTO = """
 const crypto = require("node:crypto");
 const bytes = (text) => Buffer.from(text.slice(text.search(/[_,]/) + 1), "base64");
-const found = JSON.parse(require("node:fs").readFileSync(0)).map((one) => {
-    const content = Buffer.from(`${one.id}.${one.timestamp}.${one.body}`);
-    const mac = crypto.createHmac("sha256", bytes(one.secret)).update(content).digest("base64");
-    const der = Buffer.concat([Buffer.from("302a300506032b6570032100", "hex"), bytes(one.public_key)]);
+const found = JSON.parse(require("node:fs").readFileSync(0)).map((sample) => {
+    const content = Buffer.from(`${sample.id}.${sample.timestamp}.${sample.body}`);
+    const mac = crypto.createHmac("sha256", bytes(sample.secret)).update(content).digest("base64");
+    const der = Buffer.concat([Buffer.from("302a300506032b6570032100", "hex"), bytes(sample.public_key)]);
     const key = crypto.createPublicKey({ key: der, format: "der", type: "spki" });
-    return [mac === one.v1.slice(3), crypto.verify(null, content, key, bytes(one.v1a))];
+    return [mac === sample.v1.slice(3), crypto.verify(null, content, key, bytes(sample.v1a))];
 });
 console.log(JSON.stringify(found));
 """
@@ -148,7 +148,7 @@ def test_a_vector_is_what_every_verifier_expects(vector: dict[str, Any]) -> None
         assert verify_webhook(body, headers, secret, now=vector["timestamp"]) == json.loads(body)
     with OpenAI(api_key="none") as client:
         client.webhooks.verify_signature(body, headers, secret=vector["secret"], tolerance=10**12)
-    # Its verify() knows no other clock than now.
+    # Webhook.verify takes no clock as an argument, so compare its signature instead.
     at = datetime.fromtimestamp(vector["timestamp"], UTC)
     assert Webhook(vector["secret"]).sign(vector["id"], at, vector["body"]) == vector["v1"]
 
@@ -181,7 +181,7 @@ def test_the_reference_verifier_of_javascript_agrees(tmp_path: Path) -> None:
     def case(secret: str, headers: dict[str, str], body: bytes = BODY) -> dict[str, object]:
         return {"secret": secret, "headers": headers, "body": body.decode()}
 
-    vectors = [{"secret": one["secret"], "body": one["body"], "sign": one} for one in VECTORS]
+    vectors = [{"secret": vector["secret"], "body": vector["body"], "sign": vector} for vector in VECTORS]
     refused = [case(made().text, headers), case(new.text, headers, BODY + b" ")]
     aged = [case(new.text, early), case(new.text, late)]
     found = node(
@@ -189,7 +189,7 @@ def test_the_reference_verifier_of_javascript_agrees(tmp_path: Path) -> None:
     )
 
     assert found == [
-        *[one["v1"] for one in VECTORS],
+        *[vector["v1"] for vector in VECTORS],
         *[True, True],
         *["No matching signature found"] * 2,
         "Message timestamp too old",

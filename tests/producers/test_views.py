@@ -1,4 +1,4 @@
-"""The SQL contract: the files say what the migrations create, and the dictionary what the views show."""
+"""The SQL contract: the files equal the views of the migrations, and sql/README.md lists their columns and types."""
 
 import importlib.util
 import re
@@ -13,7 +13,7 @@ from worker.chat.usage import TOKENS
 
 SQL = ROOT / "api_contracts" / "sql"
 
-# Promised from the first release on; the views may show more.
+# The columns of the first release. The views may have more.
 PROMISED = {
     "submit_v1": "id job",
     "jobs_v1": (
@@ -49,7 +49,7 @@ def dictionary() -> dict[str, list[tuple[str, str]]]:
         rows = [line.split(" | ") for line in chapter.splitlines() if line.startswith("| `")]
         assert all(len(row) == 4 for row in rows), rows
         found[chapter.split("\n")[0]] = [(row[0].strip("| `"), row[1]) for row in rows]
-    # The feed's chapter says that its columns are those of jobs_v1.
+    # The chapter of finished_v1 has no table: its columns are those of jobs_v1.
     return found | {"finished_v1": found["jobs_v1"]}
 
 

@@ -1,4 +1,4 @@
-"""verify_webhook: what it accepts, and that every failure is one error with a word and a sentence."""
+"""verify_webhook accepts genuine webhooks; every failure is a WebhookVerificationError with a reason and a sentence."""
 
 import pickle
 import re
@@ -23,7 +23,7 @@ from worker.webhooks.core.signing import KeyKind
 
 KEY, PAIR = made(), made(KeyKind.ED25519)
 HEADERS = headers_of(KEY, PAIR)
-MAC, PAIRED = (one.partition(",")[2] for one in HEADERS["webhook-signature"].split())
+MAC, PAIRED = (signature.partition(",")[2] for signature in HEADERS["webhook-signature"].split())
 AT = int(HEADERS["webhook-timestamp"])
 PAGE = ROOT / "api_contracts" / "README.md"
 
@@ -112,7 +112,7 @@ def but(**changes: str) -> dict[str, Any]:
     return {"headers": HEADERS | {f"webhook-{name}": value for name, value in changes.items()}}
 
 
-# What was changed; the reason and a part of the sentence that must follow.
+# Changed arguments; the expected reason; a part of the expected message.
 REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no id": ({"headers": without("webhook-id")}, "missing_header", "the header webhook-id is missing"),
     "no time": ({"headers": without("webhook-timestamp")}, "missing_header", "webhook-timestamp is missing"),
@@ -201,7 +201,7 @@ def test_a_signed_body_that_is_no_object_is_refused(body: bytes) -> None:
 
 
 def test_without_cryptography_a_public_key_asks_for_it_and_a_secret_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [one for one in sys.modules if one.partition(".")[0] == "cryptography"]:
+    for name in [module for module in sys.modules if module.partition(".")[0] == "cryptography"]:
         monkeypatch.setitem(sys.modules, name, None)
 
     assert verify_webhook(BODY, HEADERS, KEY.text, now=AT) == EVENT
@@ -259,8 +259,9 @@ def test_one_changed_bit_is_refused(place: int, bit: int, secret: str) -> None:
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    """Where the receiver listens that api_contracts/README.md shows, with a secret of ours."""
-    code = next(one for one in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S) if "Receiver" in one)
+    """The address of the receiver in api_contracts/README.md, run with the test's own secret."""
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    code = next(block for block in blocks if "Receiver" in block)
     values: dict[str, Any] = {}
     exec(re.sub(r"whsec_[\w+/=]+", KEY.text, code), values)
     with HTTPServer(("127.0.0.1", 0), values["Receiver"]) as server:
