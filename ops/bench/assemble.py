@@ -1,6 +1,6 @@
-"""Measure what parsing and assembling a streamed chunk costs: `python ops/bench/assemble.py`, CPU microseconds a chunk.
+"""Measure the CPU microseconds to parse and assemble one streamed chunk: `python ops/bench/assemble.py`.
 
-Each figure is the best of several runs, so that other work on the machine disturbs it little.
+Each figure is the best of several runs, so other work on the machine disturbs it little.
 """
 
 import json
@@ -43,7 +43,7 @@ def main() -> None:
     for name, pieces in streams.items():
         size = sum(map(len, pieces)) / CHUNKS
         print(f"  {name:34} {size:6.0f} bytes {_best(lambda pieces=pieces: _assemble(pieces)):7.2f} µs")
-    print("  of which, one event a piece:")
+    print("  parts of one event a piece:")
     texts = [event[6:-2].decode() for event in plain]
     print(f"  {'framing':34} {'':12} {_best(lambda: _each(Events().feed, plain)):7.2f} µs")
     print(f"  {'JSON as we read it':34} {'':12} {_best(lambda: _each(read, texts)):7.2f} µs")

@@ -1,4 +1,4 @@
-"""Measure what accepting one small message costs before SQL: `python ops/bench/decode.py [rounds]`."""
+"""Measure the CPU to accept one small message, without SQL: `python ops/bench/decode.py [rounds]`."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ REQUEST = {
 
 
 def celery_entry(job: dict[str, Any]) -> bytes:
-    """Make the entry Python's Celery would push for a job."""
+    """Return the queue entry that Python's Celery pushes for a job."""
     task_id = str(uuid.uuid4())
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     body = base64.b64encode(json.dumps([[job], {}, embed]).encode()).decode()
@@ -44,7 +44,7 @@ def celery_entry(job: dict[str, Any]) -> bytes:
 
 
 def microseconds(work: Callable[[], object], rounds: int) -> float:
-    """Give CPU time, the best of many short rounds: the others measure the neighbours."""
+    """Return the CPU time of the best of many short rounds; the others also measure other processes."""
     return min(timeit.repeat(work, number=100, repeat=rounds, timer=time.process_time)) / 100 * 1e6
 
 

@@ -1,7 +1,7 @@
-"""What a job costs, and how fast jobs drain: N jobs stand in the queue, one worker works them off.
+"""CPU of a job and jobs per second: one worker drains a queue of N jobs.
 
-The worker is warm (it has done some jobs) and stopped (SIGSTOP) while the queue is filled, peers and ours alike, so
-that the clock and the CPU counter run from the first job to the last and contain nothing of the producer.
+The worker is warm (it has done some jobs), and it is stopped (SIGSTOP) while the queue is filled. So the clock and the
+CPU counter run from the first job to the last and include nothing of the producer. Peers are measured the same way.
 """
 
 import signal
@@ -17,7 +17,7 @@ WARM_UP = 400
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """`cpu_ms`: of the worker's processes, a job. `loaded`: the machine's load then."""
+    """`cpu_ms`: CPU of the worker's processes for one job. `loaded`: the machine's load at the end."""
 
     name: str
     cpu_ms: float
@@ -27,7 +27,7 @@ class Drained:
 
 
 def drain(name: str, worker: Child, submit: Callable[[int], object], done: Callable[[], int], *, jobs: int) -> Drained:
-    """Fill the queue with `jobs` jobs while the worker stands still, let it go, and watch it finish them."""
+    """Fill the queue with `jobs` jobs while the worker is stopped, start it, and measure until all are done."""
     submit(WARM_UP)
     until(lambda: done() >= WARM_UP, f"the first {WARM_UP} jobs of {name}")
     worker.signal(signal.SIGSTOP)

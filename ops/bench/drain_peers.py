@@ -1,4 +1,4 @@
-"""Runs the peers (ops/bench/peers) in their own environment, on the Redis, PostgreSQL and endpoint of the same run."""
+"""Runs the peers (ops/bench/peers) in their own environment, with the parts of the same run."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ CREATE = """CREATE TABLE peer_jobs (
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`worker` is the command after the environment's bin folder; `module` submits."""
+    """`worker`: its command, in the environment's bin folder. `module`: the script that submits the jobs."""
 
     name: str
     module: str
@@ -48,7 +48,7 @@ PEERS = (
 
 
 def run(parts: Parts, peer: Peer, venv: Path, *, jobs: int) -> Drained:
-    """Drain `jobs` jobs with a peer, on a table of its own."""
+    """Drain `jobs` jobs with a peer, into a new table `peer_jobs`."""
     with parts.database("postgresql") as (url, engine):
         with open_engine(url).begin() as connection:
             connection.execute(text(CREATE))

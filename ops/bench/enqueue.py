@@ -1,6 +1,6 @@
-"""Measure enqueue_many through the SQL door, commit included: `python ops/bench/enqueue.py DATABASE_URL [jobs]`.
+"""Measure enqueue_many into `submit_v1`, commit included: `python ops/bench/enqueue.py DATABASE_URL [jobs]`.
 
-The database must be migrated and is left as it was found; the best of five rounds counts.
+The database must be migrated. The script removes its rows again. The best of five rounds counts.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""How fast messages become rows: a flood of `chat.submit` on workers that only accept, and enqueue_many."""
+"""Messages per second that become rows: many `chat.submit` for a worker that only accepts, and enqueue_many."""
 
 import signal
 import time
@@ -12,7 +12,7 @@ ROWS = "SELECT count(*) FROM afterword_jobs"
 
 
 def flood(parts: Parts, kind: str, *, messages: int) -> tuple[float, float, str]:
-    """Return messages/s accepted by one worker (`-Q chat.intake`), its CPU ms a message, and the load."""
+    """Return the messages/s that one worker (`-Q chat.intake`) accepts, its CPU ms a message, and the load."""
     with parts.database(kind) as (url, engine), parts.worker(url, "-Q", "chat.intake") as worker:
         parts.submit(200, request())
         until(lambda: scalar(engine, ROWS) == 200, "the first messages")
@@ -31,7 +31,7 @@ def flood(parts: Parts, kind: str, *, messages: int) -> tuple[float, float, str]
 
 
 def enqueue_many(parts: Parts, *, jobs: int, rounds: int = 3) -> tuple[float, float, str]:
-    """Return jobs/s through enqueue_many, commit included, jobs/s a worker then takes from the inbox, and the load."""
+    """Return jobs/s of enqueue_many with its commit, jobs/s that a worker then takes from the inbox, and the load."""
     best = 0.0
     with parts.database("postgresql") as (url, engine):
         for _ in range(rounds):

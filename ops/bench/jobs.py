@@ -1,6 +1,6 @@
 """Measure the figures of whole jobs in one run: `python ops/bench/jobs.py [--peers VENV] [--only NAME ...]`.
 
-What each figure means, and what was measured, is in ops/bench/README.md.
+ops/bench/README.md explains the figures and lists results.
 """
 
 import argparse
@@ -18,34 +18,34 @@ from parts import Parts, parts
 
 DATABASES = ("postgresql", "sqlite")
 IN_FLIGHT = (200, 500)
-PREFORK_JOBS = 600  # 37 jobs/s
+PREFORK_JOBS = 600  # it does 37 jobs/s
 
 
 def drained(here: Parts, args: argparse.Namespace) -> Iterator[str]:
-    """Ours and the peers by turns, so that what else the machine does meets all of them."""
+    """Run ours and the peers by turns, so other work on the machine disturbs all of them alike."""
     best: dict[str, Drained] = {}
     for _ in range(args.rounds):
         found = [drain.ours(here, kind, slots, jobs=args.jobs) for kind in DATABASES for slots in IN_FLIGHT]
         for peer in drain_peers.PEERS if args.peers else ():
             jobs = args.jobs if peer.in_flight > 8 else min(PREFORK_JOBS, args.jobs)
             found.append(drain_peers.run(here, peer, args.peers, jobs=jobs))
-        for one in found:
-            if one.name not in best or one.cpu_ms < best[one.name].cpu_ms:
-                best[one.name] = one
-    for one in best.values():
-        rate, memory = f"{one.jobs_per_s:6.0f} jobs/s", f"{one.resident_mb:5.0f} MB"
-        yield f"{one.name:40} {one.cpu_ms:6.2f} ms CPU a job {rate} {memory}   {one.loaded}"
+        for figure in found:
+            if figure.name not in best or figure.cpu_ms < best[figure.name].cpu_ms:
+                best[figure.name] = figure
+    for figure in best.values():
+        rate, memory = f"{figure.jobs_per_s:6.0f} jobs/s", f"{figure.resident_mb:5.0f} MB"
+        yield f"{figure.name:40} {figure.cpu_ms:6.2f} ms CPU a job {rate} {memory}   {figure.loaded}"
     if args.peers:
         yield from _ratios(list(best.values()))
 
 
-def _ratios(all_of_them: list[Drained]) -> Iterator[str]:
-    peers = [one for one in all_of_them if not one.name.startswith(drain.OURS)]
+def _ratios(figures: list[Drained]) -> Iterator[str]:
+    peers = [figure for figure in figures if not figure.name.startswith(drain.OURS)]
     cheapest, fastest = min(peer.cpu_ms for peer in peers), max(peer.jobs_per_s for peer in peers)
-    for one in all_of_them:
-        if one not in peers:
-            ratios = f"{one.cpu_ms / cheapest:.2f} of its CPU, {one.jobs_per_s / fastest:.1f} times its jobs/s"
-            yield f"{one.name:40} ÷ the best peer: {ratios}"
+    for figure in figures:
+        if figure not in peers:
+            ratios = f"{figure.cpu_ms / cheapest:.2f} of its CPU, {figure.jobs_per_s / fastest:.1f} times its jobs/s"
+            yield f"{figure.name:40} ÷ the best peer: {ratios}"
 
 
 def idle(here: Parts, args: argparse.Namespace) -> Iterator[str]:
@@ -86,12 +86,12 @@ FIGURES = {"drain": drained, "idle": idle, "intake": taken_in, "repair": repaire
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", type=Path, metavar="VENV", help="the peers' environment: run them too")
+    parser.add_argument("--peers", type=Path, metavar="VENV", help="environment of the peers; runs them too")
     parser.add_argument("--only", nargs="+", choices=FIGURES, default=list(FIGURES))
-    parser.add_argument("--jobs", type=int, default=3000, help="how many each worker drains")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each drains; the best counts")
+    parser.add_argument("--jobs", type=int, default=3000, help="jobs that each worker drains")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of draining; the best counts")
     parser.add_argument("--samples", type=int, default=100, help="jobs submitted one by one")
-    parser.add_argument("--messages", type=int, default=20_000, help="how many are taken in")
+    parser.add_argument("--messages", type=int, default=20_000, help="messages of the intake figure")
     args = parser.parse_args()
     with parts() as here:
         for name in args.only:

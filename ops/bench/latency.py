@@ -1,6 +1,6 @@
-"""How long an idle worker takes: from `submit` to the request on the wire, from the answer's last byte to the row.
+"""Latency of an idle worker: from `submit` to the request on the wire, and from the answer's last byte to the row.
 
-The fake endpoint runs in this process here, so that both ends of the wire are read from one clock.
+The fake endpoint runs in this process, so both ends are read from one clock.
 """
 
 import random
@@ -13,7 +13,7 @@ from parts import Parts, load, quantiles, request
 from sqlalchemy import Engine, text
 
 from afterword import Afterword
-from worker.dev.fake.server import FakeServer
+from worker.dev.fake.server import Endpoint
 from worker.dev.fake_endpoint import FakeEndpoint
 
 IDLE_S = 10.0
@@ -21,8 +21,8 @@ SEEN = text("SELECT 1 FROM afterword_jobs WHERE id = :id AND status = 'completed
 
 
 @dataclass(slots=True)
-class NotingEndpoint(FakeServer):
-    """A fake endpoint that notes when each job's request came and when its answer was handed out."""
+class NotingEndpoint(Endpoint):
+    """A fake endpoint that stores the arrival time of each job's request and the departure time of its answer."""
 
     came_at: dict[str, float] = field(default_factory=dict)
     left_at: dict[str, float] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class NotingEndpoint(FakeServer):
 
     async def answer(self, asked: web.Request) -> web.StreamResponse:
         self.came_at[asked.headers["Idempotency-Key"]] = time.perf_counter()
-        made = await super(NotingEndpoint, self).answer(asked)  # a slotted dataclass has lost its own cell
+        made = await super(NotingEndpoint, self).answer(asked)  # bare super() fails: slots=True makes a new class
         self.left_at[asked.headers["Idempotency-Key"]] = time.perf_counter()
         self.left.set()
         return made
@@ -60,7 +60,7 @@ def idle(parts: Parts, kind: str, *, jobs: int) -> Latencies:
 
 
 def _one(client: Afterword, endpoint: NotingEndpoint, engine: Engine) -> tuple[float, float]:
-    # Not in step with any timer of the worker's.
+    # A random moment: not in step with a timer of the worker.
     time.sleep(random.uniform(0.1, 0.3))
     endpoint.left.clear()
     began = time.perf_counter()
@@ -68,7 +68,7 @@ def _one(client: Afterword, endpoint: NotingEndpoint, engine: Engine) -> tuple[f
     if not endpoint.left.wait(30.0):
         raise TimeoutError(f"job {job_id} did not reach the endpoint within 30 s")
     with engine.connect() as connection:
-        # A new statement sees what has been committed since.
+        # Each new statement sees newer commits.
         while connection.execute(SEEN, {"id": job_id}).first() is None:
             connection.rollback()
         seen_at = time.perf_counter()

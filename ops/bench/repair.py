@@ -1,4 +1,4 @@
-"""How long what was lost takes to come back: FLUSHALL with a backlog, SIGKILL of a worker while another lives."""
+"""Recovery times: FLUSHALL with a backlog, and SIGKILL of a worker while another lives."""
 
 import time
 
@@ -11,9 +11,9 @@ RUNNING = "SELECT count(*) FROM afterword_jobs WHERE status = 'in_progress'"
 
 
 def flushall(parts: Parts, *, rows: int) -> tuple[float, str]:
-    """Return the seconds from the first slot that falls free after a FLUSHALL until all slots are busy again.
+    """Return the seconds from the first free slot after a FLUSHALL until all slots are busy again.
 
-    All slots hold calls of four seconds when Redis is emptied; the `rows` rows queued behind them are calls that stay.
+    When Redis is flushed, each slot has a call of four seconds; behind them `rows` queued jobs have calls of 120 s.
     """
     with parts.database("postgresql") as (url, engine):
         with parts.worker(url, "-Q", "chat.intake"):
@@ -35,14 +35,14 @@ def flushall(parts: Parts, *, rows: int) -> tuple[float, str]:
 
 
 def sigkill(parts: Parts) -> tuple[float, str]:
-    """Return the seconds beyond the lease until all jobs of a killed worker are queued again; another lives."""
+    """Return the seconds, minus the lease, until a living worker has queued all jobs of a killed one again."""
     with parts.database("postgresql") as (url, engine):
         lease = {"lease_s": LEASE_S, "concurrency": SLOTS}
         with parts.worker(url, **lease) as doomed:
             parts.submit(SLOTS, request(60.0))
             until(lambda: scalar(engine, RUNNING) == SLOTS, "all jobs running")
             with parts.worker(url, "-Q", "chat.intake", **lease):
-                # It must have beaten for a whole lease before it takes anything back.
+                # A worker takes leases back only after a whole lease of its own heartbeats.
                 time.sleep(LEASE_S + 1.0)
                 doomed.end(kill=True)
                 began = time.perf_counter()

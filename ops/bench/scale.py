@@ -1,8 +1,8 @@
-"""What a claim and a dispatch tick cost with a million rows in the table, divided by what they cost with a thousand.
+"""Cost of a claim and of a dispatch tick with a million rows in the table, and its ratio to the cost with a thousand.
 
-PostgreSQL answers in a process of its own, so the figure is elapsed time, the best of many rounds; every round is
-rolled back. A tick here is what the dispatcher asks of SQL: which endpoints rest, the lanes of the others, the best due
-rows of each, the next start, what has expired; and a probe for each endpoint that rests.
+PostgreSQL runs in its own process, so the figure is elapsed time: the best of many rounds, each rolled back. A tick is
+the dispatcher's SQL: paused endpoints, the lanes of the other endpoints, the best due rows of each lane, the next
+start, expired jobs, and a probe for each paused endpoint.
 """
 
 import random
@@ -41,7 +41,7 @@ BODIES = """
 INSERT INTO afterword_requests (job_id, body)
 SELECT id, '{"model":"m","messages":[{"role":"user","content":"hello"}]}' FROM afterword_jobs WHERE tenant = 'default'
 """
-PAUSED = "a paused one"  # before `default`, so that every walk meets it
+PAUSED = "a paused one"  # sorts before `default`, so every walk meets it
 LONG_AGO_S, LATER_S = -86_400.0, 86_400.0
 
 
@@ -52,7 +52,7 @@ PAUSE = insert_into(endpoints_table).values(
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """Rows of lane `default` that are due, and those that stand beside them: how many, when, of which lane."""
+    """`due`: due rows of lane `default`. `beside…`: the number of other rows, the time they are due, their lane."""
 
     name: str
     due: int
@@ -73,7 +73,7 @@ FILLINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Milliseconds: of one claim among a hundred, of one tick."""
+    """Milliseconds of one claim in a transaction of a hundred, and of one tick."""
 
     filling: Filling
     claim_ms: float
@@ -99,7 +99,7 @@ def measure(parts: Parts, filling: Filling) -> Costs:
 def _tick(connection: Connection) -> None:
     dispatch.expire(connection)
     seen = endpoints.look(connection).values()
-    paused = {one.name for one in seen if one.state is State.paused}
+    paused = {endpoint.name for endpoint in seen if endpoint.state is State.paused}
     for name in paused:
         dispatch.probe(connection, name, after=dispatch.FIRST, last=None)
     lanes, _ = dispatch.lanes(connection, skipped=paused)
@@ -122,7 +122,7 @@ def _filled(parts: Parts, filling: Filling) -> Iterator[Engine]:
             connection.execute(PAUSE)
             connection.execute(text(BODIES))
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            # What autovacuum does within minutes.
+            # Autovacuum does this within minutes.
             connection.execute(text("VACUUM ANALYZE"))
         yield engine
         engine.dispose()

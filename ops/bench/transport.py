@@ -1,6 +1,6 @@
-"""CPU of the client process per request and per streamed chunk: our transport and call against httpx's own pool.
+"""CPU of the client process per request and per streamed chunk: our transport and call, and httpx's own pool.
 
-The server is another process, so that only the client's work is counted. One run compares all of them:
+The server is another process, so only the client's CPU is counted. One run compares all of them:
 
     python ops/bench/transport.py [--in-flight 200 1000] [--streams 1000] [--uvloop]
 """
@@ -33,7 +33,7 @@ Call = Callable[[], Awaitable[object]]
 
 
 class FakeEndpoint(asyncio.Protocol):
-    """Answers each request after a while, whole or chunk by chunk, as the first letter of its path says."""
+    """Answers each request after LATENCY_S; a path that begins with `s` gets chunks, one every EVERY_S."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -73,7 +73,7 @@ def serve(ready: Connection) -> None:
 
 
 async def cpu_s(make: Call, in_flight: int, rounds: int) -> float:
-    """Return the process CPU of `rounds` calls by each of `in_flight` tasks, after one round to make connections."""
+    """Return the CPU of this process for `rounds` calls in each of `in_flight` tasks; a first round connects."""
     await asyncio.gather(*(make() for _ in range(in_flight)))
 
     async def repeat() -> None:
@@ -86,7 +86,7 @@ async def cpu_s(make: Call, in_flight: int, rounds: int) -> float:
 
 
 async def steady_cpu_s(make: Call, streams: int) -> float:
-    """Return the process CPU a chunk while all streams run: neither their beginning nor their end."""
+    """Return the CPU of this process per chunk while all streams run, without their beginnings and ends."""
     running = [asyncio.create_task(_awaited(make)) for _ in range(streams)]
     await asyncio.sleep(EVERY_S * CHUNKS * 0.2)
     cpu, clock = time.process_time(), time.perf_counter()

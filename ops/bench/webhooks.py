@@ -1,8 +1,8 @@
 """Measure webhooks: `python ops/bench/webhooks.py [--samples N] [--jobs N] [--dead N]`.
 
-Idle: from the last byte of an endpoint's answer to the webhook at its receiver, both read from this process's clock.
-Isolation: jobs told to a healthy receiver, alone and beside a dead one that has events pending, in turn. Backlog: how
-fast what stands queued for one healthy receiver is sent.
+- Idle: the time from the last byte of an endpoint's answer to the webhook at its receiver, on this process's clock.
+- Isolation: webhooks to a healthy receiver, first alone, then beside a dead receiver with pending events.
+- Backlog: webhooks per second from the queue of one healthy receiver.
 """
 
 import argparse
@@ -39,7 +39,7 @@ QUEUED = "SELECT count(*) FROM afterword_deliveries WHERE status = 'queued'"
 
 @dataclass
 class Noting:
-    """An answer that notes when the webhook of each job came."""
+    """Answers 200 and stores the arrival time of each job's webhook."""
 
     came_at: dict[str, float]
     came: threading.Event
@@ -51,7 +51,7 @@ class Noting:
 
 
 def register(engine: Engine, url: str, name: str, **changes: object) -> str:
-    """Write a receiver as a job's address makes one; its first delivery makes its keys."""
+    """Insert a receiver like one from a job's address; its first delivery makes its keys."""
     row = {
         "id": str(uuid.uuid4()), "tenant": "default", "name": name, "url": url, "is_default": False,
         "events": '["job.*"]', "payload": "auto", "profile": "afterword", "timeout_s": 15.0, "in_flight": 10,
@@ -64,13 +64,13 @@ def register(engine: Engine, url: str, name: str, **changes: object) -> str:
 
 @contextlib.contextmanager
 def dead() -> Iterator[str]:
-    """Give the address of a receiver that takes connections and never answers."""
+    """Yield the address of a receiver that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
 
 def idle(parts: Parts, kind: str, *, jobs: int) -> tuple[float, float]:
-    """Submit one job at a time to an idle worker; return p50 and p99 of last byte → webhook received, in ms."""
+    """Submit one job at a time to an idle worker; return p50 and p99 of last byte → webhook, in ms."""
     fake = FakeEndpoint()
     endpoint = fake.endpoint = NotingEndpoint()
     noting = Noting({}, threading.Event())
@@ -97,15 +97,15 @@ def _one(client: Afterword, endpoint: NotingEndpoint, noting: Noting) -> float:
 
 @dataclass(frozen=True)
 class Isolation:
-    """p50 and p99 of row's end → webhook received in ms, jobs/s, and deliveries pending to the dead one at the end."""
+    """`latency_ms`: p50 and p99 of last byte → webhook. `pending`: queued deliveries when the last webhook came."""
 
-    told_ms: tuple[float, float]
+    latency_ms: tuple[float, float]
     jobs_per_s: float
     pending: int
 
 
 def beside(parts: Parts, kind: str, *, jobs: int, pending: int) -> Isolation:
-    """Run jobs told to a healthy receiver, while `pending` events stand queued for a dead one."""
+    """Run jobs with webhooks to a healthy receiver while `pending` events are queued for a dead receiver."""
     fake = FakeEndpoint()
     endpoint = fake.endpoint = NotingEndpoint()
     noting = Noting({}, threading.Event())
@@ -120,25 +120,25 @@ def beside(parts: Parts, kind: str, *, jobs: int, pending: int) -> Isolation:
                 until(lambda: done() == pending, "the jobs of the dead receiver")
             began = time.perf_counter()
             ids = []
-            while len(ids) < jobs:  # paced: in a flood, one would measure the flood
+            while len(ids) < jobs:  # at a fixed pace, or the figure would measure the queue
                 ids += parts.submit(1, request(0.2), webhook={"to": "healthy"})
                 time.sleep(max(0.0, began + len(ids) / PACE_PER_S - time.perf_counter()))
             until(lambda: done() == pending + jobs, "all jobs")
             took_s = time.perf_counter() - began
             until(lambda: len(noting.came_at) == jobs, "all webhooks")
             left = int(scalar(reader, QUEUED))
-        told = [noting.came_at[one] - endpoint.left_at[one] for one in ids]
+        latencies = [noting.came_at[job_id] - endpoint.left_at[job_id] for job_id in ids]
         engine.dispose()
     parts.redis.flushall()
-    return Isolation(quantiles(told), jobs / took_s, left)
+    return Isolation(quantiles(latencies), jobs / took_s, left)
 
 
 def backlog(parts: Parts, kind: str, *, jobs: int) -> float:
-    """Disable a receiver, let jobs end, enable it; return how many webhooks a second are sent from then on."""
+    """Pause a receiver, let jobs end, end the pause; return the webhooks/s that are then sent."""
     noting = Noting({}, threading.Event())
     with WebhookReceiver(answer=noting) as to, parts.database(kind) as (url, reader):
         engine = open_engine(url)
-        # Resting, not disabled: what comes stands queued, as after an outage of the receiver's.
+        # Resting, not disabled: its deliveries stay queued, as after an outage of the receiver.
         mine = register(engine, to.url, "healthy", is_default=True, health='{"paused_until_s": 4e9}')
         with parts.worker(url, **SETTINGS):
             parts.submit(jobs, request(0.0))
@@ -156,8 +156,8 @@ def backlog(parts: Parts, kind: str, *, jobs: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=100, help="jobs submitted one by one")
-    parser.add_argument("--jobs", type=int, default=1000, help="jobs told to the healthy receiver")
-    parser.add_argument("--dead", type=int, default=1000, help="events pending to the dead one")
+    parser.add_argument("--jobs", type=int, default=1000, help="jobs with webhooks to the healthy receiver")
+    parser.add_argument("--dead", type=int, default=1000, help="events pending to the dead receiver")
     parser.add_argument("--kinds", nargs="+", default=["postgresql", "sqlite"])
     parser.add_argument("--only", nargs="+", default=["idle", "isolation", "backlog"])
     args = parser.parse_args()
@@ -168,9 +168,10 @@ def main() -> None:
                 print(f"idle, {kind}: last byte → webhook p50 {p50:.1f} ms, p99 {p99:.1f} ms   {load()}", flush=True)
             for pending in (0, args.dead) if "isolation" in args.only else ():
                 found = beside(here, kind, jobs=args.jobs, pending=pending)
-                told = f"last byte → webhook p50 {found.told_ms[0]:.0f} ms, p99 {found.told_ms[1]:.0f} ms"
+                p50, p99 = found.latency_ms
+                latency = f"last byte → webhook p50 {p50:.0f} ms, p99 {p99:.0f} ms"
                 rest = f"{found.jobs_per_s:.0f} jobs/s, {found.pending} pending at the end   {load()}"
-                print(f"{pending} pending to a dead receiver, {kind}: {told}, {rest}", flush=True)
+                print(f"{pending} pending to a dead receiver, {kind}: {latency}, {rest}", flush=True)
             if "backlog" in args.only:
                 rate = backlog(here, kind, jobs=min(args.jobs, 500))
                 print(f"backlog of one receiver, {kind}: {rate:.0f} webhooks/s   {load()}", flush=True)

@@ -1,4 +1,4 @@
-"""What the peers share: where things are, the one table, and the row that an answer becomes."""
+"""Shared by the peers: addresses, the one table, and the row made from an answer."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def driven_by(driver: str) -> str:
 
 
 def row(job_id: str, answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the row of a job that is done."""
+    """Return the row of a completed job."""
     choice, usage = answer["choices"][0], answer["usage"]
     return {
         "id": job_id,

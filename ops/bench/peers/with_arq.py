@@ -1,4 +1,4 @@
-"""The same job as arq runs it: one asyncio process.
+"""The same job with arq: one asyncio process.
 
 Worker: `arq with_arq.Worker`. Jobs: `python with_arq.py submit N`.
 """
@@ -39,7 +39,7 @@ class Worker:
     max_jobs = IN_FLIGHT
     job_timeout = 60
     keep_result = 0
-    # Its default, 0.5 s, leaves slots empty between two looks.
+    # arq's default, 0.5 s, leaves slots empty between two polls.
     poll_delay = 0.05
 
 

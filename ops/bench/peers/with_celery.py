@@ -1,4 +1,4 @@
-"""The peer everybody writes first: a plain Celery task, httpx and SQLAlchemy; pools threads and prefork.
+"""The most common way to do the job: a plain Celery task with httpx and SQLAlchemy; pools threads and prefork.
 
 Worker: `celery -A with_celery worker -P threads -c 64`. Jobs: `python with_celery.py submit N`.
 """

@@ -1,4 +1,4 @@
-"""The same job as taskiq runs it: one asyncio process.
+"""The same job with taskiq: one asyncio process.
 
 Worker: `taskiq worker with_taskiq:broker --workers 1 --max-async-tasks 200`. Jobs: `python with_taskiq.py submit N`.
 """
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from taskiq import TaskiqEvents, TaskiqState
 from taskiq_redis import ListQueueBroker
 
-# A list without acknowledgements: the cheapest of its brokers.
+# A list without acknowledgements is taskiq's cheapest broker.
 broker = ListQueueBroker(REDIS_URL)
 
 
