@@ -13,7 +13,7 @@ from parts import Parts, load, quantiles, request
 from sqlalchemy import Engine, text
 
 from afterword import Afterword
-from worker.dev.fake.server import Endpoint
+from worker.dev.fake.server import FakeServer
 from worker.dev.fake_endpoint import FakeEndpoint
 
 IDLE_S = 10.0
@@ -21,7 +21,7 @@ SEEN = text("SELECT 1 FROM afterword_jobs WHERE id = :id AND status = 'completed
 
 
 @dataclass(slots=True)
-class NotingEndpoint(Endpoint):
+class NotingEndpoint(FakeServer):
     """A fake endpoint that stores the arrival time of each job's request and the departure time of its answer."""
 
     came_at: dict[str, float] = field(default_factory=dict)
