@@ -3,10 +3,11 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import Literal
 
+from worker.core.duration import has_unit, seconds
 from worker.core.lifecycle import Status
 from worker.jobs.core import message_fields
 
@@ -29,11 +30,12 @@ class Condition:
     values: tuple[str | int | datetime, ...]
 
 
-def parse(texts: Sequence[str]) -> tuple[Condition, ...]:
+def parse(texts: Sequence[str], *, now: datetime | None = None) -> tuple[Condition, ...]:
     """Read `name=value` pairs, apart by spaces; values with spaces stand in quotes, as in a shell.
 
     A name given twice means either value; different names must all hold. Raises BadFilter, also for no pair at all:
-    all jobs are meant only by somebody who says so.
+    all jobs are meant only by somebody who says so. With `now` a time may be a duration: `created_before=6h` is six
+    hours ago, `deadline_before=6h` six hours ahead.
     """
     found: dict[str, list[str | int | datetime]] = {}
     for pair in (pair for text in texts for pair in _pairs(text)):
@@ -47,7 +49,7 @@ def parse(texts: Sequence[str]) -> tuple[Condition, ...]:
                 if near
                 else f"{name!r} cannot be asked for; there are {', '.join(NAMES)}"
             )
-        found.setdefault(name, []).append(_value(name, value))
+        found.setdefault(name, []).append(_value(name, value, now))
     if not found:
         raise BadFilter(f"the filter is empty; write {EXAMPLE}")
     return tuple(_condition(name, values) for name, values in found.items())
@@ -68,7 +70,7 @@ def _pairs(text: str) -> list[str]:
         raise BadFilter(f"{text!r} has a quote that does not end; close it") from error
 
 
-def _value(name: str, text: str) -> str | int | datetime:
+def _value(name: str, text: str, now: datetime | None) -> str | int | datetime:
     if name in TEXTS:
         return text
     if name == "priority":
@@ -79,7 +81,17 @@ def _value(name: str, text: str) -> str | int | datetime:
         if text not in tuple(Status):
             raise BadFilter(f"status is {text!r}; it is one of {', '.join(Status)}")
         return text
+    if now is not None and has_unit(text):
+        return _distant(name, text, now)
     return instant(name, text)
+
+
+def _distant(name: str, text: str, now: datetime) -> datetime:
+    try:
+        distance = timedelta(seconds=seconds(text))
+        return message_fields.within_reach(now + distance if name.startswith("deadline") else now - distance)
+    except OverflowError as error:
+        raise BadFilter(f"{name} is {text!r}, which is too long; write a duration such as 6h or 2d") from error
 
 
 def _condition(name: str, values: list[str | int | datetime]) -> Condition:

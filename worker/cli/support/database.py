@@ -1,4 +1,4 @@
-"""The database for commands that look at it or migrate it, and for those that write."""
+"""The database of a command: open it, check its migration, turn its errors into sentences."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def database(settings: Settings) -> "Listing":
-    """Return the database of the settings as it is, to be used in `with`; BadSettings when there is none."""
+    """Return the database of any migration, for use in `with`; BadSettings without AFTERWORD_DATABASE_URL."""
     from worker.jobs.store.listing import Listing
 
     need(settings, "database_url")
@@ -23,7 +23,7 @@ def database(settings: Settings) -> "Listing":
 
 @contextmanager
 def migrated(settings: Settings) -> "Iterator[Listing]":
-    """Give the database of the settings; CannotRead when this release cannot work on it."""
+    """Give the database; CannotRead if this release cannot work on its migration."""
     with database(settings) as listing:
         _need(listing.fault())
         yield listing
@@ -31,14 +31,14 @@ def migrated(settings: Settings) -> "Iterator[Listing]":
 
 @contextmanager
 def writer(settings: Settings) -> "Iterator[Engine]":
-    """Give an engine for short transactions on a migrated database; every error of it is a CannotRead."""
+    """Give an engine for short transactions on a migrated database; its errors become CannotRead."""
     with _engine(settings, reading=False) as engine:
         yield engine
 
 
 @contextmanager
 def reader(settings: Settings) -> "Iterator[Engine]":
-    """Give an engine that only reads, also beside writers; the rest as `writer`."""
+    """Give an engine that only reads and never waits for a writer; its errors become CannotRead."""
     with _engine(settings, reading=True) as engine:
         yield engine
 

@@ -1,4 +1,4 @@
-"""Words for what holds a job or an endpoint up, the same in every command that shows one."""
+"""Sentences about a job or an endpoint that waits, the same in every command."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from worker.core.failure import MEANINGS, ErrorCode
 
 
 def attempts(row: Mapping[str, Any]) -> int | str:
-    """Return the number of a job's attempts, `17, 0 of 5 spent` where some of them spent nothing.
+    """Return a job's number of attempts, or `17, 0 of 5 spent` if some did not count against `max_attempts`.
 
     `row` has the columns `attempts`, `attempts_used` and `max_attempts` of jobs_v1.
     """
@@ -16,7 +16,7 @@ def attempts(row: Mapping[str, Any]) -> int | str:
 
 
 def job(row: Mapping[str, Any]) -> str | None:
-    """Return why a queued job waits after a failure; None for all others."""
+    """Return the reason why a queued job waits after a failure; None for all other jobs."""
     if row["status"] != "queued" or row["error_code"] is None:
         return None
     until = f"; next try {row['waiting_until']}" if row["waiting_until"] is not None else ""
@@ -24,9 +24,9 @@ def job(row: Mapping[str, Any]) -> str | None:
 
 
 def endpoint(row: Mapping[str, Any]) -> str | None:
-    """Return why an endpoint starts no jobs, or that its only job meets trouble; None where nothing is wrong.
+    """Return the reason why an endpoint is paused or its only job fails; None if neither is so.
 
-    `row` is one of `Listing.endpoints`.
+    `row` is a row of `Listing.endpoints`.
     """
     cause = row.get("cause")
     if cause is None:
@@ -36,8 +36,8 @@ def endpoint(row: Mapping[str, Any]) -> str | None:
     reason, tries = _reason(row["reason"], row.get("message")), f"next try {row['next_probe'] or 'is on its way'}"
     if row.get("suspect_job"):
         return (
-            f"{row['state']}, but job {row['suspect_job']} meets trouble since {row['since']}, and nobody was answered "
-            f"since: {reason} {tries}"
+            f"{row['state']}, but job {row['suspect_job']} meets trouble since {row['since']}, and no other job has "
+            f"succeeded since: {reason} {tries}"
         )
     return f"paused by {cause} since {row['since']}: {reason} {tries}"
 
