@@ -1,14 +1,18 @@
 """`afterword cancel`: cancel jobs by id or by filter."""
 
+from typing import TYPE_CHECKING
+
 import click
 
-from afterword import Afterword
 from worker.cli.support import output
 from worker.cli.support.exit_codes import ExitCode
 from worker.cli.support.job_client import job_client
 from worker.cli.support.job_filter import change_jobs, dry_run_note, is_by_filter, where_option
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import dry_run_option, json_option
+
+if TYPE_CHECKING:
+    from afterword import Afterword
 
 CANCELLED = {
     None: "no worker has accepted it yet; it is cancelled when one does",
@@ -53,7 +57,7 @@ def cancel(ids: tuple[str, ...], where: tuple[str, ...], dry_run: bool, as_json:
         raise SystemExit(ExitCode.ENDED_OTHERWISE)
 
 
-def _cancel(client: Afterword, id: str, *, dry_run: bool) -> str | None:
+def _cancel(client: "Afterword", id: str, *, dry_run: bool) -> str | None:
     """Cancel a job unless it is a dry run; return its status after that, None before any worker has accepted it."""
     if not dry_run:
         return client.cancel(id)

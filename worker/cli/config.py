@@ -8,7 +8,7 @@ import click
 from worker.cli.support import output
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option
-from worker.settings import load
+from worker.cli.support.settings import load
 
 
 @click.command(

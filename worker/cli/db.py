@@ -5,7 +5,7 @@ import click
 from worker.cli.support import output
 from worker.cli.support.database import database
 from worker.cli.support.lazy_commands import examples
-from worker.settings import load
+from worker.cli.support.settings import load
 
 
 @click.group(epilog=examples("afterword db upgrade"))

@@ -14,13 +14,14 @@ from worker.cli.support.database import reader, writer
 from worker.cli.support.exit_codes import ExitCode
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import dry_run_option, json_option, limit_option
+from worker.cli.support.settings import load, need
 from worker.cli.support.times import Instant, at
-from worker.settings import Settings, load, need
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from worker.jobs.store.dead_letters import LetterFilter, StoredLetter
+    from worker.settings import Settings
 
 COLUMNS = ["seq", "created_at", "queue", "reason", "job_id", "size", "message"]
 INBOX = "submit_v1"
@@ -195,7 +196,7 @@ def _letter(engine: "Engine", seq: int) -> "tuple[StoredLetter, bytes]":
     return found
 
 
-def _put_back(engine: "Engine", settings: Settings, seq: int) -> int:
+def _put_back(engine: "Engine", settings: "Settings", seq: int) -> int:
     """Put one dead letter back; return 1, or 0 if another process did it first. CannotRequeue gives the reason."""
     from worker.jobs.store import dead_letters as store
 
@@ -233,7 +234,7 @@ def _text(entry: bytes) -> str:
     return text
 
 
-def _push(settings: Settings, queue: str, entry: bytes) -> None:
+def _push(settings: "Settings", queue: str, entry: bytes) -> None:
     from redis import RedisError
 
     from worker.queue.nudges import connect

@@ -6,8 +6,8 @@ import click
 
 from worker.cli.support.exit_codes import ExitCode
 from worker.cli.support.lazy_commands import examples
+from worker.cli.support.settings import load
 from worker.cli.support.times import Duration
-from worker.settings import Settings, load
 
 
 @click.command(
@@ -32,6 +32,7 @@ def demo(model: str, timeout_s: float, keep: Path | None) -> None:
     from worker.cli.demo_jobs import fake_cases, real_cases
     from worker.cli.demo_run import Demo
     from worker.dev.stack import Stack, running
+    from worker.settings import Settings
 
     endpoints = load().endpoints
     real = "default" in endpoints

@@ -14,8 +14,7 @@ import click
 from worker.cli.support import hold_words, output
 from worker.cli.support.database import database
 from worker.cli.support.lazy_commands import examples
-from worker.settings import load
-from worker.settings.sources import PREFIX
+from worker.cli.support.settings import load
 
 if TYPE_CHECKING:
     from worker.jobs.store.listing import Listing
@@ -39,6 +38,7 @@ def dev() -> None:
     used instead of a new one.
     """
     from worker.dev.stack import Stack, running
+    from worker.settings.sources import PREFIX
 
     settings = load()
     with contextlib.suppress(KeyboardInterrupt), running(Stack(settings, settings.data_dir)) as stack:

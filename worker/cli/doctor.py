@@ -8,7 +8,7 @@ from worker.cli.support import output
 from worker.cli.support.exit_codes import ExitCode
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option
-from worker.settings import load
+from worker.cli.support.settings import load
 
 
 @click.command(

@@ -1,7 +1,7 @@
 """`afterword endpoints`: list endpoints with the reason of a pause; pause and resume them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,7 +9,10 @@ from worker.cli.support import hold_words, output
 from worker.cli.support.database import migrated, writer
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option
-from worker.settings import Settings, load
+from worker.cli.support.settings import load
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
 
 COLUMNS = ["name", "state", "cause", "reason", "since", "next_probe", "queued", "in_progress"]
 
@@ -93,7 +96,7 @@ def _change(name: str, change: Callable[[Any], Any]) -> Any:
             return change(connection)
 
 
-def _read(settings: Settings) -> list[dict[str, Any]]:
+def _read(settings: "Settings") -> list[dict[str, Any]]:
     """Return the endpoints of the settings and of the database, by name."""
     with migrated(settings) as listing:
         known = {row["name"]: row for row in listing.endpoints()}
@@ -106,7 +109,7 @@ def _read(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def _known(name: str, settings: Settings) -> dict[str, Any]:
+def _known(name: str, settings: "Settings") -> dict[str, Any]:
     """Return the row of an endpoint; a sentence with the known names if there is none."""
     found = {row["name"]: row for row in _read(settings)}
     if name not in found:

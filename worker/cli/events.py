@@ -6,7 +6,7 @@ from worker.cli.support import output
 from worker.cli.support.database import writer
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option, limit_option
-from worker.settings import load
+from worker.cli.support.settings import load
 
 COLUMNS = ["cursor", "id", "tenant", "type", "custom_id", "finished_at", "error_code", "total_tokens"]
 

@@ -1,6 +1,5 @@
 """`afterword fake-endpoint`: serve the fake endpoint for tests."""
 
-import asyncio
 import contextlib
 import signal
 import sys
@@ -34,6 +33,8 @@ def fake_endpoint(host: str, port: int, key: str | None, idempotency: Literal["i
 
     The model's name chooses the answer or the failure: see ops/fake_endpoint.md. Ctrl-C stops it.
     """
+    import asyncio
+
     from worker.dev.fake_endpoint import serve
     from worker.settings.sources import PREFIX
 

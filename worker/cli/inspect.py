@@ -7,8 +7,8 @@ import click
 from worker.cli.support import output
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option
+from worker.cli.support.settings import load, need
 from worker.cli.support.times import Duration
-from worker.settings import load, need
 
 # Celery's inspections that only read. (Not memdump, memsample and objgraph, which need more packages.)
 METHODS: Final = (

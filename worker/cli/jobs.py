@@ -11,8 +11,8 @@ from worker.cli.support.job_client import job_client, plain_job
 from worker.cli.support.job_filter import change_jobs, where_option
 from worker.cli.support.lazy_commands import examples, hidden_options, list_by_default
 from worker.cli.support.options import dry_run_option, json_option, limit_option
+from worker.cli.support.settings import load
 from worker.cli.support.times import Instant
-from worker.settings import load
 
 STATUSES = ["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
 COLUMNS = [

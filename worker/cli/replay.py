@@ -1,15 +1,18 @@
 """`afterword replay`: queue ended jobs again, by id or by filter."""
 
+from typing import TYPE_CHECKING
+
 import click
 
-from afterword import Afterword
-from afterword.orders import why_not
 from worker.cli.support import output
 from worker.cli.support.exit_codes import ExitCode
 from worker.cli.support.job_client import job_client
 from worker.cli.support.job_filter import change_jobs, dry_run_note, is_by_filter, where_option
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import dry_run_option, json_option
+
+if TYPE_CHECKING:
+    from afterword import Afterword
 
 
 @click.command(
@@ -48,8 +51,10 @@ def replay(ids: tuple[str, ...], where: tuple[str, ...], dry_run: bool, as_json:
         raise SystemExit(ExitCode.ENDED_OTHERWISE)
 
 
-def _replay(client: Afterword, id: str, *, dry_run: bool) -> str | None:
+def _replay(client: "Afterword", id: str, *, dry_run: bool) -> str | None:
     """Replay a job unless it is a dry run; return the reason why that is impossible, else None."""
+    from afterword.orders import why_not
+
     try:
         job = client.get(id) if dry_run else client.replay(id)
     except ValueError as error:

@@ -10,10 +10,11 @@ from worker.cli.support.database import reader
 from worker.cli.support.exit_codes import ExitCode
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option
+from worker.cli.support.settings import load
 from worker.cli.support.times import Duration
-from worker.settings import Settings, load
 
 if TYPE_CHECKING:
+    from worker.settings import Settings
     from worker.verify.verify import VerifyReport, Violation
 
 
@@ -49,7 +50,7 @@ def verify(grace_s: float | None, as_json: bool) -> None:
         raise SystemExit(ExitCode.FAILED)
 
 
-def _verify(settings: Settings, *, grace_s: float) -> "VerifyReport":
+def _verify(settings: "Settings", *, grace_s: float) -> "VerifyReport":
     from worker.verify.verify import verify
 
     with reader(settings) as engine:

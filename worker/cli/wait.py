@@ -3,16 +3,19 @@
 import json
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
-from afterword import Afterword, Job, WaitTimeout
 from worker.cli.support import hold_words, output
 from worker.cli.support.exit_codes import ExitCode
 from worker.cli.support.job_client import job_client, plain_job
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option
 from worker.cli.support.times import Duration
+
+if TYPE_CHECKING:
+    from afterword import Afterword, Job
 
 # Seconds between two looks at the reason for which a job waits.
 LOOK_S = 5.0
@@ -39,8 +42,10 @@ def wait(id: str, timeout_s: float, as_json: bool) -> None:
         print_end(await_job(client, id, timeout_s), as_json=as_json)
 
 
-def await_job(client: Afterword, id: str, timeout_s: float) -> Job:
+def await_job(client: "Afterword", id: str, timeout_s: float) -> "Job":
     """Return the job when it has ended; print each new reason for which it waits to standard error."""
+    from afterword import WaitTimeout
+
     until, shown = time.monotonic() + timeout_s, None
     while True:
         left_s = until - time.monotonic()
@@ -56,7 +61,7 @@ def await_job(client: Afterword, id: str, timeout_s: float) -> Job:
                 shown = reason
 
 
-def print_end(job: Job, *, as_json: bool) -> None:
+def print_end(job: "Job", *, as_json: bool) -> None:
     """Print the answer of an ended job; end with exit code 3 unless it completed."""
     if as_json:
         output.as_json(plain_job(job))

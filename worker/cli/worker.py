@@ -3,7 +3,7 @@
 import click
 
 from worker.cli.support.lazy_commands import examples
-from worker.settings import load
+from worker.cli.support.settings import load
 
 
 @click.command(

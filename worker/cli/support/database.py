@@ -4,15 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from worker.settings import Settings, need
+from worker.cli.support.settings import need
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from worker.jobs.store.listing import Listing
+    from worker.settings import Settings
 
 
-def database(settings: Settings) -> "Listing":
+def database(settings: "Settings") -> "Listing":
     """Return the database of any migration, for use in `with`; BadSettings without AFTERWORD_DATABASE_URL."""
     from worker.jobs.store.listing import Listing
 
@@ -22,7 +23,7 @@ def database(settings: Settings) -> "Listing":
 
 
 @contextmanager
-def migrated(settings: Settings) -> "Iterator[Listing]":
+def migrated(settings: "Settings") -> "Iterator[Listing]":
     """Give the database; CannotRead if this release cannot work on its migration."""
     with database(settings) as listing:
         _need(listing.fault())
@@ -30,21 +31,21 @@ def migrated(settings: Settings) -> "Iterator[Listing]":
 
 
 @contextmanager
-def writer(settings: Settings) -> "Iterator[Engine]":
+def writer(settings: "Settings") -> "Iterator[Engine]":
     """Give an engine for short transactions on a migrated database; its errors become CannotRead."""
     with _engine(settings, reading=False) as engine:
         yield engine
 
 
 @contextmanager
-def reader(settings: Settings) -> "Iterator[Engine]":
+def reader(settings: "Settings") -> "Iterator[Engine]":
     """Give an engine that only reads and never waits for a writer; its errors become CannotRead."""
     with _engine(settings, reading=True) as engine:
         yield engine
 
 
 @contextmanager
-def _engine(settings: Settings, *, reading: bool) -> "Iterator[Engine]":
+def _engine(settings: "Settings", *, reading: bool) -> "Iterator[Engine]":
     from worker.jobs.store.listing import sentences
     from worker.store import version
     from worker.store.engine import open_engine

@@ -4,19 +4,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from afterword import Afterword, Job, NotConfigured, SubmitError
 from worker.cli.support import output
 from worker.cli.support.database import migrated
-from worker.settings import load, need
+from worker.cli.support.settings import load, need
+
+if TYPE_CHECKING:
+    from afterword import Afterword, Job
 
 
 @contextmanager
-def job_client(*needed: str) -> Iterator[Afterword]:
+def job_client(*needed: str) -> "Iterator[Afterword]":
     """Give a client; `needed` names the settings that must be set, such as `database_url`."""
+    from afterword import Afterword, NotConfigured, SubmitError
+
     settings = load()
     need(settings, *needed)
     if "database_url" in needed:
@@ -30,6 +34,6 @@ def job_client(*needed: str) -> Iterator[Afterword]:
             raise click.ClickException(str(error)) from error
 
 
-def plain_job(job: Job) -> dict[str, Any]:
+def plain_job(job: "Job") -> dict[str, Any]:
     """Return a job by field as JSON has it."""
     return {name: output.plain(value) if isinstance(value, datetime) else value for name, value in asdict(job).items()}

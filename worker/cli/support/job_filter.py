@@ -9,9 +9,8 @@ import click
 
 from worker.cli.support import output
 from worker.cli.support.database import writer
+from worker.cli.support.settings import load
 from worker.cli.support.times import at
-from worker.jobs.core.filter import BadFilter, parse
-from worker.settings import load
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -36,6 +35,7 @@ def change_jobs(
     order: str, where: tuple[str, ...], *, dry_run: bool, as_json: bool, changes: dict[str, Any] | None = None
 ) -> None:
     """Cancel, replay or update all jobs of a filter, or count them; print the number."""
+    from worker.jobs.core.filter import parse
     from worker.jobs.store.bulk_update import BulkOrder, apply, count, count_unread
 
     with _usage():
@@ -77,6 +77,8 @@ def dry_run_note(dry_run: bool) -> dict[str, bool]:
 
 @contextmanager
 def _usage() -> Iterator[None]:
+    from worker.jobs.core.filter import BadFilter
+
     try:
         yield
     except BadFilter as error:

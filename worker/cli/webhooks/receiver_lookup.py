@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from worker.cli.support.database import writer
-from worker.settings import Settings, load
+from worker.cli.support.settings import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine
 
+    from worker.settings import Settings
     from worker.webhooks.core.explain import ReceiverState
     from worker.webhooks.store.receivers import Receiver
     from worker.webhooks.vault import Vault
@@ -25,7 +26,7 @@ class ReceiverCommand:
     """An open database and the settings of the command."""
 
     engine: "Engine"
-    settings: Settings
+    settings: "Settings"
 
     def vault(self) -> "Vault":
         """Return the vault that encrypts and decrypts secrets; BadMasterKeys if no key is set."""
