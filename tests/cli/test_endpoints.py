@@ -206,7 +206,7 @@ def test_a_wait_says_what_it_waits_for_before_it_ends(
     afterword: Command, engine: Engine, alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = held_alone(engine)
-    monkeypatch.setattr("worker.cli.jobs.LOOK_S", 0.05)
+    monkeypatch.setattr("worker.cli.wait.LOOK_S", 0.05)
 
     waited = afterword("wait", job_id, "--timeout", "0.3", settings=alone)
 

@@ -137,7 +137,7 @@ def test_what_the_guard_refused_in_the_last_hour_is_counted(engine: Engine, doct
     found = doctor()["delivered"]
 
     assert (found["state"], found["figures"]["forbidden_last_hour"]) == ("warning", 2)
-    assert "refused by their address: 2" in found["text"]
+    assert "refused because of their address: 2" in found["text"]
 
 
 def test_what_may_have_been_told_twice_is_counted(engine: Engine, doctor: Any) -> None:

@@ -118,7 +118,7 @@ def test_a_filter_reaches_jobs_that_no_worker_has_read(
     with engine.begin() as connection:
         new = Afterword().enqueue(connection, {}, batch="b")
     update = ["jobs", "update", "--where", "batch=b", "--priority", "1"]
-    more = "1 more are meant, but no worker has read them yet; repeat the command when one has\n"
+    more = "1 more match, but no worker has read them yet; repeat the command later\n"
 
     listed = json.loads(afterword("jobs", "--batch", "b", "--json", settings=settings).stdout)
     assert new in [row["id"] for row in listed]

@@ -65,7 +65,7 @@ def test_an_unknown_job_is_a_sentence(afterword: Command, settings: dict[str, st
         (["{}", "--model", "m"], "not both"),
         (["{"], "the request is not JSON"),
         (["[]"], "the request is not a JSON object"),
-        (["{}", "--deadline", "soon"], "--deadline is 'soon'; write 2026"),
+        (["{}", "--deadline", "soon"], "--deadline is 'soon'; write a time such as 2026"),
     ],
 )
 def test_a_command_line_nobody_can_follow_is_refused(

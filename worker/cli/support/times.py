@@ -49,7 +49,7 @@ class Instant(click.ParamType):  # type: ignore[type-arg]  # see Duration
             return value if isinstance(value, datetime | timedelta) else self._read(value)
         except (ValueError, OverflowError) as error:
             example = "how far ahead it is, such as 6h" if self.ahead else "how long ago it was, such as 6h"
-            message = f"{_option(param)} is {value!r}; write 2026-11-24T03:00:00Z, or {example}"
+            message = f"{_option(param)} is {value!r}; write a time such as 2026-11-24T03:00:00Z, or {example}"
             raise click.UsageError(message, ctx) from error
 
     def _read(self, text: str) -> datetime | timedelta:

@@ -27,7 +27,7 @@ def remove(name: str, tenant: str, yes: bool, as_json: bool) -> None:
             found = known(connection, tenant, name)
         if not yes:
             if not sys.stdin.isatty():
-                raise click.UsageError(f"there is no terminal to ask at; add --yes to remove {name}")
+                raise click.UsageError(f"there is no terminal to ask at; confirm the removal of {name} with --yes")
             click.confirm(f"Remove {name} and cancel its waiting deliveries?", abort=True, err=True)
         with command.engine.begin() as connection:
             receivers.remove(connection, found.id)
