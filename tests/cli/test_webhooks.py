@@ -137,7 +137,9 @@ def test_mistakes_are_sentences(run: Command) -> None:
     assert "did you mean billing?" in refused(run, "webhooks", "show", "biling")
     assert "has no header x-a" in refused(run, "webhooks", "change", "billing", "--drop-header", "X-A")
     assert "is no id" in refused(run, "webhooks", "redeliver", "7", code=2)
-    assert "write seconds, or a duration such as" in refused(run, "webhooks", "rotate", "billing", "--overlap", "soon", code=2)
+    assert "write seconds, or a duration such as" in refused(
+        run, "webhooks", "rotate", "billing", "--overlap", "soon", code=2
+    )
     assert "from nothing to 7 days" in refused(run, "webhooks", "rotate", "billing", "--overlap", "8d")
     assert "how long ago" in refused(run, "webhooks", "recover", "billing", "--since", "999999999d", code=2)
     assert "not before --until" in refused(

@@ -57,6 +57,37 @@ def test_a_mistake_is_told_with_its_remedy(text: str, sentence: str) -> None:
     assert sentence in str(raised.value)
 
 
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("created_before=6h", datetime(2026, 11, 24, 6, tzinfo=UTC)),
+        ("finished_after=1.5d", datetime(2026, 11, 23, tzinfo=UTC)),
+        ("deadline_before=30m", datetime(2026, 11, 24, 12, 30, tzinfo=UTC)),
+        ("created_after=30000d", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("created_after=2026-11-23T00:00:00Z", datetime(2026, 11, 23, tzinfo=UTC)),
+    ],
+)
+def test_a_duration_is_a_time_before_now_and_for_deadlines_a_time_ahead(text: str, instant: datetime) -> None:
+    (condition,) = parse([text], now=NOW)
+    assert condition.values == (instant,)
+
+
+@pytest.mark.parametrize(
+    ("text", "now", "sentence"),
+    [
+        ("created_before=6h", None, "created_before is '6h'; write a time with its offset"),
+        ("created_before=6", NOW, "created_before is '6'; write a time with its offset"),
+        ("created_before=999999999d", NOW, "created_before is '999999999d', which is too long"),
+    ],
+)
+def test_a_duration_needs_now_a_unit_and_a_bound(text: str, now: datetime | None, sentence: str) -> None:
+    with pytest.raises(BadFilter, match=sentence):
+        parse([text], now=now)
+
+
 def test_no_filter_at_all_does_not_mean_all_jobs() -> None:
     with pytest.raises(BadFilter, match="the filter is empty"):
         parse([])

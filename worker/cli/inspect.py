@@ -33,7 +33,13 @@ METHODS: Final = (
     show_default=True,
     help="Collect answers for this long: 1, 5s.",
 )
-@click.option("--worker", "workers", multiple=True, metavar="NODE", help="Ask only this node; may be repeated.")
+@click.option(
+    "--worker",
+    "workers",
+    multiple=True,
+    metavar="NODE",
+    help="Ask only this node, and stop when it has answered; may be repeated.",
+)
 @json_option
 def inspect(method: str, timeout_s: float, workers: tuple[str, ...], as_json: bool) -> None:
     """Ask the running workers what they do.
@@ -63,8 +69,10 @@ def _ask(method: str, *, timeout_s: float, workers: list[str] | None) -> dict[st
 
     from worker.app import app
 
+    # Without names the number of workers is unknown, and Celery collects answers until the time is over.
+    inspection = app.control.inspect(destination=workers, timeout=timeout_s, limit=len(workers) if workers else None)
     try:
-        answers = getattr(app.control.inspect(destination=workers, timeout=timeout_s), method)()
+        answers = getattr(inspection, method)()
     except (OperationalError, RedisError, OSError) as error:
         raise click.ClickException(f"Redis cannot be asked: {error}; check AFTERWORD_REDIS_URL") from error
     return answers or {}
@@ -77,8 +85,8 @@ def _text(answer: Any) -> str:
         case dict():
             lines = output.fields(answer).splitlines()
         case list():
-            lines = [output.fields(item) if isinstance(item, dict) else str(item) for item in answer] or ["none"]
-            lines = "\n".join(lines).splitlines()
+            blocks = [f"{output.fields(item)}\n" if isinstance(item, dict) else str(item) for item in answer]
+            lines = "\n".join(blocks or ["none"]).splitlines()
         case _:
             lines = [str(answer)]
-    return "\n".join(f"  {line}" for line in lines)
+    return "\n".join(f"  {line}".rstrip() for line in lines)

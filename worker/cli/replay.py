@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "afterword replay 8d7a4c1e-6b0e-4c5f-9a53-0242ac120002",
-        "afterword replay --where 'status=failed error_code=quota_exhausted' --dry-run",
+        "afterword replay --where 'status=failed error_code=total_timeout' --dry-run",
         "afterword replay --where 'status=expired finished_after=2d'",
     )
 )

@@ -15,8 +15,8 @@ from worker.cli.webhooks.show import print_secrets
 @click.command(
     epilog=examples(
         "afterword webhooks add billing https://billing.example.com/hooks --default",
-        "afterword webhooks add audit https://audit.example.com/in --event job.failed",
-        'printf %s "$OLD" | afterword webhooks add b https://b.example/in --secret-file -',
+        "afterword webhooks add audit https://a.example/in --event job.failed",
+        "afterword webhooks add old https://b.example/in --secret-file - < secret",
     )
 )
 @click.argument("name")

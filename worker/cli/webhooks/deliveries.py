@@ -28,7 +28,7 @@ _HIDDEN = {"receiver_id", "attempt", "run_at", "due_in_s"}
     epilog=examples(
         "afterword webhooks deliveries list",
         "afterword webhooks deliveries list --receiver billing --status failed",
-        "afterword webhooks deliveries list --job 8d7a4c1e-6b0e-4c5f-9a53-0242ac120002",
+        'afterword webhooks deliveries list --job "$JOB_ID" --json',
     ),
 )
 @click.option("--status", type=click.Choice([status.value for status in DeliveryStatus]), help="Only in this status.")
@@ -84,7 +84,7 @@ def _read(connection: "Connection", *, limit: int, **wanted: str | None) -> list
 @click.command(
     epilog=examples(
         "afterword webhooks deliveries show 5d0ab6cd-8fa1-4b2e-9d8e-1c2f3a4b5c6d",
-        "afterword webhooks deliveries show 5d0ab6cd-8fa1-4b2e-9d8e-1c2f3a4b5c6d --json",
+        'afterword webhooks deliveries show "$DELIVERY_ID" --json',
     )
 )
 @click.argument("id", metavar="DELIVERY_ID")

@@ -27,7 +27,9 @@ _OPTIONS = (
         "--payload", type=click.Choice([payload.value for payload in Payload]), help="How much of a result to send."
     ),
     click.option(
-        "--profile", type=click.Choice([profile.value for profile in Profile]), help="The format of the event."
+        "--profile",
+        type=click.Choice([profile.value for profile in Profile]),
+        help="Format of the event: our own or OpenAI's.",
     ),
     click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Send this with each delivery."),
     click.option(

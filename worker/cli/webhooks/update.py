@@ -25,7 +25,7 @@ from worker.cli.webhooks.show import described
     epilog=examples(
         "afterword webhooks update billing --in-flight 2 --timeout 20s",
         "afterword webhooks update billing --schedule 5,30,5m,1h",
-        "afterword webhooks update billing --url https://new.example/in --drop-header X-Key",
+        "afterword webhooks update billing --url https://b.example/in",
     )
 )
 @click.argument("name")
