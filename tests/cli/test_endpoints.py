@@ -230,6 +230,17 @@ def test_an_endpoint_nobody_used_yet_is_listed_as_open(afterword: Command, alone
     assert (row["state"], row["since"], row["queued"], row["configured"]) == ("open", None, 0, True)
 
 
+def test_an_endpoint_is_shown_as_it_is_listed(afterword: Command, engine: Engine, alone: dict[str, str]) -> None:
+    resting(engine, Cause.trouble)
+
+    row = json.loads(afterword("endpoints", "show", "default", "--json", settings=alone).stdout)
+    text = afterword("endpoints", "show", "default").stdout
+
+    assert row == listed(afterword, alone)["default"]
+    assert "reason       unauthorized\n" in text
+    assert f"default: paused by trouble since {row['since']}: unauthorized: The endpoint refused our key" in text
+
+
 @pytest.mark.parametrize("cause", list(Cause))
 def test_resume_opens_at_once_whoever_paused_it(
     afterword: Command, engine: Engine, alone: dict[str, str], cause: Cause
@@ -243,7 +254,7 @@ def test_resume_opens_at_once_whoever_paused_it(
     assert afterword("endpoints", "resume", "default").stdout == "default is open already\n"
 
 
-@pytest.mark.parametrize("command", ["pause", "resume"])
+@pytest.mark.parametrize("command", ["pause", "resume", "show"])
 def test_a_name_nobody_knows_is_a_sentence(afterword: Command, alone: dict[str, str], command: str) -> None:
     result = afterword("endpoints", command, "defualt", settings=alone)
 

@@ -320,6 +320,8 @@ def test_a_recovery_is_counted_begun_seen_and_cancelled(run: Command, engine: En
 
     assert told(run, "webhooks", "recoveries", "--cancel", new)[0]["status"] == "cancelled"
     assert "is running" in refused(run, "webhooks", "recoveries", "--cancel", new)
+    assert told(run, "webhooks", "recoveries", "list") == told(run, "webhooks", "recoveries")
+    assert "is running" in refused(run, "webhooks", "recoveries", "cancel", new)
 
 
 def test_the_feed_gives_every_end_once_and_says_where_to_go_on(run: Command, engine: Engine) -> None:
