@@ -108,7 +108,7 @@ def test_what_cannot_be_put_back_stays_and_says_why(
     assert result.exit_code == 3
     for sentence in (
         "1: its bytes are no UTF-8 at byte 0", "2: it holds a zero byte", "3: only its first 1048576 bytes were kept",
-        "4: it was found in 'afterword:rejected', to which nothing is put back",
+        "4: it was found in 'afterword:rejected', and nothing can be put back there",
         "5: only its first 65536 bytes were kept; send it again, within the limit",
         "6: only its first 65536 bytes were kept; send it again, within the limit",
     ):  # fmt: skip
@@ -150,7 +150,7 @@ def test_letters_are_purged_by_time_and_reason(afterword: Command, settings: dic
     [
         (["requeue"], "give the numbers of dead letters, or --queue or --reason"),
         (["requeue", "1", "--reason", "x"], "give the numbers of dead letters, or --queue or --reason"),
-        (["purge"], "say which dead letters are meant: --before, --queue or --reason"),
+        (["purge"], "choose dead letters with --before, --queue or --reason"),
         (["purge", "--before", "then"], "--before is 'then'; write a time"),
     ],
 )

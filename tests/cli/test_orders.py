@@ -27,7 +27,7 @@ def test_jobs_are_cancelled_by_their_ids(afterword: Command, settings: dict[str,
     assert result.stdout.splitlines() == [
         f"{waiting} cancelled",
         f"{running} in_progress; its call is ended within two seconds",
-        f"{unknown} no worker has accepted it yet; it is cancelled when one does",
+        f"{unknown} no worker has accepted it yet; it will be cancelled at acceptance",
     ]
 
 
@@ -84,7 +84,7 @@ def test_a_dry_run_says_of_each_id_what_would_be_and_changes_nothing(
     assert told[0].stdout.splitlines() == [
         f"{waiting} would be cancelled",
         f"{running} in_progress; its call would be ended within two seconds",
-        f"{unknown} no worker has accepted it yet; it would be cancelled when one does",
+        f"{unknown} no worker has accepted it yet; it would be cancelled at acceptance",
     ]
     assert told[1].stdout == f"{failed} would be queued\n"
     assert [one.exit_code for one in (cancelled, replayed, *told)] == [3, 3, 0, 0]
@@ -151,12 +151,12 @@ def test_waiting_jobs_change_their_priority_and_deadline(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["cancel"], "give the ids of jobs, or --where, one of the two"),
-        (["replay", "x", "--where", "status=failed"], "give the ids of jobs, or --where, one of the two"),
+        (["cancel"], "give either the ids of jobs or --where"),
+        (["replay", "x", "--where", "status=failed"], "give either the ids of jobs or --where"),
         (["replay", "--where", "state=failed"], "did you mean status?"),
         (["replay", "--where", ""], "the filter is empty"),
-        (["jobs", "update", "--where", "batch=b"], "say what is to change: --priority or --deadline"),
-        (["jobs", "update", "--priority", "1"], "say which jobs are meant: --where"),
+        (["jobs", "update", "--where", "batch=b"], "give a new --priority or --deadline"),
+        (["jobs", "update", "--priority", "1"], "choose the jobs with --where"),
         (["jobs", "update", "--where", "batch=b", "--deadline", "soon"], "--deadline is 'soon'; write a time"),
     ],
 )

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from afterword import Afterword
 
 CANCELLED = {
-    None: "no worker has accepted it yet; it is cancelled when one does",
+    None: "no worker has accepted it yet; it will be cancelled at acceptance",
     "cancelled": "cancelled",
     "in_progress": "in_progress; its call is ended within two seconds",
 }
 WOULD_BE_CANCELLED = {
-    None: "no worker has accepted it yet; it would be cancelled when one does",
+    None: "no worker has accepted it yet; it would be cancelled at acceptance",
     "cancelled": "would be cancelled",
     "in_progress": "in_progress; its call would be ended within two seconds",
 }

@@ -147,7 +147,7 @@ def purge(
     from worker.webhooks.store.receivers import present
 
     if before is None and not (queue or reason):
-        raise click.UsageError("say which dead letters are meant: --before, --queue or --reason")
+        raise click.UsageError("choose dead letters with --before, --queue or --reason")
     with writer(load()) as engine:
         with engine.begin() as connection:
             found_before = None if before is None else at(before, present(connection))
@@ -173,7 +173,7 @@ def _purge(engine: "Engine", chosen: "LetterFilter", *, dry_run: bool) -> int:
 
 
 def _all(engine: "Engine", chosen: "LetterFilter") -> Iterator[int]:
-    """Yield the number of each dead letter once: one that fails again comes back with a larger number."""
+    """Yield the number of each dead letter once: a letter that fails again gets a larger number."""
     from worker.jobs.store import dead_letters as store
 
     with engine.connect() as connection:
@@ -218,7 +218,9 @@ def _check_whole(letter: "StoredLetter") -> None:
     from worker.queue.nudges import REJECTED_BYTES
 
     if letter.queue not in (INBOX, *LISTS):
-        raise CannotRequeue(f"it was found in {letter.queue!r}, to which nothing is put back; delete it with purge")
+        raise CannotRequeue(
+            f"it was found in {letter.queue!r}, and nothing can be put back there; delete it with purge"
+        )
     is_nudge = letter.queue not in (INBOX, "chat.intake")
     if is_cut(letter.reason, letter.size) or (is_nudge and letter.size >= REJECTED_BYTES):
         raise CannotRequeue(f"only its first {letter.size} bytes were kept; send it again, within the limit")
@@ -228,9 +230,11 @@ def _text(entry: bytes) -> str:
     try:
         text = entry.decode()
     except UnicodeDecodeError as error:
-        raise CannotRequeue(f"its bytes are no UTF-8 at byte {error.start}; submit the job again, mended") from error
+        raise CannotRequeue(
+            f"its bytes are no UTF-8 at byte {error.start}; correct the job and submit it again"
+        ) from error
     if "\0" in text:
-        raise CannotRequeue("it holds a zero byte, which no inbox takes; submit the job again, mended")
+        raise CannotRequeue("it holds a zero byte, but SQL text cannot; correct the job and submit it again")
     return text
 
 

@@ -1,4 +1,4 @@
-"""One run of `afterword demo`: submit jobs through every door, wait, receive webhooks, compare with the cases."""
+"""The run of `afterword demo`: submit jobs through every door, wait, receive webhooks, compare with the cases."""
 
 import json
 import sqlite3
@@ -188,13 +188,13 @@ class Demo:
 
     def _print_webhook(self) -> None:
         """Print the last webhook as the receiver got it."""
-        good = [request for request in self.receiver.received if request.event is not None]
-        if not good:
+        verified = [request for request in self.receiver.received if request.event is not None]
+        if not verified:
             return
-        last = good[-1]
+        last = verified[-1]
         shown = {name: last.headers[name] for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
         body = last.body.decode()
-        output.echo(f"\n{len(good)} webhooks were received and their signatures verified. The last one:\n")
+        output.echo(f"\n{len(verified)} webhooks were received and their signatures verified. The last webhook:\n")
         output.echo(f"POST {last.path}\n{output.fields(shown)}\n\n{body[:SHOWN]}{'…' if len(body) > SHOWN else ''}")
 
 

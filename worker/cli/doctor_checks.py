@@ -129,7 +129,7 @@ def _redis_server(facts: dict[str, Any]) -> Finding:
         return Finding("redis", "failed", sentence)
     policy = facts.get("maxmemory_policy")
     if policy != "noeviction":
-        return Finding("redis", "warning", f"its maxmemory-policy is {policy}, which deletes messages; set noeviction")
+        return Finding("redis", "warning", f"its maxmemory-policy {policy} deletes messages; set noeviction")
     return Finding("redis", "ok", f"version {facts.get('redis_version')}, {facts.get('used_memory_human')} used")
 
 

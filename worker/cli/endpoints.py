@@ -31,7 +31,7 @@ def endpoints() -> None:
 @endpoints.command("list", epilog=examples("afterword endpoints list", "afterword endpoints list --json"))
 @json_option
 def list_(as_json: bool) -> None:
-    """List the endpoints, and why one is paused.
+    """List the endpoints, and the reason of a pause.
 
     The list has the endpoints of these settings and those that the database knows from other workers.
     """
@@ -49,7 +49,7 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show an endpoint, and why it is paused."""
+    """Show an endpoint, and the reason of a pause."""
     settings = load()
     row = _known(name, settings)
     if as_json:

@@ -1,4 +1,4 @@
-"""`afterword inspect`: ask running workers what they do, by Celery's inspection."""
+"""`afterword inspect`: ask the running workers for their tasks and state."""
 
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from worker.cli.support.options import json_option
 from worker.cli.support.settings import load, need
 from worker.cli.support.times import Duration
 
-# Celery's inspections that only read. (Not memdump, memsample and objgraph, which need more packages.)
+# Celery's inspections that only read; without memdump, memsample and objgraph, because they need more packages.
 METHODS: Final = (
     "active", "active_queues", "clock", "conf", "ping", "registered", "report", "reserved", "revoked", "scheduled",
     "stats",
@@ -42,7 +42,7 @@ METHODS: Final = (
 )
 @json_option
 def inspect(method: str, timeout_s: float, workers: tuple[str, ...], as_json: bool) -> None:
-    """Ask the running workers what they do.
+    """Ask the running workers for their tasks and state.
 
     METHOD is one of Celery's inspections. The same as `celery -A worker.app inspect METHOD`, but from any folder, even
     beside a worker.py of your own. Exit code 1: no worker answered.

@@ -1,4 +1,4 @@
-"""`afterword jobs` and `afterword status`: list jobs, show one, change waiting ones."""
+"""`afterword jobs` and `afterword status`: list jobs, show a job, change queued jobs."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -122,9 +122,9 @@ def update(
     changes: dict[str, Any] = {"priority": priority, "deadline": deadline}
     changes = {name: value for name, value in changes.items() if value is not None}
     if not changes:
-        raise click.UsageError("say what is to change: --priority or --deadline")
+        raise click.UsageError("give a new --priority or --deadline")
     if not where:
-        raise click.UsageError("say which jobs are meant: --where")
+        raise click.UsageError("choose the jobs with --where")
     change_jobs("update", where, changes=changes, dry_run=dry_run, as_json=as_json)
 
 

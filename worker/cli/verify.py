@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     "--grace",
     "grace_s",
     type=Duration(low=0),
-    help="Time in which workers may repair a row: 60, 90s, 2m; default: a lease and five ticks.",
+    help="Give workers this long to repair a row: 60, 90s, 2m; default: a lease and five ticks.",
 )
 @json_option
 def verify(grace_s: float | None, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from worker.cli.support.times import Duration
 if TYPE_CHECKING:
     from afterword import Afterword, Job
 
-# Seconds between two looks at the reason for which a job waits.
+# Seconds between two looks at the reason of a wait.
 LOOK_S = 5.0
 
 
@@ -35,15 +35,15 @@ LOOK_S = 5.0
 def wait(id: str, timeout_s: float, as_json: bool) -> None:
     """Wait for a job's end and print its answer.
 
-    While the job waits, standard error says for what. Exit code 0: completed; 3: failed, cancelled or expired; 4: not
-    ended in time.
+    While the job waits, standard error gives the reason. Exit code 0: completed; 3: failed, cancelled or expired; 4:
+    not ended in time.
     """
     with job_client("database_url") as client:
         print_end(await_job(client, id, timeout_s), as_json=as_json)
 
 
 def await_job(client: "Afterword", id: str, timeout_s: float) -> "Job":
-    """Return the job when it has ended; print each new reason for which it waits to standard error."""
+    """Return the job when it has ended; print each new reason of the wait to standard error."""
     from afterword import WaitTimeout
 
     until, shown = time.monotonic() + timeout_s, None

@@ -5,7 +5,7 @@ from typing import Final
 
 
 class ExitCode(IntEnum):
-    """How a command ended, for the shell."""
+    """The end of a command, for the shell."""
 
     OK = 0
     FAILED = 1
@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
 
 
 MEANINGS: Final = {
-    ExitCode.OK: "The command did what you asked.",
+    ExitCode.OK: "The command succeeded.",
     ExitCode.FAILED: (
         "The command failed, and standard error gives the remedy. Or a check found a fault: `doctor`, `verify`, "
         "`secrets check`, `secrets rotate`, `demo`, `webhooks test --wait`."

@@ -27,7 +27,7 @@ _DONE = {"cancel": "cancelled", "replay": "queued again", "update": "changed"}
 def is_by_filter(ids: tuple[str, ...], where: tuple[str, ...]) -> bool:
     """Say whether a command chooses jobs by `--where`; UsageError unless it has either ids or a filter."""
     if bool(ids) == bool(where):
-        raise click.UsageError("give the ids of jobs, or --where, one of the two")
+        raise click.UsageError("give either the ids of jobs or --where")
     return bool(where)
 
 

@@ -48,7 +48,7 @@ def hidden_alias(command: click.Command, name: str) -> click.Command:
 
 
 def hidden_options(command: click.Command) -> list[click.Parameter]:
-    """Return copies of a command's options for its group, which took them before it had this command."""
+    """Return hidden copies of a command's options: its group took them before the command existed."""
     options = []
     for parameter in command.params:
         option = copy(parameter)

@@ -8,7 +8,7 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-dry_run_option = click.option("--dry-run", is_flag=True, help="Change nothing; print what the command would change.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Change nothing; only count or list the changes.")
 tenant_option = click.option(
     "--tenant", default="default", show_default=True, help="The tenant that owns the receiver."
 )

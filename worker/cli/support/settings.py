@@ -1,4 +1,4 @@
-"""The settings of a command, imported when it runs: `worker.settings` takes 20 ms, which `--help` does not need."""
+"""The settings of a command, imported when it runs: `worker.settings` costs 20 ms, and `--help` does not need it."""
 
 from typing import TYPE_CHECKING
 

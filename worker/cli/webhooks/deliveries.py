@@ -1,4 +1,4 @@
-"""`afterword webhooks deliveries` and `redeliver`: list deliveries, show one with its attempts, send it again."""
+"""`afterword webhooks deliveries` and `redeliver`: list, show and repeat deliveries."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ _HIDDEN = {"receiver_id", "attempt", "run_at", "due_in_s"}
 @limit_option()
 @json_option
 def list_(status: str | None, job: str | None, receiver: str | None, tenant: str, limit: int, as_json: bool) -> None:
-    """List the newest deliveries, and why one waits."""
+    """List the newest deliveries and the reason of a wait."""
     with receiving() as command, command.engine.begin() as connection:
         wanted = {
             "status": status,
@@ -53,7 +53,7 @@ def list_(status: str | None, job: str | None, receiver: str | None, tenant: str
 
 
 def _read(connection: "Connection", *, limit: int, **wanted: str | None) -> list[dict[str, Any]]:
-    """Return deliveries by column; `why` is the reason for which one waits."""
+    """Return deliveries by column; `why` is the reason of a wait."""
     from worker.webhooks.core.explain import WaitingDelivery, why
     from worker.webhooks.store import listing, receivers
 
@@ -128,7 +128,7 @@ def _answer(attempt: dict[str, Any]) -> list[str]:
 )
 @click.pass_context
 def deliveries(context: click.Context, /, **options: Any) -> None:
-    """List deliveries, or show one with its attempts.
+    """List deliveries, or show a delivery and its attempts.
 
     Without a command: `list`, with its options.
     """

@@ -14,7 +14,7 @@ from worker.core.lifecycle import DeliveryStatus
 
 
 class Resume(Instant):
-    """`all`, `none`, or the instant from which on held deliveries are sent."""
+    """`all`, `none`, or an instant: held deliveries since then are sent."""
 
     name = "all|none|time"
 
@@ -83,8 +83,10 @@ def enable(name: str, tenant: str, resume: str | datetime | timedelta, as_json: 
         cancelled = 0
         if since is not None:
             held = [DeliveryStatus.held]
-            cancelled = batches(command, lambda one: redeliver.drop(one, found.id, statuses=held, before=since))
-        queued = batches(command, lambda one: redeliver.resume(one, found.id, since=since))
+            cancelled = batches(
+                command, lambda connection: redeliver.drop(connection, found.id, statuses=held, before=since)
+            )
+        queued = batches(command, lambda connection: redeliver.resume(connection, found.id, since=since))
         _advance(command, found.id)
     values = {"tenant": tenant, "name": name, "status": "enabled", "queued": queued, "cancelled": cancelled}
     line = f"{name} is enabled; queued again: {queued}, cancelled: {cancelled}"
@@ -92,7 +94,7 @@ def enable(name: str, tenant: str, resume: str | datetime | timedelta, as_json: 
 
 
 def _since(resume: str | datetime | timedelta, now: datetime) -> datetime | None:
-    """Return the instant from which on held deliveries are sent; None: all."""
+    """Return an instant: held deliveries since then are sent; None: all."""
     if isinstance(resume, str):
         return None if resume == "all" else now
     return at(resume, now)

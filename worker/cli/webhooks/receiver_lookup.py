@@ -69,7 +69,7 @@ def known(connection: "Connection", owner: str, name: str, *, lock: bool = False
 
 
 def state_of(receiver: "Receiver", in_flight: int) -> "ReceiverState":
-    """Return a receiver's present state, from which its sentences are made."""
+    """Return a receiver's present state, the source of the sentences about it."""
     from worker.webhooks.core.explain import ReceiverState
 
     chosen, tokens = receiver.registration, None

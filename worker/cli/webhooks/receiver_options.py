@@ -81,14 +81,16 @@ def _wait_s(text: str) -> float:
     try:
         return seconds(text)
     except ValueError as error:
-        raise click.UsageError(f"--schedule holds {text!r}, which is no number; {error}") from error
+        raise click.UsageError(f"--schedule holds {text!r}, no number; {error}") from error
 
 
 def _rate(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise click.UsageError(f"--rate holds {text!r}, which is no number") from error
+        raise click.UsageError(
+            f"--rate is {text!r}, no number; write deliveries a second such as 20 or 0.5, or none"
+        ) from error
 
 
 def merged(old: Registration, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def recover(
         first, last = at(since, now), now if until is None else at(until, now)
         if first >= last:
             first_text, last_text = output.plain(first), output.plain(last)
-            raise click.UsageError(f"--since is {first_text}, which is not before --until, {last_text}")
+            raise click.UsageError(
+                f"--since is {first_text}, not before --until, {last_text}; choose an earlier --since"
+            )
         wanted = store.Span(found.id, first, last, chosen)
         values: dict[str, Any] = {"recovery": None, "found": store.counted(connection, wanted)}
         if not dry_run:
@@ -139,7 +141,7 @@ def _print(connection: "Connection", *, limit: int, as_json: bool) -> None:
 )
 @click.pass_context
 def recoveries(context: click.Context, /, cancelled: str | None, **options: Any) -> None:
-    """List recoveries, or end a running one.
+    """List recoveries, or end a running recovery.
 
     Without a command: `list`, with its options.
     """
