@@ -37,7 +37,8 @@ def test_dev_runs_jobs_shows_them_and_leaves_nothing_behind(tmp_path: Path, afte
 def test_dev_says_why_when_its_worker_ends(tmp_path: Path) -> None:
     with afterword_process("dev", folder=tmp_path) as dev:
         await_output(dev, tmp_path, "Ctrl-C stops everything")
-        worker = next(pid for pid in children(dev.pid) if b"worker.cli" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        # The lowest id: a child that the worker has just forked still has the worker's command line.
+        worker = min(pid for pid in children(dev.pid) if b"worker.cli" in Path(f"/proc/{pid}/cmdline").read_bytes())
         os.kill(worker, signal.SIGKILL)
         await_output(dev, tmp_path, "the worker ended by itself")
         assert dev.wait(timeout=30) == 1
