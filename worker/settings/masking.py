@@ -8,15 +8,9 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
+from worker.core.secret_names import is_secret_name
+
 MASK: Final = "***"
-# A parameter with one of these words in its name holds a secret: api-key, access_token, sslpassword, X-Amz-Signature.
-_WORDS: Final = ("key", "token", "secret", "pass", "pwd", "auth", "cred", "sig", "code")
-
-
-def is_secret_name(name: str) -> bool:
-    """Say whether a parameter's or a header's name speaks of a secret."""
-    lower = name.lower()
-    return any(word in lower for word in _WORDS)
 
 
 def masked_url(url: str) -> str:
