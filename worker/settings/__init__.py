@@ -36,19 +36,21 @@ class Settings:
     )
     redis_url: str | None = _setting(None, values.REDIS_URL, "The Redis server for Celery's queues.", secret=True)
     config: Path | None = _setting(None, values.FILE, "A TOML file with named endpoints.")  # noqa: RUF009  a field
-    concurrency: int = _setting(100, values.whole(1, 100_000), "Most calls in flight in one worker process.")
+    concurrency: int = _setting(
+        100, values.whole(1, 100_000), "Maximum number of calls in flight in one worker process."
+    )
     webhook_slots: int = _setting(
         100,
         values.whole(1, 10_000),
-        "Most webhook deliveries in flight in one worker process; one tenant gets at most half of them.",
+        "Maximum number of deliveries in flight in one worker process; one tenant gets at most half of them.",
     )
     lease_s: float = _setting(
         30.0,
         values.seconds(0.05, 3600),
         "A worker without a heartbeat for this long is dead; its jobs are queued again.",
     )
-    beat_s: float = _setting(1.0, values.seconds(0.01, 60), "The interval at which a worker renews its lease.")
-    tick_s: float = _setting(1.0, values.seconds(0.01, 60), "The interval at which the dispatcher looks for due jobs.")
+    beat_s: float = _setting(1.0, values.seconds(0.01, 60), "A worker renews its lease this often.")
+    tick_s: float = _setting(1.0, values.seconds(0.01, 60), "The dispatcher looks for due jobs this often.")
     window_s: float = _setting(
         2.0, values.seconds(0.01, 600), "Seconds of work to keep ready in Redis for the workers."
     )
@@ -61,8 +63,10 @@ class Settings:
         "Time from acceptance to the deadline of jobs that set no deadline.",
     )
     max_request_bytes: int = _setting(16 * 2**20, values.whole(1024, 2**30), "The largest accepted request.")
-    intake_batch: int = _setting(256, values.whole(1, 1000), "Most messages accepted in one transaction.")
-    writer_batch: int = _setting(100, values.whole(1, 1000), "Most writes of running jobs in one transaction.")
+    intake_batch: int = _setting(256, values.whole(1, 1000), "Maximum number of messages accepted in one transaction.")
+    writer_batch: int = _setting(
+        100, values.whole(1, 1000), "Maximum number of writes of running jobs in one transaction."
+    )
     http_transport: Literal["aiohttp", "httpx"] = _setting(
         "aiohttp", values.choice("aiohttp", "httpx"), "The HTTP library for calls; `httpx` is slower and simpler."
     )
