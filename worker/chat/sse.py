@@ -115,7 +115,7 @@ class Events:
         return whole.split(b"\n\n")
 
     def _single_lines(self) -> list[bytes]:
-        """If each data line is whole JSON, no blank line will come: return all lines before the last data line."""
+        """If each data line is whole JSON, no blank line follows: return the lines up to the second-last data line."""
         buffer = self._buffer
         last = buffer.rfind(b"\ndata:")
         first = 0 if buffer.startswith(b"data:") else buffer.find(b"\ndata:") + 1
