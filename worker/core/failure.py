@@ -229,8 +229,9 @@ def interrupted(
 
 
 def under_policy(found: Failure, *, retry_partial: bool, retry_ambiguous: bool) -> Failure:
-    """Apply the endpoint's settings about paying twice: without `retry_partial` a billed failure is not retried,
-    without `retry_ambiguous` a failure that may be billed is not retried.
+    """Apply the endpoint's two settings about paying twice.
+
+    Without `retry_partial` a billed failure is not retried; without `retry_ambiguous` a failure with an unknown bill.
     """
     barred = (found.billed == "yes" and not retry_partial) or (found.billed == "unknown" and not retry_ambiguous)
     return replace(found, retryable=False) if barred else found

@@ -44,7 +44,7 @@ def secrets_in(url: str | None) -> Iterator[str]:
 
 
 def shown(text: str) -> str:
-    """Return a setting's text for an error sentence, in quotes. A URL is masked, also if it cannot be parsed."""
+    """Return a setting's text for an error sentence, with secrets masked. An unreadable URL shows only its scheme."""
     if not re.search(r"://|@", text):
         return repr(text)
     readable = _split(text) is not None and "@" not in (urlsplit(text).path + urlsplit(text).fragment)
