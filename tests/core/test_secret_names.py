@@ -3,22 +3,30 @@
 import pytest
 
 from worker.core.endpoint import Endpoint
-from worker.core.secret_names import SECRET_WORDS, is_secret_name
+from worker.core.secret_names import SECRET_PARTS, SECRET_WORDS, is_secret_name
 from worker.net.redaction import secrets_of
 from worker.settings.masking import masked_url, secrets_in
 
 VALUE = "Pl4ntedValue42"
-WORDS = ("auth", "code", "cred", "key", "pass", "pwd", "secret", "sig", "token")
+INSIDE = ("auth", "cred", "key", "pass", "pwd", "secret", "signature", "token")
+PARTS = ("code", "sig")
+WORDS = INSIDE + PARTS
 
 
 def test_the_words_are_these() -> None:
-    assert SECRET_WORDS == WORDS
+    assert SECRET_WORDS == INSIDE
+    assert set(PARTS) == SECRET_PARTS
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_name_with_this_word_is_secret(word: str) -> None:
-    for name in (word, word.upper(), f"x-{word}-1", f"my{word}s"):
+def test_a_name_with_this_word_as_a_part_is_secret(word: str) -> None:
+    for name in (word, word.upper(), f"x-{word}-1", f"x_{word}", f"my{word.title()}", f"{word}2"):
         assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("word", INSIDE)
+def test_a_name_that_contains_this_word_is_secret(word: str) -> None:
+    assert is_secret_name(f"my{word}s")
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -37,7 +45,9 @@ def test_the_value_of_a_header_of_this_name_is_removed_from_an_answer(word: str)
     assert secrets_of(endpoint) == (VALUE.encode(),)
 
 
-@pytest.mark.parametrize("name", ["X-Team", "api-version", "application_name", "sslmode", "Content-Type", ""])
+@pytest.mark.parametrize(
+    "name", ["X-Team", "api-version", "application_name", "sslmode", "Content-Type", "X-Design-Team", "codec", ""]
+)
 def test_any_other_name_is_not(name: str) -> None:
     assert not is_secret_name(name)
     assert not secrets_of(Endpoint(name="e", url="https://h.example", headers={name: VALUE}))
