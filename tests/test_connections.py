@@ -147,7 +147,7 @@ def test_no_connection_of_the_worker_is_made_without_the_rule(path: Path) -> Non
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
             ("Redis", "Redis.from_url", "ConnectionPool")
         ):
-            raise AssertionError(f"{path}:{node.lineno} makes a client of Redis; take worker.queue.nudges.connect or RedisPool")
+            raise AssertionError(f"{path}:{node.lineno} makes a client of Redis; take nudges.connect or RedisPool")
 
 
 def test_a_listener_that_lost_bytes_is_made_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

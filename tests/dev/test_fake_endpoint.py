@@ -194,7 +194,7 @@ def test_a_script_may_stand_in_the_metadata_or_in_a_header(ask: Asker) -> None:
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ({"latency": 1}, "latency is nothing a script can say; did you mean latency_s?"),
+        ({"latency": 1}, "latency is no field of a script; did you mean latency_s?"),
         ({"status": "429"}, "status is '429'; it must be int"),
         ({"status": True}, "status is True; it must be int"),
         ({"usage": "opeanai"}, "usage is 'opeanai'; known shapes are none, plain"),
