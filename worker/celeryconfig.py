@@ -138,7 +138,7 @@ class StartupChecks(bootsteps.Step):  # type: ignore[misc]  # Celery publishes n
                 f"-P asks for the pool {asked}, but this worker runs on its own pool only; start it without -P"
             )
         if autoscale:
-            raise SystemExit(f"--autoscale is {autoscale}, but slots do not cost a process here; use -c")
+            raise SystemExit(f"--autoscale is {autoscale}, but this worker runs all calls in one process; use -c")
         for queue in TASKS.keys() & worker.app.amqp.queues.consume_from.keys():
             if TASKS[queue] not in worker.app.tasks:
                 raise SystemExit(f"the queue {queue} is read, but its task {TASKS[queue]} is not registered")

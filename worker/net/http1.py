@@ -10,7 +10,7 @@ from typing import Final
 
 HEAD_BYTES: Final = 64 * 1024
 HEADER_LINES: Final = 256
-# Informational answers are dropped at once and use no memory. A server may send one each second for hours.
+# Informational answers are dropped at once and use no memory. A server may send them every second for hours.
 INFORMATIONAL_BYTES: Final = 1024 * 1024
 _LONGEST_SIZE_LINE: Final = 4 * 1024
 # As in Go's net/http/internal/chunked.go: bytes that a chunk may add to its data, and the excess of all chunks.

@@ -1,6 +1,6 @@
 """The fallback `AFTERWORD_HTTP_TRANSPORT=httpx`: a new httpx transport for each request, if aiohttp changes inside.
 
-No connection serves two requests. If a server sends an unrequested response in the packet of the last one, httpx gives
+No connection serves two requests. If a server sends an unrequested response in the packet of another, httpx gives
 it to the next request, and that may belong to another tenant. This also avoids httpx's pool: its cost grows with the
 number of connections. The connect timeout applies to TCP and to TLS separately, and not to a proxy that accepts
 CONNECT and stays silent.

@@ -6,7 +6,7 @@ called in this order after `connect` and before the first byte of the request:
 
 - `peer(socket)` may refuse the connection by raising OSError.
 - `secured(seconds)`, only for a new TLS connection, gets the time that TLS took.
-- `connected()` marks the last moment at which the endpoint cannot have seen the request.
+- `connected()` is the last call before the endpoint may see the request.
 """
 
 import asyncio
@@ -109,7 +109,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             fresh = protocol.fresh
             _discard(connection)
             if fresh:
-                raise httpx.RemoteProtocolError("the server spoke before it was asked")
+                raise httpx.RemoteProtocolError("the server sent bytes before the request")
 
     def _running_connector(self) -> aiohttp.TCPConnector:
         if self._connector is None:

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 def thread_name(name: str) -> str:
-    """Return the name of the Python thread whose turns are recorded as `name`."""
+    """Return the Python thread's name for the turns recorded as `name`."""
     return f"afterword-{name}"
 
 

@@ -17,7 +17,7 @@ def keep_one_arena() -> None:
 
 
 def collect_seldom() -> None:
-    """Exclude the loaded objects, which stay for good, and collect less often, because calls make many objects."""
+    """Exclude the loaded objects, because they stay, and collect less often, because calls make many objects."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

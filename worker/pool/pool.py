@@ -30,7 +30,7 @@ from worker.pool.running_task import Reason, identity, wait_for
 
 log = structlog.get_logger(__name__)
 
-CALLS = "chat.run"  # the queue whose slots are `-c`
+CALLS = "chat.run"  # `-c` sets the slots of this queue
 SIGTERM = 15
 # The longest time for a cancelled task to record its job, and for a cleanup to close its connections.
 RELEASE_S = 10.0

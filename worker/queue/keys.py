@@ -82,4 +82,4 @@ def put_aside(redis: Redis, *own_lists: str) -> None:
     }
     names = [*types, *(MISPLACED + name for name in types)]
     for name in redis.register_script(_RENAME)(keys=names, args=list(types.values())):
-        log.error("redis.key_renamed", key=name.decode(), to=MISPLACED + name.decode(), remedy="look at it, delete it")
+        log.error("redis.key_renamed", key=name.decode(), to=MISPLACED + name.decode(), remedy="check it, delete it")

@@ -1,4 +1,4 @@
-"""The size of the window: the number of nudges to keep in Redis, from the rate at which workers take them."""
+"""The size of the window: the number of nudges to keep in Redis, from the rate of starts."""
 
 import math
 from collections.abc import Set as AbstractSet

@@ -12,7 +12,7 @@ from worker.store.types import Instant
 
 # SQLite before 3.42 knows 'now' only in milliseconds. ROUND is needed because julianday() returns a double.
 SQLITE_NOW = "(CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)"
-# Not now(): it returns the start of the transaction, which is before its waits for locks.
+# Not now(): it returns the start of the transaction, before its waits for locks.
 POSTGRESQL_NOW = "clock_timestamp()"
 
 

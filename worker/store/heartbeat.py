@@ -1,7 +1,7 @@
 """The heartbeat: a thread renews the lease of this worker process, one row in afterword_workers, every `beat_s`.
 
 Each beat compares the database's clock with our monotonic clock. If the database's clock was set, the leases of living
-workers may seem to have ended. The dispatcher then waits one whole lease, until living workers have renewed theirs.
+workers may seem to have ended. The dispatcher then waits for one whole lease: living workers renew theirs before.
 
 The thread beats only while the event loop turns, because a process with a blocked loop must not keep its calls. If the
 row is gone (another worker took the lease back), the thread aborts every call and registers the process with a new id.
@@ -111,7 +111,7 @@ class Lease:
     def _run(self) -> None:
         while not self._stop.wait(self._times.beat_s):
             if self._is_loop_blocked():
-                log.error("lease.not_renewed", reason="the event loop does not turn")
+                log.error("lease.not_renewed", reason="the event loop is blocked")
                 self._unbroken_since = None
                 self._turned()
                 continue

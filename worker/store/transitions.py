@@ -11,7 +11,7 @@ from worker.core.storable_text import clean_json
 from worker.store.clock import now
 from worker.store.tables import jobs
 
-Key = tuple[str, int]  # the id of a job or delivery, and the attempt number, which is the fence
+Key = tuple[str, int]  # the id of a job or delivery, and the attempt number, the fence
 
 
 class ClaimRequest(NamedTuple):
