@@ -49,7 +49,7 @@ class WebhookReceiver:
 
             def do_POST(self) -> None:
                 length = int(self.headers.get("content-length", 0))
-                received = receiver._take(self.path, dict(self.headers.items()), self.rfile.read(length))
+                received = receiver._receive(self.path, dict(self.headers.items()), self.rfile.read(length))
                 answer = receiver.answer(received)
                 if answer is None:
                     self.close_connection = True
@@ -94,7 +94,7 @@ class WebhookReceiver:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _take(self, path: str, headers: Mapping[str, str], body: bytes) -> Received:
+    def _receive(self, path: str, headers: Mapping[str, str], body: bytes) -> Received:
         named = {name.lower(): value for name, value in headers.items()}
         event, fault = None, None
         if self.secrets:

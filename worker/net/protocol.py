@@ -154,7 +154,7 @@ class WireProtocol(ResponseHandler):
         poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not poll.poll(0)
 
-    def rest(self, body: StreamReader) -> bool:
+    def end_exchange(self, body: StreamReader) -> bool:
         """End the exchange; return whether the connection is reusable: all was sent, all was read, nothing is left."""
         self.asked = False
         unsent = self.transport is None or self.transport.get_write_buffer_size() > 0

@@ -179,7 +179,7 @@ class _Body(httpx.AsyncByteStream):
         if connection is None:
             return
         protocol = connection.protocol
-        if isinstance(protocol, WireProtocol) and protocol.rest(self._body):
+        if isinstance(protocol, WireProtocol) and protocol.end_exchange(self._body):
             connection.release()
         else:
             _discard(connection)

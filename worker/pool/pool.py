@@ -127,7 +127,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery publishes no types
             work=partial(target, *args, **kwargs),
             accepted=options["accept_callback"],
             exceeded=options["timeout_callback"],
-            settled=partial(self._settle, options["callback"]),
+            settled=partial(self._report_end, options["callback"]),
             revoke=partial(self._runner.cancel, reason=Reason.revoked),
             soft_s=options.get("soft_timeout") or self.options.get("soft_timeout"),
             limit_error=SoftTimeLimitExceeded,
@@ -176,7 +176,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery publishes no types
             "loop-ticked-s-ago": round(monotonic() - self.loop_ticked_at, 3),
         }
 
-    def _settle(self, callback: Callable[[Any], object], pool_task: PoolTask, outcome: Any) -> None:
+    def _report_end(self, callback: Callable[[Any], object], pool_task: PoolTask, outcome: Any) -> None:
         del self._tasks[pool_task.pid]
         self._active[pool_task.queue] -= 1
         callback(_for_celery(pool_task, outcome))

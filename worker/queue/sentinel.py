@@ -42,7 +42,7 @@ class PrimaryWatch:
             try:
                 answer = self._ask(place, "GET-MASTER-ADDR-BY-NAME")
             except ResponseError as error:
-                answers.append(f"{self._shown(place)} answers {error}")
+                answers.append(f"{self._address_of(place)} answers {error}")
                 unknown += "unknown command" in str(error).lower()
             except RedisError as error:
                 answers.append(str(error))
@@ -50,7 +50,7 @@ class PrimaryWatch:
                 if answer:
                     self._first = place
                     return answer[0].decode(), int(answer[1])
-                answers.append(f"{self._shown(place)} knows no {self._sentinels.primary!r}")
+                answers.append(f"{self._address_of(place)} knows no {self._sentinels.primary!r}")
                 unknown += 1
         kind = UnknownPrimary if unknown == len(self._clients) else RedisConnectionError
         raise kind(f"no sentinel names the primary {self._sentinels.primary!r}: {'; '.join(answers)}")
@@ -88,7 +88,7 @@ class PrimaryWatch:
         }
         return Redis.from_pool(RedisPool(**options))
 
-    def _shown(self, place: int) -> str:
+    def _address_of(self, place: int) -> str:
         return "{}:{}".format(*self._sentinels.hosts[place])
 
 

@@ -117,7 +117,7 @@ def _open_postgresql(address: URL, *, reading: bool) -> Engine:
         connect_args=session.arguments(address, reading=reading),
     )
     # First, because SQLAlchemy's own queries at connect fail under another encoding.
-    event.listen(engine, "connect", _settle, insert=True)
+    event.listen(engine, "connect", _prepare_session, insert=True)
     if not reading:
 
         @event.listens_for(engine, "begin")
@@ -128,10 +128,10 @@ def _open_postgresql(address: URL, *, reading: bool) -> Engine:
     return engine
 
 
-def _settle(connection: Any, record: Any) -> None:
+def _prepare_session(connection: Any, record: Any) -> None:
     if fault := session.fault(connection):
         raise UnusableDatabase(fault)
-    session.settle(connection)
+    session.set_parameters(connection)
 
 
 def _as_text(text: str | bytes) -> str:

@@ -47,7 +47,7 @@ def fault(connection: Any) -> str | None:
     )
 
 
-def settle(connection: Any) -> None:
+def set_parameters(connection: Any) -> None:
     """Set the required parameters that the server, database or role sets to other values."""
     statements = [
         f"SET {name} = '{needed}'"
