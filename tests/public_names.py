@@ -48,8 +48,8 @@ WORDS: Final = {
     "job_ids_v1.outcome": ("accepted", "duplicate", "conflict"),
     "attempts_v1.billed": ("yes", "no", "unknown"),
     "dead letter reasons": (
-        "bad_arguments", "id_conflict", "id_not_uuid", "no_body", "no_id", "not_accepted", "not_an_object", "not_json",
-        "too_deep", "too_large", "unknown_task", "unreadable",
+        "bad_arguments", "id_conflict", "id_not_uuid", "no_body", "no_id", "no_task", "not_accepted", "not_an_array",
+        "not_an_object", "not_json", "too_deep", "too_large", "unknown_task", "unreadable",
     ),
 }  # fmt: skip
 LEVELS: Final = {"debug", "info", "warning", "error", "exception", "critical"}
