@@ -10,10 +10,13 @@ import pytest
 
 TESTS: Final = Path(__file__).parent
 # Folders with all that is below them.
-FOLDERS: Final = ("core", "chat", "contracts", "jobs/core", "webhooks/core")
+FOLDERS: Final = ("core", "chat", "contracts", "settings", "jobs/core", "webhooks/core")
 # Folders of which only the modules themselves count.
 FLAT_FOLDERS: Final = (".", "jobs", "webhooks")
-FILES: Final = ("queue/test_envelope.py", "queue/test_window_size.py")
+FILES: Final = (
+    *("queue/test_envelope.py", "queue/test_window_size.py", "net/test_http1.py", "net/test_redaction.py"),
+    *("webhooks/net/test_address_policy.py", "webhooks/net/test_url.py"),
+)
 # They build wheels or install packages.
 SLOW: Final = ("test_wheel.py", "test_public_names.py")
 SERVERS: Final = {"redis_server", "postgres_url", "postgresql_url"}

@@ -273,11 +273,12 @@ def _signature(function: Any) -> list[str]:
 
 
 def _contracts(folder: Path) -> dict[str, list[str]]:
-    """Return the files that other teams copy or link, the fields of a job message and the members of each event."""
+    """Return the files that other teams copy or link, the fields of jobs and requests and the members of each event."""
     kinds = {".json", ".yaml", ".sql", ".sse"}
     found = {"files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in kinds)}
-    message = json.loads((folder / "job_message.schema.json").read_text(encoding="utf-8"))
-    found["job message"] = list(message["properties"])
+    for name in ("job_message", "chat_request"):
+        schema = json.loads((folder / f"{name}.schema.json").read_text(encoding="utf-8"))
+        found[f"fields of a {name}"] = list(schema["properties"])
     for path in sorted((folder / "examples" / "events").glob("*.json")):
         event = json.loads(path.read_text(encoding="utf-8"))
         found[f"event of {path.name}"] = [*event, *(f"data.{name}" for name in event["data"])]
