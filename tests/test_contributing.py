@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from tests import fast
 from worker.cli import main
@@ -60,3 +61,14 @@ def test_every_command_and_setting_on_the_page_exists() -> None:
             command = found
     settings = set(re.findall(r"AFTERWORD_[A-Z_]+", CODE))
     assert settings <= set(known_names()), sorted(settings - set(known_names()))
+
+
+def test_pre_commit_runs_the_linters_of_the_environment() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = [hook for repo in config["repos"] for hook in repo["hooks"]]
+    assert [repo["repo"] for repo in config["repos"]] == ["local"]
+    assert [hook["entry"].split()[:2] for hook in hooks] == [
+        [".venv/bin/ruff", "check"],
+        [".venv/bin/ruff", "format"],
+        [".venv/bin/mypy"],
+    ]
