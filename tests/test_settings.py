@@ -1,4 +1,4 @@
-"""What the environment may say, what it may not, and what a stranger is told about it."""
+"""The values that the environment may set, and the messages about wrong ones."""
 
 import json
 from dataclasses import fields
@@ -136,7 +136,7 @@ def test_a_bad_redis_url_is_refused(text: str) -> None:
     assert one_error_of(REDIS_URL=text).startswith("AFTERWORD_REDIS_URL is (not shown); ")
 
 
-def test_secrets_may_stand_in_files(tmp_path: Path) -> None:
+def test_secrets_may_be_in_files(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("sk-1\n")
     (tmp_path / "db").write_text("postgresql://u:p@h/d\n")
     settings = settings_of(
@@ -192,7 +192,7 @@ def test_nothing_is_allowed_and_no_secret_key_known_unless_said() -> None:
     assert (settings.webhook_allow_http, settings.webhook_allow_urls) == (False, False)
 
 
-def test_secret_keys_may_stand_in_a_file_one_to_a_line(tmp_path: Path) -> None:
+def test_secret_keys_may_be_in_a_file_one_to_a_line(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"{NEW_KEY}\n{OLD_KEY}\n")
     assert settings_of(SECRET_KEYS_FILE=str(tmp_path / "keys")).secret_keys == (NEW_KEY, OLD_KEY)
 
@@ -321,7 +321,7 @@ def test_settings_that_contradict_each_other_are_refused(environ: dict[str, str]
     assert one_error_of(**environ).startswith(reason)
 
 
-def test_a_worker_without_its_urls_is_told_in_one_sentence() -> None:
+def test_a_worker_without_its_urls_gets_one_sentence() -> None:
     with pytest.raises(BadSettings) as caught:
         need(read({}), "database_url", "redis_url", "endpoint")
     (error,) = caught.value.errors
