@@ -1,4 +1,4 @@
-"""The dispatcher: one worker at a time tops up the window in Redis from SQL, and ends leases and overdue jobs.
+"""The dispatcher: one worker at a time tops up the window in Redis, takes back lost jobs and ends overdue jobs.
 
 Each tick reads the window back from Redis and pushes the best due rows that are missing from it. The next tick thus
 repairs a flushed Redis, an old snapshot, or the work of two dispatchers. SQL is the only truth: steps that need SQL

@@ -109,7 +109,7 @@ def read_job(
 
 
 def conflict(job: Job, owner_id: str) -> Refusal:
-    """Refuse a job whose idempotency key belongs to another request, that of the job `owner_id`."""
+    """Refuse a job: its idempotency key belongs to the job `owner_id`, with another request."""
     fault = f"the key {shown(job.idempotency_key)} belongs to job {owner_id} with a different request; use a new key"
     return Refusal(job, "idempotency_conflict", (Fault("idempotency_key", fault),), f"idempotency_key: {fault}")
 

@@ -8,7 +8,7 @@ from worker.core.failure import ErrorCode
 
 
 class Overdue(Exception):
-    """The call passed a deadline; `code` says which."""
+    """A deadline of the call passed; `code` is its timeout error."""
 
     def __init__(self, code: ErrorCode) -> None:
         super().__init__(code)
