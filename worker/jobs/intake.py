@@ -71,7 +71,7 @@ class Intake:
             thread.start()
 
     def stop(self) -> None:
-        """Stop the threads; return entries that were taken but not committed to the queue."""
+        """Stop the threads; put entries that were taken but not committed back into the queue."""
         self._stopping.set()
         started = [thread for thread in self._threads if thread.ident is not None]
         for thread in started:

@@ -34,7 +34,7 @@ def parse(texts: Sequence[str]) -> tuple[Condition, ...]:
     """Parse `name=value` pairs, separated by spaces; quote values that contain spaces, as in a shell.
 
     A repeated name matches any of its values; different names must all match. Raises BadFilter, also for an empty
-    filter: it would match all jobs, and that is probably a mistake.
+    filter, because it would match all jobs.
     """
     values_of: dict[str, list[str | int | datetime]] = {}
     for pair in (pair for text in texts for pair in _pairs(text)):

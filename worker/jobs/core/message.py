@@ -24,7 +24,7 @@ class Job:
     """A job as its producer sent it. `request` and `webhook` are the exact JSON texts of the message.
 
     `webhook`: None if absent; the text `null` means that no webhook is sent. `streamed` and `n` are copied from the
-    request. `ignored` lists options of the message that we do not support, for the job's log line.
+    request. `ignored`, for the job's log line: unsupported options of the message, and an invalid `traceparent`.
     """
 
     id: str
@@ -54,7 +54,7 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A job that fails at once, with a row. Fields of `job` that could not be read have their defaults; a request that
-    is missing or too large is the text `null`."""
+    is missing, too large or too deep is the text `null`."""
 
     job: Job
     code: Literal["invalid_request", "idempotency_conflict"]

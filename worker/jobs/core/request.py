@@ -38,9 +38,10 @@ class Request(NamedTuple):
 def read_request(
     text: str, member: Member | None, validation: Validation, *, max_bytes: int
 ) -> tuple[Request, list[Fault]]:
-    """Read the request at `member` of a job's text; return it with its faults. Above `max_bytes` (UTF-8) it is dropped.
+    """Read the request at `member` of a job's text; return it with its faults.
 
-    A request that is no object has no fault here: the field's rule in `message_fields` reports it.
+    A request above `max_bytes` (UTF-8), or nested too deep, is dropped. A request that is not an object has no fault
+    here: the field's rule in `message_fields` reports it.
     """
     if member is None or member.value is None:
         return _dropped("null"), [Fault("request", "is missing; put the chat-completion body there")]

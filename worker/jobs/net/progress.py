@@ -84,7 +84,7 @@ class Progress:
         self._started = time.monotonic()
 
     def note_head(self, response: httpx.Response) -> None:
-        """Read the status and the headers. Raises Damaged for an unknown Content-Encoding."""
+        """Read the status and the headers."""
         assert self._endpoint is not None
         self.http_status = response.status_code
         self._first_byte_s = self._elapsed_s()

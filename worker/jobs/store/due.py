@@ -129,7 +129,7 @@ def next_start_s(connection: Connection) -> float | None:
 
 
 def oldest_overdue_job_s(connection: Connection) -> float | None:
-    """Return the age in seconds of the oldest due job, without those of paused endpoints; None if no job is due."""
+    """Return for how many seconds the oldest due job has been due, paused endpoints left out; None if no job is due."""
     paused = connection.scalars(select(endpoints.c.name).where(endpoints.c.state == State.paused)).all()
     found, _ = lanes(connection, skipped=paused)
     ages_s = [

@@ -136,7 +136,7 @@ class Listing:
             engine.dispose()
 
     def newest(self, *, limit: int, **wanted: str | None) -> list[dict[str, Any]]:
-        """Return the newest jobs as JSON objects. `wanted`: `status`, `batch` or `tenant` to match; None matches any."""
+        """Return the newest jobs as JSON objects. `wanted`: `status`, `batch` or `tenant` to match, or None for any."""
         statement: Select[Any] = select(_jobs).order_by(_jobs.c.created_at.desc()).limit(limit)
         conditions = [_jobs.c[column] == value for column, value in wanted.items() if value is not None]
         return [_json_object(row) for row in self._rows(statement.where(*conditions))]
