@@ -129,7 +129,7 @@ def test_room_left_by_shallow_lanes_goes_to_the_deep_one(engine: Engine, redis_u
 def test_more_lanes_than_a_tick_visits_are_visited_in_turn(
     engine: Engine, redis_url: str, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher.dispatch, "RANGES_A_TICK", 2)
+    monkeypatch.setattr(dispatcher.due, "RANGES_A_TICK", 2)
     made = [entry(job(tenant=f"t{number}")) for number in range(7)]
     accept_all(engine, *made)
 

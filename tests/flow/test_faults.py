@@ -49,9 +49,9 @@ def test_the_owner_of_entries_is_recorded_before_they_are_moved(redis_url: str) 
 def test_a_message_that_comes_after_a_flush_while_a_dying_worker_waits_for_one_is_not_lost(redis_url: str) -> None:
     gone = str(uuid.uuid4())
     waits = f"""
-from worker.nudge import connect
-from worker.taking import Taking
-Taking(connect({redis_url!r}), lambda: {gone!r}, batch=64).take()
+from worker.queue.nudges import connect
+from worker.jobs.intake_list import IntakeList
+IntakeList(connect({redis_url!r}), lambda: {gone!r}, batch=64).take()
 """
     redis = connect(redis_url)
 
