@@ -209,5 +209,5 @@ def test_a_bad_network_is_named(text: str) -> None:
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_a_bad_port_is_named(port: int) -> None:
-    with pytest.raises(ValueError, match=f"{port} is no port"):
+    with pytest.raises(ValueError, match=f"{port} is not a port number"):
         policy(ports=[port])

@@ -1,10 +1,12 @@
-"""One delivery attempt: a signed body out to a receiver, a Sent back, whatever happened on the wire. Called by `run`.
+"""One delivery attempt: sends a signed body to a receiver and returns a SendResult. Called by `deliver`.
 
-Always over the guarded aiohttp transport, whatever AFTERWORD_HTTP_TRANSPORT says of calls: only there are names and
-numeric addresses ours to refuse. No redirect and no cookie exists on this way: no httpx client is between.
+Always uses the guarded aiohttp transport, because only there can we refuse names and addresses; the setting
+AFTERWORD_HTTP_TRANSPORT applies to calls, not to webhooks. Without an httpx client there are no redirects and no
+cookies.
 
-With an egress proxy, that is the guard: we read the URL's text and resolve nothing. What goes wrong before a connection
-to the receiver stands is the proxy's, and so our trouble, but for a certificate.
+With an egress proxy, the proxy is the guard: we check the URL's text and resolve nothing. A failure before the
+connection to the receiver is the proxy's, so it counts as our trouble; the exceptions are a bad certificate, an
+invalid header and a lack of resources.
 """
 
 import asyncio
@@ -37,12 +39,12 @@ PROXY_AUTHENTICATION_REQUIRED: Final = 407
 def _user_agent() -> str:
     try:
         return f"afterword-webhooks/{version('afterword')}"
-    except PackageNotFoundError:  # a checkout that nobody installed
+    except PackageNotFoundError:  # a checkout that was not installed
         return "afterword-webhooks"
 
 
 USER_AGENT: Final = _user_agent()
-# Never a receiver's to say: what the message is, where it ends, and to whom it goes.
+# A receiver's custom headers cannot set these: they define the message, its length and its destination.
 _OURS: Final = frozenset(
     {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "accept-encoding"}
 )
@@ -61,9 +63,9 @@ _OF_WIRE: Final[Mapping[failure.ErrorCode, DeliveryErrorCode]] = {
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
-    """One attempt as it goes out. `headers` are all but those of the HTTP message itself, signatures included.
+    """The request of one attempt. `headers` include the signatures, but not the headers of the HTTP message itself.
 
-    `timeout_s` is wall-clock time for everything. Lookups of names are shared fairly between `owner`s (tenants).
+    `timeout_s` is wall-clock time for the whole attempt. `owner` is the tenant; each has its share of name lookups.
     """
 
     url: str = field(repr=False)
@@ -74,7 +76,7 @@ class WebhookRequest:
 
 
 class WebhookClient:
-    """The connections to all receivers under one policy, pooled by origin and kept for seconds."""
+    """Connections to all receivers under one policy, pooled by origin and kept for some seconds."""
 
     def __init__(
         self,
@@ -102,18 +104,17 @@ class WebhookClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection."""
         self.guard.own.close()
         await self.transport.aclose()
 
 
 async def send(client: WebhookClient, request: WebhookRequest, receipt: DeliveryProgress | None = None) -> SendResult:
-    """POST `request` to its receiver and say what came of it; nothing of the wire raises.
+    """POST `request` to its receiver and return the result; errors of the network are part of it and do not raise.
 
-    Three deadlines in wall-clock time, against drips and floods too: DNS 3 s, connect and TLS 5 s, `timeout_s` for
-    everything. All begin with the lookup: the time it waited for a thread of ours is not the receiver's. Success is
-    decided at the status line of the final response. Cancelling aborts the connection at once; `receipt` then says
-    whether there was one.
+    Three wall-clock deadlines, which also stop slow and endless answers: DNS 3 s, connect and TLS 5 s, `timeout_s` for
+    the whole attempt. They begin with the lookup, not before, because the wait for a free thread is not the receiver's
+    fault. The status line of the final response decides success. Cancelling aborts the connection at once; `receipt`
+    then says whether there was a connection.
     """
     receipt = receipt or DeliveryProgress()
     try:
@@ -123,7 +124,7 @@ async def send(client: WebhookClient, request: WebhookRequest, receipt: Delivery
     if client.guard.own.is_named(target.host, target.port):
         return receipt.close(DeliveryErrorCode.target_forbidden)
     if client.is_proxied:
-        return await _sent_by_proxy(client, target, request, receipt)
+        return await _send_by_proxy(client, target, request, receipt)
     await client.guard.own.renew()
     limits = _Limits(request.timeout_s, first_s=CONNECT_S if target.literal else None)
 
@@ -167,7 +168,7 @@ async def _exchange(client: WebhookClient, wire: httpx.Request, receipt: Deliver
         await response.aclose()
 
 
-async def _sent_by_proxy(
+async def _send_by_proxy(
     client: WebhookClient, target: WebhookUrl, request: WebhookRequest, receipt: DeliveryProgress
 ) -> SendResult:
     receipt.note_found()
@@ -189,9 +190,9 @@ async def _sent_by_proxy(
         ):
             broken = DeliveryErrorCode.proxy_failed
     sent = receipt.close(broken)
-    # Without a tunnel its own answers stand where the receiver's would.
-    is_its_own = target.url.scheme == "http" and sent.http_status == PROXY_AUTHENTICATION_REQUIRED
-    return replace(sent, sent=False, error_code=DeliveryErrorCode.proxy_failed) if is_its_own else sent
+    # An http URL has no tunnel, so the proxy's own answer looks like the receiver's.
+    is_from_proxy = target.url.scheme == "http" and sent.http_status == PROXY_AUTHENTICATION_REQUIRED
+    return replace(sent, sent=False, error_code=DeliveryErrorCode.proxy_failed) if is_from_proxy else sent
 
 
 def _wire_request(
@@ -214,7 +215,7 @@ def _wire_request(
         "host": target.url.netloc.decode("ascii"),
         "content-length": str(len(request.body)),
         "content-type": "application/json",
-        # Compressed, the little that is kept of an answer could not be read by anybody.
+        # Only the start of an answer is kept; if it were compressed, it would be unreadable.
         "accept-encoding": "identity",
         "user-agent": USER_AGENT,
     }
@@ -229,28 +230,28 @@ def _wire_request(
 
 
 class _Limits:
-    """The deadlines of one attempt on one timer: DNS, then connect, then what is left of the total."""
+    """The deadlines of one attempt on one timer: DNS, then connect, then the rest of the total."""
 
     def __init__(self, total_s: float, *, first_s: float | None) -> None:
-        """Begin with the deadline `first_s`; None: a lookup comes first, and waits for its turn."""
+        """Begin with the deadline `first_s`; None: a lookup comes first and may wait for a thread."""
         self._loop = asyncio.get_running_loop()
         self._total_s = total_s
         self._end = self._loop.time() + total_s
-        # While a lookup waits no deadline runs but the patience of `webhooks.net.resolver`.
+        # While a lookup waits for a thread, only PATIENCE_S of `webhooks.net.resolver` limits it.
         self.timeout = asyncio.timeout_at(None if first_s is None else self._within(first_s))
 
     def begin(self) -> None:
-        """Put the deadlines for the lookup and for everything in force."""
+        """Start the deadlines of the lookup and of the whole attempt."""
         self._end = self._loop.time() + self._total_s
         self.timeout.reschedule(self._within(DNS_S))
 
     def connecting(self) -> None:
-        """Put the deadline for TCP and TLS in force. Called by a task of aiohttp's, perhaps just after the last one."""
+        """Start the deadline of TCP and TLS. An aiohttp task calls this, maybe just after the last deadline passed."""
         if not self.timeout.expired():
             self.timeout.reschedule(self._within(CONNECT_S))
 
     def connected(self) -> None:
-        """Leave only the total."""
+        """Keep only the deadline of the whole attempt."""
         self.timeout.reschedule(self._end)
 
     def _within(self, seconds: float) -> float:
