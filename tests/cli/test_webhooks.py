@@ -137,7 +137,7 @@ def test_mistakes_are_sentences(run: Command) -> None:
     assert "has no header x-a" in refused(run, "webhooks", "change", "billing", "--drop-header", "X-A")
     assert "is no id" in refused(run, "webhooks", "redeliver", "7", code=2)
     assert "write a span" in refused(run, "webhooks", "rotate", "billing", "--overlap", "soon", code=2)
-    assert "from nothing to 7 days" in refused(run, "webhooks", "rotate", "billing", "--overlap", "8d")
+    assert "from 0 to 7 days" in refused(run, "webhooks", "rotate", "billing", "--overlap", "8d")
     assert "how long ago" in refused(run, "webhooks", "recover", "billing", "--since", "999999999d", code=2)
     assert "not before --until" in refused(
         run, *["webhooks", "recover", "billing", "--since", "1h", "--until", "2h"], code=2
@@ -257,10 +257,10 @@ def test_deliveries_say_why_they_wait(run: Command, engine: Engine) -> None:
     delivery(engine, made, FAILED)
 
     (row,) = told(run, *["webhooks", "deliveries", "--receiver", "billing", "--status", "queued"])
-    assert (row["id"], row["why"]) == (waits, "order: an earlier delivery under its key is not over")
+    assert (row["id"], row["why"]) == (waits, "order: an earlier delivery of its key has not ended")
     assert len(told(run, "webhooks", "deliveries")) == 3
     run("webhooks", "disable", "billing")
-    assert "it will be put on hold" in run("webhooks", "attempts", waits).stdout
+    assert "the delivery will be put on hold" in run("webhooks", "attempts", waits).stdout
 
 
 def test_a_jobs_deliveries_are_found_by_its_id(run: Command, engine: Engine) -> None:

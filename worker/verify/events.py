@@ -15,7 +15,7 @@ from worker.verify.rule import Offender, found
 from worker.webhooks.core.event import EventType, event_id_of, event_type
 from worker.webhooks.core.payload import Variant
 from worker.webhooks.core.subscription import wants
-from worker.webhooks.store.recipients import NOBODY, name_of
+from worker.webhooks.store.recipients import NO_RECEIVER, name_of
 from worker.webhooks.store.tables import deliveries, events, receivers
 
 # How near the ends must be between which a receiver's wishes are taken for known.
@@ -66,7 +66,7 @@ def ends_are_told(connection: Connection, within: ColumnElement[bool]) -> Iterab
     since = or_(receivers.c.created_at <= jobs.c.finished_at, receivers.c.url == "")
     there = and_(receivers.c.tenant == jobs.c.tenant, since, _stands)
     untold = select(jobs.c.id, jobs.c.tenant, jobs.c.status, jobs.c.webhook, jobs.c.finished_at).where(
-        within, _is_final, numbered, ~told, or_(jobs.c.webhook.is_(None), jobs.c.webhook != NOBODY)
+        within, _is_final, numbered, ~told, or_(jobs.c.webhook.is_(None), jobs.c.webhook != NO_RECEIVER)
     )
     rows = connection.execute(untold.where(exists().where(there))).all()
     tenants = sorted({row.tenant for row in rows})

@@ -1,4 +1,4 @@
-"""What a receiver is registered for: which events, how much of a result, in whose words."""
+"""A receiver's subscription: the events it gets, how much of the result, and in which format."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from worker.webhooks.core.payload import Profile
 EVERY_JOB: Final = "job.*"
 
 NAMES: Final = (EVERY_JOB, *(kind.value for kind in EventType if kind is not EventType.test))
-"""What `events` may name."""
+"""The names allowed in `events`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """The values of a receiver that concern events."""
+    """A receiver's events, their payload and their format."""
 
     events: tuple[str, ...] = (EVERY_JOB,)
     payload: Payload = Payload.auto
@@ -27,10 +27,10 @@ class Subscription:
 def read_subscription(
     *, events: object = None, payload: object = None, profile: object = None
 ) -> Subscription | tuple[Fault, ...]:
-    """Read the values of a registration, None where not given; or say all that is wrong with them."""
+    """Read the values of a registration (None: not given), or return all faults."""
     faults = (*_events(events), *_word("payload", payload, Payload), *_word("profile", profile, Profile))
     if not faults:
-        faults = tuple(_together(payload, profile))
+        faults = tuple(_combination(payload, profile))
     if faults:
         return faults
     chosen = Profile(_or(profile, Profile.afterword))
@@ -40,7 +40,7 @@ def read_subscription(
 
 
 def wants(names: Iterable[str], event_type: EventType) -> bool:
-    """Say whether a receiver registered for `names` is told of an event; a test is sent to whom it is asked for."""
+    """Say whether a receiver registered for `names` gets an event. Never true for a test: it names its receiver."""
     return any(name == event_type or (name == EVERY_JOB and event_type.startswith("job.")) for name in names)
 
 
@@ -57,7 +57,7 @@ def _events(value: object) -> Iterator[Fault]:
 
 def _remedy(name: object) -> str:
     if name == EventType.test:
-        return "a test is sent whenever somebody asks for one; leave it out"
+        return "a test is sent only on request; leave it out"
     near = get_close_matches(name[:64], NAMES, n=1) if isinstance(name, str) else []
     return f'did you mean "{near[0]}"?' if near else f"the events are {', '.join(NAMES)}"
 
@@ -67,9 +67,9 @@ def _word(path: str, value: Any, words: type[Payload] | type[Profile]) -> Iterat
         yield Fault(path, f"is {shown(value)}; send {' or '.join(words)}")
 
 
-def _together(payload: object, profile: object) -> Iterator[Fault]:
+def _combination(payload: object, profile: object) -> Iterator[Fault]:
     if profile == Profile.openai and payload not in (None, Payload.thin):
-        yield Fault("payload", f"is {shown(payload)}, but events of the profile openai hold no result; leave it out")
+        yield Fault("payload", f"is {shown(payload)}, but events of the profile openai have no result; leave it out")
 
 
 def _or(value: Any, default: str) -> str:
