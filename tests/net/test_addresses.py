@@ -203,7 +203,7 @@ def test_a_denied_network_wins_over_an_allowed_one() -> None:
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "example.com", "", "fd00::/129"])
 def test_a_bad_network_is_named(text: str) -> None:
-    with pytest.raises(ValueError, match="is no network; write one as"):
+    with pytest.raises(ValueError, match="is not a network; write it as"):
         policy(allow_cidrs=[text])
 
 

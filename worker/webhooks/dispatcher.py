@@ -49,9 +49,9 @@ class DeliveryDispatcher:
         left = room - len(in_window)
         open_lanes = [lane for lane in lanes if lane.free and lane.is_due]
         if left > 0 and open_lanes:
-            missing = self._missing(open_lanes, in_window, left)
-            push_nudges(self._redis, QUEUE, missing, room=room)
-            self._pace.filled({entry for _, entry in missing})
+            entries = self._due_entries(open_lanes, in_window, left)
+            push_nudges(self._redis, QUEUE, entries, room=room)
+            self._pace.filled({entry for _, entry in entries})
         return next_s
 
     def look_after(self) -> None:
@@ -68,7 +68,7 @@ class DeliveryDispatcher:
             self._old_at = time.monotonic()
             self._drop_old()
 
-    def _missing(
+    def _due_entries(
         self, lanes: Sequence[ReceiverLane], in_window: Container[bytes], left: int
     ) -> list[tuple[int, bytes]]:
         """Return at most `left` due entries that are not in Redis yet; tenants take turns, then their receivers.

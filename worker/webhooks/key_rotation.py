@@ -22,7 +22,7 @@ SAMPLE: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class UnusableSecret:
-    """A sealed secret and the id of the master key that opens it; `fault` is a sentence when no key does.
+    """A sealed secret and the id of the master key that opens it; `fault` is a sentence if it cannot be opened.
 
     `receiver` is `tenant/name`, `kind` a value of KINDS.
     """
@@ -37,7 +37,7 @@ class UnusableSecret:
 class RotationPage:
     """The result for a page of receivers. `after`: the id to continue after, None after the last page.
 
-    `resealed` counts the new tokens; `faults` are the secrets that no key opens.
+    `resealed` counts the new tokens; `faults` are the secrets that cannot be opened.
     """
 
     after: str | None

@@ -36,8 +36,7 @@ def public_text(keys: Sequence[SigningKey]) -> str | None:
 def seal_keys(vault: Vault, receiver_id: str, keys: Sequence[SigningKey]) -> str:
     """Return the column `keys_sealed`."""
     listed = [
-        {"text": key.text, "created_at": key.created_at.isoformat(), "expires_at": _text(key.expires_at)}
-        for key in keys
+        {"text": key.text, "created_at": key.created_at.isoformat(), "expires_at": _iso(key.expires_at)} for key in keys
     ]
     return vault.seal(receiver_id, KEYS, json.dumps(listed))
 
@@ -74,7 +73,7 @@ def headers_of(vault: Vault, receiver_id: str, sealed: str | None, *, url: str) 
     """
     if sealed is None:
         return {}
-    origin, headers = _bound(vault, receiver_id, sealed)
+    origin, headers = _open_headers(vault, receiver_id, sealed)
     if origin not in (None, origin_of(url)):
         raise CannotOpen(
             SecretFault.MOVED,
@@ -86,7 +85,7 @@ def headers_of(vault: Vault, receiver_id: str, sealed: str | None, *, url: str) 
 
 def bind_headers(vault: Vault, receiver_id: str, sealed: str, *, url: str) -> str | None:
     """Seal a token of release 0.1.0, which has no origin, for the origin of `url`; None for a newer token."""
-    origin, headers = _bound(vault, receiver_id, sealed)
+    origin, headers = _open_headers(vault, receiver_id, sealed)
     return seal_headers(vault, receiver_id, headers, url=url) if origin is None else None
 
 
@@ -96,7 +95,7 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}:{parts.port or {'http': 80}.get(parts.scheme, 443)}"
 
 
-def _bound(vault: Vault, receiver_id: str, sealed: str) -> tuple[str | None, dict[str, str]]:
+def _open_headers(vault: Vault, receiver_id: str, sealed: str) -> tuple[str | None, dict[str, str]]:
     """Return the origin and the headers of a column `headers_sealed`; release 0.1.0 sealed no origin."""
     opened = vault.open(receiver_id, HEADERS, sealed)
     try:
@@ -120,7 +119,7 @@ def seal_url(vault: Vault, receiver_id: str, url: str) -> tuple[str, str | None]
 
 
 def seal_shown_url(vault: Vault, receiver_id: str, url: str, sealed: str | None) -> tuple[str, str | None]:
-    """Return the columns `url` and `url_sealed`; seals a job's URL, because acceptance stores it unsealed."""
+    """Return the columns `url` and `url_sealed`. Seals a job's URL: its receiver was created with the unsealed URL."""
     return seal_url(vault, receiver_id, url) if sealed is None else (url, sealed)
 
 
@@ -143,7 +142,7 @@ def _expiry(text: str | None) -> datetime | None:
     return None if text is None else _instant(text)
 
 
-def _text(instant: datetime | None) -> str | None:
+def _iso(instant: datetime | None) -> str | None:
     return None if instant is None else instant.isoformat()
 
 

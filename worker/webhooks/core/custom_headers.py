@@ -34,7 +34,7 @@ _OUR_PREFIXES: Final = ("webhook-", "svix-", "x-afterword-", "proxy-")
 def custom_header_fault(name: Any, value: Any) -> str | None:
     """Return a sentence why a receiver cannot have this header, or None. The sentence never quotes the secret value."""
     if not isinstance(name, str) or not _TOKEN.fullmatch(name) or len(name) > MAX_NAME_CHARS:
-        return f"{_shown(name)} is not a header name; use letters, digits and hyphens, at most {MAX_NAME_CHARS}"
+        return f"{_printable(name)} is not a header name; use letters, digits and hyphens, at most {MAX_NAME_CHARS}"
     lower = name.lower()
     # CGI gateways read x_y as x-y.
     dashed = lower.replace("_", "-")
@@ -48,5 +48,5 @@ def custom_header_fault(name: Any, value: Any) -> str | None:
     return None
 
 
-def _shown(name: Any) -> str:
+def _printable(name: Any) -> str:
     return ascii(name)[:64]

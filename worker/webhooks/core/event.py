@@ -33,8 +33,8 @@ USAGE_CHARACTERS: Final = 4 * 1024
 """A longer usage object is left out and stays in `jobs_v1`, because some receivers take only small bodies."""
 
 # Longer than any honest endpoint's names and sentences; a hostile endpoint could send more.
-_LONGEST_NAME = 255
-_LONGEST_SENTENCE = 2_000
+_MAX_NAME_CHARS = 255
+_MAX_SENTENCE_CHARS = 2_000
 
 
 class EventType(StrEnum):
@@ -118,11 +118,11 @@ def freeze(event_id: str, job: Finished, payloads: Collection[Payload] = frozens
     Never raises for values that SQL can store: an error here would roll back the job's result, too.
     """
     kind = event_type(job.status)
-    shared = f"{_envelope(event_id, kind, job.finished_at)}{_columns(job)}"
+    shared = f"{_envelope(event_id, kind, job.finished_at)}{_shared_members(job)}"
     return Bodies(
         type=kind,
         thin=_utf8(f'{shared},"result_omitted":true}}}}'),
-        full=_full(shared, job, _largest(payloads)),
+        full=_full_body(shared, job, _full_body_limit(payloads)),
         openai=openai_body(event_id, kind, job.finished_at, job.id, job.finish_reason),
     )
 
@@ -143,7 +143,7 @@ def _envelope(event_id: str, kind: EventType, at: datetime) -> str:
     return f'{{"id":"{event_id}","type":"{kind}","timestamp":"{instant_text(at)}","data":'
 
 
-def _columns(job: Finished) -> str:
+def _shared_members(job: Finished) -> str:
     """Return the members that all bodies share, as the start of a JSON object without its closing brace."""
     columns = {
         "id": job.id,
@@ -154,14 +154,14 @@ def _columns(job: Finished) -> str:
         "idempotency_key": job.idempotency_key,
         "ordering_key": job.ordering_key,
         "endpoint": job.endpoint,
-        "model": _short(job.model, _LONGEST_NAME),
+        "model": _truncate(job.model, _MAX_NAME_CHARS),
         "attempts": job.attempts,
         "created_at": instant_text(job.created_at),
         "started_at": None if job.started_at is None else instant_text(job.started_at),
         "finished_at": instant_text(job.finished_at),
-        "finish_reason": _short(job.finish_reason, _LONGEST_NAME),
+        "finish_reason": _truncate(job.finish_reason, _MAX_NAME_CHARS),
         "error_code": job.error_code,
-        "error_message": _short(job.error_message, _LONGEST_SENTENCE),
+        "error_message": _truncate(job.error_message, _MAX_SENTENCE_CHARS),
         **{column: job.tokens.get(column) for column in TOKENS},
         # A string, because a double would round it; without an exponent, as in SQL.
         "reported_cost": None if job.reported_cost is None else f"{job.reported_cost:f}",
@@ -172,14 +172,14 @@ def _columns(job: Finished) -> str:
     return f'{compact(columns)[:-1]},"usage":{usage},"metadata":{_or_null(job.metadata)}'
 
 
-def _largest(payloads: Collection[Payload]) -> int:
+def _full_body_limit(payloads: Collection[Payload]) -> int:
     """Return the largest frozen full body that some receiver accepts, in bytes; 0 if all want thin bodies."""
     if Payload.full in payloads:
         return FULL_BYTES - SPLICED_BYTES
     return AUTO_BYTES - SPLICED_BYTES if Payload.auto in payloads else 0
 
 
-def _full(shared: str, job: Finished, largest: int) -> bytes | None:
+def _full_body(shared: str, job: Finished, largest: int) -> bytes | None:
     response, error = _or_null(job.response), _or_null(job.error)
     # UTF-8 has at least one byte for each character, so an answer of 16 MiB is refused without copying it.
     if len(shared) + len(response) + len(error) > largest:
@@ -192,7 +192,7 @@ def _or_null(json_text: str | None) -> str:
     return "null" if json_text is None else json_text
 
 
-def _short(text: str | None, longest: int) -> str | None:
+def _truncate(text: str | None, longest: int) -> str | None:
     return text if text is None or len(text) <= longest else f"{text[: longest - 1]}…"
 
 

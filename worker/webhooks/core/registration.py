@@ -57,7 +57,7 @@ def read_registration(name: str, values: Mapping[str, Any], *, old: bool = False
     given = {key: value for key, value in values.items() if value is not None}
     subscription_values = {key: given.pop(key) for key in ("events", "payload", "profile") if key in given}
     subscription = read_subscription(**subscription_values)
-    faults = [*([] if old else _name(name)), *_numbers(given), *_words(given)]
+    faults = [*([] if old else _name_faults(name)), *_number_faults(given), *_text_faults(given)]
     if not isinstance(subscription, Subscription):
         return (*faults, *subscription)
     if faults:
@@ -67,21 +67,21 @@ def read_registration(name: str, values: Mapping[str, Any], *, old: bool = False
     return Registration(name, subscription=subscription, **given)
 
 
-def _name(name: str) -> Iterator[Fault]:
+def _name_faults(name: str) -> Iterator[Fault]:
     if fault := name_fault(name):
         yield Fault("name", fault)
 
 
-def _numbers(given: Mapping[str, Any]) -> Iterator[Fault]:
+def _number_faults(given: Mapping[str, Any]) -> Iterator[Fault]:
     low, high = RATES
-    yield from _number(given, "timeout_s", 1.0, LONGEST_TIMEOUT_S, "seconds")
-    yield from _number(given, "rate_per_s", low, high, "deliveries a second")
-    yield from _number(given, "in_flight", 1, MOST_IN_FLIGHT, "deliveries at a time", whole=True)
+    yield from _number_fault(given, "timeout_s", 1.0, LONGEST_TIMEOUT_S, "seconds")
+    yield from _number_fault(given, "rate_per_s", low, high, "deliveries a second")
+    yield from _number_fault(given, "in_flight", 1, MOST_IN_FLIGHT, "deliveries at a time", whole=True)
     if "schedule" in given and (fault := schedule_fault(given["schedule"])):
         yield Fault("schedule", f"cannot be used: {fault[0].lower()}{fault[1:]}")
 
 
-def _number(
+def _number_fault(
     given: Mapping[str, Any], path: str, low: float, high: float, unit: str, *, whole: bool = False
 ) -> Iterator[Fault]:
     value = given.get(path, low)
@@ -90,7 +90,7 @@ def _number(
         yield Fault(path, f"is {shown(value)}; {unit} are {'a whole number ' if whole else ''}from {low:g} to {high:g}")
 
 
-def _words(given: Mapping[str, Any]) -> Iterator[Fault]:
+def _text_faults(given: Mapping[str, Any]) -> Iterator[Fault]:
     for path, words in (("ordering", ORDERINGS), ("on_exhausted", ON_EXHAUSTED)):
         if given.get(path, words[0]) not in words:
             yield Fault(path, f"is {shown(given[path])}; send {' or '.join(words)}")

@@ -28,15 +28,19 @@ def read_subscription(
     *, events: object = None, payload: object = None, profile: object = None
 ) -> Subscription | tuple[Fault, ...]:
     """Read the values of a registration (None: not given), or return all faults."""
-    faults = (*_events(events), *_word("payload", payload, Payload), *_word("profile", profile, Profile))
+    faults = (
+        *_event_faults(events),
+        *_choice_faults("payload", payload, Payload),
+        *_choice_faults("profile", profile, Profile),
+    )
     if not faults:
-        faults = tuple(_combination(payload, profile))
+        faults = tuple(_combination_faults(payload, profile))
     if faults:
         return faults
-    chosen = Profile(_or(profile, Profile.afterword))
+    chosen = Profile(_value_or(profile, Profile.afterword))
     default = Payload.thin if chosen is Profile.openai else Payload.auto
     names = tuple(dict.fromkeys(events)) if isinstance(events, list | tuple) else (EVERY_JOB,)
-    return Subscription(names, Payload(_or(payload, default)), chosen)
+    return Subscription(names, Payload(_value_or(payload, default)), chosen)
 
 
 def wants(names: Iterable[str], event_type: EventType) -> bool:
@@ -44,7 +48,7 @@ def wants(names: Iterable[str], event_type: EventType) -> bool:
     return any(name == event_type or (name == EVERY_JOB and event_type.startswith("job.")) for name in names)
 
 
-def _events(value: object) -> Iterator[Fault]:
+def _event_faults(value: object) -> Iterator[Fault]:
     if value is None:
         return
     if not isinstance(value, list | tuple) or not value:
@@ -62,15 +66,15 @@ def _remedy(name: object) -> str:
     return f'did you mean "{near[0]}"?' if near else f"the events are {', '.join(NAMES)}"
 
 
-def _word(path: str, value: Any, words: type[Payload] | type[Profile]) -> Iterator[Fault]:
+def _choice_faults(path: str, value: Any, words: type[Payload] | type[Profile]) -> Iterator[Fault]:
     if value is not None and value not in list(words):
         yield Fault(path, f"is {shown(value)}; send {' or '.join(words)}")
 
 
-def _combination(payload: object, profile: object) -> Iterator[Fault]:
+def _combination_faults(payload: object, profile: object) -> Iterator[Fault]:
     if profile == Profile.openai and payload not in (None, Payload.thin):
         yield Fault("payload", f"is {shown(payload)}, but events of the profile openai have no result; leave it out")
 
 
-def _or(value: Any, default: str) -> str:
+def _value_or(value: Any, default: str) -> str:
     return default if value is None else str(value)

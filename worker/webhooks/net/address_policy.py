@@ -1,5 +1,4 @@
-"""Policy for the numeric addresses that a webhook may connect to. Pure; used by `url`, and by `address_guard` at every
-connect.
+"""Policy for the numeric addresses that a webhook may connect to. Pure; `url` and `address_guard` use it.
 
 `ipaddress.is_global` is not enough: it lets 64:ff9b::/96, 2002::/16, ::/96, multicast and cloud metadata pass.
 """
@@ -138,7 +137,7 @@ def _network(text: Network | str) -> Network:
     try:
         return ip_network(text)
     except ValueError as error:
-        raise ValueError(f"{text} is no network; write one as 10.0.0.0/8, 192.168.1.7 or fd12::/16") from error
+        raise ValueError(f"{text} is not a network; write it as 10.0.0.0/8, 192.168.1.7 or fd12::/16") from error
 
 
 def _read(text: str, *, nat64: bool) -> Address | None:

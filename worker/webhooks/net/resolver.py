@@ -83,7 +83,7 @@ class Resolver:
                 answer.set_exception(error)
 
         def run() -> None:
-            found, error = _outcome(self._look_up, host, port)
+            found, error = _look_up_or_error(self._look_up, host, port)
             with contextlib.suppress(RuntimeError):  # the loop has ended: no task waits for the answer
                 loop.call_soon_threadsafe(end, found, error)
 
@@ -102,7 +102,7 @@ class Resolver:
             raise
 
 
-def _outcome(look_up: LookUp, host: str, port: int) -> tuple[list[str], OSError | None]:
+def _look_up_or_error(look_up: LookUp, host: str, port: int) -> tuple[list[str], OSError | None]:
     try:
         found = list(look_up(host, port))
     except OSError as error:

@@ -74,7 +74,7 @@ def _read(url: str) -> WebhookUrl:
     if fault := _text_fault(url):
         raise UnusableUrl(fault)
     try:
-        return _parsed(url)
+        return _parse(url)
     except UnusableUrl:
         raise
     except (ValueError, httpx.InvalidURL) as error:
@@ -83,15 +83,19 @@ def _read(url: str) -> WebhookUrl:
         raise UnusableUrl("The URL cannot be read; check its host and its port") from error
 
 
-def _parsed(url: str) -> WebhookUrl:
+def _parse(url: str) -> WebhookUrl:
     split, parsed = urlsplit(url), httpx.URL(url)
     split_port = split.port
     if "@" in split.netloc or parsed.userinfo:
         raise UnusableUrl("The URL holds a user or a password; send credentials in a header of the receiver")
     if not split.hostname or not parsed.host:
-        raise UnusableUrl("The URL has no host; send one such as https://example.com/hooks")
+        raise UnusableUrl("The URL has no host; send for example https://example.com/hooks")
     host = parsed.raw_host.decode("ascii")
-    if split.scheme != parsed.scheme or split.hostname != _shown(parsed, split.hostname) or _moved(parsed, split_port):
+    if (
+        split.scheme != parsed.scheme
+        or split.hostname != _raw_host(parsed, split.hostname)
+        or _ports_differ(parsed, split_port)
+    ):
         raise UnusableUrl("The URL's host or port can be read in two ways; write it in its plain form")
     literal = _is_literal(host)
     if not literal and (fault := _name_fault(host)):
@@ -112,12 +116,12 @@ def _text_fault(url: str) -> str | None:
     return None
 
 
-def _shown(parsed: httpx.URL, hostname: str) -> str:
+def _raw_host(parsed: httpx.URL, hostname: str) -> str:
     """Return httpx's host in urlsplit's form: as written, in lower case; an xn-- name stays an xn-- name."""
     return parsed.raw_host.decode("ascii") if hostname.isascii() else parsed.host
 
 
-def _moved(parsed: httpx.URL, port: int | None) -> bool:
+def _ports_differ(parsed: httpx.URL, port: int | None) -> bool:
     standard = HTTPS_PORT if parsed.scheme == "https" else HTTP_PORT
     return (standard if parsed.port is None else parsed.port) != (standard if port is None else port)
 

@@ -1,4 +1,4 @@
-"""DISPATCH of deliveries: fails, holds, drops and requeues deliveries without an attempt; finds the next due time."""
+"""DISPATCH of deliveries: fails overdue rows, holds those of disabled receivers, requeues those of lost workers."""
 
 import json
 from collections.abc import Collection, Sequence
