@@ -126,7 +126,7 @@ def test_mistakes_are_sentences(run: Command) -> None:
     run("webhooks", "add", "billing", HOOK)
     add = ("webhooks", "add")
     assert "has a receiver 'billing' already" in refused(run, *add, "billing", HOOK)
-    assert "does not allow; use https://" in refused(run, *add, "b", "http://a.example/", code=2)
+    assert "does not allow it; use https://" in refused(run, *add, "b", "http://a.example/", code=2)
     assert "address is not public" in refused(run, *add, "b", "https://127.0.0.1/", code=2)
     assert "set by this service" in refused(run, *add, "b", HOOK, "--header", "webhook-id: 1", code=2)
     assert "'Name: value'" in refused(run, *add, "b", HOOK, "--header", "X", code=2)

@@ -108,9 +108,9 @@ class DeliveryDispatcher:
         """Hold the queued deliveries of disabled receivers, drop those of removed ones; one batch for each receiver."""
         for lane in lanes:
             with self._engine.begin() as connection:
-                settled = expire.settle(connection, lane)
-            if settled:
-                log.info("delivery.held", receiver_id=lane.receiver_id, deliveries=settled)
+                count = expire.hold_or_drop(connection, lane)
+            if count:
+                log.info("delivery.held", receiver_id=lane.receiver_id, deliveries=count)
 
 
 def _least_in_flight_first(lanes: Sequence[ReceiverLane]) -> list[ReceiverLane]:

@@ -20,7 +20,7 @@ from worker.webhooks.core.event import Bodies, Finished, Payload, event_id_of, e
 from worker.webhooks.core.payload import Profile, Variant, variant
 from worker.webhooks.core.subscription import wants
 from worker.webhooks.store import ordering
-from worker.webhooks.store.recipients import Recipient, audience
+from worker.webhooks.store.recipients import Recipient, find_recipients
 from worker.webhooks.store.tables import deliveries, events
 
 # The deadline of a delivery, for every schedule.
@@ -48,7 +48,7 @@ def emit_events(connection: Connection, job_ids: Sequence[str]) -> dict[str, lis
     The caller holds the lock of the feed's counter (`jobs.store.finished_feed`), so no other transaction numbers
     deliveries at the same time.
     """
-    recipients = audience(connection, job_ids)
+    recipients = find_recipients(connection, job_ids)
     if not recipients:
         return {}
     batch = EventBatch(connection)
@@ -135,7 +135,7 @@ class EventBatch:
         if to.ordering != "per_key" or row.ordering_key is None:
             return ordering.LanePosition(row.generation + 1, waits=False, gap=False)
         lane = (to.id, row.ordering_key)
-        position = self._positions.get(lane) or ordering.next_place(self._connection, lane)
+        position = self._positions.get(lane) or ordering.next_position(self._connection, lane)
         # The next delivery of this lane in this transaction waits for this delivery.
         self._positions[lane] = ordering.LanePosition(position.sequence + 1, waits=True, gap=False)
         return position

@@ -75,7 +75,7 @@ def lock(connection: Connection, receiver_ids: Iterable[str]) -> dict[str, str]:
     return {row.id: row.status for row in connection.execute(rows.with_for_update())}
 
 
-def next_place(connection: Connection, lane: Lane) -> LanePosition:
+def next_position(connection: Connection, lane: Lane) -> LanePosition:
     """Return the next position of a lane; the caller holds the receiver's lock until it has inserted the delivery."""
     values = {"receiver": lane[0], "key": lane[1]}
     last = connection.execute(_LAST, values).first()

@@ -68,7 +68,7 @@ _CANDIDATES = _RECIPIENT.where(
 )
 
 
-def audience(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[Recipient]]:
+def find_recipients(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[Recipient]]:
     """Return the recipients of each job by job id; jobs without recipients are left out."""
     rows = connection.execute(_WANTED, {"ids": sorted(job_ids)}).all()
     if not rows:
