@@ -1,6 +1,6 @@
 """Refuses webhooks to forbidden addresses: resolves each name once, then checks every address before it is used.
 
-`send` stores an OutgoingRequest in the context variable PASSAGE for each request. aiohttp then asks the guard three
+`send` stores an OutgoingRequest in the context variable OUTGOING for each request. aiohttp then asks the guard three
 times. `resolve` returns a name's addresses; all of them must be allowed. `open_socket` checks the numeric address of
 each connect, also of a literal host. `check_peer`, called through `net.transport`, checks the peer of the connection,
 because a kept connection needs no connect.
@@ -46,7 +46,7 @@ class OutgoingRequest:
             found()
 
 
-PASSAGE: Final[ContextVar[OutgoingRequest]] = ContextVar("PASSAGE")
+OUTGOING: Final[ContextVar[OutgoingRequest]] = ContextVar("OUTGOING")
 
 
 class Guard(AbstractResolver):
@@ -61,11 +61,11 @@ class Guard(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Return the addresses of `host`. Raises Forbidden if any address is forbidden, OSError if there is none."""
-        passage = PASSAGE.get()
+        outgoing = OUTGOING.get()
         try:
-            addresses = await self._names.resolve(host, port, owner=passage.owner, began=passage.looking)
+            addresses = await self._names.resolve(host, port, owner=outgoing.owner, began=outgoing.looking)
         except ResolverBusy:
-            passage.crowded = True
+            outgoing.crowded = True
             raise
         for address in addresses:
             self._check(address, port)
@@ -88,18 +88,18 @@ class Guard(AbstractResolver):
         """Return a socket for a connect to the address of `info`. Raises Forbidden."""
         family, kind, protocol, _, address = info
         self._check(address[0], address[1])
-        PASSAGE.get().connecting()
+        OUTGOING.get().connecting()
         return socket.socket(family, kind, protocol)
 
     def check_peer(self, sock: TransportSocket) -> str:
         """Return the peer address of a connection. Raises Forbidden, or OSError if the connection is lost."""
         peer = sock.getpeername()
         self._check(peer[0], peer[1])
-        if PASSAGE.get().forbidden:
+        if OUTGOING.get().forbidden:
             raise Forbidden
         return str(peer[0])
 
     def _check(self, address: str, port: int) -> None:
         if not self.policy.is_allowed(address, port) or self.own.holds(address, port):
-            PASSAGE.get().forbidden = True
+            OUTGOING.get().forbidden = True
             raise Forbidden

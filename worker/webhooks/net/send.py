@@ -23,7 +23,7 @@ from worker.net.exceptions import WIRE, code_of, refused_by_proxy
 from worker.net.tls import trusting
 from worker.net.transport import AiohttpTransport
 from worker.webhooks.core.outcome import DeliveryErrorCode, SendResult
-from worker.webhooks.net.address_guard import PASSAGE, Guard, OutgoingRequest
+from worker.webhooks.net.address_guard import OUTGOING, Guard, OutgoingRequest
 from worker.webhooks.net.address_policy import Policy
 from worker.webhooks.net.own_servers import OwnServers
 from worker.webhooks.net.progress import DeliveryProgress
@@ -108,88 +108,88 @@ class WebhookClient:
         await self.transport.aclose()
 
 
-async def send(client: WebhookClient, request: WebhookRequest, receipt: DeliveryProgress | None = None) -> SendResult:
+async def send(client: WebhookClient, request: WebhookRequest, progress: DeliveryProgress | None = None) -> SendResult:
     """POST `request` to its receiver and return the result; errors of the network are part of it and do not raise.
 
     Three wall-clock deadlines, which also stop slow and endless answers: DNS 3 s, connect and TLS 5 s, `timeout_s` for
     the whole attempt. They begin with the lookup, not before, because the wait for a free thread is not the receiver's
-    fault. The status line of the final response decides success. Cancelling aborts the connection at once; `receipt`
+    fault. The status line of the final response decides success. Cancelling aborts the connection at once; `progress`
     then says whether there was a connection.
     """
-    receipt = receipt or DeliveryProgress()
+    progress = progress or DeliveryProgress()
     try:
         target = check(request.url, client.guard.policy)
     except UnusableUrl:
-        return receipt.close(DeliveryErrorCode.target_forbidden)
+        return progress.close(DeliveryErrorCode.target_forbidden)
     if client.guard.own.is_named(target.host, target.port):
-        return receipt.close(DeliveryErrorCode.target_forbidden)
+        return progress.close(DeliveryErrorCode.target_forbidden)
     if client.is_proxied:
-        return await _send_by_proxy(client, target, request, receipt)
+        return await _send_by_proxy(client, target, request, progress)
     await client.guard.own.renew()
     limits = _Limits(request.timeout_s, first_s=CONNECT_S if target.literal else None)
 
     def looking() -> None:
-        receipt.note_looking()
+        progress.note_looking()
         limits.begin()
 
     def found() -> None:
-        receipt.note_found()
+        progress.note_found()
         limits.connecting()
 
-    passage = OutgoingRequest(request.owner, looking=looking, found=found)
-    token = PASSAGE.set(passage)
+    outgoing = OutgoingRequest(request.owner, looking=looking, found=found)
+    token = OUTGOING.set(outgoing)
     broken = None
     try:
         async with limits.timeout:
-            wire = _wire_request(target, request, receipt, limits, check_peer=client.guard.check_peer)
-            await _exchange(client, wire, receipt)
+            wire = _wire_request(target, request, progress, limits, check_peer=client.guard.check_peer)
+            await _exchange(client, wire, progress)
     except TimeoutError:
-        broken = receipt.overdue()
+        broken = progress.overdue()
     except WIRE as error:
-        broken = _OF_WIRE[code_of(error, sent=receipt.sent)]
+        broken = _OF_WIRE[code_of(error, sent=progress.sent)]
     finally:
-        PASSAGE.reset(token)
-    if passage.forbidden or passage.crowded:
-        broken = DeliveryErrorCode.target_forbidden if passage.forbidden else DeliveryErrorCode.dns_busy
-    return receipt.close(broken)
+        OUTGOING.reset(token)
+    if outgoing.forbidden or outgoing.crowded:
+        broken = DeliveryErrorCode.target_forbidden if outgoing.forbidden else DeliveryErrorCode.dns_busy
+    return progress.close(broken)
 
 
-async def _exchange(client: WebhookClient, wire: httpx.Request, receipt: DeliveryProgress) -> None:
+async def _exchange(client: WebhookClient, wire: httpx.Request, progress: DeliveryProgress) -> None:
     response = await client.transport.handle_async_request(wire)
     try:
-        receipt.note_head(response)
+        progress.note_head(response)
         assert isinstance(response.stream, httpx.AsyncByteStream)
         async for piece in response.stream:
-            receipt.take(piece)
-            if receipt.is_full:
+            progress.take(piece)
+            if progress.is_full:
                 return
-        receipt.note_end()
+        progress.note_end()
     finally:
         await response.aclose()
 
 
 async def _send_by_proxy(
-    client: WebhookClient, target: WebhookUrl, request: WebhookRequest, receipt: DeliveryProgress
+    client: WebhookClient, target: WebhookUrl, request: WebhookRequest, progress: DeliveryProgress
 ) -> SendResult:
-    receipt.note_found()
+    progress.note_found()
     limits = _Limits(request.timeout_s, first_s=DNS_S + CONNECT_S)
     broken = None
     try:
         async with limits.timeout:
-            await _exchange(client, _wire_request(target, request, receipt, limits), receipt)
+            await _exchange(client, _wire_request(target, request, progress, limits), progress)
     except TimeoutError:
-        broken = receipt.overdue() if receipt.sent else DeliveryErrorCode.proxy_failed
+        broken = progress.overdue() if progress.sent else DeliveryErrorCode.proxy_failed
     except WIRE as error:
-        broken = _OF_WIRE.get(code_of(error, sent=receipt.sent), DeliveryErrorCode.proxy_failed)
+        broken = _OF_WIRE.get(code_of(error, sent=progress.sent), DeliveryErrorCode.proxy_failed)
         if refused_by_proxy(error):
             broken = DeliveryErrorCode.target_forbidden
-        elif not receipt.sent and broken not in (
+        elif not progress.sent and broken not in (
             DeliveryErrorCode.tls_failed,
             DeliveryErrorCode.invalid_header,
             DeliveryErrorCode.out_of_resources,
         ):
             broken = DeliveryErrorCode.proxy_failed
-    sent = receipt.close(broken)
+    sent = progress.close(broken)
     # An http URL has no tunnel, so the proxy's own answer looks like the receiver's.
     is_from_proxy = target.url.scheme == "http" and sent.http_status == PROXY_AUTHENTICATION_REQUIRED
     return replace(sent, sent=False, error_code=DeliveryErrorCode.proxy_failed) if is_from_proxy else sent
@@ -198,17 +198,17 @@ async def _send_by_proxy(
 def _wire_request(
     target: WebhookUrl,
     request: WebhookRequest,
-    receipt: DeliveryProgress,
+    progress: DeliveryProgress,
     limits: "_Limits",
     *,
     check_peer: Callable[[TransportSocket], str] | None = None,
 ) -> httpx.Request:
     def peer(sock: TransportSocket) -> None:
         if check_peer is not None:
-            receipt.peer = check_peer(sock)
+            progress.peer = check_peer(sock)
 
     def connected() -> None:
-        receipt.note_connected()
+        progress.note_connected()
         limits.connected()
 
     headers = {
@@ -225,7 +225,7 @@ def _wire_request(
         target.url,
         headers=[(name.encode(), value.encode("utf-8", "replace")) for name, value in headers.items()],
         stream=httpx.ByteStream(request.body),
-        extensions={"peer": peer, "secured": receipt.note_secured, "connected": connected},
+        extensions={"peer": peer, "secured": progress.note_secured, "connected": connected},
     )
 
 
