@@ -1,4 +1,4 @@
-"""What a receiver may be registered for, and which events that is."""
+"""The events that a receiver may subscribe to."""
 
 import pytest
 
@@ -20,7 +20,7 @@ JOB_EVENTS = set(EventType) - {EventType.test}
         ([], set()),
     ],
 )
-def test_a_receiver_is_told_of_what_it_names(names, expected):
+def test_a_receiver_gets_the_events_it_names(names, expected):
     assert {kind for kind in EventType if wants(names, kind)} == expected
 
 
@@ -53,7 +53,7 @@ def test_good_values_are_read(values, expected):
         (
             {"events": ["receiver.test"]},
             "events[0]",
-            'is "receiver.test"; a test is sent whenever somebody asks for one; leave it out',
+            'is "receiver.test"; a test is sent only on request; leave it out',
         ),
         ({"payload": "fat"}, "payload", 'is "fat"; send thin or full or auto'),
         ({"payload": ["thin"]}, "payload", "is an array of 1 elements; send thin or full or auto"),
@@ -62,7 +62,7 @@ def test_good_values_are_read(values, expected):
         (
             {"profile": "openai", "payload": "full"},
             "payload",
-            'is "full", but events of the profile openai hold no result; leave it out',
+            'is "full", but events of the profile openai have no result; leave it out',
         ),
     ],
 )
@@ -70,6 +70,6 @@ def test_a_wrong_value_is_named_with_its_remedy(values, path, message):
     assert read_subscription(**values) == (Fault(path, message),)
 
 
-def test_all_faults_are_told_at_once():
+def test_all_faults_are_reported_at_once():
     faults = read_subscription(events=["x", "y"], payload=1, profile=2)
     assert [fault.path for fault in faults] == ["events[0]", "events[1]", "payload", "profile"]

@@ -1,4 +1,4 @@
-"""The filter of bulk orders: pairs in, conditions out, and a sentence for every mistake."""
+"""The filter of bulk orders: pairs become conditions, and every mistake gets a sentence."""
 
 from datetime import UTC, datetime
 
@@ -37,21 +37,21 @@ def test_pairs_become_conditions(texts: list[str], conditions: list[Condition]) 
     ("text", "sentence"),
     [
         ("", "the filter is empty; write status=failed"),
-        ("failed", "'failed' is no name=value pair; write status=failed"),
-        ("tenant=", "'tenant=' is no name=value pair"),
-        ("=x", "'' cannot be asked for; there are status, tenant"),
-        ("state=failed", "'state' cannot be asked for; did you mean status?"),
-        ("request=x", "'request' cannot be asked for; there are status, tenant"),
-        ("status=done", "status is 'done'; it is one of queued, in_progress, completed"),
-        ("priority=10", "priority is '10'; it is a digit from 0, which runs first, to 9"),
-        ("priority=²", "priority is '²'; it is a digit"),
+        ("failed", "'failed' is not a name=value pair; write status=failed"),
+        ("tenant=", "'tenant=' is not a name=value pair"),
+        ("=x", "'' is not a filter name; the names are status, tenant"),
+        ("state=failed", "'state' is not a filter name; did you mean status?"),
+        ("request=x", "'request' is not a filter name; the names are status, tenant"),
+        ("status=done", "status is 'done'; give one of queued, in_progress, completed"),
+        ("priority=10", "priority is '10'; give a digit from 0 (runs first) to 9"),
+        ("priority=²", "priority is '²'; give a digit"),
         ("created_before=yesterday", "created_before is 'yesterday'; write a time with its offset, such as 2026"),
         ("created_before=2026-11-23T03:00:00", "write a time with its offset"),
         ("created_before=2026-11-23T00:00:00Z created_before=2026-11-24T00:00:00Z", "created_before is given twice"),
         ("tenant='a", 'has a quote that does not end; close it'),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_its_remedy(text: str, sentence: str) -> None:
+def test_a_mistake_is_reported_with_its_remedy(text: str, sentence: str) -> None:
     with pytest.raises(BadFilter) as raised:
         parse([text])
     assert sentence in str(raised.value)
@@ -80,7 +80,7 @@ def test_a_duration_is_a_time_before_now_and_for_deadlines_a_time_ahead(text: st
     [
         ("created_before=6h", None, "created_before is '6h'; write a time with its offset"),
         ("created_before=6", NOW, "created_before is '6'; write a time with its offset"),
-        ("created_before=999999999d", NOW, "created_before is '999999999d', which is too long"),
+        ("created_before=999999999d", NOW, "created_before is '999999999d', too long"),
     ],
 )
 def test_a_duration_needs_now_a_unit_and_a_bound(text: str, now: datetime | None, sentence: str) -> None:
