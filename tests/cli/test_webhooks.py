@@ -321,6 +321,9 @@ def test_a_recovery_is_counted_begun_seen_and_cancelled(run: Command, engine: En
     assert "is running" in refused(run, "webhooks", "recoveries", "--cancel", new)
     assert told(run, "webhooks", "recoveries", "list") == told(run, "webhooks", "recoveries")
     assert "is running" in refused(run, "webhooks", "recoveries", "cancel", new)
+    second = told(run, *recover)["recovery"]
+    assert told(run, "webhooks", "recoveries", "cancel", second) == {"recovery": second, "status": "cancelled"}
+    assert {row["status"] for row in told(run, "webhooks", "recoveries", "list")} == {"cancelled"}
 
 
 def test_the_feed_gives_every_end_once_and_says_where_to_go_on(run: Command, engine: Engine) -> None:

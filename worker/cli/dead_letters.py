@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import click
 
@@ -14,26 +13,19 @@ from worker.cli.support.database import reader, writer
 from worker.cli.support.exit_codes import ExitCode
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import dry_run_option, json_option, limit_option
-from worker.cli.support.settings import load, need
+from worker.cli.support.settings import load
 from worker.cli.support.times import Instant, at
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from worker.jobs.store.dead_letters import LetterFilter, StoredLetter
-    from worker.settings import Settings
 
 COLUMNS = ["seq", "created_at", "queue", "reason", "job_id", "size", "message"]
-INBOX = "submit_v1"
-LISTS = ("chat.intake", "chat.run", "webhooks")
 queue_option = click.option(
     "--queue", help="Only dead letters from this place: chat.intake, submit_v1, chat.run, webhooks."
 )
 reason_option = click.option("--reason", help="Only dead letters with this reason, such as not_accepted.")
-
-
-class CannotRequeue(ValueError):
-    """The dead letter stays where it is; the text gives the reason."""
 
 
 @click.group(
@@ -107,6 +99,7 @@ def requeue(seqs: tuple[int, ...], queue: str | None, reason: str | None, as_jso
     Choose them by their numbers, or all with a queue or a reason. Exit code 3: at least one cannot be put back and
     stays.
     """
+    from worker.cli.support.letter_requeue import CannotRequeue, put_back
     from worker.jobs.store.dead_letters import LetterFilter
 
     if bool(seqs) == bool(queue or reason):
@@ -115,7 +108,7 @@ def requeue(seqs: tuple[int, ...], queue: str | None, reason: str | None, as_jso
     with writer(settings) as engine:
         for seq in seqs or _all(engine, LetterFilter(queue, reason)):
             try:
-                done += _put_back(engine, settings, seq)
+                done += put_back(engine, settings, seq, *_letter(engine, seq))
             except CannotRequeue as error:
                 stay.append({"seq": seq, "reason": str(error)})
     if as_json:
@@ -194,69 +187,6 @@ def _letter(engine: "Engine", seq: int) -> "tuple[StoredLetter, bytes]":
     if found is None:
         raise click.ClickException(f"there is no dead letter {seq}; see: afterword dead-letters list")
     return found
-
-
-def _put_back(engine: "Engine", settings: "Settings", seq: int) -> int:
-    """Put one dead letter back; return 1, or 0 if another process did it first. CannotRequeue gives the reason."""
-    from worker.jobs.store import dead_letters as store
-
-    letter, entry = _letter(engine, seq)
-    _check_whole(letter)
-    if letter.queue == INBOX:
-        job = _text(entry)
-        with engine.begin() as connection:
-            return int(store.resubmit(connection, seq, job=job, job_id=_uuid(letter.job_id)))
-    # Push first, then delete the row: a message that exists twice is recognised, a deleted one is lost.
-    _push(settings, letter.queue, entry)
-    with engine.begin() as connection:
-        return store.forget(connection, [seq])
-
-
-def _check_whole(letter: "StoredLetter") -> None:
-    """Raise CannotRequeue if the letter's queue is unknown or its end was cut off."""
-    from worker.jobs.core.entry_size import is_cut
-    from worker.queue.nudges import REJECTED_BYTES
-
-    if letter.queue not in (INBOX, *LISTS):
-        raise CannotRequeue(
-            f"it was found in {letter.queue!r}, and nothing can be put back there; delete it with purge"
-        )
-    is_nudge = letter.queue not in (INBOX, "chat.intake")
-    if is_cut(letter.reason, letter.size) or (is_nudge and letter.size >= REJECTED_BYTES):
-        raise CannotRequeue(f"only its first {letter.size} bytes were kept; send it again, within the limit")
-
-
-def _text(entry: bytes) -> str:
-    try:
-        text = entry.decode()
-    except UnicodeDecodeError as error:
-        raise CannotRequeue(
-            f"its bytes are no UTF-8 at byte {error.start}; correct the job and submit it again"
-        ) from error
-    if "\0" in text:
-        raise CannotRequeue("it holds a zero byte, but SQL text cannot; correct the job and submit it again")
-    return text
-
-
-def _push(settings: "Settings", queue: str, entry: bytes) -> None:
-    from redis import RedisError
-
-    from worker.queue.nudges import connect
-
-    need(settings, "redis_url")
-    assert settings.redis_url is not None
-    with connect(settings.redis_url) as redis:
-        try:
-            redis.lpush(queue, entry)
-        except RedisError as error:
-            raise click.ClickException(f"Redis did not take it: {error}; the dead letter stays") from error
-
-
-def _uuid(text: str | None) -> str | None:
-    try:
-        return None if text is None else str(UUID(text))
-    except ValueError:
-        return None
 
 
 def _plain(letter: "StoredLetter") -> dict[str, Any]:

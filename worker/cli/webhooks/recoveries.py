@@ -95,39 +95,41 @@ def recover(
 @json_option
 def list_(limit: int, as_json: bool) -> None:
     """List the newest recoveries and their progress."""
-    with receiving() as command, command.engine.begin() as connection:
-        _print(connection, limit=limit, as_json=as_json)
+    _list(limit=limit, as_json=as_json)
 
 
-@click.command(epilog=examples("afterword webhooks recoveries cancel 5d0ab6cd-8fa1-4b2e-9d8e-1c2f3a4b5c6d"))
-@click.argument("id", metavar="RECOVERY_ID")
-@limit_option()
-@json_option
-def cancel(id: str, limit: int, as_json: bool) -> None:
-    """End a running recovery.
-
-    Deliveries that it has queued stay queued. The command lists the recoveries.
-    """
-    _cancel(id, limit=limit, as_json=as_json)
-
-
-def _cancel(id: str, *, limit: int, as_json: bool) -> None:
+def _list(*, limit: int, as_json: bool, cancelled: str | None = None) -> None:
     from worker.webhooks.store import recover as store
 
     with receiving() as command, command.engine.begin() as connection:
-        if not store.cancel(connection, stored_id(id)):
-            raise click.ClickException(f"no recovery {id} is running; see: afterword webhooks recoveries list")
-        _print(connection, limit=limit, as_json=as_json)
-
-
-def _print(connection: "Connection", *, limit: int, as_json: bool) -> None:
-    from worker.webhooks.store import recover as store
-
-    found = [output.json_row(row) for row in store.listed(connection, limit=limit)]
+        if cancelled is not None:
+            _cancel(connection, cancelled)
+        found = [output.json_row(row) for row in store.listed(connection, limit=limit)]
     if as_json:
         output.as_json(found)
     else:
         output.echo(output.rows(COLUMNS, found) if found else "no recoveries")
+
+
+@click.command(epilog=examples("afterword webhooks recoveries cancel 5d0ab6cd-8fa1-4b2e-9d8e-1c2f3a4b5c6d"))
+@click.argument("id", metavar="RECOVERY_ID")
+@json_option
+def cancel(id: str, as_json: bool) -> None:
+    """End a running recovery.
+
+    Deliveries that it has queued stay queued.
+    """
+    with receiving() as command, command.engine.begin() as connection:
+        _cancel(connection, id)
+    values = {"recovery": stored_id(id), "status": "cancelled"}
+    output.as_json(values) if as_json else output.echo(f"recovery {id} is cancelled")
+
+
+def _cancel(connection: "Connection", id: str) -> None:
+    from worker.webhooks.store import recover as store
+
+    if not store.cancel(connection, stored_id(id)):
+        raise click.ClickException(f"no recovery {id} is running; see: afterword webhooks recoveries list")
 
 
 @click.group(
@@ -146,6 +148,7 @@ def recoveries(context: click.Context, /, cancelled: str | None, **options: Any)
     Without a command: `list`, with its options.
     """
     if cancelled is not None and context.invoked_subcommand is None:
-        _cancel(cancelled, **options)
+        # The option of earlier releases: end a recovery, then list.
+        _list(**options, cancelled=cancelled)
     else:
         list_by_default(context, list_, options)
