@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,11 @@ def test_every_method_is_answered(stack: Stack, tmp_path: Path) -> None:
     values = {method: answer[node] for method, answer in zip(METHODS, answers, strict=True)}
     assert [method for method, value in values.items() if isinstance(value, dict) and "error" in value] == []
     assert values["registered"] == ["chat.run", "webhook.deliver"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_help_lists_every_method(afterword: Command, method: str) -> None:
+    assert method in re.split(r"[,.:]?\s+", afterword("inspect", "--help").stdout)
 
 
 @pytest.mark.parametrize("method", ["shutdown", "revoke", "rate_limit", "pool_grow"])

@@ -26,8 +26,8 @@ def demo(model: str, timeout_s: float, keep: Path | None) -> None:
     """Run jobs in every possible way and print their rows.
 
     The demo starts its own Redis, SQLite database, fake endpoint, worker and webhook receiver, and stops them at the
-    end. If AFTERWORD_ENDPOINT_URL is set, it sends a few jobs to that endpoint instead, at the price there.
-    Exit code 1: a job did not end as it should.
+    end. If AFTERWORD_ENDPOINT_URL is set, it sends a few jobs to that endpoint instead, and you pay for them. Exit code
+    1: a job did not end as it should.
     """
     from worker.cli.demo_jobs import fake_cases, real_cases
     from worker.cli.demo_run import Demo

@@ -24,7 +24,7 @@ METHODS: Final = (
         "afterword inspect stats --worker afterword-17@host --json",
     )
 )
-@click.argument("method", type=click.Choice(METHODS))
+@click.argument("method", type=click.Choice(METHODS), metavar="METHOD")
 @click.option(
     "--timeout",
     "timeout_s",
@@ -44,8 +44,9 @@ METHODS: Final = (
 def inspect(method: str, timeout_s: float, workers: tuple[str, ...], as_json: bool) -> None:
     """Ask the running workers for their tasks and state.
 
-    METHOD is one of Celery's inspections. The same as `celery -A worker.app inspect METHOD`, but from any folder, even
-    beside a worker.py of your own. Exit code 1: no worker answered.
+    METHOD is one of Celery's inspections: active, active_queues, clock, conf, ping, registered, report, reserved,
+    revoked, scheduled, stats. The same as `celery -A worker.app inspect METHOD`, but from any folder, even beside a
+    worker.py of your own. Exit code 1: no worker answered.
     """
     answers = _ask(method, timeout_s=timeout_s, workers=list(workers) or None)
     if not answers:

@@ -144,7 +144,8 @@ attempts = hidden_alias(show, "attempts")
 def redeliver(id: str, as_json: bool) -> None:
     """Send a delivery again, with the same id and body.
 
-    It works in every status, gives the delivery all its attempts again, and does not wait for its ordering key.
+    The delivery gets all its attempts again and does not wait for its ordering key. It must not be in flight, and its
+    receiver must be enabled.
     """
     from worker.webhooks.store import redeliver as store
 
