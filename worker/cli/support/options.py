@@ -17,5 +17,9 @@ tenant_option = click.option(
 def limit_option(default: int = 20) -> Callable[[Command], Command]:
     """Return the option `--limit`: the number of rows to print."""
     return click.option(
-        "--limit", type=click.IntRange(1, 10_000), default=default, show_default=True, help="Print at most this many rows."
+        "--limit",
+        type=click.IntRange(1, 10_000),
+        default=default,
+        show_default=True,
+        help="Print at most this many rows.",
     )
