@@ -78,7 +78,7 @@ def headers_of(vault: Vault, receiver_id: str, sealed: str | None, *, url: str) 
         raise CannotOpen(
             SecretFault.MOVED,
             f"the headers of receiver {receiver_id} were sealed for {origin}, but its address is at {origin_of(url)}; "
-            "give the headers again with: afterword webhooks change NAME --header-file FILE",
+            "give the headers again with: afterword webhooks update NAME --header-file FILE",
         )
     return headers
 
