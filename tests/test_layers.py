@@ -20,8 +20,8 @@ FLOORS: Final = [
     "store log celeryconfig",
     "webhooks",
     "jobs",
-    "process verify dev",
     "run deliver",
+    "process verify dev",
     "app",
     "cli celery",
 ]

@@ -149,7 +149,7 @@ def tick(connection: Connection) -> list[str]:
     """Ask what the dispatcher asks; return the ids of what may start."""
     reclaim.take_back(connection)
     due.expire(connection)
-    paused = {one.name for one in endpoints.look(connection).values() if one.state == "paused"}
+    paused = {one.name for one in endpoints.read_all(connection).values() if one.state == "paused"}
     for name in paused:
         due.probe(connection, name, after=due.FIRST, last=None)
     lanes, _ = due.lanes(connection, skipped=paused)

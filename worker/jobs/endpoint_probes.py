@@ -27,7 +27,7 @@ class Probes:
     def send(self) -> float | None:
         """Send the probes that are due, and open what has been slow for long enough; return seconds to the next."""
         with self._engine.begin() as connection:
-            seen = endpoints.look(connection)
+            seen = endpoints.read_all(connection)
             for one in seen.values():
                 if one.state is State.slow and one.since_s >= SLOW_S:
                     endpoints.open_fully(connection, one.name)

@@ -1,4 +1,4 @@
-"""What must be true before a worker begins: its Redis, its database and its keys can serve it. Checked once a start."""
+"""The checks at a worker's start: Redis, the database and the secret keys must be usable."""
 
 from redis import Redis
 from sqlalchemy import Engine
@@ -11,11 +11,11 @@ from worker.webhooks.store.secrets import any_sealed
 
 
 class NotReady(RuntimeError):
-    """The worker cannot start as things are; the text says why and what to do."""
+    """The worker cannot start; the text gives the reason and the remedy."""
 
 
 def check_startup(engine: Engine, redis: Redis, settings: Settings) -> None:
-    """Raise NotReady with a sentence about the first thing that is missing."""
+    """Raise NotReady with a sentence about the first fault."""
     if sentence := trouble_of(redis) or fault(engine, schema=settings.database_schema):
         raise NotReady(sentence)
     with engine.begin() as connection:

@@ -7,7 +7,6 @@ that ends deliveries locks receivers: mixed in one transaction they would lock e
 import asyncio
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
@@ -32,9 +31,6 @@ from worker.webhooks.store import expire
 from worker.webhooks.store import record as delivered
 from worker.webhooks.store.claim import DeliveryClaim
 from worker.webhooks.store.record import DeliveryRecord, RecordedDelivery
-
-if TYPE_CHECKING:
-    from worker.webhooks.vault import Vault
 
 # How many nudges may stand in Redis, for each slot of this process, before announcing stops.
 NUDGES_A_SLOT = 4
@@ -115,14 +111,7 @@ class WebhookService:
             redis, QUEUE, room=NUDGES_A_SLOT * settings.webhook_slots, turned=liveness.turns(f"announce-{QUEUE}")
         )
         self._client: WebhookClient | None = None
-        self.strays = Orphans(engine, "delivery", held=expire.held, give_back=expire.give_back)
-
-    @property
-    def vault(self) -> "Vault":
-        """What opens the receivers' secrets. Raises BadMasterKeys where no key is set."""
-        from worker.webhooks.vault import Vault  # and with it cryptography, see worker.app
-
-        return Vault(self._settings.secret_keys)
+        self.orphans = Orphans(engine, "delivery", held=expire.held, give_back=expire.give_back)
 
     @property
     def client(self) -> WebhookClient:

@@ -26,6 +26,7 @@ SETTLE_S: Final = 0.1
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # What the length of a message depends on is not for settings to say.
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection"})
+Clients = dict[str, httpx.AsyncClient]  # by the name of the endpoint
 _address = functools.lru_cache(maxsize=256)(httpx.URL)
 
 
