@@ -274,7 +274,7 @@ def test_the_feeds_counter_is_locked_by_the_last_step_of_a_batch(postgresql_url:
         with other.begin() as connection:
             connection.execute(select(counters).with_for_update(nowait=True))
 
-    assert (cancelled.result(10), judged.result(10).blame) == ("queued", FailureOwner.endpoint)
+    assert (cancelled.result(10), judged.result(10).owner) == ("queued", FailureOwner.endpoint)
     batcher.close(timeout_s=10)
     engine.dispose()
     other.dispose()
