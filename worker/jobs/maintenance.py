@@ -13,7 +13,7 @@ from worker.jobs.store.inbox import StoredEntry, write_dead_letters
 from worker.queue.list_heads import ListHeads
 from worker.queue.nudges import REJECTED, REJECTED_BYTES
 
-# Limits a tick: there may be many requests whose message never comes, and each round reads them all.
+# Limits a tick: many requests may wait for a message that never comes, and each round reads them all.
 BATCHES_A_TICK = 20
 
 log = structlog.get_logger()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from worker.deliver import DeliveryContext
 
 WRITE_OUT_S = 10.0
-# Nudges in Redis, for each slot of this process, at which the intake stops adding to them.
+# The intake stops adding nudges when Redis holds this many for each slot of this process.
 ROOM_A_SLOT = 4
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ class WorkerProcess:
             address_fault=self.webhooks.address_fault,
             liveness=self.liveness,
         )
-        # Endpoints whose settings forbid to repeat a request that may have been billed: a lost worker's is one.
+        # Endpoints with a setting against repeating a request that may have been billed, as that of a lost worker.
         self._once_only = frozenset(each.name for each in settings.endpoints.values() if not each.retry_ambiguous)
         self._schema_watch = SchemaWatch(self.engine, settings, pool=lambda: self._pool)
         self.dispatcher = self._make_dispatcher()
@@ -223,7 +223,7 @@ class WorkerProcess:
             self._pool.abort(Reason.lease_lost)
 
     def cancel_queued(self, job_id: str) -> None:
-        """Cancel a job whose nudge was revoked before it ran; from any thread."""
+        """Cancel a job after its nudge was revoked before it ran; from any thread."""
         self.batcher.put(cancel, job_id).add_done_callback(_log_error)
 
     def _release_orphans(self) -> None:

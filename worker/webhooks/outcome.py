@@ -33,7 +33,7 @@ def build_record(claim: DeliveryClaim, result: SendResult, decision: DeliveryDec
 
 
 def plain_record(record: DeliveryRecord) -> DeliveryRecord:
-    """Return the record without the data of the receiver's response, which the database may refuse."""
+    """Return the record without the data of the receiver's response: the database may refuse that data."""
     ours = {name: record.attempt[name] for name in ("error_code", "http_status")}
     return replace(record, attempt={**ours, "is_truncated": False})
 

@@ -32,7 +32,7 @@ from worker.webhooks.store import record as store_record
 from worker.webhooks.store.claim import DeliveryClaim
 from worker.webhooks.store.record import DeliveryRecord, RecordedDelivery
 
-# Nudges in Redis, for each slot of this process, at which `announce` stops adding to them.
+# `announce` stops adding nudges when Redis holds this many for each slot of this process.
 NUDGES_A_SLOT = 4
 REDIS_PORT, POSTGRESQL_PORT = 6379, 5432
 
@@ -173,6 +173,6 @@ class WebhookService:
         self._dispatch.look_after()
 
     def take_back(self) -> int:
-        """Queue a batch of deliveries again whose worker is gone; return their number."""
+        """Queue a batch of deliveries of lost workers again; return their number."""
         with self._engine.begin() as connection:
             return expire.take_back(connection)

@@ -11,9 +11,9 @@ FIRST_BACKOFF_S: Final = 0.5
 LONGEST_BACKOFF_S: Final = 60.0
 # The first refusals in a row spend no attempt; each later one spends one.
 FREE_REFUSALS: Final = 9
-# A requested wait of up to a day is always believed: a job whose deadline is earlier fails. A longer wait, up to a
-# month, is believed only if the deadline is later. No rate limit has a longer period: "in 55 years" is an instant that
-# somebody wrote as a duration.
+# A requested wait of up to a day is always believed: if the deadline is earlier, the job fails. A longer wait, up to a
+# month, is believed only if the deadline is later. No rate limit has a longer period: "in 55 years" is an instant,
+# written as a duration.
 USUAL_HINT_S: Final = 24 * 3600.0
 LONGEST_HINT_S: Final = 31 * USUAL_HINT_S
 REFUSALS: Final = frozenset({ErrorCode.rate_limited, ErrorCode.overloaded})
@@ -46,7 +46,7 @@ LEASE_LOST: Final = JobDecision(None, Outcome.unknown)
 NOTHING_TO_SEND: Final = JobDecision(FAIL, Outcome.failed, counts=False)
 # Another worker's configuration names the endpoint and ours does not: a deployment is under way.
 UNKNOWN_ENDPOINT: Final = JobDecision(HOLD, Outcome.released, counts=False, delay_s=30.0, waiting_for="endpoint_paused")
-# The endpoint refuses the field `stream_options`, which we added: the job is not at fault.
+# The endpoint refuses our own addition, the field `stream_options`: the job is not at fault.
 WITHOUT_USAGE: Final = JobDecision(RETRY, Outcome.failed, counts=False, waiting_for="retry")
 
 
@@ -71,7 +71,7 @@ class AttemptBudget:
 def decide(
     failure: Failure | None, budget: AttemptBudget, *, verdict: Verdict, sent: bool, jitter: float
 ) -> JobDecision:
-    """Decide the next step of a job whose attempt ended with `failure`, or with a complete answer (None).
+    """Decide the next step after an attempt that ended with `failure`, or with a complete answer (None).
 
     `verdict`: the owner of the failure, from `endpoint_health`. `sent`: the endpoint may have seen the request.
     `jitter`: a random number in [0, 1). The endpoint's failure holds the job, and spends an attempt only if the request
@@ -81,7 +81,7 @@ def decide(
     if failure is None:
         return COMPLETED
     if not _may_pay_again(failure, budget):
-        # Whoever owns the failure: another request may be another bill.
+        # Also if the endpoint owns the failure: another request may be another bill.
         return _give_up(budget)
     if verdict.owner is FailureOwner.endpoint:
         return _hold_for_endpoint(failure, budget, hold_s=verdict.hold_s, jitter=jitter)

@@ -34,7 +34,7 @@ class FailingCall:
 
 
 def open_breaker(connection: Connection, trips: Sequence[BreakerTrip]) -> list[bool]:
-    """Pause endpoints whose calls fail too often; True if the endpoint was not paused before."""
+    """Pause endpoints after too many failed calls; True if the endpoint was not paused before."""
     insert_missing(connection, {trip.endpoint: 0.0 for trip in trips})
     return [pause_until_probe(connection, trip.endpoint, Cause.breaker, trip.code) for trip in trips]
 

@@ -1,4 +1,4 @@
-"""ENDPOINTS: the troubles that the jobs of all workers meet; `jobs.core.endpoint_health` decides who owns them.
+"""ENDPOINTS: the troubles that the jobs of all workers meet; `jobs.core.endpoint_health` decides on their owners.
 
 Ages become instants of the database's clock here, under the lock of the endpoint's row.
 """

@@ -1,4 +1,4 @@
-"""RECLAIM: jobs of a worker process whose lease has ended are queued again.
+"""RECLAIM: after the lease of a worker process has ended, its jobs are queued again.
 
 The database's clock decides when a lease ends, and an operator may set that clock: forward, and leases of living
 workers end (see `worker.store.heartbeat`); back, and leases of dead workers do not (see `leases.ENDED`).
@@ -47,7 +47,7 @@ class TakenBack:
 
 
 def take_back(connection: Connection, *, limit: int = 500, once_only: Collection[str] = ()) -> TakenBack:
-    """Delete workers whose lease has ended and queue their jobs again, at most `limit`.
+    """Delete workers with an ended lease and queue their jobs again, at most `limit`.
 
     Jobs of the endpoints `once_only` fail instead, because those forbid a second payment.
     """
@@ -78,7 +78,7 @@ def _held(once_only: Collection[str]) -> Select[Any]:
 
 
 def _requeue(connection: Connection, rows: Sequence[Row[Any]], *, workers: int = 0) -> TakenBack:
-    """Queue jobs whose worker is gone. Their attempts become `unknown`: possibly billed, and a late answer is recorded.
+    """Queue the jobs of a worker that is gone. Their attempts become `unknown`: possibly billed, and a late answer is recorded.
 
     A job that has spent its attempts fails: a job that kills its worker must end.
     """
