@@ -1,4 +1,4 @@
-"""Alembic's environment: the database of the settings, our own version table, and our tables only."""
+"""Alembic's environment: the database from the settings, our own version table, and only our tables."""
 
 from typing import Any
 
@@ -13,20 +13,20 @@ from worker.store.tables import VIEW_INDEXES
 from worker.store.version import VERSION_TABLE, serves_from
 from worker.webhooks.store.tables import metadata
 
-# Of PostgreSQL's advisory locks: the letters "afterwrd".
+# The key of a PostgreSQL advisory lock: the letters "afterwrd".
 MIGRATING = int.from_bytes(b"afterwrd")
 
 
-def _ours(name: str | None, kind: str, parents: Any) -> bool:
-    """Say whether autogenerate may look at this: the database may hold other applications' tables."""
+def _is_ours(name: str | None, kind: str, parents: Any) -> bool:
+    """Return whether autogenerate may compare this: the database may have tables of other applications."""
     if kind == "index":
-        # In the words of the views, which the tables do not know.
+        # These indexes are defined with the views, not in tables.py.
         return not (name or "").startswith(VIEW_INDEXES)
     return kind != "table" or (name or "").startswith("afterword_")
 
 
 def run() -> None:
-    """Migrate with the connection in `config.attributes`, else with one of our own."""
+    """Migrate with the connection in `config.attributes`, else with a new connection from the settings."""
     given = context.config.attributes
     if (connection := given.get("connection")) is not None:
         migrate(connection, given.get("schema"))
@@ -41,21 +41,21 @@ def run() -> None:
 
 def migrate(connection: Any, schema: str | None) -> None:
     if connection.dialect.name == "postgresql":
-        _alone(connection)
+        _lock_out_others(connection)
     if schema:
         quoted = connection.dialect.identifier_preparer.quote(schema)
-        # Not IF NOT EXISTS, which asks for the right to create schemas also where there is nothing to create.
+        # Not IF NOT EXISTS: it needs the right to create schemas even if the schema exists.
         if not connection.execute(text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": schema}).scalar():
             connection.execute(text(f"CREATE SCHEMA {quoted}"))
-        _search(connection, quoted)
+        _set_search_path(connection, quoted)
         connection.dialect.default_schema_name = schema
     elif connection.dialect.name == "postgresql":
-        _search(connection, connection.execute(text("SELECT quote_ident(current_schema())")).scalar())
+        _set_search_path(connection, connection.execute(text("SELECT quote_ident(current_schema())")).scalar())
     context.configure(
         connection=connection,
         target_metadata=metadata,
         version_table=VERSION_TABLE,
-        include_name=_ours,
+        include_name=_is_ours,
         compare_type=True,
         transactional_ddl=True,
     )
@@ -66,7 +66,7 @@ def migrate(connection: Any, schema: str | None) -> None:
 
 
 def _refuse_unserved(connection: Any, before: str | None, oldest: str | None) -> None:
-    """Undo migrations that would stop serving a worker that lives; `before` and `oldest`: see store/version.py."""
+    """Undo the migrations if the schema would not serve a living worker; `before`, `oldest`: store/version.py."""
     if before is None or oldest is None or oldest <= before:
         return
     if names := leases.unserved(connection, oldest):
@@ -76,26 +76,26 @@ def _refuse_unserved(connection: Any, before: str | None, oldest: str | None) ->
         )
 
 
-def _alone(connection: Any) -> None:
-    """Wait for whoever migrates this database now: several replicas of a service begin at the same moment.
+def _lock_out_others(connection: Any) -> None:
+    """Wait until no other process migrates this database, because replicas of a service may start together.
 
-    Until the end of the transaction. A limit that a role has for its statements is not meant for these.
+    The lock lasts until the end of the transaction. A role's limit for the time of statements is lifted for migrations.
     """
     connection.execute(text("SET LOCAL statement_timeout = 0"))
-    patience = connection.execute(text("SHOW lock_timeout")).scalar()
+    lock_timeout = connection.execute(text("SHOW lock_timeout")).scalar()
     connection.execute(text("SET LOCAL lock_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
-    connection.execute(text("SELECT set_config('lock_timeout', :patience, true)"), {"patience": patience})
+    connection.execute(text("SELECT set_config('lock_timeout', :value, true)"), {"value": lock_timeout})
 
 
-def _search(connection: Any, quoted: str | None) -> None:
-    """Look for tables in our schema; in the caller's temporary tables last, where PostgreSQL looks first if not told.
+def _set_search_path(connection: Any, quoted: str | None) -> None:
+    """Search our schema first and temporary tables last; by default PostgreSQL searches temporary tables first.
 
-    The doors' functions keep this path: a table of a producer's own must not be taken for ours (PostgreSQL manual,
-    CREATE FUNCTION, "Writing SECURITY DEFINER Functions Safely").
+    The trigger functions of cancel_v1 and replay_v1 keep this path, because they must not use a producer's own table in
+    place of ours (PostgreSQL manual, CREATE FUNCTION, "Writing SECURITY DEFINER Functions Safely").
     """
     if quoted is not None:
-        # Local to the transaction: no session state survives it.
+        # LOCAL, because session state must not outlive the transaction.
         connection.execute(text(f"SET LOCAL search_path TO {quoted}, pg_temp"))
 
 

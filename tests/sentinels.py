@@ -1,4 +1,4 @@
-"""A real Redis behind real sentinels, on free ports: a primary, a replica, three sentinels; failovers on demand."""
+"""A real Redis behind real Sentinels on free ports: a primary, a replica, three Sentinels; failovers on demand."""
 
 import subprocess
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ NAME = "mymaster"
 
 @dataclass
 class Behind:
-    """`url` is what AFTERWORD_REDIS_URL holds."""
+    """The servers and Sentinels; `url` is a value for AFTERWORD_REDIS_URL."""
 
     folder: Path
     sentinels: int = 3
@@ -36,7 +36,7 @@ class Behind:
 
     @property
     def celery_url(self) -> str:
-        """The address as Celery's own transport wants it, with `master_name` in its options."""
+        """The address in the form of Celery's own transport, with `master_name` in its options."""
         return ";".join(f"sentinel://127.0.0.1:{port}/0" for port in self.ports)
 
     def start(self) -> "Behind":
@@ -45,15 +45,15 @@ class Behind:
             client.replicaof("127.0.0.1", str(primary.port))
         for number, port in enumerate(self.ports):
             self._watch(number, port, primary.port)
-        until(self._is_whole, what="every sentinel knows the replica and the others")
+        until(self._is_whole, what="the replica and the other sentinels at every sentinel")
         return self
 
     def primary_port(self) -> int:
-        """Return the port that the first sentinel names."""
+        """Return the primary's port from the first Sentinel."""
         return int(self._asked(self.ports[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1])
 
     def fail_over(self) -> None:
-        """Have the replica promoted, and wait until it is and the primary that was follows it."""
+        """Promote the replica; return when the old primary is its replica."""
         before = self.primary_port()
         until(lambda: self._asked(self.ports[0], "SENTINEL", "FAILOVER", NAME), what="the order")
         self.await_change(before)
@@ -62,7 +62,7 @@ class Behind:
             until(lambda: client.info("replication")["role"] == "slave", what="the old primary is a replica")
 
     def kill_primary(self) -> None:
-        """End the primary without a word; return when the replica is promoted."""
+        """Kill the primary; return when the replica is promoted."""
         before = self.primary_port()
         (old,) = (server for server in self.servers if server.port == before)
         old.stop(kill=True)
@@ -102,7 +102,7 @@ class Behind:
             facts = dict(zip(pairs[::2], pairs[1::2], strict=True))
             if (facts["num-slaves"], facts["num-other-sentinels"]) != ("1", str(self.sentinels - 1)):
                 return False
-        # A replica that its primary has not answered yet cannot be promoted.
+        # A replica cannot be promoted before its primary has answered it.
         with Redis.from_url(self.servers[1].url) as client:
             return client.info("replication")["master_link_status"] == "up"
 

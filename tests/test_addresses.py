@@ -1,4 +1,4 @@
-"""An address means the same to every library that reads it, or it is refused in a sentence before anything starts."""
+"""An address means the same to every library that reads it; otherwise a sentence refuses it before the start."""
 
 import ssl
 from pathlib import Path
@@ -20,14 +20,14 @@ ONE = {"host": "h", "dbname": "d"}
 
 
 def by_sqlalchemy(url: str) -> dict[str, Any]:
-    """Return what psycopg is called with."""
+    """Return psycopg's arguments."""
     address = make_url(url)
     _, arguments = address.get_dialect()().create_connect_args(address)
     return {name: str(value) for name, value in arguments.items()}
 
 
 def by_libpq(url: str) -> dict[str, Any]:
-    """Return what libpq understands of the URL as the producers' package gives it."""
+    """Return libpq's reading of the URL as the producers' package passes it on."""
     return {name: str(value) for name, value in conninfo.conninfo_to_dict(url.replace("+psycopg", "")).items()}
 
 
@@ -60,7 +60,7 @@ def by_libpq(url: str) -> dict[str, Any]:
 def test_a_database_is_the_same_to_sqlalchemy_and_libpq(given: str, meant: dict[str, str]) -> None:
     url = database_url(given)
 
-    # An empty list of ports is libpq's default for each.
+    # An empty list of ports means libpq's default for each host.
     assert {name: value for name, value in by_sqlalchemy(url).items() if value.strip(",")} == meant
     assert by_libpq(url) == meant
     assert database_url(url) == url
@@ -92,7 +92,7 @@ def test_a_database_that_no_library_could_read_is_refused_in_one_sentence(text: 
 
 
 @pytest.mark.parametrize("name", ["a b.db", "a#%41.db", "ü?.db"])
-def test_a_sqlite_file_is_what_the_encoded_path_says(name: str) -> None:
+def test_a_sqlite_file_is_found_by_its_encoded_path(name: str) -> None:
     from urllib.parse import quote
 
     assert make_url(database_url(f"sqlite:////tmp/{quote(name)}")).database == f"/tmp/{name}"
@@ -122,7 +122,7 @@ def test_a_redis_is_the_same_to_redis_py_and_kombu(given: str, tls: dict[str, An
     assert (theirs.hostname, theirs.port or 6379, int(theirs.virtual_host or 0), theirs.password) == (
         ours.host, ours.port, ours.db, pool.connection_kwargs.get("password"),
     )  # fmt: skip
-    # What neither is told is its default, and theirs is ours: kombu's connections are redis-py's.
+    # A missing parameter takes the default, and theirs equals ours: kombu's connections are redis-py's.
     parameters = theirs.ssl or {}
     assert isinstance(ours, redis.SSLConnection) == (tls is not None) == bool(parameters)
     if tls is not None:
@@ -170,7 +170,7 @@ def test_a_line_break_at_the_end_is_no_part_of_a_setting(tmp_path: Path) -> None
     assert (settings.concurrency, settings.endpoint and settings.endpoint.key) == (7, "sk-1")
 
 
-def test_what_a_url_says_of_its_connection_wins_over_our_defaults() -> None:
+def test_a_urls_connection_parameters_win_over_our_defaults() -> None:
     plain = session.arguments(make_url(database_url("postgresql://h/d")), reading=False)
     chosen = session.arguments(
         make_url(database_url("postgresql://h/d?connect_timeout=9&target_session_attrs=any&client_encoding=LATIN1")),
@@ -179,5 +179,5 @@ def test_what_a_url_says_of_its_connection_wins_over_our_defaults() -> None:
 
     assert (plain["connect_timeout"], plain["target_session_attrs"]) == (5, "read-write")
     assert not {"connect_timeout", "target_session_attrs"} & chosen.keys()
-    # Another one could not carry an answer.
+    # No other encoding could carry every answer.
     assert chosen["client_encoding"] == "UTF8"

@@ -1,4 +1,4 @@
-"""The record of an attempt that could not be put into columns: nothing is bought again that must not be."""
+"""The record of an attempt that fits no columns: a request that must not be repeated is not bought again."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,7 +28,7 @@ def end_of(made: Reply | None, claim: Claim = CLAIM, **settings: Any) -> Any:
     return build_broken_record(claim, made, replace(ENDPOINT, **settings), jitter=0.5)
 
 
-def test_what_may_be_bought_again_is_and_spends_an_attempt() -> None:
+def test_a_repeatable_request_is_bought_again_and_spends_an_attempt() -> None:
     closing = end_of(reply(failure(ErrorCode.connection_lost)))
     assert (closing.move, closing.counts, closing.attempt["billed"]) == (RETRY, True, "unknown")
 

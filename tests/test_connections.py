@@ -1,4 +1,4 @@
-"""The rule for connections to Redis: any exception but a reply ends the one that it happened on."""
+"""The rule for connections to Redis: any exception except an error reply closes its connection."""
 
 import ast
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from kombu import Connection
 from redis._parsers.socket import SocketBuffer
 from redis.exceptions import ResponseError
 
-from tests.test_layers import MODULES, name, place
+from tests.worker_modules import MODULES, name, place
 from worker.queue.connections import RedisPool, ReplyTooLong
 from worker.queue.nudges import connect, push_nudges
 
 
 class Boom(Exception):
-    """No exception of any library's."""
+    """An exception that no library raises."""
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 def only(client: redis.Redis) -> Any:
-    """Return the one connection that this client has."""
+    """Return the client's only connection."""
     (connection,) = client.connection_pool._available_connections
     return connection
 
 
-# Where in redis-py an exception may come up, and the exceptions that it does not expect there.
+# Places in redis-py where an exception may occur, and the exceptions that it does not expect there.
 PLACES = [
     ("while a reply is read", SocketBuffer, "_read_from_socket"),
     ("while a command is written", redis.Connection, "_host_error"),
@@ -66,7 +66,7 @@ def test_after_an_exception_of_another_kind_every_answer_is_its_own_commands(
 def test_bytes_that_were_read_and_lost_take_their_connection_along(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the buffer cannot grow: what recv() returned is nowhere."""
+    """As when the buffer cannot grow: the bytes from recv() are gone."""
     client.set("long", "x" * 300_000)
 
     def losing(self: Any, *args: Any, **kwargs: Any) -> bool:
@@ -151,7 +151,7 @@ def test_no_connection_of_the_worker_is_made_without_the_rule(path: Path) -> Non
 
 
 def test_a_listener_that_lost_bytes_is_made_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """redis-py asks to keep a subscription's connection whatever happens while a message is read."""
+    """redis-py tries to keep a subscription's connection after every error while it reads a message."""
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise MemoryError

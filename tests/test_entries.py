@@ -1,4 +1,4 @@
-"""Whatever stands at a door: reading it never raises, and it becomes a job, a visible refusal or a dead letter."""
+"""Reading an entry of any door never raises: it becomes a job, a visible refusal or a dead letter."""
 
 import base64
 import gzip
@@ -31,7 +31,7 @@ BAD_HOSTS = ("xn--a.example", "xn--.example", "xn--zzzzzz99999999.example", "xn-
 
 
 def reader(address_fault: Callable[[str], str | None] | None = None) -> EntryReader:
-    """Read as a worker does that lets jobs bring addresses of their own."""
+    """Return the reader of a worker that lets jobs name URLs."""
     return EntryReader(SETTINGS, address_fault or (lambda url: target_fault(url, policy())))
 
 
@@ -66,7 +66,7 @@ headers = st.dictionaries(
 
 @st.composite
 def spoiled(draw: st.DrawFn) -> bytes:
-    """Return a message of a Celery client with a few bytes changed, cut out or put in."""
+    """Return a message of a Celery client with a few bytes changed, removed or added."""
     raw = bytearray(message(draw(jobs), **draw(headers)))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(raw) - 1))
@@ -90,7 +90,7 @@ def test_any_bytes_become_a_job_a_refusal_or_a_dead_letter(raw: bytes) -> None:
     for entry in both_doors(raw, reader()):
         assert isinstance(entry.read, Job | Refusal | DeadLetter)
         assert entry.raw == raw
-        # Our own failing would be a dead letter too, and hide here.
+        # A failure of our own code would also become a dead letter, and stay hidden here.
         assert not isinstance(entry.read, DeadLetter) or entry.read.reason != "not_accepted"
 
 
@@ -105,7 +105,7 @@ def test_a_job_with_an_address_that_cannot_be_read_is_a_visible_refusal(host: st
 
 
 @pytest.mark.parametrize("error", [ValueError("secret prompt"), RecursionError(), MemoryError(), KeyError("x")])
-def test_whatever_reading_raises_is_that_entrys_dead_letter_and_a_visible_error_of_ours(error: Exception) -> None:
+def test_an_exception_while_reading_is_that_entrys_dead_letter_and_our_logged_error(error: Exception) -> None:
     def fail(url: str) -> str | None:
         raise error
 

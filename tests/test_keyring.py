@@ -1,4 +1,4 @@
-"""A receiver's secrets as plain values: sealed and opened again, and never in an error or a repr."""
+"""A receiver's secrets as plain values: sealed and opened again, and never shown in an error or a repr."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -87,7 +87,7 @@ def test_a_query_is_hidden_and_a_plain_url_is_not_sealed(vault: Vault) -> None:
 
 def test_the_public_key_is_that_of_the_key_that_stays(vault: Vault) -> None:
     keys, _ = sealed_fields.new_keys(NOW)
-    new = new_key(KeyKind.ED25519, NOW - timedelta(days=1))  # its clock was behind
+    new = new_key(KeyKind.ED25519, NOW - timedelta(days=1))  # its clock was slow
 
     assert sealed_fields.public_text(rotated(keys, new, now=NOW)) == new.public_text
 
@@ -120,7 +120,7 @@ def test_headers_of_an_unknown_form_are_a_sentence_too(vault: Vault, content: st
     assert (caught.value.fault, caught.value.__context__) == (SecretFault.UNKNOWN_FORM, None)
 
 
-def test_what_was_sealed_for_another_receiver_or_use_is_not_opened(vault: Vault) -> None:
+def test_a_secret_sealed_for_another_receiver_or_use_is_not_opened(vault: Vault) -> None:
     sealed = sealed_fields.seal_headers(vault, RECEIVER, {"X-Key": "geheim"}, url=URL)
 
     for receiver, opened in (

@@ -1,4 +1,4 @@
-"""Threads that stand still are known: by name, by place, once; and an outage is no standstill."""
+"""A thread that stalls is reported by name and place, once; an outage is no stall."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ def conf(redis_url: str) -> Settings:
 
 @contextmanager
 def watched(liveness: Liveness) -> Iterator[list[dict[str, object]]]:
-    """Watch the threads, and give the lines that this writes."""
+    """Watch the threads and yield the log lines."""
     with structlog.testing.capture_logs() as lines:
         liveness.start()
         try:
@@ -43,7 +43,7 @@ def watched(liveness: Liveness) -> Iterator[list[dict[str, object]]]:
             liveness.stop()
 
 
-def test_a_thread_that_stands_still_is_logged_once_with_its_place_and_once_when_it_turns_again() -> None:
+def test_a_stalled_thread_is_logged_once_with_its_place_and_once_when_it_goes_on() -> None:
     liveness, gate, turns = soon(), threading.Event(), threading.Event()
     turned = liveness.turns("example")
 
@@ -56,10 +56,10 @@ def test_a_thread_that_stands_still_is_logged_once_with_its_place_and_once_when_
     thread = threading.Thread(target=wait_at_the_gate, name=thread_name("example"))
     with watched(liveness) as lines:
         thread.start()
-        until(lambda: lines, what="the standstill")
+        until(lambda: lines, what="the stall")
         assert "example" in liveness.stalled()
         gate.set()
-        until(lambda: len(lines) == 2, what="the end of it")
+        until(lambda: len(lines) == 2, what="the end of the stall")
         assert liveness.stalled() == {}
         turns.set()
         thread.join()
@@ -70,11 +70,11 @@ def test_a_thread_that_stands_still_is_logged_once_with_its_place_and_once_when_
     assert any("wait_at_the_gate" in place for place in stalled["where"])  # type: ignore[attr-defined]
 
 
-def test_a_thread_that_has_ended_by_itself_stands_still() -> None:
+def test_a_thread_that_has_ended_by_itself_counts_as_stalled() -> None:
     liveness = soon()
     with watched(liveness) as lines:
         liveness.turns("gone")()
-        until(lambda: lines, what="the standstill")
+        until(lambda: lines, what="the stall")
 
     assert lines[0]["where"] == ["the thread has ended"]
 
@@ -99,7 +99,7 @@ def test_a_thread_that_does_not_run_yet_is_not_watched() -> None:
 
 
 @pytest.mark.parametrize(("url", "stands"), [(None, True), (AWAY, False)], ids=["a defect of ours", "Redis away"])
-def test_an_intake_that_fails_for_ever_stands_still_and_one_that_waits_out_an_outage_does_not(
+def test_an_intake_that_always_fails_is_stalled_and_one_that_waits_out_an_outage_is_not(
     engine: Engine, redis_url: str, url: str | None, stands: bool
 ) -> None:
     failures: list[None] = []
@@ -116,9 +116,9 @@ def test_an_intake_that_fails_for_ever_stands_still_and_one_that_waits_out_an_ou
     intake.start()
     try:
         if stands:
-            until(lambda: "intake" in liveness.stalled(), what="the standstill")
+            until(lambda: "intake" in liveness.stalled(), what="the stall")
         else:
-            # The pauses between two tries grow; as many as these are longer than a standstill.
+            # The pauses between tries grow, so this many tries take longer than a stall.
             liveness.stalled_s = 3.0
             until(lambda: len(failures) > 7, what="several tries")
             assert "intake" not in liveness.stalled()
@@ -189,7 +189,7 @@ def test_every_thread_of_a_worker_is_watched_under_its_own_name(
         host.intake.start()
         named = {thread_name(name) for name in until(lambda: _all(host), what="the first turns")}
         living = {thread.name for thread in threading.enumerate() if thread.name.startswith("afterword-")}
-        # The two that look at others: this one, and the one that watches the loop.
+        # Two threads watch others: the tested one, and the watchdog of the loop.
         assert named == living - {"afterword-liveness", "afterword-watchdog"}
     finally:
         host.detach()

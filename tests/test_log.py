@@ -1,4 +1,4 @@
-"""What a log line looks like, and what must never stand in one."""
+"""The form of a log line, and the data that must never appear in it."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def last(stream: io.StringIO) -> dict[str, Any]:
     return line
 
 
-def test_a_json_line_carries_the_event_the_time_and_what_is_bound(lines: io.StringIO) -> None:
+def test_a_json_line_carries_the_event_the_time_and_the_bound_values(lines: io.StringIO) -> None:
     structlog.contextvars.bind_contextvars(job_id="j1", attempt=2)
     structlog.get_logger("worker.run").info("attempt.completed", http_status=200, prompt_tokens=3)
     line = last(lines)

@@ -1,4 +1,4 @@
-"""No secret of an address is shown: neither by `config`, nor by a sentence about it, nor in a line of the log."""
+"""No secret of an address appears in `config`, in an error sentence or in a log line."""
 
 import io
 import logging
@@ -42,7 +42,7 @@ def test_secrets_are_known_as_written_and_as_read() -> None:
 @pytest.mark.parametrize(
     "text", [f"redis://:{PASSWORD}@h:1/0", f"postgresql://u:{PASSWORD}@h:1x/db", f"ftp://u:{PASSWORD}@h", AZURE]
 )
-def test_a_sentence_about_a_setting_shows_no_secret_whatever_is_wrong(text: str) -> None:
+def test_a_sentence_about_a_wrong_setting_shows_no_secret(text: str) -> None:
     for secret in (PASSWORD, "1/2", "Pl4nted", "Pl4ntedKey42"):
         assert secret not in shown(text)
 
@@ -54,7 +54,7 @@ def test_an_endpoints_address_that_is_refused_does_not_show_its_key() -> None:
     assert "api-key=***" in str(refused.value)
 
 
-def test_the_log_and_what_is_kept_of_answers_know_the_key_of_an_address() -> None:
+def test_the_log_and_stored_answers_mask_the_key_of_an_address() -> None:
     settings = read({"AFTERWORD_ENDPOINT_URL": AZURE, "AFTERWORD_DATABASE_URL": f"postgresql://u:{PASSWORD}@h/db"})
     assert {"Pl4ntedKey42", PASSWORD} <= set(secrets_of(settings))
     assert b"Pl4ntedKey42" in secrets_of_endpoint(settings.endpoints["default"])

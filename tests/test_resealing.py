@@ -1,4 +1,4 @@
-"""Changing the master keys: what a wrong and a removed key do, and that resealing can be broken off and repeated."""
+"""Changing the master keys: a wrong or removed key, and a resealing that is interrupted and repeated."""
 
 import pytest
 from sqlalchemy import Engine, update
@@ -90,13 +90,13 @@ def test_resealing_that_was_broken_off_goes_on(engine: Engine, monkeypatch: pyte
     for number in range(3):
         receiver(engine, f"r{number}")
     with engine.begin() as connection:
-        assert reseal(connection, BOTH).resealed == 3  # and then the process ends
+        assert reseal(connection, BOTH).resealed == 3  # the process ends here
 
     assert reseal_all(engine, BOTH) == 6
     assert reseal_all(engine, BOTH) == 0
 
 
-def test_a_secret_that_is_changed_meanwhile_is_not_overwritten(engine: Engine) -> None:
+def test_a_secret_changed_in_between_is_not_overwritten(engine: Engine) -> None:
     made = receiver(engine)
     with engine.begin() as connection:
         (row,) = sealed.page(connection)
@@ -107,7 +107,7 @@ def test_a_secret_that_is_changed_meanwhile_is_not_overwritten(engine: Engine) -
     assert found(engine, made.id).sealed.keys_sealed == "newer"
 
 
-def test_a_removed_key_is_found_with_the_names_of_what_needs_it(engine: Engine) -> None:
+def test_a_removed_key_is_found_with_the_names_that_need_it(engine: Engine) -> None:
     receiver(engine)
     receiver(engine, "second", vault=Vault([NEW]))
 

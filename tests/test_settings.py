@@ -1,4 +1,4 @@
-"""What the environment may say, what it may not, and what a stranger is told about it."""
+"""The values that the environment may set, and the messages about wrong ones."""
 
 import json
 from dataclasses import fields
@@ -86,7 +86,7 @@ def test_a_fault_names_the_variable_the_value_and_the_remedy(name: str, text: st
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_known_one() -> None:
-    assert one_error_of(CONCURENCY="5") == "AFTERWORD_CONCURENCY is no setting; did you mean AFTERWORD_CONCURRENCY?"
+    assert one_error_of(CONCURENCY="5") == "AFTERWORD_CONCURENCY is not a setting; did you mean AFTERWORD_CONCURRENCY?"
     assert "afterword config --reference" in one_error_of(ZZZZ="5")
 
 
@@ -136,7 +136,7 @@ def test_a_bad_redis_url_is_refused(text: str) -> None:
     assert one_error_of(REDIS_URL=text).startswith("AFTERWORD_REDIS_URL is (not shown); ")
 
 
-def test_secrets_may_stand_in_files(tmp_path: Path) -> None:
+def test_secrets_may_be_in_files(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("sk-1\n")
     (tmp_path / "db").write_text("postgresql://u:p@h/d\n")
     settings = settings_of(
@@ -192,7 +192,7 @@ def test_nothing_is_allowed_and_no_secret_key_known_unless_said() -> None:
     assert (settings.webhook_allow_http, settings.webhook_allow_urls) == (False, False)
 
 
-def test_secret_keys_may_stand_in_a_file_one_to_a_line(tmp_path: Path) -> None:
+def test_secret_keys_may_be_in_a_file_one_to_a_line(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"{NEW_KEY}\n{OLD_KEY}\n")
     assert settings_of(SECRET_KEYS_FILE=str(tmp_path / "keys")).secret_keys == (NEW_KEY, OLD_KEY)
 
@@ -203,7 +203,7 @@ def test_secret_keys_may_stand_in_a_file_one_to_a_line(tmp_path: Path) -> None:
         ("geheim", "key 1 must be 32 bytes in URL-safe base64, 44 characters; make one with `openssl rand -base64 32"),
         (f"{NEW_KEY},{NEW_KEY[:-1]}", "key 2 must be 32 bytes"),
         (f"{NEW_KEY},{'+' * 43}=", "key 2 must be 32 bytes"),
-        (f"{NEW_KEY},{OLD_KEY},{NEW_KEY}", "key 3 stands there twice"),
+        (f"{NEW_KEY},{OLD_KEY},{NEW_KEY}", "key 3 repeats an earlier key"),
         (" , ", "it must hold at least one key"),
     ],
     ids=["no key", "cut", "not URL-safe", "twice", "none"],
@@ -279,18 +279,27 @@ def test_the_environment_wins_over_the_file_field_by_field(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('[endpoints.a]\nurl = "https://a"\nidle = 3', "idle in [endpoints.a] is no setting of an endpoint; did you"),
-        ('[endpoints.a]\nurl = "https://a"\nkey = "sk-geheim"', "key in [endpoints.a] would keep a secret in the file"),
-        ('[endpoints.a]\nurl = "https://a"\nkey_env = "NO_SUCH"', "names the variable NO_SUCH, which is not set"),
+        (
+            '[endpoints.a]\nurl = "https://a"\nidle = 3',
+            "idle in [endpoints.a] is not a setting of an endpoint; did you",
+        ),
+        (
+            '[endpoints.a]\nurl = "https://a"\nkey = "sk-geheim"',
+            "key in [endpoints.a] would put a secret into the file",
+        ),
+        ('[endpoints.a]\nurl = "https://a"\nkey_env = "NO_SUCH"', "names the variable NO_SUCH, but NO_SUCH is not set"),
         ("[endpoints.a]\nidle_s = 3", "[endpoints.a] has settings but no url"),
         ('[endpoints."A b"]\nurl = "https://a"', "[endpoints.A b] is 'A b'; it must be up to 64"),
         ("[endpoint.a]", "did you mean endpoints?"),
-        ("[tenants.a]", "is no section"),
+        ("[tenants.a]", "is not a known section"),
         ("[endpoints]\na = 3", "write [endpoints.a]"),
-        ('[endpoints.a]\nurl = "https://a"\nheaders = { "a b" = "c" }', "not a header that can be sent"),
-        ('[endpoints.a]\nurl = "https://a"\nheaders = { "X-A" = "c\\r\\nd" }', "not a header that can be sent"),
+        ('[endpoints.a]\nurl = "https://a"\nheaders = { "a b" = "c" }', "has 'a b', but this header cannot be sent"),
+        (
+            '[endpoints.a]\nurl = "https://a"\nheaders = { "X-A" = "c\\r\\nd" }',
+            "has 'X-A', but this header cannot be sent",
+        ),
         ('[endpoints.a]\nurl = "https://a"\ncert_key_file = "afterword.toml"', "has a cert_key_file but no cert_file"),
-        ("endpoints = ", "which is not TOML"),
+        ("endpoints = ", "but it is not TOML"),
     ],
 )
 def test_a_fault_in_the_file_is_a_sentence(tmp_path: Path, text: str, reason: str) -> None:
@@ -304,7 +313,7 @@ def test_a_fault_in_the_file_is_a_sentence(tmp_path: Path, text: str, reason: st
     [
         ({"LEASE_S": "20", "BEAT_S": "15"}, "lease_s is 20 but beat_s is 15; the lease must outlive two heartbeats."),
         ({"LEASE_S": "3", "TICK_S": "1.5"}, "lease_s is 3 but tick_s is 1.5; the lease must outlive two ticks."),
-        ({"WINDOW_S": "0.5"}, "window_s is 0.5 but tick_s is 1; the window must last from tick to tick."),
+        ({"WINDOW_S": "0.5"}, "window_s is 0.5 but tick_s is 1; the window must last at least one tick."),
         ({"DATABASE_URL": "sqlite:////a", "DATABASE_SCHEMA": "s"}, "database_schema is 's' but SQLite has no schemas"),
     ],
 )
@@ -312,7 +321,7 @@ def test_settings_that_contradict_each_other_are_refused(environ: dict[str, str]
     assert one_error_of(**environ).startswith(reason)
 
 
-def test_a_worker_without_its_urls_is_told_in_one_sentence() -> None:
+def test_a_worker_without_its_urls_gets_one_sentence() -> None:
     with pytest.raises(BadSettings) as caught:
         need(read({}), "database_url", "redis_url", "endpoint")
     (error,) = caught.value.errors

@@ -1,4 +1,4 @@
-"""Secrets at rest: what opens them, what does not, what is said about it, and what is never shown."""
+"""Secrets at rest: the keys that open them, the errors of all others, and no secret in any message."""
 
 import json
 import traceback
@@ -33,7 +33,7 @@ def fault_of(vault: Vault, token: str, *, receiver: str = "rcv_1", kind: str = "
     return caught.value
 
 
-def test_what_was_sealed_is_opened() -> None:
+def test_a_sealed_text_is_opened() -> None:
     vault = Vault([new_master_key()])
 
     token = vault.seal("rcv_1", KeyKind.HMAC, SECRET)
@@ -67,7 +67,7 @@ def test_a_rotated_token_needs_the_old_key_no_more() -> None:
     assert Fernet(NEW).extract_timestamp(again) == Fernet(OLD).extract_timestamp(token)
 
 
-def test_a_wrong_master_key_is_told_with_its_id_and_the_remedy() -> None:
+def test_a_wrong_master_key_is_reported_with_its_id_and_the_remedy() -> None:
     token = Vault([OLD]).seal("rcv_1", "hmac", SECRET)
 
     error = fault_of(Vault([NEW]), token)
@@ -120,19 +120,19 @@ def test_a_sealed_text_of_another_form_is_refused_unshown(content: str) -> None:
     assert error.__context__ is None
 
 
-def test_the_sealed_content_is_what_the_design_says() -> None:
+def test_the_sealed_content_has_the_documented_form() -> None:
     token = Vault([NEW]).seal("rcv_1", KeyKind.HMAC, SECRET)
     content = json.loads(Fernet(NEW).decrypt(token))
     assert content == {"v": 1, "receiver": "rcv_1", "kind": "hmac", "key": SECRET}
 
 
-def test_a_missing_master_key_is_told() -> None:
+def test_a_missing_master_key_is_reported() -> None:
     with pytest.raises(BadMasterKeys, match="AFTERWORD_SECRET_KEYS is not set, and receivers' secrets"):
         Vault([])
 
 
 @pytest.mark.parametrize("text", ["geheim", "", "gehéim", "\udc80geheim", NEW + NEW, b64encode(b"geheim").decode()])
-def test_a_malformed_master_key_is_told_by_its_place_unshown(text: str) -> None:
+def test_a_malformed_master_key_is_reported_by_its_place_and_not_shown(text: str) -> None:
     with pytest.raises(BadMasterKeys) as caught:
         Vault([NEW, text])
     assert str(caught.value).startswith("key 2 of AFTERWORD_SECRET_KEYS is not 32 bytes in URL-safe base64")
@@ -140,7 +140,7 @@ def test_a_malformed_master_key_is_told_by_its_place_unshown(text: str) -> None:
     assert caught.value.__context__ is None
 
 
-def test_master_keys_that_do_not_fit_the_database_are_told_at_the_start() -> None:
+def test_master_keys_that_do_not_fit_the_database_are_reported_at_the_start() -> None:
     Vault([NEW, OLD]).check([key_id(OLD)])
     new, old = key_id(NEW), key_id(OLD)
     with pytest.raises(BadMasterKeys) as caught:
@@ -177,6 +177,6 @@ def test_a_signature_is_made_with_the_seed() -> None:
     assert sign_ed25519(key.key, b"x") == sign_ed25519(key.key, b"x") != sign_ed25519(key.key, b"y")
 
 
-def test_a_fingerprint_is_what_the_holder_of_the_secret_can_compute() -> None:
+def test_the_holder_of_a_secret_can_compute_its_fingerprint() -> None:
     # printf %s "$SECRET" | sha256sum
     assert fingerprint("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD") == "2dd745ff"

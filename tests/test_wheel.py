@@ -1,4 +1,4 @@
-"""The wheel, alone: in an empty environment, in an empty folder, it migrates a database and runs a job."""
+"""The wheel in an empty environment and an empty folder migrates a database and runs a job."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the bin folder of an environment that holds the built wheel and what it asks for, nothing else."""
+    """Return the bin folder of an environment with only the built wheel and its dependencies."""
     folder = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT, cwd=folder)
     (wheel,) = folder.glob("afterword-*.whl")

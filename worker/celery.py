@@ -1,4 +1,4 @@
-"""For `celery -A worker`: the application is worker.app's."""
+"""The entrance of `celery -A worker`: the application of worker.app."""
 
 from worker.app import app
 

@@ -1,4 +1,4 @@
-"""Logging, configured once at start: our lines and those of Celery and kombu leave through one structlog chain."""
+"""Configure logging once at start: our log lines and those of Celery and kombu use the same structlog chain."""
 
 import json
 import logging
@@ -19,14 +19,14 @@ REDACTED = "[redacted]"
 SECRET_NAMES = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "password", "secret", "api_key"}
 )
-# A Bearer value, keys as providers write them, and a password inside an address.
+# A Bearer value, keys in the form of known providers, and a password inside a URL.
 SHAPES = re.compile(
     r"(?i)(bearer\s+)[\w.~+/=-]{6,}|\b(?:sk|rk|pk|xai|gsk)-[\w-]{8,}|(?<=://)([^\s/@:\"']*):[^\s/@\"']+(?=@)"
 )
 # The logger of refused and failed control commands.
 CONTROL = "kombu.pidbox"
-# Below WARNING the first ones log addresses or pieces of what was on the wire, and Celery's two lines a task
-# (received, succeeded) repeat what `run` says once.
+# Below WARNING the libraries log addresses or pieces of requests and answers. Celery's two lines per task (received,
+# succeeded) repeat our line of each attempt.
 TALKATIVE = (
     "httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "alembic", "kombu", "amqp",
     "celery.app.trace", "celery.worker.strategy",
@@ -34,7 +34,7 @@ TALKATIVE = (
 
 
 def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
-    """Send every log line of this process to `stream` (standard error), as text or JSON; a second call replaces it."""
+    """Send every log line of this process to `stream` (standard error), as text or JSON; the last call wins."""
     target = stream if stream is not None else sys.stderr
     console = settings.log_format == "console" or (settings.log_format is None and target.isatty())
     sink = logging.StreamHandler(target)
@@ -43,7 +43,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
             foreign_pre_chain=_shared(),
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_last(console=console, colours=target.isatty()),
+                *_render(console=console, colours=target.isatty()),
                 redactor(secrets_of(settings)),
             ],
         )
@@ -53,7 +53,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
     root.setLevel(settings.log_level.upper())
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    logging.getLogger(CONTROL).addFilter(_refused)
+    logging.getLogger(CONTROL).addFilter(_make_warning)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -66,8 +66,8 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
     )
 
 
-def _refused(record: logging.LogRecord) -> bool:
-    """Make a warning of the error that kombu logs with a traceback: anyone who reaches Redis can send a command."""
+def _make_warning(record: logging.LogRecord) -> bool:
+    """Turn kombu's error with a traceback into a warning, because any client of Redis can cause it by a command."""
     record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
     return True
 
@@ -84,7 +84,7 @@ def _shared() -> list[Processor]:
     ]
 
 
-def _last(*, console: bool, colours: bool) -> list[Processor]:
+def _render(*, console: bool, colours: bool) -> list[Processor]:
     if console:
         rendered = structlog.dev.ConsoleRenderer(colors=colours, timestamp_key="at")
         return [structlog.processors.format_exc_info, _make_printable, rendered]
@@ -102,35 +102,35 @@ def _hide_named(_: object, __: str, event: EventDict) -> EventDict:
 
 
 def redactor(secrets: Iterable[str]) -> Callable[[object, str, Any], str]:
-    """Return the last step of the chain: it takes these secrets, and all that looks like one, out of a finished line.
+    """Return the last step of the chain: it removes these secrets, and texts that look like secrets, from a line.
 
-    It works on the line, not on its parts, because a traceback or a foreign logger can hold a secret anywhere.
+    It works on the finished line, because a traceback or a foreign logger can have a secret anywhere.
     """
-    written = {form for secret in secrets for form in (secret, json.dumps(secret)[1:-1])}
-    known = re.compile("|".join(re.escape(form) for form in sorted(written, key=len, reverse=True)) or r"(?!)")
+    forms = {form for secret in secrets for form in (secret, json.dumps(secret)[1:-1])}
+    known = re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)) or r"(?!)")
 
     def redact(_: object, __: str, line: Any) -> str:
-        return SHAPES.sub(_shape, known.sub(REDACTED, line))
+        return SHAPES.sub(_redact_shape, known.sub(REDACTED, line))
 
     return redact
 
 
-def _shape(found: re.Match[str]) -> str:
-    if found[1]:
-        return f"{found[1]}{REDACTED}"
-    return f"{found[2]}:{REDACTED}" if found[2] is not None else REDACTED
+def _redact_shape(match: re.Match[str]) -> str:
+    if match[1]:
+        return f"{match[1]}{REDACTED}"
+    return f"{match[2]}:{REDACTED}" if match[2] is not None else REDACTED
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """Return the settings' secrets that are long enough to be looked for without spoiling ordinary words."""
+    """Return the secrets in the settings, without short ones, because those would also match normal words."""
     texts: list[str] = []
     for endpoint in settings.endpoints.values():
         texts += [endpoint.key or "", *secrets_in(endpoint.proxy), *secrets_in(endpoint.url)]
-        # A header may hold a key or just a team's name; the short ones are words that lines need.
+        # A header may hold a key, or only a team's name; short values are often words that log lines need.
         texts += [text for text in endpoint.headers.values() if len(text) >= 16]
     for url in (settings.database_url, settings.redis_url, settings.webhook_egress_proxy):
         texts += secrets_in(url)
-    # As they are written, as they are read, and as a library that builds an address writes them.
-    read = {unquote(text) for text in texts}
-    written = {quote(text, safe=safe) for text in read for safe in ("", "/")}
-    return [form for form in {*texts, *read, *written} if len(form) >= 6]
+    # Each secret as in the settings, decoded, and quoted again as libraries do when they build a URL.
+    decoded = {unquote(text) for text in texts}
+    quoted = {quote(text, safe=safe) for text in decoded for safe in ("", "/")}
+    return [form for form in {*texts, *decoded, *quoted} if len(form) >= 6]

@@ -1,4 +1,4 @@
-"""Entries as clients, half-clients and accidents put them into a queue."""
+"""Queue entries as clients, partial clients and accidents write them."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ ROW = "0191d3c4-7f00-7000-8000-000000000001"
 def envelope(
     row: Any = ROW, *, task: Any = "chat.run", body: Any = None, queue: str = "chat.run", **headers: Any
 ) -> Any:
-    """Return a Celery message, protocol 2, as Python's client writes it, as an object to be spoiled."""
+    """Return a Celery message, protocol 2, as the Python client writes it; tests then damage it."""
     task_id = str(uuid.uuid4())
     options = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     text = json.dumps([[row], {}, options] if body is None else body)
@@ -31,7 +31,7 @@ def envelope(
 
 
 def without(message: Any, *path: str) -> Any:
-    """Return the message without what stands at `path`."""
+    """Return the message without the member at `path`."""
     inner = message
     for name in path[:-1]:
         inner = inner[name]
@@ -43,7 +43,7 @@ def encoded(message: Any) -> bytes:
     return message if isinstance(message, bytes) else json.dumps(message).encode()
 
 
-# What kills, restarts or stalls a stock worker, and others of the kind: name, entry, the reason it is rejected for.
+# Entries that kill, restart or stall a stock worker, and similar entries: name, entry, reason of the rejection.
 BAD: list[tuple[str, bytes, str]] = [
     (name, encoded(entry), reason)
     for name, entry, reason in [
@@ -78,7 +78,7 @@ BAD: list[tuple[str, bytes, str]] = [
     ]
 ]
 
-# Odd, and good all the same: what is wrong with them is something we do not read.
+# Odd but valid: the fault is in a part that we do not read.
 ODD: list[tuple[str, Any]] = [
     ("no delivery tag", without(envelope(), "properties", "delivery_tag")),
     ("delivery tag an object", {**envelope(), "properties": {"delivery_tag": {}, "body_encoding": "base64"}}),

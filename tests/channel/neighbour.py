@@ -1,4 +1,4 @@
-"""Another team's Celery application on our Redis database, with settings that would hurt if we shared keys."""
+"""Another team's Celery application on our Redis database; its settings would cause harm if we shared keys."""
 
 import os
 import time
@@ -12,7 +12,7 @@ app.conf.update(
     task_acks_late=True,
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
-    # Longer than its task. Shared keys with a shorter one of ours would restore it while it runs.
+    # Longer than its task. With shared keys, a shorter timeout of ours would restore the message while the task runs.
     broker_transport_options={"visibility_timeout": 3600},
 )
 writer = redis.Redis.from_url(URL)

@@ -1,4 +1,4 @@
-"""Foreign bytes are data: nothing in the queues or on the control exchange stops, restarts or slows a worker."""
+"""Foreign bytes are data: no entry in a queue or on the control exchange stops, restarts or slows a worker."""
 
 import base64
 import json
@@ -30,12 +30,12 @@ def test_no_entry_stops_or_restarts_a_worker_and_good_ones_around_run(toy: Toy, 
 
     assert {entry["row"] for entry in toy.events("end")} == set(good)
     until(lambda: len(toy.rejected()) == len(bad), what="all rejects")
-    assert sorted(told["reason"] for told in toy.rejected()) == sorted(read(queue, entry).reason for entry in bad)
-    assert {told["queue"] for told in toy.rejected()} == {queue}
+    assert sorted(reject["reason"] for reject in toy.rejected()) == sorted(read(queue, entry).reason for entry in bad)
+    assert {reject["queue"] for reject in toy.rejected()} == {queue}
     assert_untroubled(toy, child.text())
 
 
-def test_messages_that_are_odd_where_nobody_looks_run(toy: Toy) -> None:
+def test_messages_that_are_odd_in_unread_parts_run(toy: Toy) -> None:
     child = toy.start()
     for _, message in ODD:
         toy.redis.lpush("chat.run", encoded(message))
@@ -46,7 +46,7 @@ def test_messages_that_are_odd_where_nobody_looks_run(toy: Toy) -> None:
     assert_untroubled(toy, child.text())
 
 
-def test_more_rubbish_than_slots_does_not_hide_what_stands_behind_it(toy: Toy) -> None:
+def test_more_rubbish_than_slots_does_not_hide_the_entries_behind_it(toy: Toy) -> None:
     toy.start(SLOTS="1")
     toy.redis.lpush("chat.run", *([b"rubbish"] * 5000))
     row = toy.row()
@@ -98,7 +98,7 @@ CONTROL = [b"", b"[]", b"null", b"{", b'"x"', b"7", b"\xff", b'{"properties": 5}
 
 
 def control(**body: Any) -> bytes:
-    """Return a broadcast as kombu's mailbox sends one, with this body."""
+    """Return a broadcast with this body, as kombu's mailbox sends it."""
     text = json.dumps(
         {"method": "ping", "arguments": {}, "destination": None, "pattern": None, "matcher": None, **body}
     )
@@ -109,7 +109,7 @@ def control(**body: Any) -> bytes:
     })  # fmt: skip
 
 
-# What kombu or Celery parse before anyone could say no: name, message.
+# Messages that kombu or Celery parse before our code runs: name, message.
 HOSTILE: list[tuple[str, bytes]] = [
     ("deep", b"[" * 100_000),
     ("deep and closed", b"[" * 100_000 + b"]" * 100_000),
@@ -141,11 +141,11 @@ HOSTILE: list[tuple[str, bytes]] = [
 
 
 @pytest.mark.parametrize("channel", ["/0.afterword.pidbox"])
-def test_what_is_parsed_before_anyone_could_say_no_neither_stops_nor_restarts_a_worker(toy: Toy, channel: str) -> None:
+def test_messages_parsed_before_our_code_neither_stop_nor_restart_a_worker(toy: Toy, channel: str) -> None:
     child = toy.start()
     for name, message in HOSTILE:
         until(lambda: toy.redis.publish(channel, message), what=f"a listener for {name}")  # noqa: B023
-        # Each is heard before the next one comes, so that the log says which one it was.
+        # Each message is handled before the next is sent, so the log shows the one at fault.
         row = toy.row()
         toy.push(row)
         until(lambda: [e for e in toy.events("end") if e["row"] == row] or child.ended(), what=name)  # noqa: B023
@@ -161,7 +161,7 @@ def test_what_is_parsed_before_anyone_could_say_no_neither_stops_nor_restarts_a_
     lambda redis, key: redis.sadd(key, b"\xff", b"one part", b"\x06\x16\x06\x16\x06\x16\x06\x16", b"", b"x" * 100_000),
 ], ids=["a string", "a hash", "rubbish in it"])  # fmt: skip
 @pytest.mark.parametrize("exchange", ["afterword.pidbox", "reply.afterword.pidbox"])
-def test_what_stands_under_kombus_names_neither_stops_nor_restarts_a_worker(
+def test_foreign_data_under_kombus_names_neither_stops_nor_restarts_a_worker(
     toy: Toy, spoil: Callable[[Any, str], Any], exchange: str
 ) -> None:
     for key in (f"_kombu.binding.{exchange}", f"_kombu.binding.permanent.{exchange}"):
@@ -176,7 +176,7 @@ def test_what_stands_under_kombus_names_neither_stops_nor_restarts_a_worker(
     assert_unbroken(toy, child.text())
 
 
-def test_names_of_ours_that_hold_another_type_are_renamed_and_what_comes_later_runs(toy: Toy) -> None:
+def test_our_keys_with_another_type_are_renamed_and_later_entries_run(toy: Toy) -> None:
     child = toy.start()
     spoiled = ["chat.run", "chat.run\x06\x163", "webhooks\x06\x169", "afterword:rejected"]
     kinds = [
@@ -209,7 +209,7 @@ def test_a_huge_entry_among_the_nudges_is_cut_and_those_behind_it_run(toy: Toy, 
     toy.await_events("end", 1)
 
     until(lambda: len(toy.rejected()) == 3, what="all rejects")
-    assert {(told["reason"], told["size"]) for told in toy.rejected()} == {("too_large", 10 * 1024 * 1024)}
+    assert {(reject["reason"], reject["size"]) for reject in toy.rejected()} == {("too_large", 10 * 1024 * 1024)}
     assert_unbroken(toy, child.text())
 
 

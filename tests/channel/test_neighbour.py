@@ -1,4 +1,4 @@
-"""Other Celery applications on the same Redis database are never touched, nor do they touch us."""
+"""We never touch other Celery applications on the same Redis database, and they never touch us."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Entries are read whatever their bytes, and pushed only while there is room."""
+"""Entries of any bytes can be read, and are pushed only while there is room."""
 
 import base64
 import json
@@ -54,19 +54,19 @@ def test_options_without_effect_are_named() -> None:
 
 
 @pytest.mark.parametrize(("entry", "reason"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-def test_what_is_no_nudge_is_rejected_with_its_reason_and_its_bytes(entry: bytes, reason: str) -> None:
+def test_an_entry_that_is_no_nudge_is_rejected_with_its_reason_and_its_bytes(entry: bytes, reason: str) -> None:
     found = read("chat.run", entry)
 
     assert isinstance(found, Rejected)
     assert found.reason == reason
-    told = json.loads(found.as_json())
-    assert told["queue"] == "chat.run"
-    assert told["size"] == len(entry)
-    assert base64.b64decode(told["entry"]) == entry[:REJECTED_BYTES]
+    fields = json.loads(found.as_json())
+    assert fields["queue"] == "chat.run"
+    assert fields["size"] == len(entry)
+    assert base64.b64decode(fields["entry"]) == entry[:REJECTED_BYTES]
 
 
 @pytest.mark.parametrize("message", [case[1] for case in ODD], ids=[case[0] for case in ODD])
-def test_what_is_wrong_where_we_do_not_look_does_not_matter(message: Any) -> None:
+def test_a_fault_in_an_unread_part_does_not_matter(message: Any) -> None:
     found = read("chat.run", encoded(message))
 
     assert isinstance(found, Nudge)

@@ -1,4 +1,4 @@
-"""A worker outlives its Redis: killed connections, restarts, a change of roles, silence, a full memory."""
+"""A worker survives trouble with Redis: killed connections, restarts, a failover, silence, full memory."""
 
 import signal
 import socket
@@ -19,7 +19,7 @@ from worker.dev.redis import RedisServer, free_port
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of this test's own, to be mistreated."""
+    """Yield a Redis server for this test alone."""
     server = RedisServer(folder=tmp_path / "redis")
     yield server
     server.remove()
@@ -33,7 +33,7 @@ def own(server: RedisServer, tmp_path: Path) -> Iterator[Toy]:
 
 
 def kill_clients(redis: Redis) -> None:
-    """Cut all of the worker's own connections: kombu's for control and ours for the queues."""
+    """Close all connections of the worker: kombu's for control and ours for the queues."""
     me = redis.client_id()
     for client in redis.client_list():
         if int(client["id"]) != me and client["name"] != "toy":
@@ -100,7 +100,7 @@ def test_a_worker_started_before_its_redis_waits_for_it(server: RedisServer, own
     own.await_events("end", 1)
 
 
-def test_a_worker_without_redis_hears_a_stop_signal(server: RedisServer, own: Toy) -> None:
+def test_a_worker_without_redis_obeys_a_stop_signal(server: RedisServer, own: Toy) -> None:
     server.start()
     child = own.start()
     server.stop(kill=True)
@@ -150,7 +150,7 @@ def test_a_redis_that_refuses_the_control_connection_is_asked_again_at_leisure(
     refuse(own.redis)
     child = own.start(ready=False)
 
-    until(lambda: child.text().count("broker.lost") > 5 or child.ended(), what="it is refused again and again")
+    until(lambda: child.text().count("broker.lost") > 5 or child.ended(), what="it is refused repeatedly")
     accept(own.redis)
 
     own.await_events("ready", 1)
@@ -185,7 +185,7 @@ def test_a_control_connection_that_ends_behind_a_message_is_made_again_without_a
     server.start()
     child = own.start()
 
-    # A busy worker finds both at one turn of the hub: messages, and the end behind them.
+    # A busy worker finds both in one turn of the hub: messages, and the closed connection behind them.
     child.signal(signal.SIGSTOP)
     own.redis.publish("/0.afterword.pidbox", b"no command")
     kill_clients(own.redis)
@@ -230,7 +230,7 @@ def test_a_closed_connection_leaves_nothing_in_the_hub(redis_url: str) -> None:
 
 
 class Line:
-    """A TCP relay that can fall silent, as a peer behind a broken router does."""
+    """A TCP relay that can fall silent, like a peer behind a broken router."""
 
     def __init__(self, target: int) -> None:
         self.port = free_port()
@@ -241,7 +241,7 @@ class Line:
         self._run(self._accept)
 
     def fall_silent(self) -> None:
-        """Forward nothing more on the connections that stand; new ones work."""
+        """Stop forwarding on the existing connections; new connections work."""
         self._silent.set()
         self._silent = threading.Event()
 
@@ -285,7 +285,7 @@ def test_a_silent_peer_is_given_up_within_seconds(server: RedisServer, tmp_path:
 
         direct.push(*(direct.row() for _ in range(3)))
 
-        # One of them the server gave to the dead line's BRPOP: lost, as nudges may be.
+        # The server gave one nudge to the BRPOP of the dead connection. It is lost, which nudges may be.
         direct.await_events("end", 2)
     finally:
         through.close()

@@ -1,4 +1,4 @@
-"""A Redis that cannot serve us is named, and jobs that stand where no worker reads are found."""
+"""A check names a Redis that cannot serve us, and finds jobs in queues that no worker reads."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_a_redis_that_cannot_serve_us_is_named(facts: dict[str, Any], names: str
 
 
 @pytest.mark.parametrize("facts", [{}, {"redis_version": "6.2.14", "redis_mode": "standalone"}, {"redis_version": "x"}])
-def test_others_can(facts: dict[str, Any]) -> None:
+def test_a_suitable_redis_is_accepted(facts: dict[str, Any]) -> None:
     assert unusable(facts) is None
 
 
@@ -112,7 +112,7 @@ def test_lists_that_workers_read_are_not_named(client: "redis.Redis", redis_url:
 @pytest.mark.parametrize(
     "reply",
     [
-        # Redis 6.2 and, as its source has it, Redis 7.
+        # Redis 6.2 and, according to its source, Redis 7.
         "ERR Error running script (call to f_1): @user_script:2: @user_script: 2: -OOM command not allowed when used "
         "memory > 'maxmemory'.",
         "OOM command not allowed when used memory > 'maxmemory'. script: f1, on @user_script:2.",

@@ -1,4 +1,4 @@
-"""Behind Sentinel: how an address is read, where its connections lead, and what is said when they lead nowhere."""
+"""Redis behind Sentinel: the address, its connections, and the errors when no master is reachable."""
 
 import socket
 import ssl
@@ -33,7 +33,7 @@ Load = Callable[[str], Settings]
 
 @pytest.fixture
 def load_with(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Return what reads the settings with this address of Redis and no other."""
+    """Return a function that loads the settings with only this Redis address."""
 
     def load_settings(url: str) -> Settings:
         monkeypatch.setenv("AFTERWORD_REDIS_URL", url)
@@ -145,7 +145,7 @@ def test_a_wrong_password_for_the_sentinels_is_said(behind: Behind) -> None:
         client.ping()
 
 
-def test_webhooks_go_neither_to_sentinels_nor_to_what_they_watch(
+def test_webhooks_go_neither_to_sentinels_nor_to_their_servers(
     behind: Behind, sqlite_url: str, load_with: Load
 ) -> None:
     settings, engine = load_with(behind.url), create_engine(sqlite_url)
@@ -172,7 +172,7 @@ def test_a_connection_to_a_primary_that_became_a_replica_is_not_kept(tmp_path: P
             return "127.0.0.1", self.at
 
         def close(self) -> None:
-            """Nothing to close."""
+            """Do nothing: there is nothing to close."""
 
     watch = Watch()
     with Redis.from_pool(pool_of(first.url, watch=watch)) as client, Redis.from_url(first.url) as old:
@@ -202,7 +202,7 @@ def test_threads_that_ask_at_once_lose_no_sentinel(behind: Behind) -> None:
 
 
 def relay_to(port: int) -> Callable[[Peer], None]:
-    """Return what carries bytes between a client and a server on this port."""
+    """Return a function that carries bytes between a client and the server on this port."""
 
     def carry(peer: Peer) -> None:
         with socket.create_connection(("127.0.0.1", port)) as server:

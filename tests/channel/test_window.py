@@ -1,4 +1,4 @@
-"""The window on a queue: read as far as slots are free, by the hub's turns, losing nothing when it pauses or closes."""
+"""The window on a queue reads as many entries as slots are free, in the hub's turns, and loses none when it closes."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,7 +13,7 @@ from worker.queue.reader import Window
 
 
 class Slots:
-    """As many as the test says; what comes soon comes with the hub's next turn."""
+    """Free slots as the test sets them; callbacks given to `soon` run in the hub's next turn."""
 
     def __init__(self, hub: Hub) -> None:
         self.count = 1
@@ -29,7 +29,7 @@ class Slots:
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     hub = Hub()
-    hub.call_repeatedly(0.01, lambda: None)  # no turn lasts longer
+    hub.call_repeatedly(0.01, lambda: None)  # the hub wakes up at least every 10 ms
     yield hub
     hub.close()
 
@@ -69,7 +69,7 @@ def blocked(redis: Redis) -> int:
     return int(redis.info("clients")["blocked_clients"])
 
 
-def test_the_doorbell_brings_what_comes_later(redis: Redis, hub: Hub, window: Window, got: list[Nudge]) -> None:
+def test_the_doorbell_delivers_later_entries(redis: Redis, hub: Hub, window: Window, got: list[Nudge]) -> None:
     window.open(got.append)
     turn_until(hub, lambda: blocked(redis) == 1)
 
@@ -112,10 +112,10 @@ def test_no_more_is_taken_than_there_are_slots(
     assert len(read_window(redis, "chat.run")) == 7
 
 
-def test_what_the_doorbell_brings_during_a_pause_is_delivered_after_it(
+def test_an_entry_from_the_doorbell_during_a_pause_is_delivered_after_it(
     redis: Redis, hub: Hub, window: Window, got: list[Nudge]
 ) -> None:
-    window.open(lambda _: pytest.fail("delivered by the first"))
+    window.open(lambda _: pytest.fail("the first window delivered the entry"))
     turn_until(hub, lambda: blocked(redis) == 1)
 
     window.pause()
@@ -129,7 +129,7 @@ def test_what_the_doorbell_brings_during_a_pause_is_delivered_after_it(
     assert got == [Nudge(ROW, f"{ROW}.1")]
 
 
-def test_what_the_doorbell_brought_is_put_back_at_the_close(
+def test_an_entry_from_the_doorbell_is_put_back_at_the_close(
     redis: Redis, hub: Hub, window: Window, got: list[Nudge]
 ) -> None:
     window.open(got.append)

@@ -1,4 +1,4 @@
-"""Does what the schedule says: breaks a part, waits, and makes it whole again. Faults of one part never overlap."""
+"""Plays the schedule of faults: breaks a part, waits, and repairs it. Faults of one part never overlap."""
 
 import shutil
 import signal
@@ -32,7 +32,7 @@ READY_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A fault that was: from when until when, in seconds of time.time()."""
+    """A fault that has ended, with its start and end in seconds of time.time()."""
 
     name: str
     began: float
@@ -40,7 +40,7 @@ class Done:
 
 
 class Faults:
-    """Plays a schedule in threads of its own; `done` is what was."""
+    """Plays a schedule in threads; `done` lists the ended faults."""
 
     def __init__(self, parts: Parts, schedule: list[Fault]) -> None:
         self._parts, self._schedule = parts, schedule
@@ -55,7 +55,7 @@ class Faults:
         self._player.start()
 
     def stop(self) -> None:
-        """Let each part be whole again, and return when all are."""
+        """Repair every part and return when all are repaired."""
         self._stopping.set()
         for thread in (self._player, *self._threads):
             if thread.ident is not None:
@@ -78,7 +78,7 @@ class Faults:
         place = int(fault.chance * len(self._parts.fleet))
         part = f"worker {place}" if fault.kind.part == "worker" else fault.kind.part
         with self._held(part):
-            # A machine that has too little time for all of it does some of it.
+            # If the machine is too slow for the whole schedule, the rest of it is skipped.
             if self._stopping.is_set():
                 return
             began = time.time()
@@ -88,7 +88,7 @@ class Faults:
                 self.failed.append(f"{fault.kind.name}: {type(error).__name__}: {error}")
             self.done.append(Done(fault.kind.name, began, time.time()))
             if fault.kind.part in ("worker", "fleet"):
-                # What is killed again before it has come up is no worker that ran into anything.
+                # A worker that is killed again before it has started would test nothing.
                 self._await_fleet()
 
     def _await_fleet(self) -> None:
@@ -106,7 +106,7 @@ class Faults:
         self._stopping.wait(fault.lasts_s)
 
     def _steps(self, fault: Fault, place: int) -> Callable[[], None]:
-        """Return what a kind of fault does, from breaking to whole."""
+        """Return the function that breaks and repairs a part for this kind of fault."""
         name = fault.kind.name
         if name in WEATHER:
             return lambda: self._weather(fault)
@@ -196,7 +196,7 @@ class Faults:
         self._parts.patiently(lambda: self._parts.rows(end_all))
 
     def _lock(self, fault: Fault) -> None:
-        """Hold the workers' rows, as a person in a console may: no lease can be renewed, nobody can claim."""
+        """Lock the workers' rows, as a person with a console may: no lease can be renewed and no job claimed."""
         console = open_engine(self._parts.database.url, reading=True)
         try:
             with self._parts.patiently(console.connect) as connection:
@@ -233,7 +233,7 @@ class Faults:
 
 
 class _All:
-    """Several locks as one, taken in their order."""
+    """Several locks as one, taken in order."""
 
     def __init__(self, locks: list[threading.Lock]) -> None:
         self._locks = locks

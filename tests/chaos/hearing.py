@@ -1,4 +1,4 @@
-"""The fourth book compared: what receivers got, beside the events, deliveries and attempts that SQL has."""
+"""The fourth comparison: the requests that receivers got against the events, deliveries and attempts in SQL."""
 
 import json
 from collections import Counter, defaultdict
@@ -23,10 +23,10 @@ Attempt = tuple[str, int]
 
 @dataclass
 class Heard:
-    """What was found. `lost`: ends that were not told, or are said to be delivered and were not taken."""
+    """The results. `lost`: ends without a delivery, and deliveries marked delivered that no receiver accepted."""
 
     events: int = 0
-    told_jobs: int = 0
+    jobs_with_events: int = 0
     requests: int = 0
     again: int = 0
     explained: int = 0
@@ -40,7 +40,7 @@ class Heard:
 
     @property
     def faults(self) -> dict[str, list[str]]:
-        """What must not be, by its name."""
+        """The faults of the product, by name."""
         names = ("lost", "unexplained", "unsigned", "disordered")
         return {name: getattr(self, name) for name in names}
 
@@ -50,7 +50,7 @@ class Heard:
 
 
 def hear(parts: Parts) -> Heard:
-    """Compare, when every delivery is over."""
+    """Compare after every delivery has ended."""
     ledger = list(parts.hooks.ledger)
     deliveries = {str(row.id): row for row in parts.rows(DELIVERIES)}
     attempts: dict[Attempt, Any] = {(str(row.delivery_id), row.attempt): row for row in parts.rows(ATTEMPTS)}
@@ -58,7 +58,7 @@ def hear(parts: Parts) -> Heard:
     found.statuses = Counter(row.status for row in deliveries.values())
     found.outcomes = Counter(str(row.outcome) for row in attempts.values())
     found.events = len({row.event_id for row in deliveries.values()})
-    found.told_jobs = len({row.job_id for row in deliveries.values()})
+    found.jobs_with_events = len({row.job_id for row in deliveries.values()})
     _ends(parts, deliveries, found)
     _delivered(ledger, deliveries, attempts, found)
     _requests(ledger, deliveries, attempts, found)
@@ -67,16 +67,16 @@ def hear(parts: Parts) -> Heard:
 
 
 def _ends(parts: Parts, deliveries: dict[str, Any], found: Heard) -> None:
-    """Each end has a delivery to everybody who is to hear of it, and no other."""
-    told: dict[str, set[str]] = defaultdict(set)
+    """Check that each end has a delivery to every subscribed receiver, and no other delivery."""
+    sent_to: dict[str, set[str]] = defaultdict(set)
     since: dict[str, Any] = {str(row.id): row.finished_at for row in parts.rows(ENDED)}
     for row in deliveries.values():
         if row.created_at >= since[str(row.job_id)]:
-            told[str(row.job_id)].add(f"{row.name} {row.event_type}")
+            sent_to[str(row.job_id)].add(f"{row.name} {row.event_type}")
     for job in parts.rows(ENDED):
         expected = {f"{name} job.{job.status}" for name in _audience(job)}
-        if told[str(job.id)] != expected:
-            found.lost.append(f"job {job.id}, {job.status}, was told to {told[str(job.id)]}, not to {expected}")
+        if sent_to[str(job.id)] != expected:
+            found.lost.append(f"job {job.id}, {job.status}, was sent to {sent_to[str(job.id)]}, not to {expected}")
 
 
 def _audience(job: Any) -> set[str]:
@@ -89,7 +89,7 @@ def _audience(job: Any) -> set[str]:
 def _delivered(
     ledger: list[hooks.Heard], deliveries: dict[str, Any], attempts: dict[Attempt, Any], found: Heard
 ) -> None:
-    """What is said to be delivered was taken, in the very attempt that says so; nothing else is left."""
+    """Check that a receiver accepted each delivered attempt, and that every delivery is delivered."""
     taken = {(one.delivery_id, one.attempt) for one in ledger if one.said is not None and one.said < 300}
     for key, row in attempts.items():
         if row.outcome == "delivered" and key not in taken:
@@ -99,14 +99,14 @@ def _delivered(
         if row.status == "delivered" and delivery_id not in had:
             found.lost.append(f"delivery {delivery_id} to {row.name} is delivered, and its receiver has nothing")
         if row.status != "delivered":
-            # A schedule of twenty steps outlasts the run: whatever ended otherwise should not have.
+            # Twenty retries outlast the run, so no delivery may end in another status.
             found.lost.append(f"delivery {delivery_id} to {row.name} is {row.status} ({row.last_error_code})")
 
 
 def _requests(
     ledger: list[hooks.Heard], deliveries: dict[str, Any], attempts: dict[Attempt, Any], found: Heard
 ) -> None:
-    """Each request is one attempt of the ledger in SQL, signed, under the id of its event; none after it was taken."""
+    """Check that each request is one attempt in SQL, is signed, has its event's id, and follows no accepted request."""
     came = Counter((one.delivery_id, one.attempt) for one in ledger)
     for one in ledger:
         row, key = deliveries.get(one.delivery_id), (one.delivery_id, one.attempt)
@@ -132,7 +132,7 @@ def _requests(
 
 
 def _order(ledger: list[hooks.Heard], found: Heard) -> None:
-    """Under one key, what comes for the first time is one further than what came for the first time before it."""
+    """Check that first requests of one key arrive with consecutive sequence numbers."""
     last: dict[tuple[str, str], int] = defaultdict(int)
     seen: set[str] = set()
     for one in ledger:

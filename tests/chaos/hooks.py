@@ -1,4 +1,4 @@
-"""The receivers of webhooks of a run, real servers: one that is well, one that is flaky, one that wants its order."""
+"""The receivers of webhooks of a run, real servers: one healthy, one flaky, one that needs order."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
 from worker.webhooks.store import receivers, redeliver
 
 Write = Callable[[Callable[[Connection], Any]], Any]
-# Every wait of a schedule has up to a second on top: 20 steps outlast whatever a run breaks.
+# Each wait of a schedule gets up to one more second: 20 retries outlast every fault of a run.
 SCHEDULE = json.dumps([1, 1, 2, 2, *[3] * 16])
 TIMEOUT_S = 3.0
 REGISTERED = {
@@ -24,15 +24,15 @@ REGISTERED = {
     "flaky": {"is_default": False, "timeout_s": TIMEOUT_S},
     "ordered": {"is_default": False, "ordering": "per_key"},
 }
-# Of whom the flaky one hears everything.
+# The flaky receiver gets all events of this tenant.
 FLAKY_TENANT = "b"
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One request: which attempt at which delivery it says to be, what is in it, what was said to it (None: nothing).
+    """One request: the delivery and attempt that it names, its content, and the receiver's answer (None: none).
 
-    `fault` says why it did not verify.
+    `fault` is the reason why its signature did not verify.
     """
 
     receiver: str
@@ -49,11 +49,11 @@ class Heard:
 
 
 class Hooks:
-    """All receivers, of every tenant; `ledger` is what they got, in the order in which it came."""
+    """The receivers of all tenants; `ledger` lists their requests in order of arrival."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._chance = random.Random()  # what it draws depends on when requests come, so no seed would help
+        self._chance = random.Random()  # no seed: the draws depend on the time at which requests arrive
         self._lock = threading.Lock()
         self.away = threading.Event()
         self.ledger: list[Heard] = []
@@ -83,12 +83,12 @@ class Hooks:
             server.stop()
 
     def disable(self, write: Write, tenant: str) -> None:
-        """Disable a tenant's receivers, as an operator does; `write` runs a step in a transaction of its own."""
+        """Disable a tenant's receivers like an operator; `write` runs each step in its own transaction."""
         for one in self._of(tenant):
             write(lambda connection, one=one: receivers.disable(connection, one))
 
     def enable(self, write: Write, tenant: str) -> None:
-        """Enable them and queue what is on hold, in the steps of `afterword webhooks enable`."""
+        """Enable the receivers and queue held deliveries, in the steps of `afterword webhooks enable`."""
         for one in self._of(tenant):
             write(lambda connection, one=one: receivers.enable(connection, one))
             while write(lambda connection, one=one: redeliver.resume(connection, one)):
@@ -110,7 +110,7 @@ class Hooks:
                 said = None if self.away.is_set() else says()
                 self.ledger.append(_heard(name, got, said))
             if said is not None and said.status == 200:
-                # What comes too late: the one who asked has gone.
+                # Too late: the client has closed the connection.
                 time.sleep(1.5 * TIMEOUT_S)
             return said
 
@@ -120,11 +120,11 @@ class Hooks:
         return ReceiverAnswer(204)
 
     def _often_wrong(self) -> ReceiverAnswer | None:
-        # So that others of the key come while one waits for its next attempt.
+        # Other deliveries of the key then arrive while one waits for its next attempt.
         return ReceiverAnswer(500 if self._chance.random() < 0.25 else 204)
 
     def _flaky(self) -> ReceiverAnswer | None:
-        # Seldom enough one after another that its breaker opens rarely: it would rest for half a minute.
+        # Failures are rare enough that its breaker, with its pause of half a minute, seldom opens.
         drawn = self._chance.random()
         for most, said in (
             (0.12, ReceiverAnswer(500)),

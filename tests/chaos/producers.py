@@ -1,7 +1,7 @@
-"""Good producers: they send by every door, keep a book of it, and send again under the same id what was not confirmed.
+"""Well-behaved producers: they send through every door, keep a ledger, and repeat unconfirmed sends under the same id.
 
-What Redis may have lost (it was flushed, or came back empty) is sent again as well, and nothing else is: a message that
-the product loses by itself stays lost, and is found.
+They also repeat sends that Redis may have lost (it was flushed or came back empty), and no others: a message that the
+product itself loses stays lost and is found.
 """
 
 import json
@@ -22,7 +22,7 @@ from worker.store.types import Id
 
 QUEUE_DOORS = ("celery", "submit")
 AGAIN_S = 0.5
-# After Redis lost all, what it held for a worker that is just committing may still come to light.
+# After Redis lost everything, entries held by a worker that is just committing may still appear.
 LOSS_S = 2.0
 INSERT = text("INSERT INTO submit_v1 (id, job) VALUES (:id, :job)").bindparams(bindparam("id", type_=Id))
 REPLAYABLE = text("SELECT id FROM replay_v1")
@@ -30,13 +30,13 @@ SEEN = text("SELECT id FROM job_ids_v1 WHERE id IN :ids").bindparams(bindparam("
 
 
 class Producers:
-    """One thread a door, one that looks after what is not accepted yet, one that cancels."""
+    """One thread per door, one thread for jobs that are not accepted yet, one thread that cancels."""
 
     def __init__(self, parts: Parts, book: Book, *, seed: int, rate: float) -> None:
         self._parts, self._book, self._seed = parts, book, seed
         self._pause_s = len(jobs.DOORS) / rate
         self._stopping, self._settled = threading.Event(), threading.Event()
-        # An engine of their own, as any team has.
+        # A separate engine, as any team has.
         self._engine = open_engine(parts.database.url)
         self._client = Afterword(redis_url=parts.server.url, database=self._engine)
         self._celery = Celery(broker=parts.server.url, set_as_current=False)
@@ -56,7 +56,7 @@ class Producers:
             thread.start()
 
     def finish(self) -> None:
-        """Send nothing new; what is open is still looked after."""
+        """Send no new jobs; open ones are still checked."""
         self._stopping.set()
         for thread in self._threads:
             thread.join()
@@ -107,7 +107,7 @@ class Producers:
             self._book.note("junk", error)
 
     def _send(self, door: str, wanted: list[Submission]) -> None:
-        """Send by a door; whatever it says, the book knows."""
+        """Send through a door and record the result in the ledger."""
         try:
             for group in [wanted] if door == "enqueue_many" else [[one] for one in wanted]:
                 began = time.time()
@@ -160,7 +160,7 @@ class Producers:
                 self._book.note(step.__name__, error)
 
     def _look_after(self) -> None:
-        """Note what is accepted; send again what was not confirmed, or what Redis lost."""
+        """Record accepted jobs; repeat sends that were not confirmed or that Redis lost."""
         self._note_seen()
         for one in self._book.open():
             if not one.committed and (one.queued_at is None or self._may_be_lost(one.queued_at)):
@@ -188,19 +188,19 @@ class Producers:
     def _cancel_some(self) -> None:
         due = [pair for pair in list(self._cancels) if pair[0] <= time.time()]
         for pair in due:
-            # Once, also where no worker has accepted the id yet.
+            # Cancel once, even if no worker has accepted the id yet.
             self._client.cancel(pair[1])
             self._cancels.remove(pair)
 
     def _replay_some(self) -> None:
-        """Replay some of what ended without an answer, once each; nothing more when the run is to come to its end."""
+        """Replay some jobs that ended without an answer, once each; none after the run has begun to stop."""
         with self._engine.connect() as connection:
             ended = [str(one) for one in connection.scalars(REPLAYABLE)]
         for job_id in ended:
             if self._stopping.is_set():
                 return
             if job_id in self._book.replayed or not self._chance.random() < 0.3:
-                # Looked at, and left as it is.
+                # Recorded, so that it is never replayed later.
                 self._book.replayed.setdefault(job_id, 0)
                 continue
             self._book.replayed[job_id] = 1

@@ -1,4 +1,4 @@
-"""A reader that follows the feed of finished jobs all the time, as a billing system would: `cursor > N`."""
+"""A reader that follows the feed of finished jobs all the time, like a billing system: `cursor > N`."""
 
 import threading
 from typing import Any
@@ -14,7 +14,7 @@ FOLLOW = text(
 
 
 class Reader:
-    """`rows` is what it has seen, in the order in which it did."""
+    """`rows` lists the rows in the order in which the reader saw them."""
 
     def __init__(self, parts: Parts) -> None:
         self._engine = open_engine(parts.database.url, reading=True)
@@ -26,7 +26,7 @@ class Reader:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop, after a last look."""
+        """Stop after a last read."""
         self._stopping.set()
         self._thread.join()
         self._look()

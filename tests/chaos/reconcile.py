@@ -1,4 +1,4 @@
-"""Four books compared when all is quiet: what producers sent, what SQL says, what endpoint and receivers counted."""
+"""Four ledgers compared after the run: the producers', SQL, the endpoint's and the receivers'."""
 
 import json
 from collections import Counter
@@ -21,7 +21,7 @@ OPEN_DELIVERIES = """
 SELECT id, status FROM afterword_deliveries WHERE status IN ('queued', 'in_progress', 'held') UNION ALL
 SELECT delivery_id, 'open' FROM afterword_delivery_attempts WHERE outcome IS NULL
 """
-# What a worker says when it met something nobody foresaw.
+# Log events of unforeseen trouble in a worker.
 UNEXPECTED = (
     "attempt.broken", "writer.failed", "lease.failed", "dispatch.failed", "intake.refused", "endpoint.unknown",
     "answer.lost", "intake.split", "clock.stepped",
@@ -30,7 +30,7 @@ UNEXPECTED = (
 
 @dataclass
 class Outcome:
-    """What was found. `wrong` names everything that must not be; an empty one is the proof."""
+    """The results of a run. The run is sound if `wrong` is empty; `wrong` lists every fault of the product."""
 
     jobs: int = 0
     sent: int = 0
@@ -57,7 +57,7 @@ class Outcome:
 
 
 def open_ids(parts: Parts, book: Book) -> list[str]:
-    """Return what is not final yet: ids of submissions, and what stands in the doors."""
+    """Return everything that is not final yet: ids of submissions, and entries in the doors."""
     stands = {str(row.id): row.status for row in parts.rows(JOBS)}
     waiting = [one.id for one in book.all() if stands.get(one.id) not in FINAL]
     waiting += [f"inbox {row.id}" for row in parts.rows("SELECT id FROM afterword_inbox")]
@@ -70,7 +70,7 @@ def open_ids(parts: Parts, book: Book) -> list[str]:
 
 
 def reconcile(parts: Parts, book: Book, reader: Reader) -> Outcome:
-    """Compare the four books; the workers still run, and nothing is left to do for them."""
+    """Compare the four ledgers; the workers still run, but have no work left."""
     found = Outcome(sent=sum(1 for _ in book.all()))
     rows = {str(row.id): row for row in parts.rows(JOBS)}
     _producers(book, rows, found)
@@ -88,7 +88,7 @@ def reconcile(parts: Parts, book: Book, reader: Reader) -> Outcome:
     found.wrong += [f"ended by itself: {text}" for text in parts.died]
     for line in _log(parts):
         found.log_lines[f"{line.get('level')} {line.get('event')}"] += 1
-        # Celery logs what a receiver of its signals raises, and goes on.
+        # Celery logs exceptions of its signal receivers and goes on.
         if line.get("event") in UNEXPECTED or str(line.get("event")).startswith("Signal handler"):
             found.wrong.append(f"log: {json.dumps(line)[:600]}")
     return found
@@ -114,7 +114,7 @@ def _producers(book: Book, rows: dict[str, Any], found: Outcome) -> None:
 
 
 def _endpoint(parts: Parts, found: Outcome) -> None:
-    """Each request that the endpoint saw has its attempt row with `sent_at`, and came once."""
+    """Check that each request at the endpoint came once and has an attempt row with `sent_at`."""
     rows = parts.rows("SELECT job_id, attempt, outcome, sent_at FROM afterword_attempts")
     sent = {f"{row.job_id}.{row.attempt}" for row in rows if row.sent_at is not None}
     seen = parts.ledger.attempts
@@ -130,7 +130,9 @@ def _endpoint(parts: Parts, found: Outcome) -> None:
 
 
 def _feed(parts: Parts, reader: Reader, found: Outcome) -> None:
-    """The reader saw every final job once, in order, as it stands now; and what was replayed, as it stood then."""
+    """Check that the reader saw every final job once, in order, in its final state, and replayed jobs in earlier states
+    too.
+    """
     now = parts.rows("SELECT cursor, id, status, finished_at FROM finished_v1 ORDER BY cursor")
     generations = parts.rows("SELECT id, generation FROM afterword_jobs WHERE generation > 0")
     replayed = {str(row.id): row.generation for row in generations}
@@ -161,7 +163,7 @@ def _log(parts: Parts) -> Iterator[dict[str, Any]]:
             if line.startswith("{"):
                 try:
                     yield json.loads(line)
-                except ValueError:  # it was killed while it wrote
+                except ValueError:  # the worker was killed while it wrote
                     continue
             elif "Traceback" in line:
                 yield {"level": "error", "event": "Traceback"}

@@ -1,4 +1,4 @@
-"""One chaos run, from its first fault to the comparison of the books. Started by ops/chaos and by the short test."""
+"""One chaos run, from its first fault to the comparison of the ledgers. ops/chaos and the short test start it."""
 
 import argparse
 import math
@@ -20,15 +20,15 @@ from tests.chaos.reconcile import Outcome, open_ids, reconcile
 from tests.chaos.schedule import KINDS, Kind, draw
 from tests.chaos.table import told
 
-# Without any job ending, after which we wait no longer for the others.
+# The run stops waiting after this time without an ended job.
 SETTLE_S = 120.0
-# The longest gap between two faults: about what a part needs to be whole again.
+# The shortest and longest gap between two faults: about the time a part needs for its repair.
 GAP_S = (1.0, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run found, its faults, and when jobs completed (seconds of time.time(), in order)."""
+    """The results of a run, its faults, and the times of completed jobs (seconds of time.time(), in order)."""
 
     outcome: Outcome
     faults: tuple[Done, ...]
@@ -47,7 +47,7 @@ def chaos(
     kinds: Sequence[Kind] = KINDS,
     workers: int = 3,
 ) -> Run:
-    """Break things for `seconds` while producers send about `rate` jobs a second; then let all end, and compare."""
+    """Break parts for `seconds` while producers send about `rate` jobs a second; then let all jobs end and compare."""
     parts = Parts(folder, workers=workers)
     book = Book()
     try:
@@ -79,7 +79,7 @@ def chaos(
 
 
 def _settle(parts: Parts, book: Book) -> list[str]:
-    """Wait until every job is final and the doors are empty; return what is not when nothing moves any more."""
+    """Wait until every job is final and the doors are empty; return the rest when no more jobs end."""
     give_up, least = time.monotonic() + SETTLE_S, math.inf
     while True:
         parts.note_deaths()

@@ -1,4 +1,4 @@
-"""What breaks when: a list of faults drawn from a seed. Pure: the same seed and length give the same list."""
+"""The schedule of faults, drawn from a seed. Pure: the same seed and length give the same list."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ LEASE_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A way to break a part: how many seconds it lasts, least and most, and how often it is drawn beside others."""
+    """A kind of fault: its part, its shortest and longest duration in seconds, and its weight among the kinds."""
 
     name: str
     part: str
@@ -48,7 +48,7 @@ KINDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that breaks: at `at_s` after the start, for `lasts_s`; `chance` in [0, 1) chooses among like parts."""
+    """One fault at `at_s` after the start, for `lasts_s`; `chance` in [0, 1) chooses among equal parts."""
 
     kind: Kind
     at_s: float
@@ -59,8 +59,8 @@ class Fault:
 def draw(seed: int, *, seconds: float, gap_s: tuple[float, float], kinds: Sequence[Kind] = KINDS) -> list[Fault]:
     """Return the faults of a run.
 
-    Every kind comes before any is drawn again by weight, so that a short run meets as many as it can. Every third
-    fault begins while the one before it lasts.
+    Each kind comes once before kinds are drawn by weight, so a short run meets as many as possible. Every third fault
+    begins during the fault before it.
     """
     chance = random.Random(seed)
     first = list(kinds)

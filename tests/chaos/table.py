@@ -1,4 +1,4 @@
-"""What a run found, for people: the books, the faults by kind, and how long each took to get over."""
+"""The report of a run for people: the ledgers, the faults by kind, and the time until each was overcome."""
 
 import os
 from bisect import bisect_right
@@ -9,7 +9,7 @@ from statistics import median
 from tests.chaos.faults import Done
 from tests.chaos.reconcile import Outcome
 
-# Completions are counted in windows of so many seconds.
+# Completions are counted in windows of this many seconds.
 WINDOW_S = 2.0
 
 
@@ -38,7 +38,7 @@ def told(
     yield f"| jobs answered twice (a worker lost its lease with the answer on its way) | {o.answered_twice} |"
     yield f"| workers ended by their watchdog (no time for half a lease) | {o.starved} |"
     h = o.heard
-    yield f"| events of webhooks | {h.events} for {h.told_jobs} jobs, {_counted(h.statuses)} |"
+    yield f"| events of webhooks | {h.events} for {h.jobs_with_events} jobs, {_counted(h.statuses)} |"
     yield f"| **events lost** | **{len(h.lost)}** |"
     yield f"| requests that receivers got | {h.requests}, {h.again} beyond one a delivery |"
     yield f"| **of these unexplained** | **{len(h.unexplained)}** (explained by an attempt row: {h.explained}) |"

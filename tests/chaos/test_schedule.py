@@ -1,4 +1,4 @@
-"""The schedule of faults is drawn from its seed alone, and a run meets every kind before it meets one twice."""
+"""The schedule of faults depends only on its seed, and a run meets every kind before it meets one twice."""
 
 from tests.chaos.schedule import KINDS, draw
 

@@ -1,4 +1,4 @@
-"""The short form of the chaos run: one fault of most kinds, and the four books agree. ops/chaos is the long form."""
+"""The short form of the chaos run: one fault of most kinds, and the four ledgers agree. ops/chaos is the long form."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.chaos.run import chaos
 from tests.chaos.schedule import KINDS
 from tests.chaos.table import told
 
-# What needs nothing but itself to be over: a new worker costs seconds of this machine's time.
+# Mostly faults that need no new worker, because a start costs this machine seconds.
 KILLED = ("worker killed", "worker stopped, longer than a lease", "redis restarted, all lost")
 SHORT = (
     *KILLED, "redis connections killed", "redis restarted, log kept", "database restarted, immediate",
@@ -17,17 +17,17 @@ SHORT = (
 )  # fmt: skip
 
 
-# One run at a time is what two cores bear.
+# Two cores can carry one run at a time.
 @pytest.mark.xdist_group("chaos")
 @pytest.mark.timeout(600)
-def test_nothing_is_lost_or_doubled_whatever_breaks(tmp_path: Path) -> None:
+def test_nothing_is_lost_or_doubled_when_parts_break(tmp_path: Path) -> None:
     kinds = [kind for kind in KINDS if kind.name in SHORT]
 
     run = chaos(tmp_path, seed=20, seconds=30.0, rate=6.0, gap_s=(0.5, 1.5), kinds=kinds, workers=2)
 
     report = "\n".join(told(run.outcome, run.faults, run.completed_at, run.settled_s, run.errors))
     assert run.outcome.sound, report
-    # The run was one: jobs ran, and things broke.
+    # The run was real: jobs ran and parts broke.
     assert run.outcome.jobs > 50, report
     assert run.outcome.statuses["completed"] > run.outcome.jobs / 2, report
     assert len(run.faults) >= len(KILLED), report

@@ -34,7 +34,7 @@ def afterword(monkeypatch: pytest.MonkeyPatch) -> Command:
 
 @pytest.fixture
 def run(afterword: Command, database_url: str) -> Command:
-    """The command on a database of each kind, with a master key."""
+    """Run the command on a database of each kind, with a master key."""
 
     def on_database(*arguments: str, keys: str = MASTER, **options: Any) -> Any:
         settings = {"AFTERWORD_DATABASE_URL": database_url, "AFTERWORD_SECRET_KEYS": keys}

@@ -1,4 +1,4 @@
-"""What the commands on webhooks, secrets and events answer: a script, and somebody who made a mistake."""
+"""The output of commands for a script, and their refusals."""
 
 import json
 from typing import Any
@@ -9,14 +9,14 @@ HOOK = "https://hooks.example.com/in?token=geheim"
 
 
 def told(run: Command, *arguments: str, **options: Any) -> Any:
-    """Return what a command answers a script."""
+    """Return a command's JSON output."""
     result = run(*arguments, "--json", **options)
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 
 
 def refused(run: Command, *arguments: str, code: int = 1, **options: Any) -> str:
-    """Return the sentence of a command that did nothing."""
+    """Return the sentence of a refused command."""
     result = run(*arguments, **options)
     assert result.exit_code == code, result.output
     assert result.stdout == ""

@@ -1,4 +1,4 @@
-"""The command as a process of its own, stopped by its pid whatever happens."""
+"""The command as a process, always stopped by its process id."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ COMMAND = [sys.executable, "-u", "-m", "worker.cli"]
 def afterword_process(
     *arguments: str, folder: Path, settings: dict[str, str] | None = None
 ) -> "Iterator[subprocess.Popen[str]]":
-    """Start `afterword …` in a folder, its output going to `out` there; kill it at the end if it still runs."""
+    """Start `afterword …` in a folder, with its output in the file `out`; kill it at the end if it still runs."""
     with (folder / "out").open("wb") as out:
         child = subprocess.Popen(
             [*COMMAND, *arguments],
@@ -27,7 +27,7 @@ def afterword_process(
             stdout=out,
             stderr=subprocess.STDOUT,
             text=True,
-            # A suite that a shell runs in the background was told to ignore it, and its children would be too.
+            # A suite in the background of a shell ignores SIGINT, and its children would inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     try:
@@ -39,7 +39,7 @@ def afterword_process(
 
 
 def await_output(child: "subprocess.Popen[str]", folder: Path, text: str, *, within_s: float = 60) -> str:
-    """Return the output once it holds `text`; fail when the process ends or time does first."""
+    """Return the output once it contains `text`; fail if the process ends or the time is over first."""
 
     def there() -> bool:
         return text in (folder / "out").read_text()
@@ -51,15 +51,15 @@ def await_output(child: "subprocess.Popen[str]", folder: Path, text: str, *, wit
 
 
 def await_true(true: Callable[[], bool], *, within_s: float = 60) -> None:
-    """Return when it is true; fail after so many seconds."""
+    """Return when the condition is true; fail after `within_s` seconds."""
     give_up = time.monotonic() + within_s
     while not true():
-        assert time.monotonic() < give_up, "it did not become true in time"
+        assert time.monotonic() < give_up, "the condition was not true in time"
         time.sleep(0.05)
 
 
 def alive(pid: int) -> bool:
-    """Say whether a process of this id exists and is no zombie."""
+    """Return whether a process with this id exists and is no zombie."""
     try:
         os.kill(pid, 0)
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()

@@ -1,4 +1,4 @@
-"""config, db upgrade, doctor: what an operator is told."""
+"""config, db upgrade, doctor: their messages for an operator."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from worker.dev.stack import Stack
 from worker.settings.page import reference
 
 
-def test_config_shows_what_is_in_effect_and_no_secret(afterword: Command) -> None:
+def test_config_shows_the_values_in_effect_and_no_secret(afterword: Command) -> None:
     settings = {
         "AFTERWORD_ENDPOINT_URL": "https://a.example",
         "AFTERWORD_ENDPOINT_KEY": "sk-geheim",
@@ -104,8 +104,8 @@ def test_a_doctor_finds_the_keys_of_webhooks_missing(afterword: Command, databas
     assert "failed  webhooks  the database has receivers of webhooks, but AFTERWORD_SECRET_KEYS" in result.stdout
 
 
-def test_a_doctor_says_what_must_be_mended(afterword: Command, tmp_path: Path) -> None:
-    nobody = "127.0.0.1:1"  # tcpmux: nothing listens there
+def test_a_doctor_names_the_faults_to_repair(afterword: Command, tmp_path: Path) -> None:
+    nobody = "127.0.0.1:1"  # tcpmux: no server listens there
     settings = {
         "AFTERWORD_DATABASE_URL": f"sqlite:///{tmp_path / 'empty.db'}",
         "AFTERWORD_REDIS_URL": f"redis://{nobody}/0",

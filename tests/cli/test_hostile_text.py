@@ -1,4 +1,4 @@
-"""What a tenant, a model or a stranger wrote reaches an operator's terminal without its escapes."""
+"""Text of tenants, models and strangers reaches an operator's terminal without its escape sequences."""
 
 import json
 

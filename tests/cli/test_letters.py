@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from tests.cli.conftest import Command
 from tests.producers.made import accept_inbox, accept_queue
+from tests.store.dead_letters import ID, buried, letter
 from tests.store.made import REQUEST, accept_all, entry, rows
-from tests.store.test_letters import ID, buried, letter
 from worker.jobs.core.entry_size import HEAD_BYTES
 from worker.jobs.store.inbox import StoredEntry
 from worker.queue.nudges import REJECTED_BYTES
@@ -46,9 +46,7 @@ def test_letters_are_listed_and_shown(afterword: Command, settings: dict[str, st
     assert "there is no dead letter 7" in afterword("dead-letters", "show", "7").stderr
 
 
-def test_scripts_are_told_instants_in_utc_whatever_zone_the_database_speaks_in(
-    afterword: Command, postgresql_url: str
-) -> None:
+def test_scripts_get_instants_in_utc_for_any_time_zone_of_the_database(afterword: Command, postgresql_url: str) -> None:
     engine = open_engine(postgresql_url)
     buried(engine, letter())
     accept_all(engine, entry(id=ID))
@@ -90,7 +88,7 @@ def test_all_letters_of_a_reason_go_back_and_no_other(
         assert client.llen("chat.intake") == 3
 
 
-def test_what_cannot_be_put_back_stays_and_says_why(
+def test_a_letter_that_cannot_be_put_back_stays_with_a_reason(
     afterword: Command, settings: dict[str, str], engine: Engine
 ) -> None:
     buried(
@@ -154,7 +152,7 @@ def test_letters_are_purged_by_time_and_reason(afterword: Command, settings: dic
         (["purge", "--before", "then"], "--before is 'then'; write a time"),
     ],
 )
-def test_a_command_line_nobody_can_follow_is_refused(
+def test_an_unclear_command_line_is_refused(
     afterword: Command, sqlite_url: str, arguments: list[str], sentence: str
 ) -> None:
     result = afterword("dead-letters", *arguments, settings={"AFTERWORD_DATABASE_URL": sqlite_url})

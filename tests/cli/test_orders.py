@@ -1,4 +1,4 @@
-"""cancel, replay, jobs update: one job or all that a filter means, on a database without a worker."""
+"""cancel, replay, jobs update: one job or all jobs of a filter, on a database without a worker."""
 
 import json
 import uuid
@@ -8,9 +8,9 @@ from sqlalchemy import Engine
 
 from afterword import Afterword
 from tests.cli.conftest import Command
+from tests.store.attempts import completed, started, write
 from tests.store.made import accept_all, entry, job, one, rows, worker
-from tests.store.test_attempts import completed, started, write
-from tests.store.test_orders import accepted, fail
+from tests.store.orders import accepted, fail
 
 
 @pytest.fixture
@@ -54,12 +54,12 @@ def test_jobs_are_replayed_by_their_ids_and_each_that_cannot_be_says_why(
     assert result.stdout == f"{failed} queued\n"
     assert f"job {running} cannot be replayed: it is running; cancel it first" in result.stderr
     assert f"{unknown} no worker has accepted it yet" in result.stderr
-    assert [told["status"] for told in json.loads(afterword("replay", failed, running, "--json").stdout)] == [
+    assert [found["status"] for found in json.loads(afterword("replay", failed, running, "--json").stdout)] == [
         "queued", None,
     ]  # fmt: skip
 
 
-def test_a_dry_run_says_of_each_id_what_would_be_and_changes_nothing(
+def test_a_dry_run_shows_the_effect_on_each_id_and_changes_nothing(
     afterword: Command, settings: dict[str, str], engine: Engine
 ) -> None:
     mine, unknown, refused = worker(engine), str(uuid.uuid4()), str(uuid.uuid4())
@@ -77,27 +77,29 @@ def test_a_dry_run_says_of_each_id_what_would_be_and_changes_nothing(
 
     cancelled = afterword("cancel", *ids, "--dry-run", "--json", settings=settings)
     replayed = afterword("replay", *ids, "--dry-run", "--json")
-    told = afterword("cancel", waiting, running, unknown, "--dry-run"), afterword("replay", failed, "--dry-run")
+    dry_runs = afterword("cancel", waiting, running, unknown, "--dry-run"), afterword("replay", failed, "--dry-run")
 
     assert rows(engine, "SELECT * FROM afterword_jobs ORDER BY id") == before
     assert rows(engine, "SELECT id FROM cancel_v1") == []
-    assert told[0].stdout.splitlines() == [
+    assert dry_runs[0].stdout.splitlines() == [
         f"{waiting} would be cancelled",
         f"{running} in_progress; its call would be ended within two seconds",
         f"{unknown} no worker has accepted it yet; it would be cancelled when one does",
     ]
-    assert told[1].stdout == f"{failed} would be queued\n"
-    assert [one.exit_code for one in (cancelled, replayed, *told)] == [3, 3, 0, 0]
+    assert dry_runs[1].stdout == f"{failed} would be queued\n"
+    assert [one.exit_code for one in (cancelled, replayed, *dry_runs)] == [3, 3, 0, 0]
     would = json.loads(cancelled.stdout), json.loads(replayed.stdout)
     assert all(one["dry_run"] is True for one in (*would[0], *would[1]))
     for order, predicted in zip(("cancel", "replay"), would, strict=True):
         if order == "replay":
-            afterword("replay", waiting)  # cancelled by now: let all stand as they stood
+            afterword("replay", waiting)  # the job is cancelled by now; restore the first state
         real = json.loads(afterword(order, *ids, "--json").stdout)
         assert [one | {"dry_run": True} for one in real] == predicted
 
 
-def test_a_filter_says_first_what_it_would_reach(afterword: Command, settings: dict[str, str], engine: Engine) -> None:
+def test_a_filter_first_shows_the_number_of_jobs_it_matches(
+    afterword: Command, settings: dict[str, str], engine: Engine
+) -> None:
     for job_id in [accepted(engine, tenant="t") for _ in range(3)]:
         fail(engine, job_id)
     where = ["--where", "status=failed tenant=t"]
@@ -160,7 +162,7 @@ def test_waiting_jobs_change_their_priority_and_deadline(
         (["jobs", "update", "--where", "batch=b", "--deadline", "soon"], "--deadline is 'soon'; write a time"),
     ],
 )
-def test_a_command_line_nobody_can_follow_is_refused(
+def test_an_unclear_command_line_is_refused(
     afterword: Command, sqlite_url: str, arguments: list[str], sentence: str
 ) -> None:
     result = afterword(*arguments, settings={"AFTERWORD_DATABASE_URL": sqlite_url})

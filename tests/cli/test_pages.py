@@ -1,4 +1,4 @@
-"""README and runbook: what they tell people to type works, and what they point at is there."""
+"""README and runbook: the commands in them work, and their links lead to existing files."""
 
 import os
 import re
@@ -39,7 +39,7 @@ def test_the_quickstart_is_within_the_first_thirty_lines() -> None:
         assert promised in text
 
 
-def test_the_quickstart_in_python_runs_as_it_stands(
+def test_the_quickstart_in_python_runs_unchanged(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in stack.exports().items():
@@ -49,7 +49,7 @@ def test_the_quickstart_in_python_runs_as_it_stands(
     assert capsys.readouterr().out == "You said: hello\n" * 2
 
 
-def test_the_quickstart_in_sql_runs_as_it_stands(stack: Stack) -> None:
+def test_the_quickstart_in_sql_runs_unchanged(stack: Stack) -> None:
     insert, select = statements(blocks("README.md", "sql")[0])
     with closing(sqlite3.connect(stack.database_url.removeprefix("sqlite:///"), timeout=30)) as connection:
         with connection:
@@ -62,7 +62,7 @@ def test_the_quickstart_in_sql_runs_as_it_stands(stack: Stack) -> None:
 def test_the_runbooks_statements_run_on_both_databases(engine: Engine) -> None:
     for statement in statements("\n".join(blocks("ops/runbook.md", "sql"))):
         if engine.dialect.name == "sqlite" and any(word in statement for word in ("interval", "LATERAL", "jsonb")):
-            continue  # the page says that it is PostgreSQL's
+            continue  # the page says that this statement is for PostgreSQL
         with engine.connect() as connection:
             connection.exec_driver_sql(statement).fetchall()
 
@@ -85,7 +85,7 @@ def test_the_commands_of_the_page_on_webhooks_exist_as_they_are_written(words: l
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_a_page_links_to_exists(page: Path) -> None:
+def test_the_targets_of_a_pages_links_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
 
@@ -98,7 +98,7 @@ def test_a_script_can_be_executed_and_parsed(script: str) -> None:
 
 
 def install(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run ops/install in a folder, as far as it comes without an index of packages."""
+    """Run ops/install in a folder, as far as it gets without a package index."""
     (folder / "ops").mkdir(exist_ok=True)
     for name in ("ops/install", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)

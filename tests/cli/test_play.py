@@ -1,4 +1,4 @@
-"""dev, demo, worker, fake-endpoint, as processes: what they show, and what they leave behind."""
+"""dev, demo, worker and fake-endpoint as processes: their output, and the files that they leave behind."""
 
 import os
 import re
@@ -91,7 +91,7 @@ def test_a_taken_port_is_a_sentence(tmp_path: Path, fake_url: str) -> None:
     assert "cannot be opened" in (tmp_path / "out").read_text()
 
 
-def test_a_worker_without_settings_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_worker_without_settings_names_the_missing_ones(tmp_path: Path) -> None:
     with afterword_process("worker", folder=tmp_path) as child:
         assert child.wait(timeout=60) == 1
     output = (tmp_path / "out").read_text()

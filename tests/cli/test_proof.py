@@ -1,4 +1,4 @@
-"""verify: what an operator is told of a sound database and of a broken one."""
+"""verify: its messages for a sound and for a broken database."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Engine, delete
 
 from tests.cli.conftest import Command
+from tests.store.attempts import started
 from tests.store.made import accept_all, entry, worker
-from tests.store.test_attempts import started
 from worker.store import migrate, version
 from worker.store.engine import open_engine
 from worker.store.tables import requests, workers
@@ -23,17 +23,17 @@ def test_a_sound_database_is_called_sound(afterword: Command, database_url: str,
     assert result.stdout.startswith("2 jobs; all ")
 
 
-def test_what_is_broken_is_named_with_the_jobs(afterword: Command, database_url: str, engine: Engine) -> None:
+def test_a_broken_rule_is_named_with_its_jobs(afterword: Command, database_url: str, engine: Engine) -> None:
     kept, lost = entry(), entry()
     accept_all(engine, kept, lost)
     with engine.begin() as connection:
         connection.execute(delete(requests).where(requests.c.job_id == lost.job.id))
 
-    told = afterword("verify", settings={"AFTERWORD_DATABASE_URL": database_url})
+    result = afterword("verify", settings={"AFTERWORD_DATABASE_URL": database_url})
     script = afterword("verify", "--json")
 
-    assert (told.exit_code, script.exit_code) == (1, 1)
-    assert f"request_is_kept: 1. Every job has its request.\n  {lost.job.id}  status is queued\n" in told.stdout
+    assert (result.exit_code, script.exit_code) == (1, 1)
+    assert f"request_is_kept: 1. Every job has its request.\n  {lost.job.id}  status is queued\n" in result.stdout
     report = json.loads(script.stdout)
     assert (report["ok"], report["jobs"]) == (False, 2)
     (found,) = [one for one in report["checks"] if one["broken"]]
@@ -87,7 +87,7 @@ def test_a_database_of_an_older_release_is_a_sentence(afterword: Command, sqlite
 
 def test_dead_letters_are_looked_at_while_another_writes(afterword: Command, sqlite_url: str) -> None:
     engine = open_engine(sqlite_url)
-    with engine.begin() as connection:  # holds SQLite's one lock for writers
+    with engine.begin() as connection:  # holds SQLite's only write lock
         connection.execute(delete(workers))
 
         result = afterword("dead-letters", "list", settings={"AFTERWORD_DATABASE_URL": sqlite_url})

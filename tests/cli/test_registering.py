@@ -1,4 +1,4 @@
-"""What stands between a name in a job and a receiver that is sent something: add, change, and the secret one brings."""
+"""From a name in a job to a registered receiver: add, update, and a secret that the operator supplies."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def ended(engine: Engine, *, name: str = "billing", tenant: str = "default") -> None:
-    """Have a job fail that names a receiver."""
+    """Make a job fail that names a receiver."""
     fields = {"request": {}, "webhook": {"to": name}, "ordering_key": "k", "tenant": tenant}
     accept_all(engine, entry(job(**fields)))
 
@@ -53,7 +53,7 @@ def test_a_receiver_that_jobs_have_named_is_registered_as_one_wants_it(run: Comm
     assert "already" in refused(run, "webhooks", "add", "billing", HOOK)
 
 
-def test_what_a_receiver_does_not_want_of_what_was_on_hold_is_cancelled(run: Command, engine: Engine) -> None:
+def test_held_deliveries_that_a_receiver_does_not_want_are_cancelled(run: Command, engine: Engine) -> None:
     ended(engine)
 
     told(run, "webhooks", "add", "billing", HOOK, "--event", "job.completed", "--profile", "openai")
@@ -68,7 +68,7 @@ def test_what_a_receiver_does_not_want_of_what_was_on_hold_is_cancelled(run: Com
         "rotate billing", "test billing", "recover billing --since 1h",
     ],
 )  # fmt: skip
-def test_what_only_jobs_have_named_is_registered_first(run: Command, engine: Engine, line: str) -> None:
+def test_a_receiver_named_only_by_jobs_must_be_registered_first(run: Command, engine: Engine, line: str) -> None:
     ended(engine)
 
     assert "with: afterword webhooks add billing URL" in refused(run, "webhooks", *line.split())
@@ -145,7 +145,7 @@ def group(name: str) -> click.Group:
 
 
 @pytest.mark.parametrize("how", ["file", "stdin"])
-def test_a_receiver_keeps_the_secret_that_it_brings(run: Command, engine: Engine, tmp_path: Path, how: str) -> None:
+def test_a_receiver_keeps_the_secret_of_its_operator(run: Command, engine: Engine, tmp_path: Path, how: str) -> None:
     source = secret_file(tmp_path, f"{SECRET}\n") if how == "file" else "-"
     arguments = ("webhooks", "add", "billing", HOOK, "--secret-file", source)
 
@@ -181,7 +181,9 @@ def test_a_receiver_keeps_the_key_pair_that_it_knows_the_public_half_of(
     ],
     ids=["empty", "long", "word", "no base64", "short", "public"],
 )  # fmt: skip
-def test_a_file_without_a_signing_secret_registers_nobody(run: Command, tmp_path: Path, text: str, reason: str) -> None:
+def test_a_file_without_a_signing_secret_registers_no_receiver(
+    run: Command, tmp_path: Path, text: str, reason: str
+) -> None:
     file = secret_file(tmp_path, text)
 
     said = refused(run, "webhooks", "add", "billing", HOOK, "--secret-file", file, code=2)
@@ -191,7 +193,7 @@ def test_a_file_without_a_signing_secret_registers_nobody(run: Command, tmp_path
     assert told(run, "webhooks", "list") == []
 
 
-def test_an_address_of_a_jobs_own_is_sealed_by_who_gives_it_a_secret(run: Command, engine: Engine) -> None:
+def test_rotating_seals_a_jobs_url_together_with_its_first_secret(run: Command, engine: Engine) -> None:
     name = f"url-{'0a' * 12}"
     row: dict[str, Any] = {
         "id": "8d7a4c1e-0000-4000-8000-000000000001", "tenant": "default", "name": name, "url": HOOK,

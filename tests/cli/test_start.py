@@ -1,4 +1,4 @@
-"""What a command imports, and its errors that are sentences for the user."""
+"""The imports of a command, and its errors as sentences for the user."""
 
 import importlib
 import subprocess
@@ -15,7 +15,7 @@ LIBRARIES = ("aiohttp", "alembic", "celery", "cryptography", "httpx", "redis", "
 
 
 @pytest.mark.parametrize(("module", "name"), SENTENCES, ids=lambda word: word)
-def test_an_error_of_a_loaded_module_is_told_as_its_sentence(
+def test_an_error_of_a_loaded_module_is_shown_as_its_sentence(
     module: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error: type[Exception] = getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""webhooks, secrets, events: what an operator types, what it answers, and that a secret is shown once."""
+"""webhooks, secrets, events: the commands and their output; a secret is shown once."""
 
 import json
 import os
@@ -13,8 +13,7 @@ from tests.cli.conftest import Command
 from tests.cli.operating import HOOK, refused, told
 from tests.cli.processes import COMMAND
 from tests.store.made import accept_all, entry, job, worker
-from tests.store.receiving import MASTER, claimed, delivery, found, receiver, stands, statuses
-from tests.store.test_redelivery import delivered
+from tests.store.receiving import MASTER, claimed, delivered, delivery, found, receiver, stands, statuses
 from worker.core.lifecycle import DeliveryStatus
 from worker.settings import child_environment
 from worker.webhooks.store import recover as recoveries
@@ -61,7 +60,7 @@ def test_a_receiver_is_listed_and_shown_as_it_was_registered(run: Command) -> No
     assert (shown["health"], shown["deliveries"]) == (["breaker: closed"], {})
 
 
-def test_what_is_not_named_stays(run: Command, engine: Engine) -> None:
+def test_values_that_are_not_named_stay(run: Command, engine: Engine) -> None:
     run("webhooks", "add", "billing", HOOK, "--schedule", "5", "--rate", "2", "--default", "--header", "X-A: 1")
     before = told(run, "webhooks", "show", "billing")
 
@@ -224,7 +223,7 @@ def test_nothing_on_hold_is_sent_when_nothing_is_to_be_resumed(run: Command, eng
     ] == {"cancelled": 1}
 
 
-def test_a_removed_receiver_is_gone_and_what_waited_is_cancelled(run: Command, engine: Engine) -> None:
+def test_a_removed_receiver_is_gone_and_its_waiting_deliveries_are_cancelled(run: Command, engine: Engine) -> None:
     waits = delivery(engine, receiver(engine))
 
     assert "with --yes" in refused(run, "webhooks", "remove", "billing", code=2)
@@ -235,7 +234,7 @@ def test_a_removed_receiver_is_gone_and_what_waited_is_cancelled(run: Command, e
     assert "was removed" in refused(run, "webhooks", "redeliver", waits)
 
 
-def test_somebody_at_a_terminal_is_asked_before_a_receiver_is_removed(engine: Engine, database_url: str) -> None:
+def test_a_user_at_a_terminal_is_asked_before_a_receiver_is_removed(engine: Engine, database_url: str) -> None:
     waits = delivery(engine, receiver(engine))
     environment = child_environment({"AFTERWORD_DATABASE_URL": database_url})
     answers, terminal = os.openpty()
@@ -291,7 +290,7 @@ def test_a_delivery_is_sent_once_more(run: Command, engine: Engine) -> None:
     assert (stands(engine, old).status, stands(engine, old).origin) == ("queued", "manual")
 
 
-def test_a_test_without_a_worker_waits_in_vain_and_says_so(run: Command, engine: Engine) -> None:
+def test_a_test_without_a_worker_times_out_and_says_so(run: Command, engine: Engine) -> None:
     receiver(engine)
 
     new = told(run, "webhooks", "test", "billing")["delivery"]

@@ -1,4 +1,4 @@
-"""submit, status, wait, jobs, against a running stack."""
+"""submit, status, wait, jobs, on a running stack."""
 
 import json
 import uuid
@@ -39,7 +39,9 @@ def test_a_request_is_read_from_standard_input_with_its_options(afterword: Comma
     assert afterword("jobs", "--batch", job_id, "--status", "failed").stdout == "no jobs\n"
 
 
-def test_a_job_that_fails_is_told_on_standard_error_with_a_code(afterword: Command, settings: dict[str, str]) -> None:
+def test_a_failed_job_is_reported_on_standard_error_with_an_exit_code(
+    afterword: Command, settings: dict[str, str]
+) -> None:
     result = afterword("submit", "--model", "fake-400", "--message", "x", "--wait", "20", settings=settings)
     assert result.exit_code == 3
     assert result.stdout == ""
@@ -68,7 +70,7 @@ def test_an_unknown_job_is_a_sentence(afterword: Command, settings: dict[str, st
         (["{}", "--deadline", "soon"], "--deadline is 'soon'; write 2026"),
     ],
 )
-def test_a_command_line_nobody_can_follow_is_refused(
+def test_an_unclear_command_line_is_refused(
     afterword: Command, settings: dict[str, str], arguments: list[str], reason: str
 ) -> None:
     result = afterword("submit", *arguments, settings=settings)

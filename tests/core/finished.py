@@ -1,4 +1,4 @@
-"""Jobs that have ended, for the tests of events."""
+"""Ended jobs for the tests of events."""
 
 import json
 from dataclasses import replace
@@ -47,11 +47,11 @@ def ended(status: Status) -> Finished:
     """Return a job with this final status."""
     if status is Status.completed:
         return COMPLETED
-    told = f"The job is {status}."
-    error = json.dumps({"code": status.value, "message": told})
-    return replace(_WITHOUT_ANSWER, status=status, error_code=status.value, error_message=told, error=error)
+    message = f"The job is {status}."
+    error = json.dumps({"code": status.value, "message": message})
+    return replace(_WITHOUT_ANSWER, status=status, error_code=status.value, error_message=message, error=error)
 
 
 def answering(characters: int, letter: str = "x") -> Finished:
-    """Return a completed job whose response text has so many characters."""
+    """Return a completed job whose response text has `characters` characters."""
     return replace(COMPLETED, response=f'"{letter * (characters - 2)}"')

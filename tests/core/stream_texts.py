@@ -1,4 +1,4 @@
-"""Streams for the tests: the shared case file, and a few words to write one's own."""
+"""Streams for the tests: the shared case file, and functions that build a stream."""
 
 import json
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ def event(value: Any) -> bytes:
 
 
 def chunk(delta: Any = None, **rest: Any) -> bytes:
-    """One chunk: `chunk({"content": "a"}, finish_reason="stop", usage={...}, index=1)`."""
+    """Return one chunk: `chunk({"content": "a"}, finish_reason="stop", usage={...}, index=1)`."""
     choice = {
         "index": rest.pop("index", 0),
         "delta": delta if delta is not None else {},
@@ -31,7 +31,7 @@ def chunk(delta: Any = None, **rest: Any) -> bytes:
 
 
 def said(*deltas: Any, finish_reason: str = "stop") -> bytes:
-    """A whole stream of these deltas for choice 0."""
+    """Return a whole stream with these deltas for choice 0."""
     return b"".join(map(chunk, deltas)) + chunk(finish_reason=finish_reason) + event("[DONE]")
 
 
@@ -43,7 +43,7 @@ def assemble(stream: bytes | Iterable[bytes], *, n: int | None = None, reset: bo
 
 
 def message(stream: bytes) -> dict[str, Any]:
-    """The message of choice 0 of a stream that is a complete answer."""
+    """Return the message of choice 0; the stream must be a complete answer."""
     answer = assemble(stream)
     assert answer.fault is None
     assert answer.completion is not None
@@ -51,7 +51,7 @@ def message(stream: bytes) -> dict[str, Any]:
 
 
 def read_case(case: dict[str, Any], pieces: Iterable[bytes]) -> Answer:
-    """Read a case of the file as its content type says."""
+    """Read a case of the file according to its content type."""
     if case.get("content_type", "text/event-stream") != "text/event-stream":
         return read_body(b"".join(pieces))
     return assemble(pieces, n=case.get("request", {}).get("n"), reset=case.get("end") == "reset")

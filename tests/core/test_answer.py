@@ -1,4 +1,4 @@
-"""Answers that are one JSON body, and the columns made of any answer."""
+"""Answers that are one JSON body, and the columns of every answer."""
 
 import base64
 import json

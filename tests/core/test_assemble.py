@@ -1,4 +1,4 @@
-"""The rules of assembly, one by one, where the shared cases do not show them."""
+"""The rules of assembly, where the shared cases do not cover them."""
 
 import tracemalloc
 from typing import Any
@@ -13,7 +13,7 @@ DONE = event("[DONE]")
 STOP = chunk(finish_reason="stop")
 
 
-# R1: what is an event of an answer
+# R1: the events of an answer
 
 
 @pytest.mark.parametrize(
@@ -99,17 +99,17 @@ def test_the_first_fault_is_the_one_reported() -> None:
 @pytest.mark.parametrize(
     "late", [event({"error": "late"}), event("nonsense"), event("[1, 2]"), b"event: error\ndata: x\n\n"]
 )
-def test_what_goes_wrong_after_every_finish_reason_does_not_undo_the_answer(late: bytes) -> None:
+def test_a_fault_after_every_finish_reason_does_not_undo_the_answer(late: bytes) -> None:
     answer = assemble(chunk({"content": "a"}, finish_reason="stop") + late + closing('{"prompt_tokens":1}'))
     assert (answer.fault, answer.provider, answer.usage) == (None, None, b'{"prompt_tokens":1}')
     assert answer.usage_flags == ("error_after_finish",)
     assembler = Assembler(max_bytes=PLENTY)
     assembler.feed(chunk({"content": "a"}, finish_reason="stop") + late)
-    assert assembler.failed, "nothing more is waited for"
+    assert assembler.failed, "the stream ends at an error"
 
 
 def test_text_after_such_an_error_shows_that_it_was_no_end() -> None:
-    # A server that says finish_reason in every chunk.
+    # A server that writes finish_reason in every chunk.
     first, second = (chunk({"content": text}, finish_reason="stop") for text in "ab")
     answer = assemble(first + event({"error": "late"}) + second)
     assert (answer.fault, answer.provider, answer.usage_flags) == (AnswerKind.provider_error, "late", ())
@@ -170,7 +170,7 @@ def test_an_error_in_a_stream_is_known_in_every_shape(late: bytes, provider: Any
         '{"code": 0, "message": "Success"}',
     ],
 )
-def test_what_keeps_a_connection_alive_is_no_answer_and_no_error(kept_alive: str) -> None:
+def test_a_keep_alive_is_no_answer_and_no_error(kept_alive: str) -> None:
     assembler = Assembler(max_bytes=PLENTY)
     assert assembler.feed(event(kept_alive)) == 0
     assert message(event(kept_alive) + said({"content": "a"}))["content"] == "a"
@@ -194,7 +194,7 @@ def test_events_with_single_line_ends_are_an_answer() -> None:
 # R3: the envelope
 
 
-def test_names_are_the_first_that_are_not_empty_and_the_rest_the_last_that_is_not_null() -> None:
+def test_names_are_the_first_non_empty_and_other_members_the_last_non_null_value() -> None:
     azure = {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [{}]}
     first = {"id": "a", "created": 1, "model": "m1", "service_tier": "auto", "system_fingerprint": "f1"}
     second = {
@@ -443,7 +443,7 @@ def test_usage_is_the_exact_text_of_the_last_object() -> None:
     assert usage_of(STOP, closing('{"prompt_tokens":1}'), closing(text)) == (text.encode(), "top", ("multiple_usage",))
 
 
-def test_usage_stands_where_the_last_of_two_members_of_that_name_is() -> None:
+def test_usage_is_the_last_of_two_members_with_that_name() -> None:
     twice = '{"choices":[],"usage":{"prompt_tokens":1},"usage":{"prompt_tokens":2}}'
     assert usage_of(STOP, event(twice))[0] == b'{"prompt_tokens":2}'
 
@@ -501,7 +501,7 @@ def test_usage_without_any_choice_is_kept() -> None:
 # R13: whole messages
 
 
-def test_a_message_after_deltas_that_brought_nothing_is_the_answer() -> None:
+def test_a_message_after_empty_deltas_is_the_answer() -> None:
     whole = {
         "role": "assistant",
         "content": "Hello",
@@ -663,7 +663,7 @@ def test_integers_of_any_length_are_read() -> None:
     assert message(event(text))["list"] == [2**70, long]
 
 
-# what `feed` returns
+# The result of `feed`
 
 
 @pytest.mark.parametrize(

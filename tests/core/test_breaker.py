@@ -1,4 +1,4 @@
-"""The breaker opens when half of twenty calls fail within half a minute, or ten jobs in a row however slowly."""
+"""The breaker opens when half of twenty calls fail within 30 s, or when ten jobs in a row fail at any speed."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from worker.jobs.core.circuit_breaker import FEWEST_SICK_JOBS, QUIET_S, Breaker,
 
 
 def fed(answers: int, sick_jobs: int, *, at: float = 100.0) -> bool:
-    """Say whether the last of so many calls opened a new breaker."""
+    """Return whether the last of these calls opened a new breaker."""
     breaker = Breaker()
     for _ in range(answers):
         breaker.answered(at)
@@ -29,7 +29,7 @@ def test_one_prompt_that_crashes_its_endpoint_opens_nothing() -> None:
     assert not any(breaker.sick(f"job {number % 9}", 1.0) for number in range(1000))
 
 
-def test_what_was_half_a_minute_ago_is_forgotten() -> None:
+def test_calls_of_half_a_minute_ago_are_forgotten() -> None:
     breaker = Breaker()
     for number in range(19):
         breaker.sick(f"old {number}", 100.0)
@@ -49,16 +49,16 @@ def test_answers_of_half_a_minute_ago_hide_nothing() -> None:
     assert [breaker.sick(f"job {number}", 132.0) for number in range(20)][-1]
 
 
-def test_what_lies_before_the_endpoints_last_change_counts_no_more() -> None:
+def test_calls_before_the_endpoints_last_change_do_not_count() -> None:
     breaker = Breaker()
     for number in range(19):
         breaker.sick(f"old {number}", 100.0)
 
     assert not breaker.sick("new", 110.0, after=105.0)
-    assert breaker.sick("newer", 110.0) is False, "forgotten for good"
+    assert breaker.sick("newer", 110.0) is False, "the change resets the count for good"
 
 
-def test_it_begins_anew_when_cleared() -> None:
+def test_it_starts_from_zero_when_cleared() -> None:
     breaker = Breaker()
     for number in range(19):
         breaker.sick(f"old {number}", 100.0)
@@ -67,13 +67,13 @@ def test_it_begins_anew_when_cleared() -> None:
     assert not breaker.sick("new", 100.0)
 
 
-# What ends at an endpoint, one after another: the number of a job that it failed, or None for an answer; each so many
-# seconds after the one before.
+# Ended calls of an endpoint: the number of the failed job, or None for an answer; and the seconds since the call
+# before.
 ENDS = st.lists(st.tuples(st.none() | st.integers(0, 15), st.sampled_from([0.0, 0.1, 1.0, QUIET_S])), max_size=60)
 
 
 def opened(ends: list[tuple[int | None, float]]) -> list[bool]:
-    """Say of each end whether it made the endpoint rest, as workers do who learn of every answer at once."""
+    """Return, per ended call, whether it pauses the endpoint if all workers learn of every answer at once."""
     jobs: tuple[str, ...] = ()
     quiet_s, found = 0.0, []
     for job, after_s in ends:
@@ -88,7 +88,7 @@ def opened(ends: list[tuple[int | None, float]]) -> list[bool]:
 
 
 @given(ENDS)
-def test_an_endpoint_rests_when_ten_jobs_in_a_row_failed_and_nothing_was_answered_for_a_while(
+def test_an_endpoint_is_paused_after_ten_failed_jobs_in_a_row_without_a_recent_answer(
     ends: list[tuple[int | None, float]],
 ) -> None:
     for at, opens in enumerate(opened(ends)):
@@ -99,7 +99,7 @@ def test_an_endpoint_rests_when_ten_jobs_in_a_row_failed_and_nothing_was_answere
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=FEWEST_SICK_JOBS, unique=True), st.floats(1.0, 600.0))
-def test_an_endpoint_that_answers_nobody_rests_with_the_tenth_job_however_slowly_they_fail(
+def test_an_endpoint_without_answers_is_paused_by_the_tenth_job_however_slowly_they_fail(
     jobs: list[int], apart_s: float
 ) -> None:
     assert opened([(job, apart_s) for job in jobs]).index(True) == FEWEST_SICK_JOBS - 1

@@ -1,4 +1,4 @@
-"""The request's rules, field by field, in the three strengths of validation; and the body that goes on the wire."""
+"""The rules for each field of a request, in the three levels of validation, and the body sent to the endpoint."""
 
 import json
 import math
@@ -98,7 +98,7 @@ def test_an_optional_field_that_is_null_counts_as_absent(field, mode):
     assert faults(mode, **{field: None}) == []
 
 
-def test_fields_nobody_described_pass_untouched():
+def test_undocumented_fields_pass_unchanged():
     assert faults(top_k=-1, thinking={"type": "enabled"}, logprobs="whatever", n_predict=None) == []
 
 

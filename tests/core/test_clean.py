@@ -1,4 +1,4 @@
-"""Text and JSON that both databases take."""
+"""Text and JSON that both databases can store."""
 
 import json
 import sqlite3
@@ -20,7 +20,7 @@ TEXTS = {
     "a\ud83d\ud83d\ude00": "a\ufffd\U0001f600",
     "é\U0001f600\uffff\ufffe\x7f": "é\U0001f600\uffff\ufffe\x7f",
 }
-# JSON text as it may come, and what is stored of it; None: it stays as it is.
+# JSON text and its stored form; None: stored unchanged.
 JSON: dict[str, str | None] = {
     "{}": None,
     ' { "a" : [ 1 , 2.50 , -0.0 , 1E5 , null ] , "a" : "twice" } ': None,
@@ -85,7 +85,7 @@ def test_clean_json_stays_as_it_is(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", NO_JSON, ids=range(len(NO_JSON)))
-def test_what_is_no_json_becomes_a_json_string(source: str) -> None:
+def test_text_that_is_no_json_becomes_a_json_string(source: str) -> None:
     assert json.loads(clean_json(source)) == clean_text(source)
 
 

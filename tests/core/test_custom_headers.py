@@ -1,4 +1,4 @@
-"""A receiver's own headers: none that means something to us, to HTTP or a proxy, none that leaves its line."""
+"""A receiver's custom headers: no name with a meaning for us, HTTP or a proxy, and no line break."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ def test_headers_that_are_ours(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", " x", "x ", "x y", "x:", "x:y", "x\r\n", "x\n", "x\0", "ü", "x\u00adb", "a" * 129, None, 5, b"x"]
 )
-def test_what_is_no_name(name: Any) -> None:
+def test_names_that_are_no_header_name(name: Any) -> None:
     fault = custom_header_fault(name, "x")
     assert fault is not None
     assert "is no header's name" in fault

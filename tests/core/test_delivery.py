@@ -1,4 +1,4 @@
-"""What follows a delivery attempt: the schedule, Retry-After, and the answers with a meaning of their own."""
+"""The step after a delivery attempt: the schedule, Retry-After, and status codes with a special meaning."""
 
 import math
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_jitter_never_undercuts_a_retry_after() -> None:
     assert wait_s(5.0, retry_after_s=100.0, jitter=0.5) == pytest.approx(110.0)
 
 
-def test_success_with_a_retry_after_pauses_nobody() -> None:
+def test_success_with_a_retry_after_pauses_no_receiver() -> None:
     assert pause_s(replace(OK, retry_after_s=60.0)) == 0.0
 
 
@@ -157,12 +157,12 @@ def test_only_2xx_is_success(status: int, code: DeliveryErrorCode | None) -> Non
         (answered(302, control=ReceiverControl.abort_message), CANCELLED, None),
     ],
 )
-def test_what_the_receiver_says_of_itself_is_done(
+def test_a_receivers_request_about_itself_is_obeyed(
     sent: SendResult, decision: DeliveryDecision, disabled: DisableReason | None
 ) -> None:
     assert disable_reason(sent) is disabled
     assert after(sent) == decision
-    assert after(sent, used=99) == decision  # its wish does not depend on our budget
+    assert after(sent, used=99) == decision  # the receiver's request does not depend on our budget
 
 
 def test_a_body_too_large_is_sent_thin_the_next_time() -> None:
@@ -191,8 +191,8 @@ def test_every_code_has_a_sentence() -> None:
     assert all(fate.sentence.endswith(".") for fate in DELIVERY_MEANINGS.values())
 
 
-def test_what_speaks_against_a_receiver() -> None:
-    """429, 502, 503, 504, and every failure to connect or to get an answer; our own trouble says nothing."""
+def test_failures_that_count_against_a_receiver() -> None:
+    """429, 502, 503, 504, and every failure to connect or to get an answer count; our own trouble does not."""
     down = {code for code in DeliveryErrorCode if DELIVERY_MEANINGS[code].receiver == "down"}
     assert down == {
         DeliveryErrorCode.rate_limited,
@@ -251,7 +251,7 @@ def test_trouble_of_ours_is_bounded_by_the_deadline() -> None:
     assert ours(DeliveryErrorCode.no_secret, left_s=60.0) == FAILED
 
 
-def test_what_has_no_body_any_more_is_not_tried_again() -> None:
+def test_a_delivery_without_its_body_is_not_tried_again() -> None:
     assert ours(DeliveryErrorCode.no_body) == FAILED
 
 

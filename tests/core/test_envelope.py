@@ -1,4 +1,4 @@
-"""Celery envelopes: what clients send is opened, what nobody should have sent is a dead letter, nothing raises."""
+"""Celery envelopes: messages of clients are opened, unusable entries become dead letters, and no entry raises."""
 
 import base64
 import bz2
@@ -25,7 +25,7 @@ HEADERS = {"lang": "py", "task": "chat.submit", "id": ID, "eta": None, "expires"
 
 
 def entry(body=None, *, headers=HEADERS, encode=True, **members):
-    """Make a queue entry; `body` is a value, or a text as it is."""
+    """Return a queue entry; `body` is a value, or the text itself."""
     text = body if isinstance(body, str) else json.dumps([[JOB], {}, EMBED] if body is None else body)
     return json.dumps(
         {
@@ -80,7 +80,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_what_celery_clients_send_is_opened(name):
+def test_messages_of_celery_clients_are_opened(name):
     envelope = decode(GOOD[name])
     assert isinstance(envelope, Envelope), envelope
     assert (envelope.task, envelope.id, envelope.ignored) == ("chat.submit", ID, ())
@@ -158,7 +158,7 @@ DEAD = {
 
 
 @pytest.mark.parametrize("name", DEAD)
-def test_what_cannot_be_opened_is_a_dead_letter_with_a_reason(name):
+def test_a_message_that_cannot_be_opened_is_a_dead_letter_with_a_reason(name):
     raw, reason = DEAD[name]
     letter = decode(raw)
     assert isinstance(letter, DeadLetter), letter

@@ -1,4 +1,4 @@
-"""The bodies of events: what is in them, how large they grow, and that they are JSON whatever a job holds."""
+"""The bodies of events: their content, their size, and valid JSON for every job."""
 
 import json
 import time
@@ -43,7 +43,7 @@ def thin(job):
 
 
 def overhead(letter="x"):
-    """Return the bytes of a full body beside the response."""
+    """Return the bytes of a full body without the response."""
     return len(freeze(EVENT, answering(2, letter)).full) - 2
 
 
@@ -87,7 +87,7 @@ def test_no_content_is_in_a_thin_body():
 
 
 @pytest.mark.parametrize(
-    ("cost", "told"),
+    ("cost", "shown"),
     [
         (None, None),
         (Decimal("0"), "0"),
@@ -97,13 +97,13 @@ def test_no_content_is_in_a_thin_body():
         (Decimal("0.1234567890123456789012345678901234567890"), "0.1234567890123456789012345678901234567890"),
     ],
 )
-def test_a_cost_keeps_every_digit_as_a_text(cost, told):
-    assert thin(replace(COMPLETED, reported_cost=cost))["data"]["reported_cost"] == told
+def test_a_cost_keeps_every_digit_as_a_text(cost, shown):
+    assert thin(replace(COMPLETED, reported_cost=cost))["data"]["reported_cost"] == shown
 
 
 def test_a_count_that_was_not_reported_is_null_and_zero_is_zero():
-    told = thin(replace(COMPLETED, tokens={"prompt_tokens": 0, "total_tokens": 2**63 - 1}))["data"]
-    assert (told["prompt_tokens"], told["total_tokens"], told["cached_tokens"]) == (0, 2**63 - 1, None)
+    data = thin(replace(COMPLETED, tokens={"prompt_tokens": 0, "total_tokens": 2**63 - 1}))["data"]
+    assert (data["prompt_tokens"], data["total_tokens"], data["cached_tokens"]) == (0, 2**63 - 1, None)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_instants_are_written_as_the_views_write_them(instant, text):
     assert instant_text(instant) == text
 
 
-def test_instants_are_in_utc_wherever_the_worker_stands(monkeypatch):
+def test_instants_are_in_utc_in_any_time_zone_of_the_worker(monkeypatch):
     try:
         monkeypatch.setenv("TZ", "Asia/Tokyo")
         time.tzset()
@@ -140,12 +140,12 @@ def test_instants_are_in_utc_wherever_the_worker_stands(monkeypatch):
 )
 @pytest.mark.parametrize("letter", ["x", "é", "😀"], ids=["one byte", "two bytes", "four bytes"])
 def test_a_full_body_is_frozen_up_to_the_size_some_receiver_may_be_sent(payloads, limit, letter):
-    # Given the longest answer of such letters that fits
+    # Given: the longest answer of this letter that fits
     width = len(letter.encode())
     count = (limit - SPLICED_BYTES - overhead(letter) - 2) // width
-    # When it and one letter more are frozen
+    # When: this answer and an answer with one more letter are frozen
     fits, exceeds = (freeze(EVENT, answering(count + 2 + more, letter), payloads) for more in (0, 1))
-    # Then only the first has a full body
+    # Then: only the first has a full body
     assert fits.full is not None
     assert limit - SPLICED_BYTES - width < len(fits.full) <= limit - SPLICED_BYTES
     assert exceeds.full is None
@@ -153,7 +153,7 @@ def test_a_full_body_is_frozen_up_to_the_size_some_receiver_may_be_sent(payloads
 
 
 @pytest.mark.parametrize("payloads", [set(), {Payload.thin}], ids=["nobody", "thin"])
-def test_where_nobody_wants_a_result_no_full_body_is_frozen(payloads):
+def test_no_full_body_is_frozen_if_no_receiver_wants_a_result(payloads):
     assert freeze(EVENT, COMPLETED, payloads).full is None
 
 
@@ -164,7 +164,7 @@ def test_a_large_error_counts_as_a_large_answer_does():
 
 
 @pytest.mark.parametrize(("characters", "kept"), [(USAGE_CHARACTERS, True), (USAGE_CHARACTERS + 1, False)])
-def test_a_usage_object_is_told_up_to_four_kibibytes(characters, kept):
+def test_a_usage_object_is_sent_up_to_four_kibibytes(characters, kept):
     usage = json.dumps({"x": "y" * (characters - len('{"x": ""}'))})
     assert len(usage) == characters
     for event in (thin(replace(COMPLETED, usage=usage)), full(replace(COMPLETED, usage=usage))):
@@ -172,7 +172,7 @@ def test_a_usage_object_is_told_up_to_four_kibibytes(characters, kept):
         assert event["data"]["prompt_tokens"] == 5
 
 
-def test_a_thin_body_stays_small_whatever_an_endpoint_sends():
+def test_a_thin_body_stays_small_for_any_answer():
     huge = "\x01" * 1_000_000
     job = replace(COMPLETED, model=huge, finish_reason=huge, error_message=huge, usage=json.dumps([huge]))
     body = freeze(EVENT, job).thin
@@ -211,9 +211,9 @@ def test_hostile_text_arrives_as_it_was_stored(name):
     job = replace(
         COMPLETED, batch=text, custom_id=text, error_message=text, response=response, metadata=clean_value({"a": text})
     )
-    told = full(job)["data"]
-    assert told["response"] == {"choices": [{"message": {"content": text}}], text: text}
-    assert (told["batch"], told["custom_id"], told["error_message"], told["metadata"]) == (
+    data = full(job)["data"]
+    assert data["response"] == {"choices": [{"message": {"content": text}}], text: text}
+    assert (data["batch"], data["custom_id"], data["error_message"], data["metadata"]) == (
         text,
         text,
         text,
@@ -227,8 +227,8 @@ def test_json_texts_are_spliced_in_character_for_character():
 
 
 def test_a_text_that_no_database_would_hold_costs_no_job_its_event():
-    told = full(replace(COMPLETED, custom_id="a\ud800b\0", response='{"a":"\udfff"}'))["data"]
-    assert (told["custom_id"], told["response"]) == ("a?b\0", {"a": "?"})
+    data = full(replace(COMPLETED, custom_id="a\ud800b\0", response='{"a":"\udfff"}'))["data"]
+    assert (data["custom_id"], data["response"]) == ("a?b\0", {"a": "?"})
 
 
 def test_a_test_event_says_that_it_is_one():
@@ -243,7 +243,7 @@ def test_an_events_id_is_made_of_a_uuid_and_has_no_dot():
     assert event_id_of(UUID(ID)) == "evt_018f4a5e7c1b7d2e9a530242ac120002"
 
 
-# What json.loads makes of any text: with NaN, infinities, lone surrogates, U+0000.
+# Values that json.loads can return: with NaN, infinities, lone surrogates, U+0000.
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
     lambda inner: (
@@ -262,8 +262,8 @@ COLUMN_TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characte
     st.fixed_dictionaries(dict.fromkeys(["batch", "custom_id", "model", "error_message"], st.none() | COLUMN_TEXTS)),
 )
 def test_any_clean_texts_give_json_with_the_same_values(status, json_texts, texts):
-    told = full(replace(COMPLETED, status=status, **json_texts, **texts))["data"]
+    data = full(replace(COMPLETED, status=status, **json_texts, **texts))["data"]
     for name, text in json_texts.items():
-        assert told[name] == (None if text is None else json.loads(text))
+        assert data[name] == (None if text is None else json.loads(text))
     for name, text in texts.items():
-        assert told[name] == text
+        assert data[name] == text

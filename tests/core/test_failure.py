@@ -1,4 +1,4 @@
-"""The list of failures is closed and complete, and money follows what was sent and what came."""
+"""The list of failures is complete, and `billed` follows from the bytes that were sent and received."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_trouble_of_the_endpoint_is_never_billed() -> None:
 
 
 @pytest.mark.parametrize("code", ErrorCode)
-def test_what_was_not_sent_was_not_billed(code: ErrorCode) -> None:
+def test_an_unsent_request_was_not_billed(code: ErrorCode) -> None:
     assert failure(code, sent=False).billed == "no"
 
 
@@ -37,7 +37,7 @@ def test_what_was_not_sent_was_not_billed(code: ErrorCode) -> None:
         (ErrorCode.bad_gateway, True, False, "unknown"),
     ],
 )
-def test_a_bill_follows_what_is_known(code: ErrorCode, sent: bool, produced: bool, billed: str) -> None:
+def test_billed_follows_from_the_known_facts(code: ErrorCode, sent: bool, produced: bool, billed: str) -> None:
     assert failure(code, sent=sent, produced=produced).billed == billed
 
 

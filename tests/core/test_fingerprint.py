@@ -1,4 +1,4 @@
-"""The fingerprint: what may differ between two texts of one request, and what makes it another."""
+"""The fingerprint: differences that keep it, and differences that change it."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_another_value_is_another_request(one, other):
 
 
 @pytest.mark.parametrize("text", ["NaN", "[1e999]", '{"a": -Infinity}', r'["\ud800"]', r'{"\udfff": 1}'])
-def test_what_cannot_be_sent_has_no_fingerprint_but_its_text_has(text):
+def test_a_value_that_json_cannot_carry_has_no_fingerprint_but_its_text_has(text):
     with pytest.raises(ValueError):
         fingerprint(json.loads(text))
     assert len(text_fingerprint(json.loads(f'"{chr(92)}ud800"') + text)) == 64

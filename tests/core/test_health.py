@@ -1,4 +1,4 @@
-"""Whose trouble a failed call is: two different jobs make the endpoint rest, a job alone answers for itself."""
+"""The owner of a failed call: trouble of two jobs pauses the endpoint, trouble of one job counts against the job."""
 
 from dataclasses import replace
 
@@ -64,13 +64,13 @@ def test_the_first_job_in_trouble_is_a_suspect() -> None:
     assert (blame, stand) == (FailureOwner.endpoint, replace(OPEN, suspect_job="a", suspect_s=1.0, troubled_s=1.0))
 
 
-def test_another_job_in_trouble_makes_the_endpoint_rest() -> None:
+def test_a_second_job_in_trouble_pauses_the_endpoint() -> None:
     blame, stand = classify(SUSPECTED, TroubledCall("b", began_s=1.0))
 
     assert (blame, stand.state, stand.since_s, stand.suspect_job) == (FailureOwner.endpoint, State.paused, 0.0, None)
 
 
-def test_one_job_again_and_again_makes_nobody_rest() -> None:
+def test_one_job_alone_pauses_no_endpoint_however_often_it_fails() -> None:
     stand = OPEN
     for _ in range(20):
         blame, stand = classify(stand, TroubledCall("a", began_s=1.0))
@@ -91,7 +91,7 @@ def test_a_job_that_meets_trouble_alone_waits_by_the_age_of_its_trouble() -> Non
     _, stand = classify(OPEN, TroubledCall("a", began_s=0.0))
     assert hold_s(stand) == 5.0
 
-    # A minute later, and once more.
+    # A minute later, and again.
     _, stand = classify(replace(stand, suspect_s=60.0, troubled_s=60.0), TroubledCall("a", began_s=0.0))
     assert (hold_s(stand), stand.suspect_s) == (65.0, 0.0)
     _, stand = classify(replace(stand, suspect_s=65.0, troubled_s=125.0), TroubledCall("a", began_s=0.0))
@@ -137,7 +137,7 @@ def test_a_job_in_trouble_while_a_later_call_was_answered_is_to_blame_itself(sus
 
 
 def test_calls_that_end_well_though_they_began_before_the_trouble_prove_nothing() -> None:
-    # A key expired three seconds ago; answers of ten seconds still come in, from calls that began before.
+    # A key expired three seconds ago; calls that began earlier still return answers after ten seconds.
     blame, stand = classify(replace(SUSPECTED, suspect_s=2.5, answered_s=3.1), TroubledCall("b", began_s=2.0))
 
     assert (blame, stand.state) == (FailureOwner.endpoint, State.paused)
@@ -152,20 +152,20 @@ def test_a_job_whose_every_attempt_met_trouble_while_others_had_answers_is_to_bl
 
 
 @pytest.mark.parametrize("answered_s", [None, 0.5])
-def test_a_resting_endpoint_holds_whatever_comes_late(answered_s: float | None) -> None:
+def test_a_paused_endpoint_holds_all_late_failures(answered_s: float | None) -> None:
     stand = EndpointRecord(State.paused, since_s=3.0, answered_s=answered_s)
 
     assert classify(stand, TroubledCall("a", began_s=1.0)) == (FailureOwner.endpoint, stand)
 
 
 @pytest.mark.parametrize("state", [State.slow, State.open])
-def test_what_was_in_flight_through_a_rest_is_held_and_proves_nothing(state: State) -> None:
+def test_a_call_in_flight_through_a_pause_is_held_and_proves_nothing(state: State) -> None:
     stand = EndpointRecord(state, since_s=3.0, answered_s=4.0, suspect_job="b", suspect_s=1.0)
 
     assert classify(stand, TroubledCall("a", began_s=20.0)) == (FailureOwner.endpoint, stand)
 
 
-def test_an_endpoint_that_came_back_rests_again_after_two_jobs() -> None:
+def test_a_resumed_endpoint_is_paused_again_by_two_jobs() -> None:
     _, first = classify(EndpointRecord(State.slow, since_s=3.0), TroubledCall("a", began_s=1.0))
     _, second = classify(first, TroubledCall("b", began_s=0.9))
 
@@ -177,7 +177,7 @@ def test_starts_double_each_second() -> None:
     assert starts(1e9) == starts(10.0) == 8192
 
 
-def test_what_was_started_this_second_is_not_started_again() -> None:
+def test_starts_of_this_second_count_against_its_limit() -> None:
     ramp = Ramp()
     ramp.spend("a", 1.2, 10)
 

@@ -1,4 +1,4 @@
-"""Retry-After and x-ratelimit headers are read in every form seen; what cannot be read is ignored."""
+"""Retry-After and x-ratelimit headers are read in every known form; unreadable values are ignored."""
 
 from datetime import UTC, datetime
 
@@ -22,7 +22,7 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         ({"retry-after": "Mon, 23 Nov 2026 13:01:30 +0100"}, 90.0),
         ({"retry-after": "Mon, 23 Nov 2026 12:01:30 -0000"}, 90.0),
         ({"retry-after": "Mon, 23 Nov 2026 11:00:00 GMT"}, 0.0),
-        # Our clock is ten minutes behind theirs, or ahead of it.
+        # Our clock is ten minutes behind theirs, or ahead of theirs.
         ({"retry-after": "Mon, 23 Nov 2026 12:11:30 GMT", "date": "Mon, 23 Nov 2026 12:10:00 GMT"}, 90.0),
         ({"retry-after": "Mon, 23 Nov 2026 11:51:30 GMT", "date": "Mon, 23 Nov 2026 11:50:00 GMT"}, 90.0),
         ({"retry-after": "Mon, 23 Nov 2026 12:01:30 GMT", "date": "today"}, 90.0),
@@ -46,7 +46,7 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         ({"retry-after": "1795435230"}, 30.0),
         ({"retry-after": "1795435230000"}, 30.0),
         ({"retry-after": "1737891780"}, 0.0),
-        # 55 years, and 32 days: not believed.
+        # 55 years and 32 days are ignored as absurd.
         ({"retry-after": "999999999"}, None),
         ({"retry-after": str(32 * 86400)}, None),
         ({"retry-after": str(31 * 86400)}, 31 * 86400.0),

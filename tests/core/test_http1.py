@@ -1,4 +1,4 @@
-"""Heads of HTTP answers are read as curl reads them and bounded; bodies end where RFC 9112 says, in any split."""
+"""Heads of HTTP answers are read as curl reads them, within limits; bodies end where RFC 9112 says, in every split."""
 
 import itertools
 
@@ -73,7 +73,7 @@ def test_odd_headers_are_read_or_skipped(lines: bytes, headers: list[tuple[bytes
         (b"Content-Length: 5\r\nConnection: Keep-Alive, Close", (5, False, False)),
         (b"Transfer-Encoding: Chunked", (None, True, True)),
         (b"Transfer-Encoding: identity\r\nContent-Length: 5", (5, False, True)),
-        # A length is remembered beside the coding, for bodies that are not chunked after all.
+        # The length is kept beside the coding, for a body that turns out not to be chunked.
         (b"Transfer-Encoding: chunked\r\nContent-Length: 5", (5, True, False)),
         (b"Transfer-Encoding: chunked\r\nContent-Length: five", (None, True, True)),
         (b"Transfer-Encoding: chunked, chunked", (None, True, False)),

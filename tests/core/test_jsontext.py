@@ -1,4 +1,4 @@
-"""JSON with spans: every value found where it stands, every character kept, every bad text one kind of error."""
+"""JSON with spans: every value is found at its place, every character is kept, every bad text raises the same error."""
 
 import json
 
@@ -44,7 +44,7 @@ BAD_OBJECTS = {
 
 
 @given(st.dictionaries(st.text(max_size=6), JSON, max_size=5), INDENTS, st.booleans())
-def test_each_member_is_found_where_it_stands(value, indent, ascii_only):
+def test_each_member_is_found_at_its_place(value, indent, ascii_only):
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     found = members(text)
     assert {name: member.value for name, member in found.items()} == value
@@ -52,13 +52,13 @@ def test_each_member_is_found_where_it_stands(value, indent, ascii_only):
 
 
 @given(st.lists(JSON, max_size=5), INDENTS)
-def test_each_element_is_found_where_it_stands(value, indent):
+def test_each_element_is_found_at_its_place(value, indent):
     text = json.dumps(value, indent=indent)
     assert [json.loads(text[each.start : each.end]) for each in elements(text)] == value
 
 
 @pytest.mark.parametrize(("text", "reason"), BAD_OBJECTS.items(), ids=[text[:16] for text in BAD_OBJECTS])
-def test_what_is_no_object_is_said_in_one_way(text, reason):
+def test_every_text_that_is_no_object_gets_the_same_error(text, reason):
     with pytest.raises(JsonError) as caught:
         members(text)
     assert caught.value.reason == reason
@@ -101,7 +101,7 @@ def test_an_integer_too_long_to_convert_is_an_infinity():
         ('{"x": 0, "x": 5, "a": 2}', '{"x": 0, "x": 1, "a": 2}'),
     ],
 )
-def test_a_member_is_put_in_without_touching_the_rest(text, expected):
+def test_a_member_is_added_without_touching_the_others(text, expected):
     assert with_member(text, "x", "1") == expected
 
 

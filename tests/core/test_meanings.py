@@ -1,6 +1,7 @@
-"""Whose trouble it is: what providers and gateways say of keys, money, throttles, lengths and contents.
+"""The owner of the trouble, from the errors that providers and gateways send: keys, money, throttles, lengths,
+contents.
 
-Each body is one that was seen in public, or a provider's published example. `status` 200 is an error inside an answer.
+Each body was seen in public or is a provider's published example. `status` 200 is an error inside an answer.
 """
 
 import json
@@ -391,7 +392,7 @@ def test_money_that_is_missing_for_one_request_is_the_jobs_trouble(message: str)
 
 
 @pytest.mark.parametrize(("status", "body", "wait_s"), THROTTLED.values(), ids=THROTTLED)
-def test_a_throttle_is_no_used_up_quota_whatever_its_words(status: int, body: Any, wait_s: float | None) -> None:
+def test_a_throttle_is_no_exhausted_quota_in_any_wording(status: int, body: Any, wait_s: float | None) -> None:
     found = found_of(status, body)
     assert (found.code, found.trouble, found.retryable) == (code_of(status, "rate_limited"), "job", True)
     assert found.retry_after_s == (None if wait_s is None else pytest.approx(wait_s))
@@ -404,7 +405,7 @@ def test_a_request_that_is_refused_is_not_sent_again(status: int, body: Any, cod
 
 
 @pytest.mark.parametrize(("status", "body", "code"), PASSING.values(), ids=PASSING)
-def test_what_the_server_could_not_do_is_tried_again(status: int, body: Any, code: str) -> None:
+def test_a_failure_of_the_server_is_tried_again(status: int, body: Any, code: str) -> None:
     found = found_of(status, body)
     assert (found.code, found.trouble, found.retryable) == (code_of(status, code), "job", True)
 

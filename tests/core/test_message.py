@@ -1,4 +1,4 @@
-"""Job messages: what becomes a job, what a visible refusal, what a dead letter; and that nothing is lost on the way."""
+"""Job messages become a job, a visible refusal or a dead letter; no message is lost."""
 
 import json
 from datetime import UTC, datetime
@@ -98,7 +98,7 @@ def test_the_request_is_kept_character_for_character():
     assert job.request == request
 
 
-def test_webhook_null_means_nobody_and_absent_the_default():
+def test_webhook_null_means_no_receiver_and_absent_the_default():
     assert read({"request": REQUEST, "webhook": None}).webhook == "null"
     assert read({"request": REQUEST}).webhook is None
 
@@ -167,7 +167,7 @@ def test_a_field_out_of_its_bounds_is_a_fault_at_its_path(field, value, path):
     assert fault_of(**{field: value}).path == path
 
 
-def test_a_receiver_that_nobody_could_register_is_refused_with_the_rule_of_names():
+def test_an_invalid_receiver_name_is_refused_with_the_rule_of_names():
     assert fault_of(webhook={"to": "Billing"}).message.startswith('is "Billing"; use up to 64 of a-z')
     assert "are given to addresses" in fault_of(webhook={"to": f"url-{'0a' * 12}"}).message
     assert read({"request": REQUEST, "webhook": {"to": "a.b-c_1"}}).webhook == '{"to": "a.b-c_1"}'
@@ -225,12 +225,12 @@ def test_an_unknown_endpoint_is_answered_with_the_known_ones():
         ("9999-12-31T23:59:59.9Z", datetime(9999, 12, 31, tzinfo=UTC)),
     ],
 )
-def test_a_time_that_not_everybody_could_show_is_moved_to_one_they_can(given, kept):
+def test_a_time_that_some_readers_could_not_show_is_moved_to_a_readable_one(given, kept):
     assert read({"request": REQUEST, "deadline": given}).deadline == kept
     assert read({"request": REQUEST, "not_before": given}).not_before == kept
 
 
-def test_what_is_said_of_a_message_stays_short_whatever_it_holds():
+def test_faults_of_a_message_stay_short_for_any_content():
     huge = "7" * 1_000_000
     late, early = f"2026-01-02T00:00:00.{huge}Z", f"2026-01-01T00:00:00.{huge}Z"
     fields = {huge: 1, "tenant": huge, "endpoint": huge, "priority": huge, "not_before": late, "deadline": early}
@@ -267,7 +267,7 @@ def test_all_faults_of_job_and_request_come_together():
     assert outcome.message.startswith("The job has 4 faults; the first: priority is 11;")
 
 
-def test_a_refusal_keeps_what_could_be_read():
+def test_a_refusal_keeps_the_readable_fields():
     outcome = refused({"request": {**REQUEST, "n": 0}, "priority": 11, "tenant": "shop", "webhook": {"to": "orders"}})
     job = outcome.job
     assert (job.id, job.tenant, job.priority, job.webhook, job.model) == (ID, "shop", 5, '{"to": "orders"}', "m")
@@ -275,7 +275,7 @@ def test_a_refusal_keeps_what_could_be_read():
     assert job.fingerprint == fingerprint({**REQUEST, "n": 0})
 
 
-def test_nobody_hears_of_a_refusal_whose_tenant_could_not_be_read():
+def test_a_refusal_with_an_unreadable_tenant_has_no_receiver():
     assert refused({"request": REQUEST, "tenant": 5}).job.webhook == "null"
     assert refused({"request": REQUEST, "priority": 11}).job.webhook is None
 
@@ -318,7 +318,7 @@ def test_a_message_beyond_all_measure_is_a_dead_letter():
         (r'["\ud83d\ude00", {"a": "\ude00\ud83d"}]', "request.x[1].a"),
     ],
 )
-def test_what_json_cannot_carry_is_refused_with_its_path(value, path):
+def test_a_value_that_json_cannot_carry_is_refused_with_its_path(value, path):
     text = f'{{"request": {{"model": "m", "messages": [{{"role": "user", "content": ""}}], "x": {value}}}}}'
     outcome = refused(text)
     assert [fault.path for fault in outcome.faults] == [path]

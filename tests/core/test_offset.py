@@ -1,4 +1,4 @@
-"""A step of a clock is told from a slow answer."""
+"""A clock step is distinguished from a slow answer."""
 
 import pytest
 
@@ -11,16 +11,18 @@ AT_START = Offset.seen(1000.0, asked_at=0.0, answered_at=0.5)
     ("other_s", "asked_at", "answered_at", "step_s"),
     [
         (1010.0, 10.0, 10.5, 0.0),
-        (1011.0, 10.0, 10.5, 0.0),  # it drifts, or the first answer was as late as it could be
+        (1011.0, 10.0, 10.5, 0.0),  # the clock drifts, or the first answer was as late as possible
         (1610.0, 10.0, 10.5, 599.5),
         (410.0, 10.0, 10.5, -599.5),
-        # A question that waited for a minute: the answer may be of any moment in between.
+        # The question waited for a minute: the answer may be of any moment in between.
         (1070.0, 10.0, 70.0, 0.0),
         (1011.0, 10.0, 70.0, 0.0),
         (1672.0, 10.0, 70.0, 602.0),
     ],
 )
-def test_a_step_is_what_no_delay_explains(other_s: float, asked_at: float, answered_at: float, step_s: float) -> None:
+def test_a_step_is_a_difference_that_no_delay_explains(
+    other_s: float, asked_at: float, answered_at: float, step_s: float
+) -> None:
     later = Offset.seen(other_s, asked_at=asked_at, answered_at=answered_at)
 
     assert AT_START.step_s(later) == pytest.approx(step_s)

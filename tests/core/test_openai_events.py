@@ -1,4 +1,4 @@
-"""The profile openai, held against OpenAI's own SDK: what it unwraps, and as which type."""
+"""The profile `openai`, checked with OpenAI's own SDK: it unwraps each event and gives it the right type."""
 
 import base64
 import hashlib
@@ -30,7 +30,7 @@ NAMES = [f"{job.status}-{job.finish_reason}" for job, _, _ in TYPES]
 
 
 def unwrap(body):
-    """Sign as Standard Webhooks says and hand the request to the SDK."""
+    """Sign a body as Standard Webhooks requires and pass the request to the SDK."""
     openai = pytest.importorskip("openai")
     client = openai.OpenAI(api_key="unused", webhook_secret=f"whsec_{base64.b64encode(KEY).decode()}")
     identity, seconds = webhook_id(EVENT, "receiver"), str(int(time.time()))
@@ -41,7 +41,7 @@ def unwrap(body):
 
 
 @pytest.mark.parametrize(("job", "name", "_type"), TYPES, ids=NAMES)
-def test_a_body_is_what_openai_documents_and_nothing_more(job, name, _type):
+def test_a_body_has_exactly_the_members_that_openai_documents(job, name, _type):
     assert json.loads(freeze(EVENT, job).openai) == {
         "id": EVENT,
         "object": "event",
@@ -53,9 +53,9 @@ def test_a_body_is_what_openai_documents_and_nothing_more(job, name, _type):
 
 @pytest.mark.parametrize(("job", "name", "type_name"), TYPES, ids=NAMES)
 def test_openais_sdk_unwraps_and_types_the_bytes_we_send(job, name, type_name):
-    # When the SDK reads the body as it is sent
+    # When: the SDK reads the body as we send it
     event = unwrap(sent_body(Variant.openai, freeze(EVENT, job).openai, sequence=1))
-    # Then it is of the SDK's own type, and strictly so: the lenient reader of the SDK would take anything
+    # Then: it has the SDK's type. The strict check matters because the SDK's lenient reader accepts anything.
     assert (type(event).__name__, event.type) == (type_name, name)
     strict = type(event).model_validate(event.to_dict(), strict=True)
     assert (strict.id, strict.object, strict.created_at, strict.data.id) == (EVENT, "event", int(AT.timestamp()), ID)

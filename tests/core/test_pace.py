@@ -1,4 +1,4 @@
-"""How many nudges should stand in Redis."""
+"""The number of nudges that Redis should hold."""
 
 from worker.queue.window_size import LARGEST_WINDOW, WindowSize
 
@@ -10,7 +10,7 @@ def nudges(first: int, last: int) -> set[bytes]:
 
 
 def run(pace: WindowSize, *, starts_per_s: int, seconds: int, slots: int = 10) -> int:
-    """Let nudges leave at a steady rate, a tick a second, while more always stand behind the window."""
+    """Return the window after `seconds` ticks while nudges leave at a steady rate and more always wait."""
     pushed, gone, room = 0, 0, 0
     for second in range(seconds):
         gone = min(pushed, gone + starts_per_s) if second else 0

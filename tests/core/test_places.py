@@ -1,4 +1,4 @@
-"""The places of a worker: one more to whoever holds fewer than are free, by tenant and then by receiver."""
+"""The slots of a worker: a tenant, then a receiver, may take another while it holds fewer than are free."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +9,9 @@ from worker.webhooks.core.fair_slots import FairSlots, round_robin
 
 
 def filled(slots: int, names: Sequence[str]) -> tuple[Counter[str], int]:
-    """Let receivers, `tenant/receiver`, take a place by turns until none can; return what each has and what is left."""
+    """Let receivers (`tenant/receiver`) take slots in turn until none can; return each receiver's slots and the free
+    slots.
+    """
     places, took = FairSlots(slots, {}), Counter[str]()
     while new := [name for name in names if places.take(name.split("/")[0], name)]:
         took.update(new)
@@ -44,7 +46,7 @@ def test_tenants_have_like_shares_and_one_share_stays_free(tenants: int) -> None
 
 
 @pytest.mark.parametrize("slots", [2, 3, 10, 100])
-def test_who_holds_nothing_finds_a_place_whatever_one_tenant_holds(slots: int) -> None:
+def test_a_tenant_without_a_slot_always_gets_one(slots: int) -> None:
     places = FairSlots(slots, {})
     while any([places.take("bad", f"bad {number}") for number in range(300)]):
         pass
@@ -60,7 +62,7 @@ def test_a_receiver_that_holds_nothing_finds_a_place_beside_slow_ones_of_its_ten
     assert places.take("same", "well")
 
 
-def test_who_holds_more_than_its_share_by_now_takes_nothing_until_it_has_less() -> None:
+def test_a_tenant_above_its_share_takes_nothing_until_it_has_less() -> None:
     places = FairSlots(10, {("old", "a"): 6, ("old", "b"): 2})
 
     assert places.left("old") == 0
@@ -69,8 +71,8 @@ def test_who_holds_more_than_its_share_by_now_takes_nothing_until_it_has_less() 
     assert places.held("c") == 1
 
 
-def test_a_place_more_than_there_are_slots_is_given_to_nobody() -> None:
-    # A setting that was lowered.
+def test_no_slot_is_given_beyond_the_number_of_slots() -> None:
+    # The setting was lowered.
     places = FairSlots(2, {("a", "a"): 5})
 
     assert not places.take("b", "b")
@@ -81,5 +83,5 @@ def test_a_place_more_than_there_are_slots_is_given_to_nobody() -> None:
     [([], []), (["abc"], list("abc")), (["abc", "x", "yz"], list("axybzc")), (["", "a"], ["a"])],
     ids=["none", "one", "several", "empty"],
 )
-def test_turns(groups: list[str], order: list[str]) -> None:
+def test_groups_take_turns(groups: list[str], order: list[str]) -> None:
     assert round_robin(groups) == order

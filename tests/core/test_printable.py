@@ -1,4 +1,4 @@
-"""No control character reaches a terminal, and JSON stays what it means."""
+"""No control character reaches a terminal, and JSON keeps its meaning."""
 
 import json
 import unicodedata

@@ -1,4 +1,4 @@
-"""What of an endpoint's error becomes part of the sentence about a failure."""
+"""The part of an endpoint's error that becomes part of our error message."""
 
 import unicodedata
 from dataclasses import replace
@@ -32,7 +32,7 @@ def said(provider: Any) -> str:
         ("a\0b\ud800", "a\ufffdb\ufffd"),
     ],
 )
-def test_the_endpoints_words_stand_in_the_sentence(provider: Any, words: str) -> None:
+def test_the_endpoints_words_are_in_the_sentence(provider: Any, words: str) -> None:
     assert said(provider) == f'{OURS}: "{words}".'
 
 
@@ -54,8 +54,8 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_any_error_value_makes_one_printable_line(provider: Any) -> None:
-    told = said(provider)
+    sentence = said(provider)
 
-    assert told.startswith(OURS)
-    assert len(told) <= len(OURS) + LONGEST + 10
-    assert {unicodedata.category(one) for one in told} & {"Cc", "Cf", "Cs", "Zl", "Zp"} == set()
+    assert sentence.startswith(OURS)
+    assert len(sentence) <= len(OURS) + LONGEST + 10
+    assert {unicodedata.category(one) for one in sentence} & {"Cc", "Cf", "Cs", "Zl", "Zp"} == set()

@@ -1,4 +1,4 @@
-"""A refusal is classified by x-should-retry, then by the error's own names, then by its status."""
+"""A refusal is classified by x-should-retry, then by the names in its error, then by its status."""
 
 import json
 from datetime import UTC, datetime
@@ -207,7 +207,7 @@ def test_a_cut_answer_is_billed_if_something_came(produced: bool, billed: str) -
         (503, {"error": {"param": "stream_options"}}, False),
     ],
 )
-def test_a_refusal_of_what_we_added_is_known(status: int, body: object, refuses: bool) -> None:
+def test_a_refusal_of_our_stream_options_is_recognised(status: int, body: object, refuses: bool) -> None:
     text = body if isinstance(body, str) else json.dumps(body)
     found = from_response(status, {}, text.encode(), now=NOW)
 

@@ -1,4 +1,4 @@
-"""What a receiver may be registered with, rule by rule."""
+"""The rules for registering a receiver."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def faults(name: str = "billing", *, old: bool = False, **values: Any) -> list[s
     return [] if isinstance(read, Registration) else [one.path for one in read if isinstance(one, Fault)]
 
 
-def test_a_receiver_of_which_nothing_is_said_has_the_defaults() -> None:
+def test_a_receiver_without_options_has_the_defaults() -> None:
     assert read_registration("billing", {}) == Registration("billing")
     assert read_registration("billing", {"schedule": None, "tenant": None}) == Registration("billing")
 
@@ -57,5 +57,5 @@ def test_a_receiver_that_a_jobs_address_made_may_be_changed() -> None:
     assert faults("url-" + "0" * 24, old=True) == []
 
 
-def test_all_faults_are_told_together() -> None:
+def test_all_faults_are_reported_together() -> None:
     assert faults("B", in_flight=0, events=["x"], ordering="y") == ["name", "in_flight", "ordering", "events[0]"]

@@ -1,4 +1,4 @@
-"""What follows a failure: a retry with full jitter, a wait for the endpoint, or the end with its reason."""
+"""The step after a failure: a retry with full jitter, a wait for the endpoint, or the end with its reason."""
 
 from dataclasses import replace
 from typing import Any
@@ -25,7 +25,7 @@ BUSY = failure(ErrorCode.overloaded)
 DOWN = failure(ErrorCode.connect_failed)
 DAY_S = 24 * 3600.0
 HELD = Verdict(FailureOwner.endpoint)
-# Neither the job nor its endpoint has anything to do with these: the endpoint had no room.
+# These failures blame neither the job nor its endpoint: the endpoint had no room.
 REFUSED = [failure(ErrorCode.rate_limited), failure(ErrorCode.overloaded)]
 
 
@@ -67,7 +67,7 @@ def test_retry_after_is_waited_out_and_then_spread() -> None:
 @pytest.mark.parametrize(
     "code", [ErrorCode.bad_request, ErrorCode.redirected, ErrorCode.forbidden, ErrorCode.cancelled]
 )
-def test_what_is_permanent_is_given_up_at_once(code: ErrorCode) -> None:
+def test_a_permanent_failure_is_given_up_at_once(code: ErrorCode) -> None:
     assert after(failure(code)) == FAILED
 
 
@@ -129,7 +129,7 @@ def test_from_the_tenth_in_a_row_on_each_refusal_spends_an_attempt(found: Failur
 
     assert [step.counts for step in steps if step.move is HOLD] == [False] * FREE_REFUSALS + [True] * 4
     assert steps[-1] == FAILED
-    # The sixth refusal of a limit of a minute is over within half of it.
+    # The first six waits last 31.5 s together, half of a limit's minute.
     assert sum(step.delay_s for step in steps[:6] if step.move is HOLD) == 31.5
 
 
@@ -138,7 +138,7 @@ def test_from_the_tenth_in_a_row_on_each_refusal_spends_an_attempt(found: Failur
     [replace(BUSY, billed="unknown"), replace(BUSY, billed="yes"), failure(ErrorCode.request_timeout), ILL],
     ids=["maybe billed", "billed", "another code", "no refusal"],
 )
-def test_what_may_cost_something_is_no_refusal_for_the_moment(found: Failure) -> None:
+def test_a_failure_that_may_be_billed_is_no_temporary_refusal(found: Failure) -> None:
     assert after(found).move is RETRY
     assert after(found, used=5) == FAILED
 
@@ -146,7 +146,7 @@ def test_what_may_cost_something_is_no_refusal_for_the_moment(found: Failure) ->
 @pytest.mark.parametrize(
     "code", [ErrorCode.connect_failed, ErrorCode.unauthorized, ErrorCode.quota_exhausted, ErrorCode.server_error]
 )
-def test_what_the_endpoint_is_to_blame_for_holds_whatever_is_used(code: ErrorCode) -> None:
+def test_trouble_of_the_endpoint_holds_a_job_at_any_number_of_attempts(code: ErrorCode) -> None:
     held = after(failure(code), verdict=HELD, used=100, left_s=0.1, jitter=0.0)
 
     assert held == hold(5.0, "endpoint_paused")
@@ -187,10 +187,8 @@ def test_a_job_that_alone_makes_no_connection_waits_ever_longer_and_spends_nothi
     ("billed", "allowed"),
     [("no", (True, True, True)), ("unknown", (True, True, False)), ("yes", (True, False, True))],
 )
-def test_two_settings_say_what_may_not_be_asked_for_twice(
-    billed: Any, allowed: tuple[bool, bool, bool], verdict: Verdict
-) -> None:
-    # Also what is not to be tried again by itself, as trouble of the endpoint's is.
+def test_two_settings_forbid_repeated_requests(billed: Any, allowed: tuple[bool, bool, bool], verdict: Verdict) -> None:
+    # The rule also covers failures without a retry of their own, such as trouble of the endpoint.
     found = replace(failure(ErrorCode.quota_exhausted), billed=billed)
 
     decisions = (

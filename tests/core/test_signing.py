@@ -1,4 +1,4 @@
-"""Webhook signatures: the vectors, the texts of keys, which keys are live, how they are rotated."""
+"""Webhook signatures: test vectors, the text form of keys, live keys and their rotation."""
 
 import json
 from datetime import UTC, datetime, timedelta

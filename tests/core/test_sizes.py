@@ -1,4 +1,4 @@
-"""How large an entry may be that is read, and what a dead letter of a larger one says."""
+"""The largest entry that is read, and the dead letter for a larger entry."""
 
 from worker.jobs.core.entry_size import HEAD_BYTES, is_cut, too_large
 from worker.jobs.core.message import most_bytes
@@ -8,7 +8,7 @@ def test_a_job_of_the_largest_request_is_read_in_base64_and_as_json_inside_json(
     for limit in (1024, 16 * 1024 * 1024):
         assert most_bytes(limit) > limit * 4 / 3 + 1024
         assert most_bytes(limit) >= 2 * limit
-        # What is kept of an entry that was not read is less than the smallest of them.
+        # The kept head of an unread entry is smaller than the smallest limit.
         assert most_bytes(limit) > HEAD_BYTES
 
 

@@ -1,4 +1,4 @@
-"""Framing: what is an event, in any split."""
+"""Framing: the same events in every split."""
 
 import pytest
 
@@ -82,7 +82,7 @@ def test_framing_with_empty_pieces_between(stream: bytes, expected: list[bytes])
 
 
 def test_an_event_is_complete_at_a_carriage_return() -> None:
-    # Waiting for the LF that might follow would hold the last event of a stream back until it ends.
+    # Waiting for a possible LF would hold back the last event of a stream until the stream ends.
     events = Events()
     assert events.feed(b"data: a\r\n\r") == [b"a"]
     assert events.feed(b"\ndata: b\n\n") == [b"b"]
@@ -141,7 +141,7 @@ def test_lines_without_blank_lines_are_returned_as_they_come() -> None:
         (b"error: cut", []),
     ],
 )
-def test_the_end_leaves_only_what_is_whole_and_could_not_be_finished(rest: bytes, expected: list[bytes]) -> None:
+def test_the_end_yields_only_a_whole_unfinished_event(rest: bytes, expected: list[bytes]) -> None:
     events = Events()
     events.feed(b"data: before\n\n")
     events.feed(rest)

@@ -1,4 +1,4 @@
-"""What holds for any stream in any split, and for any bytes at all."""
+"""Properties of every stream in every split, and of arbitrary bytes."""
 
 import json
 from itertools import pairwise
@@ -63,7 +63,7 @@ lines = st.sampled_from(["\n", "\r\n", "\r"])
 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
-    """A valid stream: chunks of any shape between comments, with any line ends, some in several lines."""
+    """A valid stream: chunks of any shape between comments, with any line ends, some over several lines."""
     stream = draw(st.sampled_from(["", "\ufeff", "\n"]))
     for value in draw(st.lists(chunks, max_size=6)):
         end = draw(lines)
@@ -88,7 +88,7 @@ def in_splits(body: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def use(answer: Answer) -> None:
-    """Do all that is done with an answer later; none of it may fail."""
+    """Use an answer as later code does; no step may fail."""
     columns(answer.completion)
     normalise(answer.usage, flags=answer.usage_flags, has_text=has_output(answer.completion), limit=5)
     for part in (answer.completion, answer.provider, answer.usage):
@@ -141,7 +141,7 @@ def test_no_damage_to_a_real_stream_makes_anything_raise(stream: bytes, data: st
 
 @given(anything)
 @settings(max_examples=500, deadline=None)
-def test_what_the_parser_accepts_can_be_cleaned(value: Any) -> None:
+def test_any_parsed_text_can_be_cleaned(value: Any) -> None:
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
         again = json.loads(text)
         json.loads(clean_json(text), parse_constant=int)

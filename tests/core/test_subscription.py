@@ -1,4 +1,4 @@
-"""What a receiver may be registered for, and which events that is."""
+"""The events that a receiver may subscribe to."""
 
 import pytest
 
@@ -20,7 +20,7 @@ JOB_EVENTS = set(EventType) - {EventType.test}
         ([], set()),
     ],
 )
-def test_a_receiver_is_told_of_what_it_names(names, expected):
+def test_a_receiver_gets_the_events_it_names(names, expected):
     assert {kind for kind in EventType if wants(names, kind)} == expected
 
 
@@ -70,6 +70,6 @@ def test_a_wrong_value_is_named_with_its_remedy(values, path, message):
     assert read_subscription(**values) == (Fault(path, message),)
 
 
-def test_all_faults_are_told_at_once():
+def test_all_faults_are_reported_at_once():
     faults = read_subscription(events=["x", "y"], payload=1, profile=2)
     assert [fault.path for fault in faults] == ["events[0]", "events[1]", "payload", "profile"]

@@ -1,4 +1,4 @@
-"""Rule R6: which call a fragment belongs to."""
+"""Rule R6: each fragment belongs to one call."""
 
 from typing import Any
 

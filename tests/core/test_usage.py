@@ -1,4 +1,4 @@
-"""Usage as providers report it: what each column gets, and every flag."""
+"""Usage as providers report it: the value of each column, and every flag."""
 
 import json
 from decimal import Decimal
@@ -256,7 +256,7 @@ def test_a_count_may_be_written_as_a_number_or_in_digits(value: Any, count: int)
         *("1e400", str(2**63), "9" * 5000, "1e999999999999999999999", "1e-5", '"²"', '"1_0"', '" 7"', '"٣.٤"'),
     ],
 )
-def test_what_is_no_count_is_unknown_and_flagged(text: str) -> None:
+def test_a_value_that_is_no_count_is_unknown_and_flagged(text: str) -> None:
     found = read(f'{{"prompt_tokens":{text},"completion_tokens":1}}'.encode())
     assert (found.tokens["prompt_tokens"], found.flags) == (None, ("bad_value:prompt_tokens",))
 
@@ -296,7 +296,7 @@ def test_the_total_is_reported_never_computed() -> None:
         ({"prompt_tokens": "x", "input_tokens": 4}, 4),
     ],
 )
-def test_a_zero_gives_way_to_what_the_other_vocabulary_counted(usage: Any, expected: int) -> None:
+def test_a_zero_gives_way_to_the_count_of_the_other_vocabulary(usage: Any, expected: int) -> None:
     assert read({"completion_tokens": 1, **usage}).tokens["prompt_tokens"] == expected
 
 
@@ -312,7 +312,7 @@ def test_a_zero_gives_way_to_what_the_other_vocabulary_counted(usage: Any, expec
         ({"completion_tokens": 11}, "completion_gt_limit"),
     ],
 )
-def test_what_does_not_add_up_is_flagged_and_kept(usage: Any, flag: str) -> None:
+def test_counts_that_do_not_add_up_are_flagged_and_kept(usage: Any, flag: str) -> None:
     assert read(usage, limit=10).flags == (flag,)
 
 
@@ -331,7 +331,7 @@ def test_reasoning_beside_the_completion_is_flagged() -> None:
         {"prompt_tokens": 9, "prompt_cache_hit_tokens": 4},
     ],
 )
-def test_what_can_be_right_is_not_flagged(usage: Any) -> None:
+def test_plausible_counts_are_not_flagged(usage: Any) -> None:
     assert read(usage, limit=10).flags == ()
 
 
@@ -450,6 +450,6 @@ def test_a_number_beats_a_placeholder_in_every_column() -> None:
 
 
 @pytest.mark.parametrize("text", ["-1", "true", '"x"', '"-1"', "[]", "NaN", "1e400", "1e-400", "1" * 60])
-def test_what_is_no_price_is_flagged(text: str) -> None:
+def test_a_value_that_is_no_price_is_flagged(text: str) -> None:
     found = read(f'{{"prompt_tokens":1,"cost":{text}}}'.encode())
     assert (found.reported_cost, found.flags) == (None, ("bad_value:cost",))

@@ -1,4 +1,4 @@
-"""Why a delivery waits: a table of what is the case and what is said."""
+"""The reason why a delivery waits: a table of situations and sentences."""
 
 from typing import Any
 
@@ -82,7 +82,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_it_is_said_what_a_delivery_waits_for(case: tuple[WaitingDelivery, ReceiverState, str | None]) -> None:
+def test_a_sentence_gives_the_reason_of_a_deliverys_wait(
+    case: tuple[WaitingDelivery, ReceiverState, str | None],
+) -> None:
     delivery, receiver, said = case
     assert why(delivery, receiver) == said
 

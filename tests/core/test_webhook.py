@@ -1,4 +1,4 @@
-"""One delivery: its id, which frozen body it sends, and what is added to it."""
+"""One delivery: its id, the frozen body that it sends, and the members added to it."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def test_a_webhook_id_belongs_to_one_event_at_one_receiver():
 
 
 @pytest.mark.parametrize("receiver", ["", "a.b", "a\n.1764040000.{}", "é😀", "x" * 10_000])
-def test_a_webhook_id_has_no_dot_whatever_a_receiver_is_called(receiver):
+def test_a_webhook_id_has_no_dot_for_any_receiver(receiver):
     assert re.fullmatch("msg_[0-9a-f]{32}", webhook_id(EVENT, receiver))
 
 
@@ -44,12 +44,12 @@ def test_a_webhook_id_has_no_dot_whatever_a_receiver_is_called(receiver):
         (Payload.auto, OPENAI, None, True, Variant.openai),
     ],
 )
-def test_a_receiver_is_sent_what_it_registered_for(payload, profile, size, too_large, expected):
+def test_a_receiver_gets_the_payload_it_registered_for(payload, profile, size, too_large, expected):
     assert variant(payload, profile, full_bytes=size, refused_as_too_large=too_large) == expected
 
 
 @pytest.mark.parametrize("chosen", [THIN, FULL])
-def test_what_differs_between_receivers_stands_before_the_payload(chosen):
+def test_members_that_differ_between_receivers_come_before_the_payload(chosen):
     bodies = freeze(EVENT, COMPLETED)
     frozen = bodies.thin if chosen is THIN else bodies.full
     plain = json.loads(sent_body(chosen, frozen, sequence=3))
@@ -67,7 +67,7 @@ def test_a_payload_that_looks_like_an_envelope_is_not_taken_for_one():
     assert (sent["sequence"], sent["data"]["custom_id"], sent["data"]["response"]) == (7, 'x","data":{"', response)
 
 
-def test_what_is_added_stays_within_what_was_reserved():
+def test_added_members_stay_within_the_reserved_bytes():
     frozen = freeze(EVENT, COMPLETED).thin
     sent = sent_body(THIN, frozen, sequence=2**63 - 1, previous_undelivered=True)
     assert 0 < len(sent) - len(frozen) <= SPLICED_BYTES

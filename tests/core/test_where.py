@@ -1,4 +1,4 @@
-"""The filter of bulk orders: pairs in, conditions out, and a sentence for every mistake."""
+"""The filter of bulk orders: pairs become conditions, and every mistake gets a sentence."""
 
 from datetime import UTC, datetime
 
@@ -51,7 +51,7 @@ def test_pairs_become_conditions(texts: list[str], conditions: list[Condition]) 
         ("tenant='a", 'has a quote that does not end; close it'),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_its_remedy(text: str, sentence: str) -> None:
+def test_a_mistake_is_reported_with_its_remedy(text: str, sentence: str) -> None:
     with pytest.raises(BadFilter) as raised:
         parse([text])
     assert sentence in str(raised.value)

@@ -1,4 +1,4 @@
-"""JSON of endpoints is parsed up to a structure that no real answer has; what stands in strings is no structure."""
+"""An endpoint's JSON may have more containers than any real answer, up to a limit; brackets in strings do not count."""
 
 import json
 
@@ -48,7 +48,7 @@ def test_an_event_of_brackets_is_too_large() -> None:
     answer = assembler.finish()
     assert assembler.failed
     assert answer.fault is AnswerKind.answer_too_large
-    assert answer.completion is not None, "what was paid for is kept"
+    assert answer.completion is not None, "a paid answer is kept"
 
 
 @pytest.mark.parametrize("text", ["[" * 2 * MIB, "{}[],\n" * MIB, '\\"[{' * MIB, "{" * MIB + "\\"])

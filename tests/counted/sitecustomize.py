@@ -1,6 +1,6 @@
-"""Python imports this at its start where the folder is on PYTHONPATH: the process then writes down its SQL.
+"""Python imports this module at its start if the folder is on PYTHONPATH; the process then records its SQL.
 
-Each statement and each end of a transaction becomes a line `[thread, number, kind, text, parameter sets]` in the file
+Each statement and each end of a transaction is a line `[thread, number, kind, text, parameter sets]` in the file
 COUNTED: the thread's name and number; `kind` is `statement`, `commit` or `rollback`. Nothing else changes.
 """
 

@@ -1,4 +1,4 @@
-"""One fake endpoint for all tests of this folder, forgotten between them, and a plain client."""
+"""One fake endpoint for all tests of this folder, reset between tests, and a plain client."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The fake endpoint over a real socket: what it answers, what it breaks, what it counts."""
+"""The fake endpoint over a real socket: its answers, its faults, its counts."""
 
 import base64
 import gc
@@ -185,7 +185,7 @@ def test_a_request_without_a_key_is_known_by_its_body(ask: Asker) -> None:
     assert [ask(body("fake-500-once", text)).status_code for text in ("x", "x", "y")] == [500, 200, 500]
 
 
-def test_a_script_may_stand_in_the_metadata_or_in_a_header(ask: Asker) -> None:
+def test_a_script_may_be_in_the_metadata_or_in_a_header(ask: Asker) -> None:
     by_metadata = ask(body(metadata={"fake": '{"status": 418}'}))
     by_header = ask(body(fake={"status": 500}), X_Fake_Script='{"status": 402}')
     assert (by_metadata.status_code, by_header.status_code) == (418, 402)
@@ -194,7 +194,7 @@ def test_a_script_may_stand_in_the_metadata_or_in_a_header(ask: Asker) -> None:
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ({"latency": 1}, "latency is nothing a script can say; did you mean latency_s?"),
+        ({"latency": 1}, "latency is no field of a script; did you mean latency_s?"),
         ({"status": "429"}, "status is '429'; it must be int"),
         ({"status": True}, "status is True; it must be int"),
         ({"usage": "opeanai"}, "usage is 'opeanai'; known shapes are none, plain"),
@@ -226,13 +226,13 @@ def test_a_body_that_is_not_json_is_refused(client: httpx.Client, fake: FakeEndp
 
 @pytest.fixture(autouse=True)
 def no_error_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Playing a fault is not a fault of the server."""
+    """A fault that the endpoint plays is no fault of the server."""
     yield
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def read_raw(fake: FakeEndpoint, request: dict[str, Any]) -> tuple[bytes, bool]:
-    """Return every byte of the connection, and whether it ended by a reset."""
+    """Return every byte of the connection, and whether a reset ended it."""
     content = json.dumps(request).encode()
     with socket.create_connection(("127.0.0.1", fake.port), timeout=10) as connection:
         connection.sendall(
@@ -317,7 +317,7 @@ def wait_until(true: Any) -> None:
         if true():
             return
         event.wait(0.01)
-    raise AssertionError("it did not come true within ten seconds")
+    raise AssertionError("the condition was not true within ten seconds")
 
 
 def test_requests_and_charges_are_counted_per_job(client: httpx.Client, fake: FakeEndpoint, ask: Asker) -> None:
@@ -400,14 +400,14 @@ def test_the_page_names_every_model_every_field_and_every_shape() -> None:
 
 
 def test_a_connection_that_comes_as_it_stops_is_closed() -> None:
-    # A socket left open is a warning when it is collected, and a warning fails the suite.
+    # A socket that stays open causes a warning when it is collected, and a warning fails the suite.
     for _ in range(5):
         with FakeEndpoint() as fake:
             socket.create_connection(("127.0.0.1", fake.port)).close()
         gc.collect()
 
 
-def test_weather_wins_over_a_requests_own_script_while_it_stands(ask: Asker, fake: FakeEndpoint) -> None:
+def test_the_weather_wins_over_a_requests_own_script(ask: Asker, fake: FakeEndpoint) -> None:
     scripted = body(fake={"attempts": [{"status": 429}, {}]})
     fake.endpoint.weather = {"status": 503}
     assert [ask(scripted, key="k").status_code for _ in range(2)] == [503, 503]

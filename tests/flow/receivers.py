@@ -1,4 +1,4 @@
-"""Receivers of webhooks for flow tests, put into the tables as `afterword webhooks add` puts them."""
+"""Receivers of webhooks for flow tests, written to the tables as `afterword webhooks add` writes them."""
 
 import json
 import uuid
@@ -25,7 +25,7 @@ ALLOWED = {
 
 
 def register(engine: Engine, url: str, *, name: str = "mine", **changes: Any) -> str:
-    """Register a receiver, a default one unless said otherwise; return its `whsec_` secret."""
+    """Register a receiver, by default a default receiver; return its `whsec_` secret."""
     receiver_id = str(uuid.uuid4())
     keys, _ = new_keys(datetime.now(UTC))
     row = {

@@ -1,4 +1,4 @@
-"""The whole product on real parts: Redis, a database, the fake endpoint, workers; each ended by its own pid."""
+"""The whole product on real parts: Redis, a database, the fake endpoint and workers; each is ended by process id."""
 
 import json
 import os
@@ -27,14 +27,14 @@ def request(words: str = "hello", **more: Any) -> dict[str, Any]:
 
 
 def skewed(seconds: float) -> dict[str, str]:
-    """Return the variables that make a Python process's clock wrong, see skewed/sitecustomize.py."""
+    """Return the variables that shift a Python process's clock, see skewed/sitecustomize.py."""
     path = [str(SKEWED), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"SKEW_S": str(seconds), "PYTHONPATH": os.pathsep.join(path)}
 
 
 @dataclass
 class System:
-    """Parts of one test, and how a producer, a reader and an operator touch them."""
+    """The parts of one test, with the actions of a producer, a reader and an operator."""
 
     redis_url: str
     database_url: str
@@ -44,12 +44,12 @@ class System:
     workers: list[Child] = field(default_factory=list)
     # Variables of every process that this system starts, beside its settings.
     variables: dict[str, str] = field(default_factory=dict)
-    # A test that breaks a rule by hand says so.
+    # A test that breaks a rule on purpose sets this to False.
     is_sound: bool = True
 
     def __post_init__(self) -> None:
         self.redis = Redis.from_url(self.redis_url)
-        # Nothing of ours: what any team has.
+        # Without our package: a client as any team has it.
         self.celery = Celery(broker=self.redis_url, set_as_current=False)
 
     def environment(self, **settings: Any) -> dict[str, str]:
@@ -69,9 +69,9 @@ class System:
         release: Path | None = None,
         **settings: Any,
     ) -> Child:
-        """Start `celery -A worker.app worker`, on a machine whose clock is so wrong; return when its lease stands.
+        """Start `celery -A worker.app worker` with a clock `clock_off_s` wrong; return when it has its lease.
 
-        `release`: a folder that holds another release, unpacked; not given: this checkout.
+        `release`: a folder with another release, unpacked; by default this checkout.
         """
         before = len(self.rows("SELECT 1 FROM afterword_workers"))
         other = (skewed(clock_off_s) if clock_off_s else {}) | ({"PYTHONPATH": str(release)} if release else {})
@@ -80,7 +80,7 @@ class System:
             *arguments,
             log=self.folder / f"worker-{len(self.workers)}.log",
             environment=self.environment(**settings) | other,
-            # What a variable changes in Python's own start is not there in a process that was forked.
+            # A variable that changes Python's own start has no effect in a forked process.
             forked=forked and not other and not self.variables,
             folder=release or ROOT,
         )
@@ -93,12 +93,12 @@ class System:
         return child
 
     def send(self, body: dict[str, Any] | None = None, **fields: Any) -> str:
-        """Submit as any Celery client does; return the job's id."""
+        """Submit like any Celery client; return the job's id."""
         job = {"request": request() if body is None else body, **fields}
         return str(self.celery.send_task("chat.submit", args=[job], queue="chat.intake").id)
 
     def insert(self, body: dict[str, Any], **fields: Any) -> None:
-        """Submit as any SQL client does."""
+        """Submit like any SQL client."""
         with self.engine.begin() as connection:
             job = json.dumps({"request": body, **fields})
             connection.execute(text("INSERT INTO submit_v1 (job) VALUES (:job)"), {"job": job})
@@ -115,7 +115,7 @@ class System:
         return self.rows("SELECT * FROM attempts_v1 WHERE job_id = :id ORDER BY attempt", id=job_id)
 
     def await_status(self, job_id: str, *statuses: str, seconds: float = 60.0) -> Any:
-        """Return the job's row once it stands at one of these statuses (by default any final one)."""
+        """Return the job's row when it has one of these statuses (by default any final status)."""
 
         def reached() -> Any:
             row = self.job(job_id)
@@ -128,7 +128,7 @@ class System:
         return {job_id: self.await_status(job_id, seconds=seconds) for job_id in job_ids}
 
     def assert_sound(self, *, lease_s: float) -> None:
-        """Ask every rule of `afterword verify`, beside the workers that run, whose leases are so long."""
+        """Check every rule of `afterword verify` while workers run; their leases last `lease_s` seconds."""
         broken = verify(self.engine, grace_s=lease_s + 2).broken
         assert not broken, broken
 
@@ -140,12 +140,12 @@ class System:
         return [line for line in self.parsed_lines(f'"{event}"') if line["event"] == event]
 
     def parsed_lines(self, part: str = "") -> list[dict[str, Any]]:
-        """Return the log lines that hold `part`, of all workers."""
+        """Return all workers' log lines that contain `part`."""
         texts = [line for worker in self.workers for line in worker.text().splitlines()]
         return [json.loads(line) for line in texts if line.startswith("{") and part in line]
 
     def check(self) -> None:
-        """Ask every rule of `afterword verify` that holds at any moment, also of a database that workers died over."""
+        """Check the rules of `afterword verify` that hold at any moment, even in a database whose workers died."""
         waited_for = {check.__name__ for check in SETTLING}
         broken = [one for one in verify(self.engine, grace_s=0.0).broken if one.name not in waited_for]
         assert broken == []

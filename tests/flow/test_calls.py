@@ -1,4 +1,4 @@
-"""Working a job: what goes out on the wire, what is stored of what comes back, and what follows a failure."""
+"""Running a job: the request on the wire, the stored answer, and the step after a failure."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ def raw_answer(system: System, job_id: str) -> bytes:
     return gzip.decompress(bytes(row.raw)) if row.raw_encoding == "gzip" else bytes(row.raw)
 
 
-def test_an_answer_stands_in_sql_with_all_its_columns(system: System) -> None:
+def test_an_answer_is_in_sql_with_all_its_columns(system: System) -> None:
     system.start()
     body = request(temperature=0.5, seed=7, fake={"usage": "openai", "reasoning": "because", "cached_tokens": 1})
 
@@ -97,7 +97,7 @@ def test_a_caller_that_wants_no_usage_gets_none(postgres_system: System) -> None
     assert not system.attempts(str(row.id))[0].usage_requested
 
 
-def test_tool_calls_stand_in_their_column(system: System) -> None:
+def test_tool_calls_are_in_their_column(system: System) -> None:
     system.start()
     for stream in (False, True):
         row = system.await_status(system.send(request(model="fake-tools", tools=[TOOL], stream=stream)))
@@ -144,7 +144,7 @@ def test_a_rate_limit_is_waited_out_by_the_row_and_holds_no_slot(postgres_system
     assert first.finished_at <= other.finished_at <= second.sent_at
 
 
-def test_what_is_permanent_fails_at_once_and_says_why(system: System) -> None:
+def test_a_permanent_failure_fails_at_once_with_its_reason(system: System) -> None:
     system.start()
     cases = {"fake-400": "bad_request", "fake-400-as-500": "bad_request", "fake-html": "unexpected_content_type"}
     ids = {model: system.send(request(model=model)) for model in cases}
@@ -169,7 +169,7 @@ def test_a_job_out_of_attempts_fails_with_its_last_error(system: System) -> None
     assert system.fake.stats()["requests"] == 2
 
 
-def test_a_cut_stream_keeps_what_came_and_is_bought_again(system: System) -> None:
+def test_a_cut_stream_keeps_its_partial_answer_and_is_bought_again(system: System) -> None:
     system.start()
 
     script = {"attempts": [{"cut_at": 900}, {}]}
@@ -228,7 +228,7 @@ def test_each_deadline_is_a_setting_of_its_own(postgres_system: System) -> None:
         assert system.attempts(job_id)[0].billed in ("yes", "unknown")
 
 
-def test_a_running_job_ends_at_its_deadline_with_what_had_come(postgres_system: System) -> None:
+def test_a_running_job_ends_at_its_deadline_with_its_partial_answer(postgres_system: System) -> None:
     import datetime
 
     system = postgres_system
@@ -282,7 +282,7 @@ def test_the_key_of_the_endpoint_is_nowhere(system: System) -> None:
     for (table,) in tables:
         for row in system.rows(f"SELECT * FROM {table}"):
             if table == "afterword_requests":
-                continue  # the test itself wrote it there
+                continue  # the test itself wrote the text there
             cells = [gzip.decompress(c) if isinstance(c, bytes) and c[:2] == b"\x1f\x8b" else c for c in row]
             assert KEY not in repr(cells)
 
@@ -293,7 +293,7 @@ def test_each_attempt_writes_one_line(postgres_system: System) -> None:
 
     job_id = system.send(request(model="fake-500-once"), tenant="acme")
     system.await_status(job_id)
-    until(lambda: system.lines("attempt.completed"), what="the line, which follows the commit")
+    until(lambda: system.lines("attempt.completed"), what="the log line after the commit")
 
     failed, completed = system.lines("attempt.failed"), system.lines("attempt.completed")
     assert [(line["job_id"], line["attempt"], line["error_code"]) for line in failed] == [(job_id, 1, "server_error")]

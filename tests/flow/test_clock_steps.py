@@ -1,4 +1,4 @@
-"""Somebody sets the database's clock: leases of the living go on, leases of the dead end, nothing is bought twice."""
+"""The database's clock is set: leases of living workers go on, leases of dead workers end, no call is made twice."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,10 +8,10 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, update
 
+from tests.flow.leadership import leader, process_of
+from tests.flow.parts import leased
 from tests.flow.receivers import ALLOWED, register
 from tests.flow.system import System, request
-from tests.flow.test_dispatch import leased
-from tests.flow.test_leases import leader, process_of
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, one, worker
 from tests.store.settable import settable
@@ -26,7 +26,7 @@ from worker.store.heartbeat import Lease, LeaseTimes
 from worker.store.tables import leaders, workers
 from worker.store.transitions import ClaimRequest
 
-# A lease of two seconds and a call that outlasts it.
+# A lease of two seconds and a call that lasts longer.
 QUICK = {**ALLOWED, "lease_s": "2", "beat_s": "0.2", "tick_s": "0.1", "concurrency": "20"}
 LONG_S = 6.0
 JOBS = 8
@@ -50,7 +50,7 @@ def set_clock(engine: Engine) -> Callable[[float], None]:
 
 @pytest.fixture
 def lease(engine: Engine, set_clock: Callable[[float], None]) -> Iterator[Lease]:
-    """The lease of the worker that leads; it has beaten for as long as it lasts."""
+    """Yield the leader's lease, after heartbeats for the length of the lease."""
     made = leased(engine, LeaseTimes(LEASE_S, 0.05))
     made.start()
     until(lambda: made.unbroken_s() > LEASE_S, what="a lease without a gap")
@@ -82,7 +82,7 @@ def test_a_leader_that_meets_the_new_time_first_takes_nothing_back(
     made = dispatcher(engine, redis, lease)
     set_clock(step_s)
 
-    # Before any beat: its look at the leases is the first that meets the step.
+    # No heartbeat has run yet: the take-back is the first query after the clock step.
     assert made._take_back() == 0
 
     assert status(engine, job_id) == "in_progress"
@@ -96,7 +96,7 @@ def test_a_step_restarts_the_evidence_of_a_lease(
 
     set_clock(step_s)
 
-    until(lambda: lease._unbroken_since != before, what="the next beat")
+    until(lambda: lease._unbroken_since != before, what="the next heartbeat")
 
 
 @each_way
@@ -110,12 +110,12 @@ def test_a_worker_that_died_before_the_step_is_taken_back_one_lease_after_it(
     set_clock(step_s)
     made.start()
 
-    until(lambda: status(engine, job_id) == "queued", what="take-back")
+    until(lambda: status(engine, job_id) == "queued", what="the take-back")
     made.stop()
 
 
 @pytest.mark.parametrize("left_s", [-1.0, 600.0], ids=["over", "from another time"])
-def test_a_leadership_that_cannot_be_is_free(engine: Engine, left_s: float) -> None:
+def test_an_impossible_leadership_is_free(engine: Engine, left_s: float) -> None:
     mine, other = worker(engine), worker(engine)
     with engine.begin() as connection:
         assert leases.lead(connection, other, name="dispatch", lease_s=5.0)
@@ -126,7 +126,7 @@ def test_a_leadership_that_cannot_be_is_free(engine: Engine, left_s: float) -> N
 
 
 def test_a_row_without_the_length_of_its_lease_ends_by_its_instant(engine: Engine) -> None:
-    # As a worker of the release before writes it.
+    # As a worker of the release before writes the row.
     old = worker(engine)
     job_id = claimed(engine, old)
     with engine.begin() as connection:
@@ -150,7 +150,7 @@ def test_no_call_and_no_delivery_is_made_twice_because_the_clock_was_set(
         until(lambda: system.fake.stats()["requests"] == JOBS, what="all requests")
         for number in range(1, 4):
             set_clock(number * step_s)
-            until(lambda n=number: len(system.lines("clock.stepped")) >= 2 * n, what="both workers know")
+            until(lambda n=number: len(system.lines("clock.stepped")) >= 2 * n, what="both workers notice the step")
 
         rows = system.await_all(sent)
         assert {(row.status, row.attempts) for row in rows.values()} == {("completed", 1)}
@@ -172,6 +172,6 @@ def test_a_leader_that_dies_as_the_clock_is_set_is_followed(postgres_system: Sys
     process_of(system, first).signal(signal.SIGKILL)
 
     until(lambda: leader(system) != first, what="another leader")
-    until(lambda: system.lines("lease.taken_back"), what="take-back")
+    until(lambda: system.lines("lease.taken_back"), what="the take-back")
     mine = {str(row.job_id) for row in system.rows("SELECT job_id FROM attempts_v1 WHERE worker = :id", id=first)}
     assert mine <= set(sent)

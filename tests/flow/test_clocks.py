@@ -1,4 +1,4 @@
-"""A worker on a machine whose clock is ten minutes wrong, beside a right one: the database's clock decides."""
+"""A worker's clock is ten minutes wrong, another worker's is right: the database's clock decides."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
 
 QUICK = {**ALLOWED, "lease_s": "2", "beat_s": "0.2", "tick_s": "0.2", "concurrency": "10"}
 STANDS = "SELECT status FROM webhook_deliveries_v1"
-# A call that outlasts the lease.
+# A call that lasts longer than the lease.
 LONG_S = 3.0
 ASKED_S = 3
 SOON_S = 4.0
@@ -38,12 +38,12 @@ def in_(seconds: float) -> datetime:
 def delivered(system: System, number: int) -> None:
     until(
         lambda: Counter(row.status for row in system.rows(STANDS)) == {"delivered": number},
-        what=f"{number} are told; {Counter(row.status for row in system.rows(STANDS))}; {system.said()}",
+        what=f"{number} deliveries; {Counter(row.status for row in system.rows(STANDS))}; {system.said()}",
     )
 
 
 def assert_off(worker: Child, off_s: float) -> None:
-    """Hold what the worker writes beside its first line against the time: with a right clock a test proves nothing."""
+    """Check that the worker's clock, in its first log line, is wrong by `off_s`; a right clock would prove nothing."""
     line = next(json.loads(line) for line in worker.text().splitlines() if line.startswith("{"))
     assert abs((datetime.fromisoformat(line["at"]) - in_(off_s)).total_seconds()) < 200
 
@@ -54,7 +54,7 @@ def test_jobs_and_deliveries_know_nothing_of_a_wrong_clock(
 ) -> None:
     system = postgres_system
     register(system.engine, receiver.url)
-    # The first one leads: it dispatches, accepts, ends leases and deadlines.
+    # The first worker leads: it dispatches, accepts, and ends leases and deadlines.
     wrong = system.start(clock_off_s=off_s, **QUICK)
     right = system.start(**QUICK)
 
@@ -73,7 +73,7 @@ def test_jobs_and_deliveries_know_nothing_of_a_wrong_clock(
     assert soon_at <= rows[ended].finished_at <= soon_at + timedelta(seconds=LATE_S)
     delivered(system, 37)
     assert len(receiver.received) == 37
-    # Both worked, and neither took anything from the other.
+    # Both worked, and neither took jobs from the other.
     assert len(system.rows("SELECT DISTINCT worker FROM attempts_v1")) == 2
     assert not system.lines("lease.taken_back") + system.lines("lease.lost")
     assert not wrong.ended()
@@ -106,7 +106,7 @@ def test_a_date_to_come_back_at_counts_from_the_receivers_own_date(
     system = postgres_system
 
     def answer(got: Received) -> ReceiverAnswer:
-        # The server sends its date by itself.
+        # The server adds its own Date header.
         again_at = format_datetime(in_(ASKED_S), usegmt=True)
         return ReceiverAnswer(503, {"retry-after": again_at}) if len(receiver.received) == 1 else ReceiverAnswer(200)
 
@@ -124,7 +124,7 @@ def test_a_date_to_come_back_at_counts_from_the_receivers_own_date(
 
 
 @each_way
-def test_what_a_worker_with_a_wrong_clock_signs_verifies(
+def test_a_signature_of_a_worker_with_a_wrong_clock_verifies(
     postgres_system: System, receiver: WebhookReceiver, off_s: float
 ) -> None:
     system = postgres_system

@@ -1,4 +1,4 @@
-"""Remote control of real workers: each has a node name of its own, and a refused command is one line of the log."""
+"""Remote control of real workers: each has its own node name, and a refused command is one line of the log."""
 
 from celery import Celery
 
@@ -21,7 +21,7 @@ def test_two_workers_of_one_host_are_both_inspected(sqlite_system: System) -> No
         system.await_status(job, "in_progress")
 
     with control_of(system) as app:
-        active = until(lambda: app.control.inspect(timeout=2).active(), what="the answers of the workers")
+        active = until(lambda: app.control.inspect(timeout=2).active(), what="the workers' answers")
 
     assert len(active) == 2
     assert all(name.startswith("afterword-") for name in active)

@@ -1,9 +1,8 @@
-"""A job and its delivery cost a real worker what tests/counts.py says: alone, and a hundred of them at once.
+"""A job and its delivery cost a real worker the figures of tests/counts.py: alone, and in a hundred at once.
 
-Counted by the parts themselves: SQLAlchemy's events in the worker's process, Redis' MONITOR, the endpoint's ledger.
-What the clock does is no cost of a job: the threads of BY_THE_CLOCK, the doorbells in Redis that ring without an entry
-(`Ear.counts`), and a tick of the dispatcher that falls among the jobs. A tick can only add, and the next comes a minute
-later: of several runs the least is the cost.
+The parts count: SQLAlchemy's events in the worker process, Redis' MONITOR, the endpoint's ledger. Work caused by the
+clock is not counted: the threads in BY_THE_CLOCK, doorbells that time out (`Ear.counts`), and a dispatcher's tick among
+the jobs. A tick only adds commands, and the next tick comes a minute later, so the lowest of several runs is the cost.
 """
 
 import base64
@@ -26,7 +25,7 @@ from worker.queue.keys import INTAKE
 
 BY_THE_CLOCK = {"afterword-lease", "afterword-dispatcher"}
 WRITERS = {"afterword-writer", "afterword-webhook-writer"}
-# The longest that the settings allow: nothing of these threads falls between a job's start and its end, or little.
+# The longest intervals that the settings allow, so these threads do almost nothing between a job's start and end.
 QUIET = {"tick_s": 60, "beat_s": 60, "lease_s": 3600, "window_s": 60}
 ROOM = {"concurrency": 2 * MANY, "webhook_slots": 4 * MANY}
 UNSENT = "SELECT 1 FROM webhook_deliveries_v1 WHERE status <> 'delivered'"
@@ -34,7 +33,7 @@ REPEATED = 5
 
 
 class Counted:
-    """A worker under count, with a receiver of webhooks where `listens`."""
+    """A counted worker, with a receiver of webhooks if `listens`."""
 
     def __init__(self, system: System, ear: Ear, receiver: WebhookReceiver, file: Path, *, listens: bool) -> None:
         self._system, self._ear, self._receiver, self._file, self._listens = system, ear, receiver, file, listens
@@ -44,11 +43,11 @@ class Counted:
         system.variables |= counted(file)
         system.start(**QUIET, **ROOM, **ALLOWED)
         ear.await_rest()
-        # Scripts are loaded, connections made.
+        # The first run loads scripts and opens connections.
         self.run(1)
 
     def run(self, number: int) -> tuple[list[Transaction], Counter[str], int]:
-        """Run so many jobs that come at once to their end; return transactions, Redis commands and wire requests."""
+        """Run `number` jobs that arrive at once; return their transactions, Redis commands and wire requests."""
         heard, ended, asked = len(self._ear.commands), len(transactions(self._file)), self._requests()
         ids = [str(uuid.uuid4()) for _ in range(number)]
         self._system.redis.lpush(INTAKE, *map(message, ids))
@@ -68,24 +67,24 @@ class Counted:
         ("tdtw", "tdtw"),
         ("llllllllllttwtdtw", "tdtw"),
         ("tdtwllllllllllttwllllllllllttw", "tdtw"),
-        # The entry comes while the lists are looked at, before the first TAKE, before the second.
+        # The entry arrives during LLEN, before the first TAKE, or before the second TAKE.
         ("ltdtw", "tdtw"),
         ("lllllllllltdtw", "tdtw"),
         ("llllllllllttdtw", "tdtw"),
         ("por", "por"),
         ("orporor", "por"),
-        # The nudge comes between the POP that found nothing and the BRPOP: it rings at once.
+        # The nudge arrives between an empty POP and the BRPOP, which returns at once.
         ("opror", "opr"),
-        # There was room for more than one look.
+        # There was room for more than one POP.
         ("poor", "poor"),
     ],
 )
-def test_what_the_clock_asks_of_redis_is_no_cost(letters: str, caused: str) -> None:
+def test_commands_after_a_timeout_are_no_cost(letters: str, caused: str) -> None:
     assert without_the_clock(letters) == caused
 
 
 def message(job_id: str) -> str:
-    """Return what a Celery client pushes."""
+    """Return a message as a Celery client pushes it."""
     body = json.dumps([[{"request": request()}], {}, {}])
     return json.dumps({
         "body": base64.b64encode(body.encode()).decode(), "content-type": "application/json",
@@ -127,7 +126,7 @@ def assert_costs(runs: list[tuple[list[Transaction], Counter[str], int]], life: 
     assert least([commands for _, commands, _ in runs]) == life.redis
 
 
-def test_a_job_alone_costs_what_the_table_says(
+def test_a_job_alone_costs_the_figures_of_the_table(
     system: System, ear: Ear, receiver: WebhookReceiver, tmp_path: Path
 ) -> None:
     worker = Counted(system, ear, receiver, tmp_path / "counted", listens=False)
@@ -139,7 +138,7 @@ def test_a_job_alone_costs_what_the_table_says(
         assert [one.cost for one in made] == [STEPS[name].alone for name in ("accept", "claim", "record completed")]
 
 
-def test_a_job_and_its_delivery_cost_what_the_table_says(
+def test_a_job_and_its_delivery_cost_the_figures_of_the_table(
     system: System, ear: Ear, receiver: WebhookReceiver, tmp_path: Path
 ) -> None:
     worker = Counted(system, ear, receiver, tmp_path / "counted", listens=True)
@@ -167,7 +166,7 @@ def test_a_hundred_jobs_at_once_cost_no_more_than_a_hundred_alone(
         assert len(writes) <= MANY * (JOB_AND_DELIVERY.transactions - 1)
         assert {one.distinct for one in writes} <= shapes(), writes
         assert sets(writes) == {statement: MANY * each for statement, each in SETS.items()}
-        # Beyond those of one job: deliveries that are queued a few at a time.
+        # More than for one job, because deliveries are queued a few at a time.
         assert all(commands[f"{name} webhooks"] <= MANY for name in ("PUSH", "POP", "BRPOP"))
     before_calls = {name: number for name, number in JOB_AND_DELIVERY.redis.items() if not name.endswith("webhooks")}
     heard = least([commands for _, commands, _ in runs])
@@ -175,14 +174,14 @@ def test_a_hundred_jobs_at_once_cost_no_more_than_a_hundred_alone(
 
 
 def shapes() -> set[int]:
-    """Return how many different statements a transaction of the writer has."""
+    """Return the possible numbers of different statements in a transaction of the writer."""
     alone = {name: STEPS[name].alone.statements for name in WRITES}
     together = alone["claim"] + alone["record completed, a receiver listens"] - 1
     return {*alone.values(), together}
 
 
 def sets(made: list[Transaction]) -> dict[str, int]:
-    """Return the sets of parameters of each statement of SETS."""
+    """Return the number of parameter sets for each statement of SETS."""
     found: Counter[str] = Counter()
     for transaction in made:
         for statement in transaction.statements:
@@ -190,7 +189,7 @@ def sets(made: list[Transaction]) -> dict[str, int]:
     return {statement: found[statement] for statement in SETS}
 
 
-def test_submitting_costs_a_producer_what_the_table_says(postgres_system: System, tmp_path: Path) -> None:
+def test_submitting_costs_a_producer_the_figures_of_the_table(postgres_system: System, tmp_path: Path) -> None:
     system = postgres_system
     with hearing(system.redis_url) as heard, Afterword(system.redis_url) as client:
         heard.ignore(system.redis)

@@ -1,4 +1,5 @@
-"""The dispatcher's part for webhooks on a real Redis and both databases: what it puts away, and who goes next."""
+"""The dispatcher's webhook part on a real Redis and both databases: deliveries put on hold, and the next ones to
+send."""
 
 import uuid
 from collections import Counter
@@ -8,8 +9,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, insert
 
+from tests.store.delivery_attempts import receiver
 from tests.store.made import rows
-from tests.store.test_deliveries import receiver
 from worker.core.lifecycle import DeliveryStatus
 from worker.store.clock import from_now
 from worker.webhooks.dispatcher import DeliveryDispatcher
@@ -30,7 +31,7 @@ def delivering(engine: Engine, redis: Redis, *, slots: int = 20) -> DeliveryDisp
 
 
 def waiting(engine: Engine, receiver_id: str, count: int, *, age_s: float = 0.0, **changes: Any) -> None:
-    """Write deliveries of an age to a receiver; they are queued and due unless told otherwise."""
+    """Write deliveries of an age to a receiver; by default they are queued and due."""
     row = {
         "receiver_id": receiver_id, "tenant": "default", "event_type": "job.completed", "status": QUEUED,
         "variant": "thin", "origin": "event", "sequence": 1, **changes,
@@ -56,7 +57,7 @@ def test_all_that_was_on_hold_for_thirty_days_is_cancelled_and_nothing_younger(e
 
 
 def standing(redis: Redis) -> list[str]:
-    """Return the deliveries that stand in Redis, the next one first."""
+    """Return the deliveries in Redis, the next one first."""
     return [entry.decode().split(".")[0] for entry in reversed(redis.lrange("webhooks", 0, -1))]
 
 
@@ -73,14 +74,14 @@ def test_the_window_is_shared_by_tenant_and_then_by_receiver(engine: Engine, red
         waiting(engine, one, 100, age_s=3600, tenant="many")
     waiting(engine, few, 100, tenant="few")
 
-    # No worker is registered: the window is that of one.
+    # No worker is registered, so the window has the size for one worker.
     delivering(engine, redis, slots=20).fill()
 
     receivers = of(engine)
     found = [receivers[one] for one in standing(redis)]
     assert Counter(found)[few] == 20
     assert all(6 <= Counter(found)[one] <= 7 for one in many)
-    # And in turn, so that nobody stands behind all of another.
+    # They alternate, so no delivery waits behind all of another receiver.
     assert Counter(found[:4])[few] == 2
 
 
@@ -93,7 +94,7 @@ def test_a_receiver_alone_has_the_whole_window_as_far_as_it_has_room(engine: Eng
     assert len(standing(redis)) == 30
 
 
-def test_what_stands_takes_nothing_from_what_is_read(engine: Engine, redis: Redis) -> None:
+def test_a_second_fill_tops_up_the_window_without_doubles(engine: Engine, redis: Redis) -> None:
     for name in ("one", "two"):
         waiting(engine, receiver(engine, name, in_flight=50), 100, age_s=60)
     fills = delivering(engine, redis)
@@ -119,7 +120,7 @@ def test_where_receivers_are_many_each_has_one_in_the_window_and_not_always_the_
         delivering(engine, redis, slots=10).fill()
         seen.update(receivers[one] for one in standing(redis))
 
-    # A window of twenty holds as many receivers; by chance, not always the same.
+    # A window of twenty holds twenty receivers, chosen by chance.
     assert seen.total() == 80
     assert len(seen) > 20
     assert max(seen.values()) <= 4

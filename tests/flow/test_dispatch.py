@@ -1,4 +1,4 @@
-"""The dispatcher on a real Redis and a real database: what one part's failure does to the others, and fair shares."""
+"""The dispatcher on a real Redis and a real database: one part's failure stops no other, and lanes get fair shares."""
 
 import threading
 import time
@@ -9,45 +9,29 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, insert, text, update
 
+from tests.flow.parts import SLOTS, leased
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, job, one, rows, worker
 from worker.jobs import dispatcher
 from worker.jobs.core.endpoint_health import Cause, State
 from worker.jobs.dispatcher import Dispatcher
-from worker.jobs.store import reclaim
 from worker.jobs.store.claim import claim
 from worker.jobs.store.endpoints import read_all
 from worker.queue.nudges import POP, connect, nudge, read_window
 from worker.store import leases
 from worker.store.clock import from_now, now
 from worker.store.engine import open_engine
-from worker.store.heartbeat import HeldCalls, Lease, LeaseTimes
+from worker.store.heartbeat import Lease, LeaseTimes
 from worker.store.tables import endpoints, jobs, workers
 from worker.store.transitions import ClaimRequest
 
-SLOTS = 5
 AWAY = "redis://127.0.0.1:1/0"
 Make = Callable[..., Dispatcher]
 
 
-LONG = LeaseTimes(30.0, 0.1)
-
-
-def leased(
-    engine: Engine,
-    times: LeaseTimes = LONG,
-    *,
-    on_lost: Callable[[], None] = lambda: None,
-    ticked_at: Callable[[], float | None] = lambda: None,
-) -> Lease:
-    """Return a lease that nobody has started yet."""
-    calls = HeldCalls(ticked_at, on_lost, reclaim.cancellations, lambda ids: None)
-    return Lease(engine, times, calls, name="test", slots=SLOTS)
-
-
 @pytest.fixture
 def make(engine: Engine, redis_url: str) -> Iterator[Make]:
-    """Return what starts a dispatcher whose own lease is always old enough to end others'."""
+    """Yield a function that starts a dispatcher; its lease is always old enough to end other leases."""
     made: list[tuple[Dispatcher, Lease, Any]] = []
 
     def start(url: str = redis_url, **options: Any) -> Dispatcher:
@@ -66,7 +50,7 @@ def make(engine: Engine, redis_url: str) -> Iterator[Make]:
 
 
 def orphaned(engine: Engine, count: int = 1) -> None:
-    """Make jobs that are held by a worker whose lease has ended."""
+    """Make jobs held by a worker whose lease has ended."""
     dead = worker(engine)
     accepted = accept_all(engine, *(entry() for _ in range(count)))
     with engine.begin() as connection:
@@ -79,7 +63,7 @@ def status(engine: Engine, job_id: str) -> str:
 
 
 def standing(redis_url: str) -> list[str]:
-    """Return the job ids whose nudges stand in Redis."""
+    """Return the job ids of the nudges in Redis."""
     redis = connect(redis_url)
     found = [entry.decode().partition(".")[0] for entry in read_window(redis, "chat.run")]
     redis.close()
@@ -93,8 +77,8 @@ def test_a_redis_that_is_away_stops_neither_expiry_nor_take_back(engine: Engine,
 
     make(AWAY)
 
-    until(lambda: status(engine, over.job.id) == "expired", what="expiry")
-    until(lambda: not rows(engine, "SELECT 1 FROM jobs_v1 WHERE status = 'in_progress'"), what="take-back")
+    until(lambda: status(engine, over.job.id) == "expired", what="the expiry")
+    until(lambda: not rows(engine, "SELECT 1 FROM jobs_v1 WHERE status = 'in_progress'"), what="the take-back")
 
 
 def test_a_failing_chore_stops_nothing_else(engine: Engine, redis_url: str, make: Make) -> None:
@@ -117,7 +101,7 @@ def test_all_jobs_of_a_dead_worker_are_taken_back_in_one_tick(engine: Engine, ma
 
     make(tick_s=60.0)
 
-    until(lambda: not rows(engine, "SELECT 1 FROM jobs_v1 WHERE status = 'in_progress'"), what="take-back")
+    until(lambda: not rows(engine, "SELECT 1 FROM jobs_v1 WHERE status = 'in_progress'"), what="the take-back")
 
 
 def test_every_lane_has_its_share_of_the_window(engine: Engine, redis_url: str, make: Make) -> None:
@@ -131,7 +115,7 @@ def test_every_lane_has_its_share_of_the_window(engine: Engine, redis_url: str, 
     assert len({entry.job.id for entry in late} & set(standing(redis_url))) >= 3
 
 
-def test_what_shallow_lanes_leave_goes_to_the_deep_one(engine: Engine, redis_url: str, make: Make) -> None:
+def test_room_left_by_shallow_lanes_goes_to_the_deep_one(engine: Engine, redis_url: str, make: Make) -> None:
     accept_all(engine, *(entry(job(tenant="deep")) for _ in range(50)))
     few = [entry(job(tenant=f"t{number}", priority=0)) for number in range(3)]
     accept_all(engine, *few)
@@ -145,7 +129,7 @@ def test_what_shallow_lanes_leave_goes_to_the_deep_one(engine: Engine, redis_url
 def test_more_lanes_than_a_tick_visits_are_visited_in_turn(
     engine: Engine, redis_url: str, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher.dispatch, "RANGES_A_TICK", 2)
+    monkeypatch.setattr(dispatcher.due, "RANGES_A_TICK", 2)
     made = [entry(job(tenant=f"t{number}")) for number in range(7)]
     accept_all(engine, *made)
 
@@ -182,9 +166,7 @@ def elsewhere(engine: Engine, number: int) -> set[str]:
     return set(made)
 
 
-def test_of_a_resting_endpoint_one_probe_is_nudged_before_all_others(
-    engine: Engine, redis_url: str, make: Make
-) -> None:
+def test_one_probe_of_a_paused_endpoint_is_nudged_before_all_others(engine: Engine, redis_url: str, make: Make) -> None:
     others, (held, _) = elsewhere(engine, 50), accept_all(engine, entry(), entry())
     with engine.begin() as connection:
         connection.execute(update(jobs).where(jobs.c.id == held.job_id).values(run_at=from_now(-60.0)))
@@ -216,7 +198,7 @@ def test_a_probe_that_waits_for_a_slot_is_followed_by_no_other(engine: Engine, r
     (first,) = standing(redis_url)
     for _ in range(3):
         overdue()
-        until(is_postponed, what="the dispatcher has looked")
+        until(is_postponed, what="the dispatcher's next look")
     assert standing(redis_url) == [first]
 
 
@@ -239,7 +221,7 @@ def test_an_endpoint_that_is_back_starts_eight_jobs_in_its_first_second(
     engine: Engine, redis_url: str, make: Make
 ) -> None:
     accept_all(engine, *(entry() for _ in range(50)))
-    put(engine, State.slow, since_s=-600.0)  # its first second lasts
+    put(engine, State.slow, since_s=-600.0)  # its first second never ends
 
     ticks: list[None] = []
     make(local_tasks=(lambda: ticks.append(None),))
@@ -261,12 +243,12 @@ def test_a_slow_endpoint_takes_nothing_from_the_others(engine: Engine, redis_url
     assert len(set(standing(redis_url)) & others) >= 2
 
 
-def test_what_was_slow_for_ten_seconds_is_open(engine: Engine, make: Make) -> None:
+def test_an_endpoint_is_open_after_ten_slow_seconds(engine: Engine, make: Make) -> None:
     put(engine, State.slow, since_s=11.0)
 
     make()
 
-    until(lambda: one(engine, "SELECT state FROM afterword_endpoints").state == "open", what="it opens")
+    until(lambda: one(engine, "SELECT state FROM afterword_endpoints").state == "open", what="the open state")
 
 
 def test_waking_without_end_leaves_pauses(make: Make) -> None:
@@ -326,11 +308,11 @@ def test_a_stall_of_the_database_ends_no_lease(postgresql_url: str, redis_url: s
     made.start()
     until(lambda: ticks, what="a tick")
 
-    # A lock that all statements on the table wait for: a stall that raises nothing.
+    # All statements on this table wait for the lock: a stall that raises no error.
     with engine.begin() as stalled:
         stalled.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         stalled.execute(text("LOCK TABLE afterword_workers IN ACCESS EXCLUSIVE MODE"))
-        until(lambda: lease.unbroken_s() == 0.0, what="the lease knows of the gap")
+        until(lambda: lease.unbroken_s() == 0.0, what="the lease's loss of evidence")
     seen = len(ticks)
     until(lambda: len(ticks) > seen + 2 and lease.unbroken_s() > 1.0, what="ticks under a lease without a gap")
 
@@ -352,7 +334,7 @@ def test_a_job_whose_priority_was_raised_overtakes_its_own_nudge(engine: Engine,
 
     with Redis.from_url(redis_url) as redis:
         until(lambda: redis.lrange("chat.run", 0, -1) == [nudge(raised.job.id, 1)], what="the better nudge")
-        # And once only, however many ticks follow.
+        # It is pushed only once, in any number of ticks.
         seen = len(ticks)
         until(lambda: len(ticks) > seen + 2, what="more ticks")
         assert redis.llen("chat.run") == 1

@@ -1,4 +1,4 @@
-"""Submitting by every door: one job a message, visible at once, resolvable by every id used."""
+"""Submitting through every door: one job per message, visible at once, found by every id used."""
 
 import json
 import sqlite3
@@ -114,7 +114,7 @@ def test_a_bad_request_fails_with_every_fault_and_is_never_sent(system: System) 
     assert system.fake.stats()["requests"] == 0
 
 
-def test_what_is_no_job_becomes_a_dead_letter_and_its_neighbours_run(system: System) -> None:
+def test_an_entry_that_is_no_job_becomes_a_dead_letter_and_its_neighbours_run(system: System) -> None:
     system.start()
     first = system.send()
     system.redis.lpush("chat.intake", b"\xff\x00 not json", b"[]", b'{"body": 3}', json.dumps({"headers": {}}))
@@ -166,7 +166,7 @@ def test_a_worker_serves_a_schema_of_its_own(postgres_system: System) -> None:
     with system.engine.begin() as connection:
         name = connection.engine.url.database
         connection.execute(text(f'ALTER DATABASE "{name}" SET search_path TO words'))
-    system.engine.dispose()  # what reads by plain names looks there from now on
+    system.engine.dispose()  # from here on, readers that use plain names look there
     system.start(database_schema="words")
     with Afterword(redis_url=system.redis_url, database=system.database_url, schema="words") as client:
         ids = [client.submit(request())]

@@ -1,50 +1,26 @@
-"""An endpoint that refuses everybody, and comes back: real workers, 10,000 queued jobs, an endpoint to be switched."""
+"""An endpoint that refuses every job and then recovers: real workers, 10,000 queued jobs, outages on command."""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
+from tests.flow.outages import Switch, close_port, exhaust_quota, fail, mend, refuse_key
 from tests.flow.system import System, request
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, job
-from worker.dev.fake.presets import QUOTA
 from worker.dev.fake.script import Script
 
 QUEUED = 10_000
 SLOTS = 20
 PROBE_S = 5.0
-# From the probe that is answered to the full rate.
+# From the first answered probe to the full rate.
 FULL_S = 30.0
-
-Switch = Callable[[System], None]
-
-
-def refuse_key(system: System) -> None:
-    system.fake.endpoint.outage = Script(status=401)
-
-
-def exhaust_quota(system: System) -> None:
-    system.fake.endpoint.outage = Script(status=429, error=QUOTA)
-
-
-def fail(system: System) -> None:
-    system.fake.endpoint.outage = Script(status=500)
-
-
-def close_port(system: System) -> None:
-    system.fake.stop()
-
-
-def mend(system: System) -> None:
-    system.fake.endpoint.outage = None
-    if system.fake.is_stopped:
-        system.fake.start()
 
 
 def fill(system: System, number: int = QUEUED, **script: object) -> None:
-    """Queue jobs of a fifth of a second each."""
+    """Queue jobs that take a fifth of a second each."""
     body = request(fake={"latency_s": 0.2, **script})
     for _ in range(number // 500):
         accept_all(system.engine, *(entry(job(request=body)) for _ in range(500)))
@@ -65,7 +41,7 @@ def attempts_by_job(system: System) -> Counter[str]:
 
 
 def sit_out(seconds: float) -> None:
-    """Let an outage last."""
+    """Let an outage last for `seconds`."""
     began = time.monotonic()
     until(lambda: time.monotonic() - began > seconds, what="the outage's end", seconds=seconds + 5)
 
@@ -88,14 +64,14 @@ def held_through(system: System, outages: Sequence[tuple[Switch, str]], *, outag
         waiting = system.rows("SELECT DISTINCT waiting_for FROM jobs_v1 WHERE status = 'queued'")
         assert {row.waiting_for for row in waiting} == {"endpoint_paused"}
         probed = len(system.lines("endpoint.probed")) - probed_before
-        # The first of them at once, or as late as a tick finds it.
+        # The first probe comes at once, or with the next tick.
         assert 0 < probed <= 1 + (time.monotonic() - began) / PROBE_S
         mend(system)
         until(lambda: len(system.lines("endpoint.resumed")) == number, what=f"it resumes: {system.said()}")  # noqa: B023
         tried = attempts_by_job(system) - tried_before
-        # Two make the pause, and the slots may be full of others by then.
+        # Two failures cause the pause; by then other jobs may fill all slots.
         assert len(tried) <= 2 * SLOTS + probed + 2
-        assert set((tried + tried_before).values()) == {1}, "every probe is another job"
+        assert set((tried + tried_before).values()) == {1}, "each probe must be another job"
         assert {line["error_code"] for line in system.lines("attempt.failed")[-len(tried) :]} == {code}
         assert len(system.lines("endpoint.paused")) == number
 
@@ -161,7 +137,7 @@ def test_the_breaker_opens_on_server_errors_and_probes_close_it(postgres_system:
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_endpoint_that_hangs_rests_though_few_slots_wait_for_it(postgres_system: System, workers: int) -> None:
+def test_a_hanging_endpoint_is_paused_even_if_few_slots_wait_for_it(postgres_system: System, workers: int) -> None:
     system = postgres_system
     system.fake.endpoint.outage = Script(latency_s=600)
     fill(system, 500)
@@ -172,7 +148,7 @@ def test_an_endpoint_that_hangs_rests_though_few_slots_wait_for_it(postgres_syst
 
     (line,) = until(lambda: system.lines("endpoint.paused"), what="the line")
     assert (line["cause"], line["reason"]) == ("breaker", "first_byte_timeout")
-    # The share of half a minute needs twenty calls of one worker.
+    # The rule for half of the calls in 30 s needs twenty calls of one worker.
     assert 10 <= len(system.rows("SELECT 1 FROM afterword_attempts")) < 20
     mend(system)
     await_return(system)
@@ -180,7 +156,7 @@ def test_an_endpoint_that_hangs_rests_though_few_slots_wait_for_it(postgres_syst
 
 
 @pytest.mark.timeout(200)
-def test_a_few_slow_jobs_hold_nobody_up(postgres_system: System) -> None:
+def test_a_few_slow_jobs_delay_no_other_jobs(postgres_system: System) -> None:
     system = postgres_system
     fill(system, 500)
     slow = [entry(job(request=request(fake={"latency_s": 600}), priority=0, max_attempts=2)) for _ in range(12)]
@@ -194,7 +170,7 @@ def test_a_few_slow_jobs_hold_nobody_up(postgres_system: System) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_a_job_that_alone_is_refused_fails_itself_and_nobody_waits(postgres_system: System) -> None:
+def test_a_job_that_alone_is_refused_fails_and_others_run(postgres_system: System) -> None:
     system = postgres_system
     system.start(concurrency=SLOTS)
     fill(system, 5000)

@@ -1,4 +1,4 @@
-"""Every example of the contracts, run through a worker: its own text goes out, its row stands in SQL."""
+"""Every example of the contracts runs through a worker: the endpoint receives its text, and SQL has its row."""
 
 import json
 import uuid
@@ -12,7 +12,7 @@ from worker.core.exact_json import members, with_member
 
 
 def submit(system: System, path: Path) -> str:
-    """Insert the example as it is; one without an id is given one."""
+    """Insert the example unchanged; add an id if it has none."""
     job = path.read_text()
     if "id" not in members(job):
         job = with_member(job, "id", f'"{uuid.uuid4()}"')

@@ -1,4 +1,4 @@
-"""What operators meet at night: a full Redis, a database that stands still, fails over or is not there yet."""
+"""Faults in operation: a full Redis; a database that hangs, fails over or is not there yet."""
 
 import json
 import os
@@ -15,12 +15,10 @@ import pytest
 import trustme
 from sqlalchemy import Engine, text
 
-from afterword import Afterword
+from tests.flow.parts import conf, fill, leased
 from tests.flow.system import System, request
-from tests.flow.test_dispatch import leased
 from tests.pool.workers import ROOT, Child, until
 from tests.store.made import accept_all, entry, job, one, rows
-from worker import settings
 from worker.dev.redis import RedisServer
 from worker.jobs.intake import Intake
 from worker.jobs.intake_list import IntakeList
@@ -35,29 +33,12 @@ from worker.store.heartbeat import LeaseTimes
 AWAY = "redis://127.0.0.1:1/0"
 
 
-def conf(database_url: str, redis_url: str, **more: str) -> settings.Settings:
-    return settings.read(
-        {
-            "AFTERWORD_DATABASE_URL": database_url,
-            "AFTERWORD_REDIS_URL": redis_url,
-            "AFTERWORD_ENDPOINT_URL": "http://127.0.0.1:9",
-            **{f"AFTERWORD_{name.upper()}": value for name, value in more.items()},
-        }
-    )
-
-
-def fill(redis_url: str, number: int, *, size: int = 10) -> None:
-    with Afterword(redis_url=redis_url) as client:
-        for _ in range(number):
-            client.submit(request("x" * size))
-
-
-def test_what_a_dying_worker_took_is_known_before_it_is_moved(redis_url: str) -> None:
+def test_the_owner_of_entries_is_recorded_before_they_are_moved(redis_url: str) -> None:
     fill(redis_url, 100)
     redis = connect(redis_url)
     gone = str(uuid.uuid4())
 
-    taken = IntakeList(redis, lambda: gone, batch=64).take()  # and here the process dies
+    taken = IntakeList(redis, lambda: gone, batch=64).take()  # the process dies here
 
     assert (len(taken.entries), redis.llen(own_list(gone))) == (64, 64)
     assert redis.smembers(OWNERS) == {gone.encode()}
@@ -68,21 +49,21 @@ def test_what_a_dying_worker_took_is_known_before_it_is_moved(redis_url: str) ->
 def test_a_message_that_comes_after_a_flush_while_a_dying_worker_waits_for_one_is_not_lost(redis_url: str) -> None:
     gone = str(uuid.uuid4())
     waits = f"""
-from worker.nudge import connect
-from worker.taking import Taking
-Taking(connect({redis_url!r}), lambda: {gone!r}, batch=64).take()
+from worker.queue.nudges import connect
+from worker.jobs.intake_list import IntakeList
+IntakeList(connect({redis_url!r}), lambda: {gone!r}, batch=64).take()
 """
     redis = connect(redis_url)
 
     def frozen() -> "subprocess.Popen[bytes]":
-        """Start a worker's reader, and stop it where it waits for a message."""
+        """Start a worker's reader and stop it with SIGSTOP while it waits for a message."""
         reader = subprocess.Popen([sys.executable, "-c", waits], cwd=ROOT)
-        until(lambda: b"cmd=blmove" in redis.execute_command("CLIENT", "LIST"), what="it waits")
+        until(lambda: b"cmd=blmove" in redis.execute_command("CLIENT", "LIST"), what="the reader waits")
         reader.send_signal(signal.SIGSTOP)
         return reader
 
     reader = frozen()
-    redis.flushall()  # and with it goes who has a list
+    redis.flushall()  # this also deletes the set of list owners
     fill(redis_url, 1)
     reader.kill()
     reader.wait()
@@ -130,7 +111,7 @@ def nudged(host: WorkerProcess) -> Callable[[], set[bytes]]:
     return lambda: set(read_window(host.redis, "chat.run"))
 
 
-def test_what_nobody_can_read_does_not_stop_dispatch(host: WorkerProcess) -> None:
+def test_unreadable_entries_do_not_stop_dispatch(host: WorkerProcess) -> None:
     host.redis.lpush(REJECTED, b"not json", b'{"queue": 3}')
     accept_all(host.engine, entry())
 
@@ -166,7 +147,7 @@ def test_jobs_expire_while_redis_is_away(sqlite_url: str) -> None:
         host.close()
 
 
-def test_heartbeats_over_a_database_that_stood_still_are_no_evidence(postgresql_url: str) -> None:
+def test_heartbeats_across_a_stall_of_the_database_are_no_evidence(postgresql_url: str) -> None:
     engine = open_engine(postgresql_url)
     lease = leased(engine, LeaseTimes(3.0, 0.1))
     lease.start()
@@ -187,18 +168,18 @@ def test_heartbeats_over_a_database_that_stood_still_are_no_evidence(postgresql_
 def test_the_loop_turns_while_certificates_are_read(sqlite_url: str, tmp_path: Path, setting: str) -> None:
     path, authority = tmp_path / "ca.pem", trustme.CA()
     authority.cert_pem.write_to_path(str(path))
-    # An endpoint without TLS reads no certificates.
+    # An endpoint without TLS would read no certificates.
     host = WorkerProcess(conf(sqlite_url, AWAY, endpoint_url="https://127.0.0.1:9", **{setting: str(path)}))
-    # A file that is as slow as we like: whoever reads it waits until somebody has written.
+    # A file as slow as the test wants: its reader waits until the test writes.
     path.unlink()
     os.mkfifo(path)
     loop = LoopThread(block_s=60)
     loop.start()
     opened = loop.submit(host._open_clients())
-    slow = until(lambda: _written_to(path), what="somebody reads the file")
+    slow = until(lambda: _written_to(path), what="a reader of the file")
     try:
         turned_at = loop.ticked_at
-        until(lambda: loop.ticked_at > turned_at, what="the loop turns", seconds=10)
+        until(lambda: loop.ticked_at > turned_at, what="the loop's next turn", seconds=10)
         os.write(slow, authority.cert_pem.bytes())
     finally:
         os.close(slow)
@@ -210,7 +191,7 @@ def test_the_loop_turns_while_certificates_are_read(sqlite_url: str, tmp_path: P
 
 
 def _written_to(path: Path) -> int | None:
-    """Open a pipe to write into; None while nobody reads it."""
+    """Open the pipe for writing; return None while it has no reader."""
     try:
         return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
@@ -234,11 +215,11 @@ def test_drops_of_the_connection_between_two_beats_do_not_restart_the_evidence(p
         before = renewed_at()
         with killer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(drop_all)
-        until(lambda: renewed_at() > before, what="a beat")
+        until(lambda: renewed_at() > before, what="a heartbeat")
         return lease.unbroken_s() > 3.0
 
     try:
-        until(older_after_another_drop, what="the evidence of three seconds", seconds=40)
+        until(older_after_another_drop, what="three seconds of evidence", seconds=40)
     finally:
         lease.stop()
         engine.dispose()
@@ -278,7 +259,7 @@ def test_a_worker_waits_for_a_database_that_is_away(postgres_system: System, tmp
         environment=postgres_system.environment(database_url="postgresql://u:hunter2secret@127.0.0.1:1/x"),
     )
     try:
-        until(lambda: child.text().count("database.away") > 1 or child.ended(), what="it waits")
+        until(lambda: child.text().count("database.away") > 1 or child.ended(), what="the worker waits")
         assert not child.ended(), child.text()
         assert "hunter2secret" not in child.text()
     finally:
@@ -335,14 +316,17 @@ def test_the_life_of_a_lease_that_was_taken_back(sqlite_url: str) -> None:
     with engine.begin() as connection:
         leases.resign(connection, first)
 
-    until(lambda: lease.worker_id != first and len(rows(engine, "SELECT 1 FROM afterword_workers")) == 1, what="anew")
+    until(
+        lambda: lease.worker_id != first and len(rows(engine, "SELECT 1 FROM afterword_workers")) == 1,
+        what="a new lease",
+    )
 
     assert lost == ["lost"]
     lease.stop()
     engine.dispose()
 
 
-def test_a_lease_is_not_renewed_while_the_loop_stands(sqlite_url: str) -> None:
+def test_a_lease_is_not_renewed_while_the_loop_is_stalled(sqlite_url: str) -> None:
     engine = open_engine(sqlite_url)
     lease = leased(engine, LeaseTimes(3.0, 0.05), ticked_at=lambda: time.monotonic() - 2.0)
     lease.start()

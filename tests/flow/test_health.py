@@ -1,4 +1,4 @@
-"""What a worker process knows of its endpoints, on a real database and its own writer."""
+"""Each worker process knows the state of its endpoints; on a real database, with its own writer."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, insert
 
-from tests.flow.test_faults import conf, fill
+from tests.flow.parts import conf, fill
 from tests.pool.workers import until
 from tests.store.made import accept_all, claim_one, entry, one, rows, worker
 from worker.core.endpoint import Endpoint
@@ -81,7 +81,7 @@ def test_two_jobs_in_trouble_are_known_to_all_workers(
     assert not other.is_open("default")
 
 
-def test_an_answer_is_told_to_the_others_by_when_its_call_began(engine: Engine, batcher: Batcher) -> None:
+def test_an_answer_is_shared_with_the_start_of_its_call(engine: Engine, batcher: Batcher) -> None:
     one_of_us, other = (EndpointMonitor(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(2))
     blame(one_of_us, claimed(engine), reply(None, elapsed_s=100.0))
     one_of_us.exchange()
@@ -92,9 +92,7 @@ def test_an_answer_is_told_to_the_others_by_when_its_call_began(engine: Engine, 
     assert blame(other, claimed(engine), reply(ErrorCode.unauthorized, elapsed_s=40.0)) is FailureOwner.job
 
 
-def test_a_probe_that_is_refused_for_its_own_fault_brings_the_endpoint_back(
-    engine: Engine, health: EndpointMonitor
-) -> None:
+def test_a_probe_refused_for_its_own_fault_resumes_the_endpoint(engine: Engine, health: EndpointMonitor) -> None:
     got = claimed(engine)._replace(probe=True)
     put(engine, State.paused, since_s=60.0, cause=Cause.trouble)
 
@@ -116,7 +114,7 @@ def test_a_sick_probe_is_held_unless_it_must_not_be_repeated(
 
 
 @pytest.mark.parametrize(("elapsed_s", "opened"), [(0.01, True), (30.0, False)], ids=["new calls", "calls from before"])
-def test_what_was_in_flight_through_a_rest_opens_no_breaker(
+def test_calls_in_flight_through_a_pause_open_no_breaker(
     engine: Engine, health: EndpointMonitor, elapsed_s: float, opened: bool
 ) -> None:
     put(engine, State.slow, since_s=10.0)
@@ -146,14 +144,14 @@ def test_a_fleet_of_few_slots_counts_its_timeouts_together(engine: Engine, batch
 
 
 @pytest.mark.parametrize("answers", ["to the same worker", "to another"])
-def test_slow_jobs_among_answers_make_nobody_rest(engine: Engine, batcher: Batcher, answers: str) -> None:
+def test_slow_jobs_among_answers_cause_no_pause(engine: Engine, batcher: Batcher, answers: str) -> None:
     ours, other = (EndpointMonitor(engine, batcher, ["default"], wake=lambda delay_s: None) for _ in range(2))
     served, good = ours if answers == "to the same worker" else other, claimed(engine)
 
     for number, job in enumerate(slow_jobs(engine, 18)):
         blame(ours, job, reply(ErrorCode.first_byte_timeout, elapsed_s=600.0))
         if number % 5 == 0:
-            # More than one, or the share of half a minute would be half.
+            # Several answers: with a single answer, half of the calls in 30 s would have failed.
             for _ in range(6):
                 blame(served, good, reply(None, elapsed_s=0.1))
             served.exchange()
@@ -161,7 +159,7 @@ def test_slow_jobs_among_answers_make_nobody_rest(engine: Engine, batcher: Batch
     assert state(engine) == "open"
 
 
-def test_what_an_endpoint_says_at_length_is_cut_in_the_jobs_row(engine: Engine) -> None:
+def test_a_long_error_of_an_endpoint_is_cut_in_the_jobs_row(engine: Engine) -> None:
     huge = replace(failure(ErrorCode.provider_error), provider={"message": "x" * 2_000_000})
     came = replace(reply(None), failure=huge, request_id="y" * 60_000)
 
@@ -186,7 +184,7 @@ def test_an_answer_to_another_worker_clears_the_suspicion(
 
 
 @pytest.mark.parametrize(("is_open", "nudges"), [(True, 3), (False, 0)])
-def test_accepting_leaves_the_jobs_of_an_endpoint_that_rests_to_the_dispatcher(
+def test_accepting_leaves_the_jobs_of_a_paused_endpoint_to_the_dispatcher(
     engine: Engine, database_url: str, redis_url: str, is_open: bool, nudges: int
 ) -> None:
     fill(redis_url, 3)

@@ -1,4 +1,4 @@
-"""What is secret of a receiver stays so while its deliveries fail in every way: not in a log, not in a table."""
+"""A receiver's secrets stay out of logs and tables while its deliveries fail in every way."""
 
 import json
 import uuid
@@ -37,13 +37,13 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 
 def quotes(got: Received) -> ReceiverAnswer:
-    """Answer as a server does that shows its developers what it was asked."""
+    """Answer like a server that shows developers their request."""
     asked = json.dumps({"path": got.path, **got.headers})
     return ReceiverAnswer(500, {"x-request-id": got.headers.get("x-key", ""), "server": got.path}, asked.encode())
 
 
 def register(engine: Engine, name: str, url: str, *, master: str = MASTER, more: str = "") -> list[SigningKey]:
-    """Register a default receiver with a token in its address and a secret header; return its keys."""
+    """Register a default receiver with a token in its URL and a secret header; return its keys."""
     vault, new = Vault((master,)), str(uuid.uuid4())
     keys, _ = sealed_fields.new_keys(datetime.now(UTC))
     sealed = receivers.Sealed(
@@ -58,13 +58,13 @@ def register(engine: Engine, name: str, url: str, *, master: str = MASTER, more:
 
 
 def forms(keys: list[SigningKey]) -> set[bytes]:
-    """Return what nobody may find: the keys as they are and as their texts, the token, the header's value."""
+    """Return the secrets that must not appear: the keys as bytes and text, the token, the header's value."""
     secrets = {part for key in keys for part in (key.key, key.text.partition("_")[2].encode())}
     return secrets | {TOKEN.encode(), VALUE.encode(), MASTER.encode()}
 
 
 def stored(system: System) -> bytes:
-    """Return every byte of the SQLite database, its log included."""
+    """Return every byte of the SQLite database, including its log."""
     path = Path(make_url(system.database_url).database or "")
     return b"".join(one.read_bytes() for one in sorted(path.parent.glob(f"{path.name}*")))
 
@@ -78,14 +78,14 @@ def test_no_secret_is_in_a_log_or_a_table_however_deliveries_fail(
     keys += register(system.engine, "tls", plain.replace("http://", "https://"))
     keys += register(system.engine, "refuses", plain)
     keys += register(system.engine, "keys", plain, master=other)
-    # No command takes such a value; somebody has written it into the database.
+    # No command accepts such a value; it was written to the database directly.
     keys += register(system.engine, "header", plain, more="\r\nX-More: 1")
 
     child = system.start(**ALLOWED, log_level="debug")
     system.await_status(system.send())
     until(
         lambda: len(system.rows(CODES)) == len(EXPECTED),
-        what=f"all are given up or cannot be signed here; {system.rows(CODES)}; {system.said()}",
+        what=f"the last attempts, given up or not signed; {system.rows(CODES)}; {system.said()}",
         seconds=90,
     )
 
@@ -93,7 +93,7 @@ def test_no_secret_is_in_a_log_or_a_table_however_deliveries_fail(
         assert row.code in EXPECTED[row.name], row
     assert {got.headers["x-key"] for got in receiver.received} == {VALUE}
     assert {got.path for got in receiver.received} == {f"/hooks?token={TOKEN}"}
-    # What is looked for would be found: the names of the receivers are in both.
+    # The search works: it finds the receivers' names in both.
     logged, kept = child.text().encode(), stored(system)
     assert b"refuses" in logged
     assert b"refuses" in kept

@@ -1,17 +1,17 @@
-"""Jobs that wait for their endpoint: what each wait spends, how long it lasts, what ends it. On real workers."""
+"""Jobs that wait for their endpoint, on real workers: the cost of each wait, its length and its end."""
 
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from tests.flow.outages import refuse_key
 from tests.flow.system import System, request
-from tests.flow.test_endpoints import refuse_key
 from tests.pool.workers import until
 from worker.dev.fake.presets import QUOTA
 from worker.dev.fake.script import Script
 
-# Exhausted quota as gateways report it when the status line has gone out already.
+# Exhausted quota, as gateways report it after they have sent the status line.
 IN_ANSWER: dict[str, tuple[bool, dict[str, Any]]] = {
     "a body": (False, {"body": '{"error": {"message": "used up", "type": "insufficient_quota"}}'}),
     "an event": (True, {"error": QUOTA, "error_after": 0}),
@@ -35,7 +35,7 @@ def test_exhausted_quota_inside_an_answer_is_bought_max_attempts_times(postgres_
         ("failed", "provider_error", 2, 2)
     }
     counted = system.rows("SELECT count(*) AS n FROM usage_v1 WHERE batch = 'bought'")
-    assert counted[0].n == 2 * len(IN_ANSWER), "each request is in the books"
+    assert counted[0].n == 2 * len(IN_ANSWER), "each request has a usage row"
     whose = system.rows("SELECT DISTINCT trouble FROM afterword_attempts WHERE error_code = 'provider_error'")
     assert [row.trouble for row in whose] == ["endpoint"]
 
@@ -84,7 +84,7 @@ def test_a_request_that_is_always_refused_ends_by_itself(postgres_system: System
     row = system.await_status(job_id)
 
     assert held.max_attempts == 1
-    # The ninth in a row is the last that is free.
+    # The ninth refusal in a row is the last free one.
     assert (row.status, row.error_code, row.attempts, row.attempts_used) == ("failed", "rate_limited", 3, 1)
 
 
@@ -100,7 +100,7 @@ def test_a_reset_in_55_years_is_not_waited_for(postgres_system: System) -> None:
 
 
 def lasts(system: System, seconds: float) -> None:
-    """Let the trouble of the endpoint have lasted so long, and the job be due."""
+    """Pretend that the endpoint's trouble has lasted `seconds` and that the job is due."""
     with system.engine.begin() as connection:
         ago = f"interval '{seconds} seconds'"
         connection.execute(text(f"UPDATE afterword_endpoints SET since = since - {ago}, troubled_at = now() - {ago}"))
@@ -125,7 +125,7 @@ def test_a_wrong_key_with_one_job_is_tried_ever_more_seldom_until_it_is_mended(
     assert 280 < float(waited_s) <= 300
     row = system.job(job_id)
     assert (row.waiting_for, row.attempts_used, row.error_code) == ("endpoint_paused", 0, "unauthorized")
-    assert system.lines("endpoint.paused") == [], "one job is no two"
+    assert system.lines("endpoint.paused") == [], "one job is not enough for a pause"
 
     system.fake.endpoint.outage = None
     if mended_by == "resume":
@@ -139,7 +139,7 @@ def test_a_wrong_key_with_one_job_is_tried_ever_more_seldom_until_it_is_mended(
 
 
 def wait_s(system: System, job_id: str, *, attempts: int) -> float | None:
-    """Return for how long a job waits that made so many attempts; None before that."""
+    """Return the remaining wait of a job with this number of attempts; None before that."""
     found = system.rows(
         "SELECT extract(epoch FROM run_at - now()) AS wait_s FROM afterword_jobs "
         "WHERE id = :id AND attempt = :attempts AND status = 'queued'",
@@ -165,7 +165,7 @@ def test_a_long_pause_is_probed_seldom_and_a_worker_that_starts_probes_at_once(p
     (row,) = system.rows("SELECT extract(epoch FROM probe_at - now()) AS in_s FROM afterword_endpoints")
     assert 250 < row.in_s <= 300
     waits = system.rows("SELECT DISTINCT waiting_until FROM jobs_v1 WHERE status = 'queued'")
-    assert len(waits) == 1, "all of them for the next probe"
+    assert len(waits) == 1, "all jobs wait for the next probe"
 
     system.fake.endpoint.outage = None
     system.start()

@@ -1,4 +1,4 @@
-"""Leases and leadership of real workers: a lost lease lets calls go, a dead leader is followed, two do no harm."""
+"""Leases and leadership of real workers: a lost lease ends calls, a dead leader is replaced, two leaders do no harm."""
 
 import json
 import signal
@@ -7,31 +7,20 @@ import threading
 import pytest
 from sqlalchemy import delete, update
 
+from tests.flow.leadership import leader, process_of
 from tests.flow.system import System, request
-from tests.pool.workers import Child, until
+from tests.pool.workers import until
 from worker.store.clock import now
 from worker.store.tables import leaders, workers
 
 SHORT = {"lease_s": 4.0, "beat_s": 0.2, "tick_s": 0.2}
 CALLS = 5
-# Half an answer and its usage, and then silence; the next attempt is answered.
+# Half an answer and its usage, then silence; the next attempt gets an answer.
 HALF = {"usage": "moonshot", "stall_after": 9, "stall_s": 600}
 
 
-def leader(system: System) -> str:
-    (row,) = until(
-        lambda: system.rows("SELECT worker_id FROM afterword_leaders WHERE worker_id IS NOT NULL"), what="a leader"
-    )
-    return str(row.worker_id)
-
-
-def process_of(system: System, worker_id: str) -> Child:
-    (row,) = system.rows("SELECT name FROM afterword_workers WHERE id = :id", id=worker_id)
-    return next(child for child in system.workers if f"{child.process.pid}" in row.name)
-
-
 @pytest.mark.timeout(120)
-def test_a_worker_that_lost_its_lease_ends_all_calls_and_keeps_what_they_brought(system: System) -> None:
+def test_a_worker_that_lost_its_lease_ends_all_calls_and_keeps_their_partial_answers(system: System) -> None:
     worker = system.start(**SHORT)
     sent = [system.send(request("half", stream=True, n=2, fake={"attempts": [HALF, {}]})) for _ in range(CALLS)]
     until(lambda: system.fake.stats()["billed"] == CALLS, what="all answers have begun")
@@ -41,7 +30,7 @@ def test_a_worker_that_lost_its_lease_ends_all_calls_and_keeps_what_they_brought
 
     rows = system.await_all(sent)
     assert {(row.status, row.attempts) for row in rows.values()} == {("completed", 2)}
-    until(lambda: system.fake.stats()["abandoned"] == CALLS, what="the endpoint sees every call's end")
+    until(lambda: system.fake.stats()["abandoned"] == CALLS, what="the end of every call at the endpoint")
     for first, second in map(system.attempts, sent):
         assert (first.outcome, first.billed, second.outcome) == ("unknown", "yes", "completed")
         partial = first.partial if isinstance(first.partial, dict) else json.loads(first.partial)
@@ -59,11 +48,11 @@ def test_a_leader_that_dies_is_followed_by_another_worker(system: System) -> Non
 
     process_of(system, first).signal(signal.SIGKILL)
     system.redis.flushall()
-    # Nobody nudges it: only who leads hears of the inbox and of rows that are not in Redis.
+    # No nudge exists for it: only the leader reads the inbox and rows that are not in Redis.
     system.insert(request())
 
     until(lambda: leader(system) != first, what="another leader", seconds=30)
-    until(lambda: system.rows("SELECT 1 FROM jobs_v1 WHERE status = 'completed'"), what="its work goes on")
+    until(lambda: system.rows("SELECT 1 FROM jobs_v1 WHERE status = 'completed'"), what="the new leader's work")
 
 
 @pytest.mark.timeout(120)
@@ -71,7 +60,7 @@ def test_two_dispatchers_at_once_start_nothing_twice(system: System) -> None:
     over = threading.Event()
 
     def unseat() -> None:
-        """Take the leadership from whoever has it, again and again: each goes on for a while that believes in it."""
+        """Take the leadership away again and again; each leader works for a while before it notices."""
         while not over.wait(0.05):
             with system.engine.begin() as connection:
                 connection.execute(update(leaders).values(lease_until=now()))

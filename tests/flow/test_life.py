@@ -1,4 +1,4 @@
-"""Starting, stopping, dying: nothing is lost, nothing is done twice without an attempt row that says so."""
+"""Starts, stops and deaths: no job is lost, and every repeated call has its own attempt row."""
 
 import signal
 import subprocess
@@ -14,7 +14,7 @@ from tests.flow.system import System, request
 from tests.pool.workers import ROOT, until
 from worker.queue.keys import OWNERS, own_list
 
-# Long enough that a loaded machine is not taken for a blocked one.
+# Long enough that a slow machine does not look like a blocked worker.
 SHORT = {"lease_s": 4.0, "beat_s": 0.2, "tick_s": 0.2}
 
 
@@ -45,13 +45,13 @@ def test_the_intake_of_a_dead_worker_is_given_back(system: System) -> None:
     system.start(**SHORT)
 
     assert system.await_status(first).status == "completed"
-    until(lambda: not system.redis.exists(own_list(gone)), what="the dead worker's list is gone")
+    until(lambda: not system.redis.exists(own_list(gone)), what="the removal of the dead worker's list")
 
 
 def test_an_own_list_left_by_a_failed_commit_is_accepted_first(system: System) -> None:
-    # A message that is taken and whose worker dies before the commit is in Redis, not lost.
+    # If a worker takes a message and dies before the commit, the message is still in Redis.
     worker = system.start(**SHORT)
-    (owner,) = until(lambda: system.redis.smembers(OWNERS), what="the worker's list is known")
+    (owner,) = until(lambda: system.redis.smembers(OWNERS), what="the owner of the worker's list")
     worker.signal(signal.SIGKILL)
     worker.wait(10)
     first = system.send()
@@ -91,7 +91,7 @@ def test_a_warm_stop_lets_calls_finish(system: System) -> None:
     assert system.rows("SELECT 1 FROM afterword_workers") == []
 
 
-def test_a_warm_stop_gives_back_what_outlives_the_drain_and_another_goes_on(system: System) -> None:
+def test_a_warm_stop_gives_back_calls_that_outlive_the_drain_and_another_worker_goes_on(system: System) -> None:
     worker = system.start(drain_s=0.3)
     job_id = system.send(request(fake={"attempts": [{"latency_s": 60}, {}]}))
     system.await_status(job_id, "in_progress")
@@ -100,7 +100,7 @@ def test_a_warm_stop_gives_back_what_outlives_the_drain_and_another_goes_on(syst
 
     worker.signal(signal.SIGTERM)
 
-    # Well within the lease of 30 s: it was given back, not taken back.
+    # Well within the lease of 30 s: the worker gave the job back itself.
     row = system.await_status(job_id, seconds=10)
     assert (row.status, row.attempts) == ("completed", 2)
     assert worker.wait(30) == 0, worker.text()
@@ -138,7 +138,7 @@ def test_a_flushed_redis_loses_no_row(system: System) -> None:
 
 
 def revoked(system: System, job_id: str) -> Any:
-    """Revoke a job's nudge until the worker has heard it: it may not listen yet, and a broadcast is not kept."""
+    """Revoke a job's nudge until the worker obeys: it may not listen yet, and broadcasts are not stored."""
     give_up = time.monotonic() + 30
     while time.monotonic() < give_up:
         system.celery.control.revoke(f"{job_id}.1", terminate=True)
@@ -160,7 +160,7 @@ def test_revoking_a_running_nudge_cancels_its_job(postgres_system: System) -> No
 
     assert (row.status, row.error_code) == ("cancelled", "cancelled")
     assert system.attempts(job_id)[0].outcome == "cancelled"
-    # Celery logs what a receiver of its signals raises, and goes on.
+    # Celery logs exceptions of its signal receivers and goes on.
     assert "Signal handler" not in system.said()
 
 

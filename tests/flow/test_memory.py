@@ -1,4 +1,4 @@
-"""Two thousand calls in flight in one worker process, and what they weigh."""
+"""The memory of one worker process with two thousand calls in flight."""
 
 from pathlib import Path
 from statistics import median
@@ -38,7 +38,7 @@ def test_two_thousand_calls_are_in_flight_in_one_process(
         return bool(system.rows(count)[0][0])
 
     until(is_one_whole, what="the first answer is whole", seconds=120)
-    # While half of each answer is held; what two thousand weigh that are written at one moment comes on top.
+    # Measured while half of each answer is held; writing two thousand answers at one moment costs more.
     in_flight_mb = median(seen_mb)
     until(lambda: system.rows(count)[0][0] == CALLS, what="all jobs completed", seconds=120)
     assert {system.fake.job(job_id)["requests"] for job_id in ids} == {1}

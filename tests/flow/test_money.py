@@ -1,4 +1,4 @@
-"""What was bought, and what is known of it: one task is one request, and each has a row that says if it was billed."""
+"""Purchases: one task is one request, and each request has a row that says if it was billed."""
 
 import json
 import signal
@@ -124,7 +124,7 @@ def test_a_model_the_endpoint_does_not_offer_is_tried_three_times(postgres_syste
     assert (row.status, row.error_code, row.attempts) == ("failed", "model_not_found", 3)
 
 
-def test_what_the_endpoint_says_of_its_limits_is_kept_with_the_attempt(postgres_system: System) -> None:
+def test_the_endpoints_rate_limit_headers_are_kept_with_the_attempt(postgres_system: System) -> None:
     system = postgres_system
     system.start()
     limits = {"x-ratelimit-remaining-tokens": "149984", "x-ratelimit-reset-requests": "6m0s", "retry-after-ms": "20"}

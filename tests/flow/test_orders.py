@@ -1,4 +1,4 @@
-"""Orders from outside while workers run: cancelled calls end, deadlines hold whoever lives, replays run anew."""
+"""Orders while workers run: cancelled calls end, deadlines hold even without a worker, replays run again."""
 
 import datetime
 import json
@@ -18,7 +18,7 @@ SHORT = {"lease_s": 4.0, "beat_s": 0.2, "tick_s": 0.2}
 
 
 def unfinished() -> dict[str, Any]:
-    """Return a request whose stream tells its usage and half of its answer, then is silent for ten minutes."""
+    """Return a request whose stream sends its usage and half of its answer, then nothing for ten minutes."""
     return request("half", stream=True, n=2, fake={"usage": "moonshot", "stall_after": 9, "stall_s": 600})
 
 
@@ -37,7 +37,7 @@ def soon(seconds: float) -> str:
 
 
 def begun(system: System, job_id: str) -> None:
-    """Wait until the job's request has reached the endpoint and its answer has begun."""
+    """Wait until the endpoint has the job's request and has begun its answer."""
     system.await_status(job_id, "in_progress")
     until(lambda: system.fake.stats()["billed"] == 1, what="the answer has begun")
 
@@ -52,7 +52,7 @@ def assert_partial(system: System, job_id: str, outcome: str) -> None:
     assert spent.prompt_tokens == attempt.prompt_tokens
 
 
-def test_a_cancelled_call_is_ended_and_what_it_brought_is_kept(system: System, client: Afterword) -> None:
+def test_a_cancelled_call_is_ended_and_its_partial_answer_is_kept(system: System, client: Afterword) -> None:
     worker = system.start()
     job_id = system.send(unfinished())
     begun(system, job_id)
@@ -61,21 +61,21 @@ def test_a_cancelled_call_is_ended_and_what_it_brought_is_kept(system: System, c
 
     row = system.await_status(job_id)
     assert (row.status, row.error_code) == ("cancelled", "cancelled")
-    until(lambda: system.fake.stats()["abandoned"] == 1, what="the endpoint sees the client leave")
+    until(lambda: system.fake.stats()["abandoned"] == 1, what="the closed connection at the endpoint")
     assert_partial(system, job_id, "cancelled")
-    until(lambda: not marks(system), what="the mark has served")
+    until(lambda: not marks(system), what="the removal of the mark")
     assert system.job(job_id).cursor == 1
     assert not worker.ended()
 
 
-def test_a_waiting_job_is_cancelled_and_told_once(system: System, client: Afterword) -> None:
+def test_a_waiting_job_is_cancelled_and_reported_once(system: System, client: Afterword) -> None:
     system.start()
     job_id = system.send(not_before="2099-01-01T00:00:00Z", deadline="2099-01-02T00:00:00Z")
     system.await_status(job_id, "queued")
 
     assert client.cancel(job_id) == "cancelled"
 
-    until(lambda: system.job(job_id).cursor == 1, what="its number")
+    until(lambda: system.job(job_id).cursor == 1, what="the job's number in the feed")
     assert marks(system) == []
     assert system.fake.stats()["requests"] == 0
 
@@ -98,7 +98,7 @@ def test_a_job_that_was_cancelled_before_it_came_never_runs(system: System, clie
     assert system.fake.stats()["requests"] == 0
 
 
-def test_a_replayed_job_runs_anew_under_another_key(system: System, client: Afterword) -> None:
+def test_a_replayed_job_runs_again_under_another_key(system: System, client: Afterword) -> None:
     system.start()
     job_id = system.send(request(fake={"status": 400}))
     assert system.await_status(job_id).error_code == "bad_request"
@@ -156,4 +156,4 @@ def test_the_job_of_a_dead_worker_is_cancelled_once_its_lease_has_ended(postgres
 
     row = system.await_status(job_id)
     assert (row.status, row.cursor, row.attempts) == ("cancelled", 1, 1)
-    until(lambda: not marks(system), what="the mark has served")
+    until(lambda: not marks(system), what="the removal of the mark")

@@ -1,6 +1,6 @@
-"""Poison, pushed straight into the lists of a real worker: each a dead letter with its reason, and all good jobs run.
+"""Bad entries in the lists of a real worker: each becomes a dead letter with its reason, and all good jobs run.
 
-What stock Celery does with the same entries: exits, reconnects for ever, or drops them in silence.
+Stock Celery exits on the same entries, reconnects forever, or drops them silently.
 """
 
 import json
@@ -25,7 +25,7 @@ def submitted(job: Any = JOB, **changes: Any) -> Any:
     return envelope(**{"task": "chat.submit", "queue": "chat.intake", "body": [[job], {}, {}], **changes})
 
 
-# Of `chat.intake`: name, entry, reason.
+# Entries of `chat.intake`: name, entry, reason.
 POISON: list[tuple[str, bytes, str]] = [
     (name, encoded(entry), reason)
     for name, entry, reason in [
@@ -67,7 +67,7 @@ POISON: list[tuple[str, bytes, str]] = [
     ]
 ]
 
-# Odd where nobody looks, and good all the same.
+# Odd in parts that we do not read, so valid.
 ODD: list[tuple[str, Any]] = [
     ("timelimit a number", submitted(timelimit=5)),
     ("timelimit an object", submitted(timelimit={"a": []})),
@@ -115,8 +115,10 @@ def test_no_entry_of_the_intake_stops_a_worker_and_each_has_its_reason(system: S
     wanted = Counter(("chat.intake", reason) for _, _, reason in POISON)
     until(lambda: letters(system).total() == wanted.total(), what="every dead letter")
     assert letters(system) == wanted
-    texts = system.rows("SELECT max(length(message)) AS told, max(length(job_id)) AS id FROM afterword_dead_letters")[0]
-    assert texts.told < 300
+    texts = system.rows(
+        "SELECT max(length(message)) AS longest, max(length(job_id)) AS id FROM afterword_dead_letters"
+    )[0]
+    assert texts.longest < 300
     assert texts.id <= 255
     stored = {bytes(row.entry) for row in system.rows("SELECT entry FROM afterword_dead_letters")}
     assert stored == {entry[:HEAD_BYTES] if reason == "too_large" else entry for _, entry, reason in POISON}
@@ -141,11 +143,11 @@ def test_poison_of_every_priority_and_size_leaves_the_good_ones_of_every_priorit
     until(lambda: letters(system).total() == wanted.total(), what="every dead letter")
     assert letters(system) == wanted
     assert system.rows("SELECT max(length(entry)) AS most FROM afterword_dead_letters")[0].most == HEAD_BYTES
-    until(lambda: len(system.redis.smembers(OWNERS)) == 1, what="only the worker's own list is known")
+    until(lambda: len(system.redis.smembers(OWNERS)) == 1, what="the owners to be the worker's own list only")
     assert_untroubled(system)
 
 
-def test_names_of_the_intake_that_hold_another_type_are_renamed_and_what_comes_later_is_accepted(
+def test_intake_keys_with_another_type_are_renamed_and_later_entries_are_accepted(
     postgres_system: System,
 ) -> None:
     system = postgres_system
@@ -165,7 +167,7 @@ def test_names_of_the_intake_that_hold_another_type_are_renamed_and_what_comes_l
     assert_untroubled(system)
 
 
-def test_a_job_whose_address_cannot_be_read_fails_visibly_and_those_behind_it_run(system: System) -> None:
+def test_a_job_with_an_unreadable_url_fails_visibly_and_the_jobs_behind_it_run(system: System) -> None:
     system.start(webhook_allow_urls="true", secret_keys=Fernet.generate_key().decode())
     address = {"url": "https://xn--a.example/hooks"}
     by_queue = system.send(webhook=address)

@@ -1,4 +1,6 @@
-"""What the log says of a receiver: it fails, rests, is back, is disabled; each once, however many end together."""
+"""The log lines about a receiver (failing, paused, back, disabled): each is written once, even if many deliveries end
+together.
+"""
 
 import threading
 from typing import Any
@@ -21,7 +23,7 @@ DAY_S = 86400.0
 
 
 class Together:
-    """Answers with `status`, and not before `count` requests are there."""
+    """Answers with `status`, but only after `count` requests have arrived."""
 
     def __init__(self, status: int, count: int = TOGETHER) -> None:
         self._status, self._barrier = status, threading.Barrier(count)
@@ -32,12 +34,12 @@ class Together:
 
 
 def ended(system: System, outcome: str, count: int) -> None:
-    """Wait until so many attempts have that outcome, and their lines are written."""
+    """Wait until `count` attempts have this outcome and their log lines are written."""
     until(lambda: len(system.lines(f"delivery.{outcome}")) >= count, what=f"{count} {outcome}; {system.said()}")
 
 
 def become(system: System) -> list[tuple[str, Any]]:
-    """Return what the log says of receivers: events, and why or for how long."""
+    """Return the log's events of receivers, each with its reason or duration."""
     found = [(event, line) for event in EVENTS for line in system.lines(event)]
     assert all(line["receiver"] == "mine" and line["tenant"] == "default" for _, line in found)
     return [(event, line.get("reason") or line.get("hours") or line.get("seconds")) for event, line in found]
@@ -54,7 +56,7 @@ def set_health(system: System, health: ReceiverHealth) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "before", "told"),
+    ("status", "before", "expected"),
     [
         (503, ReceiverHealth(), [("receiver.paused", 30.0)]),
         (410, ReceiverHealth(), [("receiver.disabled", "gone")]),
@@ -66,8 +68,8 @@ def set_health(system: System, health: ReceiverHealth) -> None:
     ],
     ids=["paused", "disabled", "failing"],
 )
-def test_what_a_receiver_becomes_is_said_once_when_many_attempts_end_together(
-    postgres_system: System, status: int, before: ReceiverHealth, told: list[tuple[str, Any]]
+def test_a_receivers_change_is_logged_once_when_many_attempts_end_together(
+    postgres_system: System, status: int, before: ReceiverHealth, expected: list[tuple[str, Any]]
 ) -> None:
     system = postgres_system
     assert TOGETHER > OPENS_AT_IN_ROW
@@ -80,14 +82,14 @@ def test_what_a_receiver_becomes_is_said_once_when_many_attempts_end_together(
             system.send()
 
         ended(system, "failed", TOGETHER)
-    assert become(system) == told
+    assert become(system) == expected
 
 
 def test_that_a_receiver_is_back_is_said_once(postgres_system: System) -> None:
     system = postgres_system
     with WebhookReceiver() as receiver:
         register(system.engine, receiver.url)
-        # Its breaker is open, and the time of that has passed.
+        # Its breaker was opened and the pause is over.
         set_health(system, ReceiverHealth(ramp=1, open_until_s=1.0, open_s=30.0))
         system.start(**QUICK)
 

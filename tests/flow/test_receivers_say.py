@@ -1,4 +1,4 @@
-"""What receivers say, obeyed by real workers: wait, rest, slower, no more of this one, no more at all."""
+"""Real workers obey a receiver's answers: wait, pause, go slower, stop this delivery, stop all deliveries."""
 
 import threading
 import time
@@ -13,14 +13,14 @@ from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
 from worker.webhooks.core.receiver_health import FULL_RAMP, OPENS_AT_IN_ROW
 
 QUICK = {**ALLOWED, "tick_s": "0.2"}
-# What an arrival may be late, on a machine that does much else.
+# The allowed delay of an arrival on a busy machine.
 SLACK_S = 1.0
 STANDS = "SELECT status FROM webhook_deliveries_v1 ORDER BY created_at, id"
 TRIES = "SELECT delivery_id, outcome, sent_at, finished_at FROM afterword_delivery_attempts"
 
 
 class Ear:
-    """Answers as it is told, and keeps when each request came (monotonic seconds)."""
+    """Answers as the test sets it and records the arrival of each request (monotonic seconds)."""
 
     def __init__(self) -> None:
         self.came_at: list[float] = []
@@ -53,7 +53,7 @@ def end_jobs(system: System, number: int) -> None:
     system.await_all([system.send() for _ in range(number)])
 
 
-def test_a_receiver_that_asks_for_a_pause_is_sent_nothing_at_all_meanwhile(
+def test_a_receiver_that_asks_for_a_pause_gets_nothing_during_it(
     postgres_system: System, receiver: WebhookReceiver, ear: Ear
 ) -> None:
     system = postgres_system
@@ -71,7 +71,7 @@ def test_a_receiver_that_asks_for_a_pause_is_sent_nothing_at_all_meanwhile(
     ]
 
 
-def test_a_receiver_that_is_down_rests_costs_no_attempts_and_comes_back_by_steps(
+def test_a_dead_receiver_is_paused_costs_no_attempts_and_comes_back_by_steps(
     postgres_system: System, receiver: WebhookReceiver, ear: Ear
 ) -> None:
     system = postgres_system
@@ -82,7 +82,7 @@ def test_a_receiver_that_is_down_rests_costs_no_attempts_and_comes_back_by_steps
     until(lambda: system.lines("receiver.paused"), what=f"the breaker opens; {system.said()}")
     spent = "SELECT sum(attempts_used) FROM afterword_deliveries"
 
-    # Later all are due again, and every tick of the dispatcher looks at them.
+    # Later all deliveries are due again, and every tick of the dispatcher reads them.
     ticks = "SELECT count(*) FROM afterword_deliveries WHERE status = 'queued' AND run_at <= clock_timestamp()"
     until(lambda: system.rows(ticks)[0][0] == 40, what="all are due")
     assert len(ear.came_at) == OPENS_AT_IN_ROW
@@ -98,7 +98,7 @@ def test_a_receiver_that_is_down_rests_costs_no_attempts_and_comes_back_by_steps
 
 
 def rest_is_over(system: System, *, in_flight: int) -> None:
-    """Let the half minute of the breaker's rest be over; then so many may be in flight, were it not for the ramp."""
+    """End the half minute of the breaker's pause; then only the ramp keeps deliveries below `in_flight`."""
     with system.engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE afterword_receivers SET in_flight = %s, health = "
@@ -108,7 +108,7 @@ def rest_is_over(system: System, *, in_flight: int) -> None:
 
 
 def assert_ramp(system: System) -> None:
-    """Hold what was in flight at each start against what had been delivered: one probe, then two, then four."""
+    """Compare the deliveries in flight at each start with those delivered before: one probe, then two, then four."""
     tries = system.rows(f"{TRIES} WHERE outcome = 'delivered' ORDER BY sent_at")
     for one in tries:
         done = sum(other.finished_at <= one.sent_at for other in tries)
@@ -130,7 +130,7 @@ def test_a_rate_is_kept_at_the_receiver(postgres_system: System, receiver: Webho
     for first in range(events):
         for last in range(first, events):
             span_s = came_at[last] - came_at[first]
-            # A bucket holds a second's worth.
+            # The bucket holds the requests of one second.
             assert last - first + 1 <= rate * (1 + span_s + SLACK_S), (first, last, span_s)
 
 
@@ -158,5 +158,5 @@ def test_a_receiver_ends_one_message_or_all_of_them_by_a_header(
     await_stands(system, delivery, "held" if becomes == "disabled" else "delivered")
     reason = "asked" if becomes == "disabled" else None
     assert system.rows("SELECT status, disabled_reason FROM afterword_receivers") == [(becomes, reason)]
-    # The first message was sent once, whatever its status.
+    # The first delivery was sent once, with every status.
     assert len(ear.came_at) == (1 if becomes == "disabled" else 2)

@@ -1,4 +1,6 @@
-"""What Redis can do to a fleet: refuse everything, freeze, return with an old snapshot. Nothing is lost or doubled."""
+"""Trouble of Redis for several workers: it refuses, freezes, or returns with an old snapshot. No job is lost or
+doubled.
+"""
 
 import signal
 from pathlib import Path
@@ -15,7 +17,7 @@ COMPLETED = "SELECT count(*) FROM jobs_v1 WHERE status = 'completed'"
 
 
 def queue(system: System, number: int, **script: object) -> None:
-    """Queue jobs by the door that needs no Redis."""
+    """Queue jobs through the SQL door, which needs no Redis."""
     for _ in range(number):
         system.insert(request(fake={"latency_s": 0.2, **script}))
 
@@ -41,7 +43,7 @@ def test_a_redis_that_refuses_every_command_stops_nothing_for_good(on_own_redis:
     running = system.rows("SELECT id FROM jobs_v1 WHERE status = 'in_progress'")
     until(
         lambda: not system.rows("SELECT 1 FROM jobs_v1 WHERE status = 'in_progress'"),
-        what="calls in flight end and are recorded",
+        what="the end of the calls in flight, and their records",
     )
     stood = completed(system)
     assert all(system.job(str(row.id)).status == "completed" for row in running)
@@ -62,7 +64,7 @@ def test_a_redis_that_freezes_for_ten_seconds_is_waited_out(on_own_redis: System
 
     server.child.send_signal(signal.SIGSTOP)
     try:
-        until(lambda: len(system.lines("window.unreadable")) > 1, what="the worker notices", seconds=30)
+        until(lambda: len(system.lines("window.unreadable")) > 1, what="the worker's warnings", seconds=30)
     finally:
         server.child.send_signal(signal.SIGCONT)
 
@@ -70,12 +72,12 @@ def test_a_redis_that_freezes_for_ten_seconds_is_waited_out(on_own_redis: System
     assert not worker.ended()
 
 
-def test_an_old_snapshot_brings_nothing_twice(on_own_redis: System, server: RedisServer) -> None:
+def test_an_old_snapshot_doubles_nothing(on_own_redis: System, server: RedisServer) -> None:
     system = on_own_redis
-    # Messages and nudges of the snapshot: accepted by one worker, run by nobody yet.
+    # The snapshot's messages and nudges: one worker accepted them, no worker has run them yet.
     ids = [system.send(request(str(number))) for number in range(30)]
     accepting = system.start("-Q", "chat.intake")
-    until(lambda: system.rows("SELECT count(*) FROM jobs_v1")[0][0] == 30, what="all accepted")
+    until(lambda: system.rows("SELECT count(*) FROM jobs_v1")[0][0] == 30, what="the acceptance of all jobs")
     accepting.signal(signal.SIGTERM)
     accepting.wait()
     more = [system.send(request(f"later {number}")) for number in range(10)]
@@ -88,7 +90,10 @@ def test_an_old_snapshot_brings_nothing_twice(on_own_redis: System, server: Redi
 
     new = system.send(request("new"))
     system.await_status(new)
-    until(lambda: not system.redis.llen("chat.run") and not system.redis.llen("chat.intake"), what="all is read")
+    until(
+        lambda: not system.redis.llen("chat.run") and not system.redis.llen("chat.intake"),
+        what="the reading of all entries",
+    )
     assert system.fake.stats()["requests"] == 41
     assert completed(system) == 41
 

@@ -1,6 +1,6 @@
-"""Redis is away for long, or changes its role: calls in flight end, nothing is lost, and what waited goes on at once.
+"""Redis is away for long or changes its role: calls in flight end, no job is lost, waiting jobs go on at once.
 
-How soon it went on is printed (`pytest -s`).
+`pytest -s` prints the delay until they went on.
 """
 
 import time
@@ -24,20 +24,20 @@ DUE = "SELECT 1 FROM afterword_deliveries WHERE status = 'queued' AND run_at <= 
 REFUSED = 10
 
 
-# Long for a test, and then other load.
+# Long for a test; further tests may load the machine as well.
 pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
 def other() -> Iterator[RedisServer]:
-    """Another Redis."""
+    """Yield another Redis server."""
     made = RedisServer().start()
     yield made
     made.remove()
 
 
 def queue(system: System, number: int, *, latency_s: float) -> None:
-    """Queue jobs by the door that needs no Redis."""
+    """Queue jobs through the SQL door, which needs no Redis."""
     for _ in range(number):
         system.insert(request(fake={"latency_s": latency_s}))
 
@@ -57,7 +57,7 @@ def await_count(system: System, statement: str, number: int, *, seconds: float =
 @pytest.mark.parametrize(
     "away_s", [20, pytest.param(120, marks=[pytest.mark.long, pytest.mark.timeout(300)])], ids=["20s", "120s"]
 )
-def test_what_was_to_be_told_while_redis_was_away_is_told_once_when_it_is_back(
+def test_events_of_an_outage_of_redis_are_sent_once_after_it(
     on_own_redis: System, server: RedisServer, away_s: float
 ) -> None:
     system = on_own_redis
@@ -71,7 +71,7 @@ def test_what_was_to_be_told_while_redis_was_away_is_told_once_when_it_is_back(
         register(system.engine, receiver.url, schedule="[4, 4, 4, 4]")
         worker = system.start(concurrency=20, **ALLOWED)
         queue(system, REFUSED, latency_s=0.0)
-        until(lambda: len(first) == REFUSED, what=f"all are refused once; {system.said()}")
+        until(lambda: len(first) == REFUSED, what=f"one refusal for each job; {system.said()}")
         queue(system, 10, latency_s=3.0)
         await_count(system, IN_PROGRESS, 10)
 
@@ -79,17 +79,17 @@ def test_what_was_to_be_told_while_redis_was_away_is_told_once_when_it_is_back(
         stopped_at = time.monotonic()
         await_count(system, COMPLETED, 20)
         queue(system, 10, latency_s=0.0)
-        until(lambda: time.monotonic() - stopped_at > away_s, what="the outage's length", seconds=away_s + 10)
+        until(lambda: time.monotonic() - stopped_at > away_s, what="the end of the outage", seconds=away_s + 10)
         assert (count(system, DUE), len(receiver.received)) == (20, REFUSED)
         server.start()
         back_at = time.monotonic()
 
         until(
             lambda: Counter(row.status for row in system.rows(STANDS)) == {"delivered": 30},
-            what=f"all are told; {system.said()}",
+            what=f"all deliveries; {system.said()}",
             seconds=30,
         )
-        print(f"Away for {away_s} s; all was told {time.monotonic() - back_at:.2f} s after Redis was back.")
+        print(f"Away for {away_s} s; all events arrived {time.monotonic() - back_at:.2f} s after Redis was back.")
         assert not worker.ended()
         assert count(system, COMPLETED) == 30
         came = Counter((got.headers["x-afterword-delivery-id"], got.headers["x-afterword-attempt"]) for got in first)
@@ -109,7 +109,7 @@ def test_a_backlog_goes_on_when_a_failover_gives_the_workers_redis_its_role_back
     worker = system.start(concurrency=10)
     queue(system, 500, latency_s=2.0)
     until(lambda: count(system, COMPLETED) > 20, what=f"the backlog is worked on; {system.said()}")
-    # Calls end together as they began: some that have just begun are still in flight when they are looked for.
+    # Calls end together because they began together: some calls that have just begun are still in flight at the check.
     until(lambda: count(system, JUST_BEGUN), what=f"calls that have just begun; {system.said()}")
 
     far.replicaof("NO", "ONE")
@@ -129,7 +129,7 @@ def test_a_backlog_goes_on_when_a_failover_gives_the_workers_redis_its_role_back
 
     until(lambda: count(system, IN_PROGRESS), what=f"the backlog goes on; {system.said()}", seconds=5)
     print(f"The backlog went on {time.monotonic() - back_at:.2f} s after Redis could be written to.")
-    until(lambda: count(system, COMPLETED) > len(stood) + 20, what=f"and on; {system.said()}")
+    until(lambda: count(system, COMPLETED) > len(stood) + 20, what=f"further jobs; {system.said()}")
     assert not worker.ended()
     assert system.rows("SELECT 1 FROM jobs_v1 WHERE attempts > 1 OR status = 'failed'") == []
     near.close()
@@ -137,5 +137,5 @@ def test_a_backlog_goes_on_when_a_failover_gives_the_workers_redis_its_role_back
 
 
 def await_replica(redis: Redis) -> None:
-    """Wait until a replica holds what its master holds."""
+    """Wait until a replica has all data of its master."""
     until(lambda: redis.info("replication").get("master_link_status") == "up", what="the replication", seconds=30)

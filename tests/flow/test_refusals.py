@@ -1,4 +1,4 @@
-"""A database that refuses what every job writes: nothing is bought twice, nothing is given up, no entry is blamed."""
+"""A database that refuses the writes of every job: no call is made twice, no job is given up, no entry is blamed."""
 
 import pytest
 from sqlalchemy import text
@@ -16,7 +16,7 @@ def test_answers_wait_in_the_worker_until_the_database_takes_them(system: System
     with refusing(system.engine, "afterword_answers", "INSERT"):
         sent = [system.send(request(f"words {number}")) for number in range(JOBS)]
         until(lambda: system.fake.stats()["requests"] == JOBS, what="all requests")
-        until(lambda: len(system.lines("writer.postponed")) > 2 * JOBS, what="tries")
+        until(lambda: len(system.lines("writer.postponed")) > 2 * JOBS, what="the writer's tries")
 
     rows = system.await_all(sent)
     assert {(row.status, row.attempts) for row in rows.values()} == {("completed", 1)}
@@ -28,7 +28,7 @@ def test_entries_wait_until_the_database_takes_any_job(system: System) -> None:
     with refusing(system.engine, "afterword_jobs", "INSERT"):
         sent = [system.send(request(f"words {number}")) for number in range(JOBS)]
         system.insert(request("from the inbox"), custom_id="inbox")
-        until(lambda: len(system.lines("intake.postponed")) > 2, what="tries")
+        until(lambda: len(system.lines("intake.postponed")) > 2, what="the intake's tries")
 
     rows = system.await_all(sent)
     assert {(row.status, row.attempts) for row in rows.values()} == {("completed", 1)}

@@ -1,4 +1,4 @@
-"""ops/rights.md: a worker, producers and doctor run with the rights that the page gives them, and with no more."""
+"""ops/rights.md: a worker, producers and doctor work with exactly the rights that the page grants."""
 
 import re
 import subprocess
@@ -37,7 +37,7 @@ def blocks(language: str) -> list[str]:
 
 @dataclass
 class Database:
-    """A database of its own, whose roles have names of their own: roles belong to the whole server."""
+    """A database with uniquely named roles, because roles belong to the whole server."""
 
     administrator: str
     name: str
@@ -66,7 +66,7 @@ class Database:
 
 @pytest.fixture
 def database(postgres_url: str) -> Iterator[Database]:
-    """An empty database with the roles of the page, migrated by its owner."""
+    """Yield an empty database with the roles of the page, migrated by its owner."""
     made = Database(postgres_url, f"r_{uuid.uuid4().hex}", uuid.uuid4().hex[:8])
     administrator = create_engine(
         make_url(postgres_url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
@@ -91,7 +91,7 @@ def database(postgres_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def users(server: RedisServer) -> RedisServer:
-    """A Redis with the users of the page."""
+    """Return a Redis server with the users of the page."""
     with Redis.from_url(server.url) as client:
         for line in blocks("redis")[0].splitlines():
             client.execute_command(*line.replace(">PASSWORD", f">{PASSWORD}").split())
@@ -112,7 +112,7 @@ def doctor(system: System, **settings: str) -> str:
 
 @pytest.fixture
 def system(users: RedisServer, database: Database, fake: FakeEndpoint, tmp_path: Path) -> Iterator[System]:
-    """The parts as the worker's user sees them; what Celery sends, the producer's user sends."""
+    """Yield the parts as the worker's user; Celery sends as the producer's user."""
     engine = open_engine(database.url("afterword_worker"))
     made = System(as_user(users, "afterword_worker"), database.url("afterword_worker"), engine, fake, tmp_path)
     made.celery.close()
@@ -136,8 +136,8 @@ def test_all_works_with_the_rights_of_the_page(system: System, users: RedisServe
     with Redis.from_url(users.url) as redis:
         redis.lpush("chat.run", b"rubbish")
         redis.set("chat.run\x06\x165", b"of another type")
-    until(lambda: "redis.key_renamed" in worker.text(), what="the key of another type is renamed")
-    until(lambda: system.rows("SELECT 1 FROM afterword_dead_letters"), what="the rubbish is a dead letter")
+    until(lambda: "redis.key_renamed" in worker.text(), what="the renaming of the key with another type")
+    until(lambda: system.rows("SELECT 1 FROM afterword_dead_letters"), what="the dead letter")
     asked = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "worker.app", "inspect", "ping"],
         cwd=ROOT, env=system.environment(), capture_output=True, text=True, timeout=60, check=False,
@@ -148,7 +148,7 @@ def test_all_works_with_the_rights_of_the_page(system: System, users: RedisServe
     worker.signal(15)
     worker.wait()
     with Redis.from_url(users.url) as redis:
-        # The name of a connection, and the look for lists that nobody reads: both are done without.
+        # Naming a connection, and searching for lists without a reader: the worker does without both.
         refused = {entry["object"].partition("|")[0] for entry in redis.acl_log()}
     assert refused <= {"client", "scan"}
 
@@ -164,8 +164,8 @@ def test_a_user_without_the_rights_to_remote_control_runs_jobs(system: System, u
     worker = system.start()
 
     assert system.await_status(system.send()).status == "completed"
-    until(lambda: "control.refused" in worker.text(), what="the refusal is said")
-    # Another turn of the hub, and another, ask no more.
+    until(lambda: "control.refused" in worker.text(), what="the logged refusal")
+    # Further turns of the hub do not ask again.
     for _ in range(5):
         system.await_status(system.send())
     assert worker.text().count('"control.refused"') == 1
@@ -195,7 +195,7 @@ def test_a_user_without_the_rights_to_remote_control_runs_jobs(system: System, u
         ("afterword_doctor", ["LRANGE", "another", "0", "-1"]),
     ],
 )
-def test_users_of_redis_lack_the_rest(users: RedisServer, user: str, words: list[str]) -> None:
+def test_users_of_redis_have_no_other_rights(users: RedisServer, user: str, words: list[str]) -> None:
     with Redis.from_url(as_user(users, user)) as client, pytest.raises(NoPermissionError):
         client.execute_command(*words)
 
@@ -220,7 +220,7 @@ def test_users_of_redis_lack_the_rest(users: RedisServer, user: str, words: list
         ("acme", "INSERT INTO public.submit_v1 (job) VALUES ('{}')"),
     ],
 )
-def test_roles_of_the_database_lack_the_rest(database: Database, role: str, statement: str) -> None:
+def test_roles_of_the_database_have_no_other_rights(database: Database, role: str, statement: str) -> None:
     with pytest.raises(ProgrammingError, match=r"permission denied|must be owner"):
         database.run(statement, role)
 

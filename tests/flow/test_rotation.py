@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import pytest
 
 from afterword import WebhookVerificationError, verify_webhook
+from tests.flow.operators import Operator
 from tests.flow.raw_receiver import RawReceiver
 from tests.flow.receivers import ALLOWED
 from tests.flow.system import System
-from tests.flow.test_operating_receivers import Operator
 from tests.pool.workers import until
 from worker.dev.receiver import Received
 
@@ -20,7 +20,7 @@ OVERLAP_S = 4
 
 @pytest.fixture
 def operator(postgres_system: System, ca_file: str) -> Operator:
-    """At a terminal, beside a worker that has begun to run."""
+    """Return an operator beside a running worker."""
     postgres_system.start(**ALLOWED, webhook_ca_file=ca_file)
     return Operator(postgres_system)
 
@@ -37,23 +37,25 @@ def verifies(got: Received, *secrets: str) -> bool:
 def at_the_door(
     operator: Operator, tls: ssl.SSLContext, says: Callable[[Received], int] = lambda _: 200
 ) -> Iterator[tuple[RawReceiver, Callable[[], None]]]:
-    """A receiver `mine`, and what sends it a test and returns when that waits, signed, for the first byte of TLS."""
+    """Yield a receiver `mine` and a function that sends it a test. The function returns when the signed request waits
+    for the first byte of TLS.
+    """
     with RawReceiver(tls=tls, shut=1, says=says) as receiver:
 
         def send() -> None:
             operator.types("webhooks test mine")
-            until(lambda: receiver.connections, what="a delivery that waits at the door")
+            until(lambda: receiver.connections, what="a delivery that waits for the handshake")
 
         yield receiver, send
 
 
-def test_what_was_signed_before_a_rotation_verifies_with_the_old_secret_and_what_follows_with_both(
+def test_signatures_before_a_rotation_verify_with_the_old_secret_and_later_ones_with_both(
     operator: Operator, tls: ssl.SSLContext
 ) -> None:
     with at_the_door(operator, tls) as (receiver, send):
-        old = operator.told(f"webhooks add mine {receiver.url}")["secret"]
+        old = operator.json_of(f"webhooks add mine {receiver.url}")["secret"]
         send()
-        new = operator.told("webhooks rotate mine")["secret"]
+        new = operator.json_of("webhooks rotate mine")["secret"]
         receiver.open()
         operator.await_statuses("delivered")
 
@@ -70,9 +72,9 @@ def test_a_receiver_that_knows_only_the_new_secret_takes_the_next_attempt(
     known: list[str] = []
 
     with at_the_door(operator, tls, lambda got: 200 if verifies(got, *known) else 401) as (receiver, send):
-        old = operator.told(f"webhooks add mine {receiver.url} --schedule 1")["secret"]
+        old = operator.json_of(f"webhooks add mine {receiver.url} --schedule 1")["secret"]
         send()
-        known.append(operator.told("webhooks rotate mine --overlap 0")["secret"])
+        known.append(operator.json_of("webhooks rotate mine --overlap 0")["secret"])
         receiver.open()
 
         operator.await_statuses("delivered")
@@ -83,13 +85,11 @@ def test_a_receiver_that_knows_only_the_new_secret_takes_the_next_attempt(
     assert (refused.headers["webhook-id"], refused.body) == (taken.headers["webhook-id"], taken.body)
 
 
-def test_an_overlap_that_ends_on_the_way_leaves_what_was_signed_within_it_good(
-    operator: Operator, tls: ssl.SSLContext
-) -> None:
+def test_a_signature_within_the_overlap_stays_valid_after_its_end(operator: Operator, tls: ssl.SSLContext) -> None:
     with at_the_door(operator, tls) as (receiver, send):
-        old = operator.told(f"webhooks add mine {receiver.url}")["secret"]
-        new = operator.told(f"webhooks rotate mine --overlap {OVERLAP_S}s")["secret"]
-        # At most; the overlap began a moment ago, and a door is waited at for five seconds.
+        old = operator.json_of(f"webhooks add mine {receiver.url}")["secret"]
+        new = operator.json_of(f"webhooks rotate mine --overlap {OVERLAP_S}s")["secret"]
+        # The latest possible end: the overlap began a moment ago, and a worker waits five seconds for a handshake.
         ends_at = datetime.now(UTC).timestamp() + OVERLAP_S
         send()
         until(lambda: datetime.now(UTC).timestamp() > ends_at, what="the end of the overlap")

@@ -35,7 +35,7 @@ def system(behind: Behind, postgresql_url: str, fake: FakeEndpoint, tmp_path: Pa
     made = System(behind.servers[0].url, postgresql_url, engine, fake, tmp_path)
     made.redis_url = behind.url
     made.celery.close()
-    # Nothing of ours: Celery's own settings, as api_contracts/README.md has them.
+    # Celery's own settings, as in api_contracts/README.md, without our package.
     made.celery = Celery(broker=behind.celery_url, set_as_current=False)
     made.celery.conf.broker_transport_options = {"master_name": NAME}
     made.celery.conf.control_exchange = "afterword"
@@ -54,7 +54,7 @@ def test_a_failover_under_load_loses_nothing_and_all_goes_on_by_itself(system: S
     with Afterword(behind.url) as client:
         made = [system.send(), client.submit(request())]
         system.await_all(made)
-        until(lambda: inspected(system), what="an answer to a stranger's inspect")
+        until(lambda: inspected(system), what="an answer to a foreign client's inspect")
         for _ in range(BACKLOG):
             system.insert(request(fake={"latency_s": 0.3}), batch="backlog")
         until(lambda: system.rows("SELECT 1 FROM jobs_v1 WHERE status = 'in_progress'"), what="calls in flight")

@@ -1,4 +1,6 @@
-"""A worker whose address is mistyped ends with one sentence; one whose database is not up yet waits, and says why."""
+"""A worker with a mistyped address exits with one sentence; a worker whose database is not up yet waits and logs the
+reason.
+"""
 
 import subprocess
 import sys
@@ -43,7 +45,7 @@ def test_a_mistyped_address_ends_the_start_in_one_sentence(
 def test_a_server_that_is_not_up_yet_is_waited_for_with_a_reason(postgres_system: System, tmp_path: Path) -> None:
     child = started(postgres_system, tmp_path, database_url="postgresql://u:hunter2secret@127.0.0.1:1/x")
     try:
-        until(lambda: child.text().count("database.away") > 1 or child.ended(), what="it waits")
+        until(lambda: child.text().count("database.away") > 1 or child.ended(), what="the worker waits")
         lines = [line for line in child.text().splitlines() if "database.away" in line]
         assert "Connection refused" in lines[0]
         assert "hunter2secret" not in child.text()

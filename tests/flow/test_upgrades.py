@@ -1,4 +1,4 @@
-"""Old and new together: the release before on the schema of today, and a worker that its database does not serve."""
+"""Old and new together: the release before on today's schema, and a worker that its database does not serve."""
 
 import signal
 import subprocess
@@ -17,7 +17,7 @@ from worker.dev.receiver import WebhookReceiver
 from worker.store import migrate, version
 
 SHORT = {"lease_s": 6.0, "beat_s": 0.2, "tick_s": 0.2}
-# What makes an old and a new worker write all they write: answers, streams, retries, holds, refusals.
+# Together these make an old and a new worker write every kind of row: answers, streams, retries, holds, refusals.
 LOAD = ("fake-echo", "fake-echo", "fake-503-once", "fake-400", "fake-429-once", "fake-tools", "fake-cut-once")
 RELEASES = "SELECT release, count(*) FROM afterword_workers GROUP BY release ORDER BY release"
 LATER = "9999"
@@ -66,7 +66,7 @@ def test_the_release_before_goes_on_working_on_the_schema_of_today_beside_a_new_
 
     during = load(system, 70)
     until(lambda: len(system.rows("SELECT 1 FROM afterword_finished")) > 10, what="the load")
-    # As it is done: the database first, while workers of the release before run.
+    # The usual order: migrate the database first, while workers of the release before run.
     migrate.upgrade(system.engine)
     alone = load(system, 35)
     system.await_all(during + alone)
@@ -75,21 +75,25 @@ def test_the_release_before_goes_on_working_on_the_schema_of_today_beside_a_new_
     together = load(system, 70)
     system.await_all(together)
     assert {release for release, _ in system.rows(RELEASES)} == {None, version.newest()}
-    assert len(workers_of(system, together) - old_ids) == 1, "the new worker had no part in it"
-    assert workers_of(system, together) & old_ids, "the worker of the release before had no part in it"
+    assert len(workers_of(system, together) - old_ids) == 1, "the new worker ran none of these jobs"
+    assert workers_of(system, together) & old_ids, "the worker of the release before ran none of these jobs"
 
-    # The way back: the new worker goes, the schema stays.
+    # The rollback: the new worker stops, the schema stays.
     new.signal(signal.SIGTERM)
     assert new.wait() == 0, new.text()
     back = load(system, 35)
     ended = system.await_all(during + alone + together + back)
 
     until(lambda: len({one.headers["webhook-id"] for one in receiver.received}) == len(ended), what="the webhooks")
-    until(lambda: not system.rows("SELECT 1 FROM webhook_deliveries_v1 WHERE status <> 'delivered'"), what="their ends")
+    until(
+        lambda: not system.rows("SELECT 1 FROM webhook_deliveries_v1 WHERE status <> 'delivered'"),
+        what="their deliveries",
+    )
     assert all(one.fault is None for one in receiver.received)
     assert {row.status for row in ended.values()} == {"completed", "failed"}
     assert {row.error_code for row in ended.values() if row.status == "failed"} == {"bad_request"}
-    # The ledger of the endpoint is ours: every request has its row, and the only answers bought again are cut ones.
+    # The endpoint's ledger matches our rows: every request has an attempt, and only answers that were cut are bought
+    # again.
     attempts = system.rows("SELECT error_code, sent_at FROM attempts_v1")
     assert system.fake.stats()["requests"] == len([one for one in attempts if one.sent_at is not None])
     cut = len([row for row in ended.values() if row.model == "fake-cut-once"])
@@ -112,7 +116,7 @@ def test_a_worker_leaves_in_one_sentence_when_its_database_stops_serving_it(syst
         connection.execute(text("UPDATE afterword_contract SET serves_from = :later"), {"later": LATER})
 
     assert left.wait() == 1, left.text()
-    # As after SIGTERM: the call that ran longer than the drain was given back, and all wait for a newer release.
+    # As after SIGTERM: the call that ran longer than the drain was given back, and all jobs wait for a newer release.
     assert (system.job(runs).status, system.job(waits).status) == ("queued", "queued")
     assert_left_for(system, version.unserved(LATER))
 
@@ -124,12 +128,14 @@ def test_a_worker_leaves_in_one_sentence_when_its_schema_was_taken_back(postgres
 
     assert left.wait() == 1, left.text()
     assert_left_for(postgres_system, version.fault(postgres_system.engine))
-    # The rules that every flow test ends with ask for the columns of today.
+    # The checks at the end of every flow test need today's columns.
     migrate.upgrade(postgres_system.engine)
 
 
 def assert_left_for(system: System, reason: str | None) -> None:
-    """Assert that the worker said this once and let its lease go, and that another is refused with the same words."""
+    """Assert that the worker logged this once and gave up its lease, and that another worker is refused in the same
+    words.
+    """
     assert [line["reason"] for line in system.lines("worker.not_served")] == [reason]
     assert system.rows("SELECT 1 FROM afterword_workers") == []
     command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]

@@ -1,6 +1,7 @@
-"""A worker dies within a delivery: before a byte was sent, or after the answer was read. One attempt more, no less.
+"""A worker dies during a delivery: before it sent a byte, or after it read the answer. It costs exactly one more
+attempt.
 
-What lies between, a request that the receiver has and has not answered, is in test_webhook_faults.
+test_webhook_faults covers a death in between, when the receiver has the request and has not answered.
 """
 
 import ssl
@@ -22,11 +23,11 @@ def delivered(system: System) -> None:
     until(lambda: [row.status for row in system.rows(stands)] == ["delivered"], what=f"delivered; {system.said()}")
 
 
-def told(system: System) -> list[tuple[int, str | None, str | None]]:
+def attempts(system: System) -> list[tuple[int, str | None, str | None]]:
     return [(row.attempt, row.outcome, row.error_code) for row in system.rows(ATTEMPTS)]
 
 
-def test_a_worker_that_dies_before_it_sent_a_byte_has_told_nobody_and_the_next_tells_once(
+def test_a_worker_that_dies_before_the_first_byte_sent_nothing_and_the_next_sends_once(
     system: System, tls: ssl.SSLContext, ca_file: str
 ) -> None:
     settings = {**QUICK, "webhook_ca_file": ca_file}
@@ -42,7 +43,7 @@ def test_a_worker_that_dies_before_it_sent_a_byte_has_told_nobody_and_the_next_t
 
         delivered(system)
         assert (before.outcome, before.sent_at is not None) == (None, True)
-        assert told(system) == [(1, "unknown", "worker_lost"), (2, "delivered", None)]
+        assert attempts(system) == [(1, "unknown", "worker_lost"), (2, "delivered", None)]
         [got] = receiver.received
         assert got.headers["x-afterword-attempt"] == "2"
         system.assert_sound(lease_s=2)
@@ -55,17 +56,17 @@ def test_a_worker_that_dies_between_the_answer_and_its_record_sends_the_same_aga
         system.send()
         until(lambda: receiver.received, what=f"the first request; {system.said()}")
 
-        # The record wants this row too, to write what the answer says of the receiver. (On SQLite: wants to write.)
+        # The record needs this row too, to store the receiver's health. (On SQLite it needs the write lock.)
         with system.engine.begin() as connection:
             connection.execute(select(receivers.c.id).with_for_update()).all()
             receiver.open()
             until(lambda: receiver.read, what=f"the worker has read the 200; {system.said()}", seconds=4)
             first.kill()
 
-        assert told(system) == [(1, None, None)]
+        assert attempts(system) == [(1, None, None)]
         system.start(**QUICK)
         delivered(system)
-        assert told(system) == [(1, "unknown", "worker_lost"), (2, "delivered", None)]
+        assert attempts(system) == [(1, "unknown", "worker_lost"), (2, "delivered", None)]
         one, two = receiver.received
         assert (one.headers["webhook-id"], one.body) == (two.headers["webhook-id"], two.body)
         system.assert_sound(lease_s=2)

@@ -1,4 +1,4 @@
-"""Deliveries while things break: workers that die or freeze, Redis and PostgreSQL away, a receiver that is dead."""
+"""Deliveries during faults: workers die or freeze, Redis and PostgreSQL are away, a receiver is dead."""
 
 import signal
 import socket
@@ -23,7 +23,7 @@ ATTEMPTS = "SELECT outcome, error_code FROM afterword_delivery_attempts ORDER BY
 
 
 class Gate:
-    """An answer that waits until the gate is opened, for as many requests as it is told to hold."""
+    """Holds the answers of the first `hold` requests until the gate is opened."""
 
     def __init__(self, hold: int = 1) -> None:
         self._left, self._open = hold, threading.Event()
@@ -96,7 +96,7 @@ def test_a_worker_that_froze_comes_back_late_and_moves_nothing(
     frozen.signal(signal.SIGCONT)
     gate.open()
 
-    until(lambda: outcomes(system)[0][0] != "unknown", what="what the frozen worker knows is kept")
+    until(lambda: outcomes(system)[0][0] != "unknown", what="the frozen worker's record")
     assert [row.status for row in system.rows(STANDS)] == ["delivered"]
     assert [row.attempts for row in system.rows(STANDS)] == [2]
 
@@ -120,16 +120,16 @@ def test_a_flushed_redis_delays_a_delivery_and_loses_none(postgres_system: Syste
     system = postgres_system
     receiver.answer = lambda _: ReceiverAnswer(200)
     register(system.engine, receiver.url)
-    # Nobody reads the nudges of deliveries yet.
+    # No worker reads the nudges of deliveries yet.
     accepting = system.start("-Q", "chat.intake,chat.run", **QUICK)
     ids = [system.send() for _ in range(20)]
     system.await_all(ids)
-    until(lambda: system.redis.llen("webhooks"), what="nudges stand")
+    until(lambda: system.redis.llen("webhooks"), what="nudges in Redis")
 
     system.redis.flushall()
     system.start("-Q", "webhooks", **QUICK)
 
-    until(lambda: len(receiver.received) == 20, what="all are told")
+    until(lambda: len(receiver.received) == 20, what="all deliveries")
     delivered(system)
     accepting.kill()
 
@@ -153,7 +153,7 @@ def test_a_database_that_cuts_its_connections_costs_no_answer_of_a_receiver(
     assert len(receiver.received) == 1
 
 
-def test_a_receiver_removed_while_it_is_told_ends_its_deliveries(
+def test_a_receiver_removed_during_a_delivery_ends_its_deliveries(
     postgres_system: System, receiver: WebhookReceiver, gate: Gate
 ) -> None:
     system = postgres_system
@@ -174,9 +174,9 @@ def test_a_receiver_removed_while_it_is_told_ends_its_deliveries(
 
 
 class Dead:
-    """Takes connections to `/dead` and never answers, until it is back; answers all others at once.
+    """Accepts connections to `/dead` and never answers until it is back; answers all other paths at once.
 
-    `crowded`: how many were in flight to it, and how many it had answered, whenever that was more than its ramp allows.
+    `crowded` lists (requests in flight, answered requests) for each moment above the ramp's limit.
     """
 
     RAMP = (1, 2, 4, 10)
@@ -200,18 +200,18 @@ class Dead:
                 self.crowded.append((self._open, self._answered))
             first = self._answered < 50
         if first:
-            # It takes a moment, so that those that come together are seen together.
+            # The pause lets requests overlap if they arrive together.
             threading.Event().wait(0.05)
         with self._lock:
             self._open -= 1
-            # Before the answer: whatever its sender lets follow finds it counted.
+            # Counted before the answer, so that requests sent because of the answer find it counted.
             self._answered += 1
             self.ids.add(got.headers["webhook-id"])
         return ReceiverAnswer(200)
 
 
 def breaker_is_half_open(system: System) -> None:
-    """Let the time pass for which the breaker of `dead` is open."""
+    """End the pause of the breaker of `dead`."""
     mine = receivers.c.name == "dead"
     with system.engine.begin() as connection:
         health = health_of(connection.execute(select(receivers.c.health).where(mine).with_for_update()).scalar())
@@ -232,27 +232,31 @@ def test_a_dead_receiver_delays_neither_a_healthy_one_nor_a_job_and_comes_back_b
 
         ids = [system.send(request(str(number))) for number in range(events)]
 
-        # The healthy one has all, of every job; of the dead one's not one is given up, and nearly all are untried.
-        until(lambda: dead.seen["/hooks/well"] == events, what=f"the healthy one has all; {system.said()}")
+        # The healthy receiver has the events of all jobs. No delivery to the dead receiver was given up, and most are
+        # untried.
+        until(lambda: dead.seen["/hooks/well"] == events, what=f"the healthy receiver's deliveries; {system.said()}")
         assert {row.status for row in system.await_all(ids).values()} == {"completed"}
         left = {row.status: row.n for row in system.rows(of_dead)}
         assert sum(left.get(status, 0) for status in ("queued", "in_progress")) == events
         assert dead.seen["/hooks/dead"] <= 30
         assert {row.status for row in system.rows("SELECT status FROM afterword_receivers")} == {"enabled"}
 
-        until(lambda: "in_progress" not in {row.status for row in system.rows(of_dead)}, what="the last gave up")
+        until(lambda: "in_progress" not in {row.status for row in system.rows(of_dead)}, what="the last attempt's end")
         dead.back.set()
         breaker_is_half_open(system)
 
-        until(lambda: len(dead.ids) == events, what=f"it has all too; {system.rows(of_dead)}; {system.said()}")
+        until(
+            lambda: len(dead.ids) == events,
+            what=f"the other receiver's deliveries; {system.rows(of_dead)}; {system.said()}",
+        )
         delivered(system)
-        # Each once, but for those it left unanswered and what tried whether it was back.
+        # Each was sent once, except unanswered deliveries and probes.
         assert dead.seen["/hooks/dead"] <= events + 30
     assert dead.crowded == []
 
 
 @pytest.mark.parametrize("tenant", ["another", "slow"])
-def test_slow_receivers_of_a_tenant_keep_no_place_from_one_that_is_well(postgres_system: System, tenant: str) -> None:
+def test_slow_receivers_of_a_tenant_take_no_slot_from_a_healthy_one(postgres_system: System, tenant: str) -> None:
     system, done = postgres_system, threading.Event()
     slow, events, few = ("one", "two", "three"), 60, 10
     came = Counter[str]()
@@ -273,12 +277,12 @@ def test_slow_receivers_of_a_tenant_keep_no_place_from_one_that_is_well(postgres
 
         for _ in range(few):
             system.send(tenant=tenant, webhook={"to": "well"})
-        until(lambda: came["/hooks/well"] == few, what=f"the one that is well has all; {came}; {system.said()}")
+        until(lambda: came["/hooks/well"] == few, what=f"the healthy receiver's deliveries; {came}; {system.said()}")
         waiting = len(slow) * events - sum(came[f"/hooks/{name}"] for name in slow)
 
         done.set()
         delivered(system)
-    # Its ten came before a half of what the slow ones have.
+    # Its ten arrived before half of the slow receivers' deliveries.
     assert waiting > len(slow) * events / 2, came
 
 

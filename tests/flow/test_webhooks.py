@@ -1,4 +1,4 @@
-"""Webhooks end to end: a job ends, its event is signed and sent by a real worker, and what receivers say is obeyed."""
+"""Webhooks end to end: a job ends, a real worker signs and sends its event, and obeys the receiver's answer."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def delivered(system: System, count: int = 1) -> list[object]:
     return system.rows(DELIVERIES)
 
 
-def test_the_end_of_a_job_is_told_to_a_default_receiver(system: System, receiver: WebhookReceiver) -> None:
+def test_a_default_receiver_gets_the_end_of_a_job(system: System, receiver: WebhookReceiver) -> None:
     receiver.secrets = (register(system.engine, receiver.url),)
     system.start(**ALLOWED)
 
@@ -42,15 +42,13 @@ def test_the_end_of_a_job_is_told_to_a_default_receiver(system: System, receiver
     assert got.event["data"]["metadata"] == {"team": "search"}
     assert got.headers["x-afterword-attempt"] == "1"
     assert (str(row.job_id), row.receiver, row.attempts, row.last_http_status) == (job_id, "mine", 1, 204)
-    # An address in numbers and plain HTTP: nothing was looked up, there was no TLS.
+    # A numeric address and plain HTTP: no name lookup and no TLS.
     [times] = system.rows("SELECT dns_ms, connect_ms, tls_ms, total_ms FROM afterword_delivery_attempts")
     assert (times.dns_ms, times.tls_ms) == (None, None)
     assert 0 <= times.connect_ms <= times.total_ms
 
 
-def test_jobs_name_a_receiver_bring_an_address_or_want_nobody(
-    postgres_system: System, receiver: WebhookReceiver
-) -> None:
+def test_jobs_name_a_receiver_a_url_or_none(postgres_system: System, receiver: WebhookReceiver) -> None:
     system = postgres_system
     register(system.engine, f"{receiver.url}/named", name="named", is_default=False)
     register(system.engine, f"{receiver.url}/default", name="default")
@@ -65,12 +63,12 @@ def test_jobs_name_a_receiver_bring_an_address_or_want_nobody(
 
     system.await_all(ids)
     delivered(system, 3)
-    told = {got.path: json.loads(got.body)["data"]["id"] for got in receiver.received}
-    assert told == {"/hooks/named": ids[0], "/hooks/brought": ids[1], "/hooks/default": ids[3]}
+    ids_by_path = {got.path: json.loads(got.body)["data"]["id"] for got in receiver.received}
+    assert ids_by_path == {"/hooks/named": ids[0], "/hooks/brought": ids[1], "/hooks/default": ids[3]}
     assert len(receiver.received) == 3
 
 
-def test_a_refused_and_a_failed_job_are_told_too(postgres_system: System, receiver: WebhookReceiver) -> None:
+def test_refused_and_failed_jobs_have_events_too(postgres_system: System, receiver: WebhookReceiver) -> None:
     system = postgres_system
     receiver.secrets = (register(system.engine, receiver.url),)
     system.start(**ALLOWED)
@@ -79,12 +77,12 @@ def test_a_refused_and_a_failed_job_are_told_too(postgres_system: System, receiv
     failed = system.send(request(model="fake-400"))
 
     delivered(system, 2)
-    told = {got.event["data"]["id"]: got.event for got in receiver.received if got.event is not None}
-    assert {told[one]["type"] for one in (refused, failed)} == {"job.failed"}
-    assert told[refused]["data"]["error"]["faults"]
+    events = {got.event["data"]["id"]: got.event for got in receiver.received if got.event is not None}
+    assert {events[one]["type"] for one in (refused, failed)} == {"job.failed"}
+    assert events[refused]["data"]["error"]["faults"]
 
 
-def test_what_a_receiver_refuses_is_sent_again_with_the_same_id_and_bytes(
+def test_a_refused_delivery_is_sent_again_with_the_same_id_and_bytes(
     postgres_system: System, receiver: WebhookReceiver
 ) -> None:
     system = postgres_system
@@ -116,11 +114,13 @@ def test_a_receiver_that_is_gone_is_disabled_and_its_events_are_held(
     register(system.engine, receiver.url)
     system.start(**ALLOWED)
     system.await_status(system.send())
-    until(lambda: system.rows("SELECT 1 FROM afterword_receivers WHERE status = 'disabled'"), what="disabled")
+    until(
+        lambda: system.rows("SELECT 1 FROM afterword_receivers WHERE status = 'disabled'"), what="the disabled receiver"
+    )
 
     system.await_status(system.send())
 
-    until(lambda: [row.status for row in system.rows(DELIVERIES)] == ["cancelled", "held"], what="held")
+    until(lambda: [row.status for row in system.rows(DELIVERIES)] == ["cancelled", "held"], what="the held delivery")
     assert len(receiver.received) == 1
     assert system.lines("receiver.disabled")[0]["reason"] == "gone"
 
@@ -151,7 +151,7 @@ def test_deliveries_of_a_key_keep_their_order_while_others_go_on(
     assert [one["sequence"] for one in keyed] == [1, 1, 2, 3, 4]
 
 
-def test_a_given_up_delivery_leaves_a_gap_that_the_next_one_tells(
+def test_a_given_up_delivery_leaves_a_gap_that_the_next_one_reports(
     postgres_system: System, receiver: WebhookReceiver
 ) -> None:
     system = postgres_system
@@ -207,7 +207,7 @@ def test_a_forbidden_address_is_never_connected_to(postgres_system: System, rece
 
     system.await_status(system.send())
 
-    until(lambda: [row.status for row in system.rows(DELIVERIES)] == ["failed"], what="given up")
+    until(lambda: [row.status for row in system.rows(DELIVERIES)] == ["failed"], what="the failed delivery")
     assert receiver.received == []
     [row] = system.rows(DELIVERIES)
     assert row.last_error_code == "target_forbidden"
@@ -229,7 +229,7 @@ def test_a_worker_without_the_receivers_key_spends_no_attempt_and_one_with_it_de
     postgres_system: System, receiver: WebhookReceiver
 ) -> None:
     system = postgres_system
-    # It starts before there is any receiver, so that nothing tells it that it has no key.
+    # It starts before a receiver exists, so its missing key causes no error yet.
     keyless = system.start(webhook_allow_http="true", webhook_allow_cidrs="127.0.0.0/8")
     register(system.engine, receiver.url, schedule="[1]")
     system.await_status(system.send())
@@ -253,7 +253,7 @@ def test_a_worker_without_the_receivers_key_spends_no_attempt_and_one_with_it_de
     ]
 
 
-def test_a_delivery_whose_body_was_deleted_fails_by_that_name(
+def test_a_delivery_without_its_body_fails_with_its_own_code(
     postgres_system: System, receiver: WebhookReceiver
 ) -> None:
     system = postgres_system

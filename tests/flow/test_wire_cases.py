@@ -1,6 +1,6 @@
-"""Exchanges that were seen at real providers, through the whole product: what came of each is what it must be.
+"""Exchanges seen at real providers run through the whole product, and each must give the expected result.
 
-One worker serves all of them at once; those that may pause an endpoint have one of their own.
+One worker serves all cases at once; a case that may pause its endpoint has a separate endpoint.
 """
 
 import time
@@ -18,7 +18,8 @@ from tests.pool.workers import until
 CASES = read_cases()
 PATIENCE_S = 150.0
 
-# Cases that do not hold yet, each with the reason; nothing waits for their end. A case that holds must leave this list.
+# Cases that do not hold yet, each with its reason; the test does not wait for their end. A case that holds must leave
+# this list.
 
 
 def test_there_are_cases_to_check() -> None:
@@ -52,7 +53,7 @@ def test_each_exchange_gives_its_result(system: System, tmp_path: Path) -> None:
 
 
 def _drop_settled(system: System, waiting: dict[str, Case]) -> dict[str, Case]:
-    """Take out the cases that have ended: the job, or its first attempt where the job itself may wait."""
+    """Remove the cases that have ended: the job, or its first attempt where the job itself may wait."""
     assert not system.workers[0].ended(), system.said()
     jobs, firsts = _jobs(system), _first_attempts(system)
     for case_id, case in list(waiting.items()):

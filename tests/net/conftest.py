@@ -12,19 +12,19 @@ from worker.jobs.net.call import TransportKind
 
 @pytest.fixture(params=["aiohttp", "httpx"])
 def kind(request: pytest.FixtureRequest) -> TransportKind:
-    """Each transport in turn."""
+    """Return each transport in turn."""
     return "httpx" if request.param == "httpx" else "aiohttp"
 
 
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
-    """A certificate authority that only these tests trust."""
+    """Return a certificate authority that only these tests trust."""
     return trustme.CA()
 
 
 @pytest.fixture(scope="session")
 def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The authority's certificate as a file."""
+    """Yield the path of the authority's certificate."""
     path = Path(tmp_path_factory.mktemp("tls")) / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
     yield str(path)
@@ -32,7 +32,7 @@ def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def server_tls(authority: trustme.CA) -> ssl.SSLContext:
-    """A server's context for the name localhost."""
+    """Return a server's TLS context for the name `localhost`."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
     return context

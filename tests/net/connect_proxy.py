@@ -1,4 +1,4 @@
-"""A small CONNECT proxy with a password: what a company puts between its servers and the world."""
+"""A small CONNECT proxy with a password, like the proxy between a company's servers and the internet."""
 
 import base64
 import contextlib
@@ -13,7 +13,7 @@ _EXPECTED = b"proxy-authorization: basic " + base64.b64encode(f"{USER}:{PASSWORD
 
 
 def connect_proxy(asked: list[bytes]) -> RawServer:
-    """Return a proxy that tunnels for whoever knows the password and notes each request line in `asked`."""
+    """Return a proxy that opens tunnels for clients with the password and appends each request line to `asked`."""
 
     def script(peer: Peer) -> None:
         head = peer.read_head()

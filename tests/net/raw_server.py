@@ -1,4 +1,4 @@
-"""A TCP server on loopback that does exactly what a script says, down to single bytes, FIN and RST."""
+"""A TCP server on loopback that follows a script exactly, down to single bytes, FIN and RST."""
 
 import contextlib
 import fcntl
@@ -16,7 +16,7 @@ PATIENCE_S = 10.0
 
 
 class Peer:
-    """One accepted connection, in a thread of its own."""
+    """One accepted connection, handled by one thread."""
 
     def __init__(self, sock: socket.socket, number: int) -> None:
         self.sock = sock
@@ -31,11 +31,11 @@ class Peer:
         return head + self._read(content_length(head))
 
     def read_head(self) -> bytes:
-        """Return the head of a request and leave its body in the kernel."""
+        """Return the head of a request and leave the body in the kernel."""
         return self._read_until(b"\r\n\r\n") or b""
 
     def send(self, *pieces: bytes) -> None:
-        """Send pieces, each in a packet of its own."""
+        """Send pieces, each in its own packet."""
         for count, piece in enumerate(pieces):
             if count:
                 self.settle()
@@ -49,9 +49,9 @@ class Peer:
         sock.close()
 
     def settle(self) -> None:
-        """Wait until the client's kernel has all that was sent, and its process had a moment to read it."""
+        """Wait until the client's kernel has received all sent bytes and its process had a moment to read them."""
         unsent = bytearray(4)
-        deadline = time.monotonic() + 0.5  # a client that has left acknowledges nothing more
+        deadline = time.monotonic() + 0.5  # a client that has closed acknowledges nothing
         while time.monotonic() < deadline and (
             fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, unsent) or any(unsent)
         ):
@@ -59,11 +59,11 @@ class Peer:
         self.wait(0.02)
 
     def wait(self, for_s: float) -> None:
-        """Do nothing for a while: the behaviour under test is a peer that does nothing."""
+        """Wait without a word: the test needs a peer that does nothing."""
         time.sleep(for_s)
 
     def ended(self) -> str:
-        """Wait until the client ends the connection; say how: "fin" or "rst"."""
+        """Wait until the client ends the connection; return "fin" or "rst"."""
         try:
             while self.sock.recv(65536):
                 pass
@@ -72,7 +72,7 @@ class Peer:
         return "fin"
 
     def drip(self, *pieces: bytes, every_s: float, at_most: int = 10_000) -> int:
-        """Repeat pieces at an interval until the client has had enough; return how many went out."""
+        """Repeat pieces at an interval until the client closes; return the number of sent pieces."""
         for count in range(at_most):
             readable, _, _ = select.select([self.sock], [], [], every_s)
             if readable:
@@ -103,7 +103,7 @@ class Peer:
 
 
 class RawServer:
-    """Runs `script(peer)` for every connection. Leaving the context re-raises what a script raised."""
+    """Runs `script(peer)` for every connection. Leaving the context raises the error of a script again."""
 
     def __init__(self, script: Callable[[Peer], None], *, context: ssl.SSLContext | None = None) -> None:
         self._script = script
@@ -117,7 +117,7 @@ class RawServer:
 
     @property
     def url(self) -> str:
-        """The address to POST to; the name is in the test certificate."""
+        """The URL for a POST; the test certificate names its host."""
         return f"{'https' if self._context else 'http'}://localhost:{self.port}/v1/chat/completions"
 
     def __enter__(self) -> Self:
@@ -156,7 +156,7 @@ class RawServer:
             self._sockets.append(sock)
             self._script(Peer(sock, number))
         except (ssl.SSLError, ConnectionError):
-            pass  # the client refused us, or left: its side of it is what the tests look at
+            pass  # the client refused us or closed; the tests check the client's side
         except BaseException as error:
             self._errors.append(error)
         finally:

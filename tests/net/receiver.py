@@ -1,4 +1,4 @@
-"""The pieces tests of webhooks are written with: a policy that opens loopback, one delivery, scripts of receivers."""
+"""Helpers for tests of webhooks: a policy that allows loopback, one delivery, scripts of receivers."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ PUBLIC_ONLY = policy(allow_http=True)
 
 
 def names_of(**answers: list[str]) -> LookUp:
-    """Return a resolver that knows these names (with _ for each dot), and no others."""
+    """Return a resolver that knows only these names (with _ for each dot)."""
 
     def find(host: str, port: int) -> list[str]:
         return answers.get(host.replace(".", "_"), [])
@@ -35,7 +35,7 @@ def deliver(
     timeout_s: float = 10.0,
     body: bytes = BODY,
 ) -> SendResult:
-    """Make one delivery with a client of its own."""
+    """Make one delivery with a new client."""
 
     async def run() -> SendResult:
         async with WebhookClient(under, names=Resolver(resolver), ca_file=ca_file) as client:
@@ -56,10 +56,10 @@ def reply(status: str = "200 OK", *headers: str, body: bytes = b"ok") -> bytes:
 
 
 def outcome(sent: SendResult) -> tuple[str | None, int | None, bool]:
-    """Return an outcome's code, status and whether the receiver may have it."""
+    """Return an outcome's code, its status, and whether the receiver may have the delivery."""
     return (None if sent.error_code is None else str(sent.error_code), sent.http_status, sent.sent)
 
 
 def shown(value: Any) -> str:
-    """Return a test id of plain characters."""
+    """Return a test id of printable ASCII characters."""
     return ascii(value)[:60]

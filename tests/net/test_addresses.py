@@ -1,4 +1,4 @@
-"""Which addresses webhooks may connect to: every class of the tables, every form that hides an IPv4 address."""
+"""The addresses that webhooks may connect to: every class of the tables, every form that hides an IPv4 address."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
 
@@ -11,7 +11,7 @@ from worker.webhooks.net.address_policy import Policy, policy
 STRICT = policy()
 EVERYTHING = policy(allow_cidrs=["0.0.0.0/0", "::/0"])
 BEHIND_NAT64 = policy(nat64=True)
-# The whole special-purpose table once more, as first and last addresses, and their neighbours outside.
+# The special-purpose table again: first and last address of each range, and their neighbours outside.
 REFUSED_IPV4 = [
     ("0.0.0.0", "0.255.255.255"),
     ("10.0.0.0", "10.255.255.255"),
@@ -99,7 +99,7 @@ def test_public_addresses_are_allowed(address: str) -> None:
         "::ffff:0:8.8.8.8",
     ],
 )
-def test_what_is_no_global_unicast_ipv6_is_refused(address: str) -> None:
+def test_ipv6_beyond_global_unicast_is_refused(address: str) -> None:
     assert not allows(address)
 
 
@@ -107,18 +107,18 @@ def test_what_is_no_global_unicast_ipv6_is_refused(address: str) -> None:
     "text",
     ["", "localhost", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "8.8.8.8:443", "[2606:4700::1]", "8.8.8.8/32"],
 )
-def test_what_is_no_numeric_address_is_refused(text: str) -> None:
+def test_an_address_that_is_not_numeric_is_refused(text: str) -> None:
     assert not allows(text)
     assert not allows(text, EVERYTHING)
 
 
 @pytest.mark.parametrize("text", ["fe80::1%2", "fe80::1%eth0", "2606:4700::1%1", "::1%lo"])
-def test_scope_ids_are_refused_whatever_is_opened(text: str) -> None:
+def test_scope_ids_are_refused_under_any_policy(text: str) -> None:
     assert not allows(text, EVERYTHING)
 
 
 @pytest.mark.parametrize("address", METADATA)
-def test_metadata_is_refused_whatever_is_opened(address: str) -> None:
+def test_metadata_is_refused_under_any_policy(address: str) -> None:
     plain = address.removeprefix("::ffff:")
     exactly = policy(allow_cidrs=["0.0.0.0/0", "::/0", str(ip_network(plain))])
     assert not allows(address)
@@ -133,7 +133,7 @@ def test_a_mapped_address_is_judged_as_the_ipv4_it_is(address: IPv4Address) -> N
 
 
 @given(ipv4)
-def test_nat64_is_refused_or_where_the_operator_has_it_judged_by_what_it_carries(address: IPv4Address) -> None:
+def test_nat64_is_refused_or_with_nat64_enabled_judged_by_its_ipv4_address(address: IPv4Address) -> None:
     form = IPv6Address((0x64FF9B << 96) | int(address))
     assert not allows(form)
     assert not allows(form, EVERYTHING)

@@ -1,4 +1,4 @@
-"""What goes out with a call, and what a Reply says of what came back."""
+"""The request of a call, and the Reply made of its answer."""
 
 import asyncio
 import gzip
@@ -43,7 +43,7 @@ def exchange(kind: TransportKind, wire: WireRequest = WIRE, **changes: object) -
         reply = once(endpoint(server.url, **changes), kind, wire)
     top, _, body = seen[0].partition(b"\r\n\r\n")
     pairs = [line.split(": ", 1) for line in top.decode().split("\r\n")[1:]]
-    assert len({name.lower() for name, _ in pairs}) == len(pairs), "no header comes twice"
+    assert len({name.lower() for name, _ in pairs}) == len(pairs), "no header is sent twice"
     return {name.lower(): value for name, value in pairs}, body, reply
 
 
@@ -62,7 +62,7 @@ def test_the_body_goes_out_as_it_came(kind: TransportKind) -> None:
     assert seen == body
 
 
-def test_a_request_says_who_and_what_it_is(kind: TransportKind) -> None:
+def test_a_request_identifies_itself(kind: TransportKind) -> None:
     headers, body, _ = exchange(kind, replace(WIRE, traceparent=TRACE))
     assert headers | {"host": "", "connection": ""} == {
         "host": "",

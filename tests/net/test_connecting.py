@@ -1,4 +1,4 @@
-"""What fails before a connection stands never reached the endpoint; TLS and proxies are the endpoint's settings."""
+"""A failure before the connection is open never reached the endpoint; TLS and proxies are settings of the endpoint."""
 
 import asyncio
 import socket
@@ -41,7 +41,7 @@ def test_an_unknown_host_was_not_sent(kind: TransportKind) -> None:
 def test_a_full_backlog_ends_by_the_connect_deadline(kind: TransportKind) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         address = listener.getsockname()
-        # One in the queue of a backlog of 0; the next connections get no answer.
+        # A backlog of 0 holds one connection; further connections get no answer.
         fillers = [socket.socket() for _ in range(3)]
         for filler in fillers:
             filler.setblocking(False)
@@ -58,7 +58,7 @@ def test_a_silent_tls_peer_ends_by_the_connect_deadline(kind: TransportKind) -> 
     assert is_not_sent(reply, "connect_timeout")
 
 
-def test_a_peer_that_speaks_no_tls_was_not_sent(kind: TransportKind) -> None:
+def test_a_peer_without_tls_was_not_sent_the_request(kind: TransportKind) -> None:
     with RawServer(lambda peer: peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
         reply = once(endpoint(server.url.replace("http:", "https:")), kind)
     assert is_not_sent(reply, "tls_failed")
@@ -104,7 +104,7 @@ def test_a_client_certificate_is_shown(
     with RawServer(serves, context=demanding) as server:
         assert once(endpoint(server.url, ca_file=ca_file, **files), kind).failure is None
         without = once(endpoint(server.url, ca_file=ca_file), kind)
-    # TLS 1.3 tells a client that its certificate is missing only after the handshake.
+    # In TLS 1.3 a client learns only after the handshake that its certificate is missing.
     assert code(without) == "connection_lost"
 
 

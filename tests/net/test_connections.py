@@ -1,4 +1,4 @@
-"""Connections: pieces arrive as they come, a cancelled call is gone at once, no answer reaches another request."""
+"""Connections: pieces arrive when they are sent, a cancelled call ends at once, no answer reaches another request."""
 
 import asyncio
 import json
@@ -28,7 +28,9 @@ def ids(replies: list[Reply]) -> list[object]:
 
 
 def calls(url: str, kind: TransportKind, count: int, between: Callable[[], None] = lambda: None) -> list[Reply]:
-    """Make calls one after another with one client. `between` blocks the event loop: it sees nothing meanwhile."""
+    """Make calls one after another with one client. `between` blocks the event loop, so the loop sees nothing during
+    it.
+    """
 
     async def run() -> list[Reply]:
         where = endpoint(url, max_response_bytes=100_000)
@@ -98,7 +100,7 @@ def test_a_call_cancelled_before_the_head_ends_the_connection(kind: TransportKin
     assert reply.failure.billed == "unknown"
 
 
-def test_a_call_cancelled_within_the_body_keeps_what_came(kind: TransportKind) -> None:
+def test_a_call_cancelled_within_the_body_keeps_the_received_part(kind: TransportKind) -> None:
     sent, ended = threading.Event(), []
 
     def script(peer: Peer) -> None:
@@ -164,7 +166,7 @@ def test_a_half_read_connection_is_not_reused(kind: TransportKind) -> None:
     def script(peer: Peer) -> None:
         peer.read_request()
         if peer.number == 1:
-            peer.send(head("200 OK", length=200_000) + b" " * 150_000)  # beyond the budget of 100,000
+            peer.send(head("200 OK", length=200_000) + b" " * 150_000)  # beyond the limit of 100,000
             peer.ended()
         else:
             peer.send(answer())
@@ -175,7 +177,7 @@ def test_a_half_read_connection_is_not_reused(kind: TransportKind) -> None:
     assert server.connections == 2
 
 
-def test_a_connection_with_an_unsent_rest_is_not_reused() -> None:
+def test_a_connection_with_an_unsent_remainder_is_not_reused() -> None:
     large = WIRE.body[:-1] + b', "x": "' + b"x" * 20_000_000 + b'"}'
     ended = []
 
@@ -195,7 +197,7 @@ def test_a_connection_with_an_unsent_rest_is_not_reused() -> None:
 
 
 @pytest.mark.parametrize("moment", ["same_packet", "while_idle", "while_idle_unseen", "half_of_it"])
-def test_an_answer_nobody_asked_for_reaches_nobody(moment: str, kind: TransportKind) -> None:
+def test_an_unrequested_answer_reaches_no_call(moment: str, kind: TransportKind) -> None:
     answered, spoken = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -219,9 +221,9 @@ def test_an_answer_nobody_asked_for_reaches_nobody(moment: str, kind: TransportK
             first = await call(client, where, WIRE)
             answered.set()
             if moment == "while_idle":
-                await asyncio.to_thread(spoken.wait)  # the loop reads what came
+                await asyncio.to_thread(spoken.wait)  # the loop reads the bytes
             else:
-                spoken.wait(PATIENCE_S)  # it stays in the kernel until the next call
+                spoken.wait(PATIENCE_S)  # the bytes stay in the kernel until the next call
             return [first, await call(client, where, WIRE)]
 
     with RawServer(script) as server:

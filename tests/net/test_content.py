@@ -1,4 +1,4 @@
-"""Content encodings are undone in bounded steps, whatever the pieces; unknown and damaged ones are named."""
+"""Content encodings are decoded in bounded steps, in any pieces; unknown and damaged encodings get an error by name."""
 
 import gzip
 import zlib
@@ -27,7 +27,7 @@ GZIP = gzip.compress(TEXT, mtime=0)
         ("deflate", zlib.compress(TEXT, wbits=9)),
         ("deflate", BARE),
         ("gzip", GZIP + b"\0" * 8),
-        # Bytes over the label.
+        # Bytes that contradict the label.
         ("gzip", TEXT),
         ("deflate", TEXT),
         ("br", TEXT),

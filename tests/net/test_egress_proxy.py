@@ -1,4 +1,4 @@
-"""Webhooks over an egress proxy: it resolves and guards, and its own failures are not the receivers'."""
+"""Webhooks through an egress proxy: the proxy resolves and guards, and its failures do not count against receivers."""
 
 import asyncio
 import socket
@@ -35,7 +35,7 @@ def through(
     proxy: str, url: str, *, ca_file: str | None = None, under: Policy = LOOPBACK, timeout_s: float = 10.0
 ) -> SendResult:
     async def run() -> SendResult:
-        # A name that we looked up ourselves would not be found.
+        # Our own resolver would not find the name.
         async with WebhookClient(under, names=Resolver(names_of()), ca_file=ca_file, proxy=proxy) as client:
             return await send(client, WebhookRequest(url, BODY, SIGNED, timeout_s))
 
@@ -54,7 +54,7 @@ def test_a_tunnel_leads_to_the_receiver_and_the_proxy_resolves_its_name(
         sent = through(at(proxy), hook(server, "localhost"), ca_file=ca_file)
     assert outcome(sent) == (None, 200, True)
     assert asked == [b"CONNECT localhost:%d HTTP/1.1" % server.port]
-    # Its address would be the proxy's.
+    # They would describe the proxy.
     assert (sent.peer, sent.dns_ms) == (None, None)
 
 
@@ -104,10 +104,10 @@ def test_a_proxy_whose_head_has_no_end_is_our_trouble() -> None:
 
     with RawServer(script) as proxy:
         assert outcome(through(at(proxy), "https://hooks.example.com/in")) == OUR_TROUBLE
-    assert sent[0] < 10_000, "the client ended it"
+    assert sent[0] < 10_000, "the client closed the connection"
 
 
-def test_what_the_proxy_forbids_is_a_forbidden_target() -> None:
+def test_a_target_that_the_proxy_forbids_is_forbidden() -> None:
     with answers(reply("403 Forbidden")) as proxy:
         assert outcome(through(at(proxy), "https://hooks.example.com/in")) == ("target_forbidden", None, False)
 
@@ -120,7 +120,7 @@ def test_a_certificate_is_the_receivers_through_a_tunnel_too(server_tls: ssl.SSL
 @pytest.mark.parametrize(
     "url", ["https://127.0.0.1/", "https://10.0.0.1/", "https://localhost/", "https://a.example:6379/"]
 )
-def test_what_the_text_of_a_url_forbids_is_not_asked_of_the_proxy(url: str) -> None:
+def test_a_forbidden_url_is_not_sent_to_the_proxy(url: str) -> None:
     with connect_proxy([]) as proxy:
         assert outcome(through(at(proxy), url, under=PUBLIC_ONLY)) == ("target_forbidden", None, False)
     assert proxy.connections == 0

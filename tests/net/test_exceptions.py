@@ -1,4 +1,4 @@
-"""The map from httpx's exceptions to failure codes is total: a new exception fails here before it fails a job."""
+"""The map from httpx's exceptions to failure codes is total: a new exception fails this test before it fails a job."""
 
 import inspect
 
@@ -18,7 +18,7 @@ def test_every_exception_of_httpx_is_mapped() -> None:
 
 @pytest.mark.parametrize("kind", WIRE)
 @pytest.mark.parametrize("sent", [True, False])
-def test_what_was_not_sent_is_never_ambiguous(kind: type[Exception], sent: bool) -> None:
+def test_an_unsent_request_is_never_ambiguous(kind: type[Exception], sent: bool) -> None:
     from worker.core.failure import failure
 
     found = failure(code_of(kind("wire bytes: \x13"), sent=sent), sent=sent)

@@ -1,4 +1,4 @@
-"""A connection that this process cannot open, for want of file descriptors, is not the peer's failure."""
+"""If this process has no file descriptor for a connection, the failure is not the peer's."""
 
 import asyncio
 import errno
@@ -27,7 +27,7 @@ from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Let this process open no further file, socket or pipe; nothing that is collected meanwhile makes room."""
+    """Let this process open no more files, sockets or pipes; garbage collection, which could close some, is off."""
     gc.collect()
     gc.disable()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -50,7 +50,7 @@ def serves(peer: Peer) -> None:
 def test_a_call_without_a_descriptor_is_ours_and_blames_no_endpoint(kind: TransportKind, host: str) -> None:
     async def run(other: Endpoint, where: Endpoint) -> Reply:
         async with open_client(where, kind=kind) as client:
-            assert (await call(client, other, WIRE)).failure is None  # the libraries import the rest of themselves
+            assert (await call(client, other, WIRE)).failure is None  # the libraries finish their imports here
             with no_descriptors():
                 return await call(client, where, WIRE)
 
@@ -82,7 +82,7 @@ def test_every_want_of_this_machine_is_ours(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ECONNRESET, errno.EACCES])
-def test_what_the_network_says_is_not_ours(number: int) -> None:
+def test_errors_of_the_network_are_not_ours(number: int) -> None:
     assert not is_exhaustion([OSError(number, "")])
 
 

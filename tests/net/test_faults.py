@@ -1,4 +1,4 @@
-"""Every accident of the wire, from a raw socket, has one failure code, and says whether it may have been billed."""
+"""Every accident on the wire, from a raw socket, has one failure code and says whether it may be billed."""
 
 import gzip
 import zlib
@@ -37,7 +37,7 @@ ERROR_EVENT = event({"error": {"message": "upstream broke", "code": 502}})
 
 @dataclass(frozen=True)
 class Fault:
-    """What the server does, and what must come of it: (code or None, billed or None); `httpx` where that differs."""
+    """The server's script and the expected (code or None, billed or None); `httpx` if that transport differs."""
 
     script: Callable[[Peer], object]
     expected: tuple[str | None, str | None]
@@ -47,7 +47,7 @@ class Fault:
 
 
 def sends(*pieces: bytes) -> Callable[[Peer], None]:
-    """Read the request, send pieces, FIN."""
+    """Read the request, send the pieces, close with FIN."""
 
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -57,7 +57,7 @@ def sends(*pieces: bytes) -> Callable[[Peer], None]:
 
 
 def resets(*pieces: bytes) -> Callable[[Peer], None]:
-    """Read the request, send pieces, RST once the client has had the chance to read them."""
+    """Read the request, send the pieces, and close with RST after the client could read them."""
 
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -69,7 +69,7 @@ def resets(*pieces: bytes) -> Callable[[Peer], None]:
 
 
 def holds(*pieces: bytes) -> Callable[[Peer], None]:
-    """Read the request, send pieces, say no more until the client leaves."""
+    """Read the request, send the pieces, then send nothing until the client closes."""
 
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -80,7 +80,7 @@ def holds(*pieces: bytes) -> Callable[[Peer], None]:
 
 
 def drips(first: bytes, *pieces: bytes, every_s: float = 0.01) -> Callable[[Peer], None]:
-    """Read the request, send `first`, then repeat pieces until the client leaves."""
+    """Read the request, send `first`, then repeat the pieces until the client closes."""
 
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -91,13 +91,13 @@ def drips(first: bytes, *pieces: bytes, every_s: float = 0.01) -> Callable[[Peer
 
 
 def refuses_early(peer: Peer) -> None:
-    """Answer 413 before the body is read, and close."""
+    """Answer 413 before reading the body, and close."""
     peer.read_head()
     peer.send(answer(b'{"error": {"message": "too large"}}', "413 Payload Too Large", "Connection: close"))
 
 
 def resets_early(peer: Peer) -> None:
-    """RST while the body is still being sent."""
+    """Close with RST while the client still sends the body."""
     peer.read_head()
     peer.reset()
 
@@ -132,7 +132,7 @@ BEFORE_THE_HEAD = {
         ("http_error", "no"),
         httpx=MALFORMED,
     ),
-    # httpx notices the reset of the connection before it reads the answer.
+    # httpx notices the reset before it reads the answer.
     "413_before_the_body_is_read": Fault(refuses_early, ("request_too_large", "no"), httpx=LOST, wire=LARGE),
 }
 
@@ -291,4 +291,4 @@ def test_an_accident_has_its_code(fault: Fault, kind: TransportKind) -> None:
         assert reply.answer.completion["choices"][0]["message"]["content"] == "hello"
     elif reply.failure.billed == "yes" and fault.wire.streamed:
         assert reply.answer is not None
-        assert reply.answer.completion is not None, "what was paid for is kept"
+        assert reply.answer.completion is not None, "a paid answer is kept"

@@ -1,4 +1,4 @@
-"""The guard on the wire: what is forbidden is never connected to, whatever name, form or redirect leads there."""
+"""The guard on the wire: a forbidden address is never connected to, by any name, form or redirect."""
 
 import asyncio
 import socket
@@ -32,7 +32,7 @@ from worker.webhooks.net.resolver import Resolver, look_up
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 
 FORBIDDEN = ("target_forbidden", None, False)
-# Opens names of the inside and their ports, but not loopback: what the guard refuses is refused by address.
+# Allows internal names and all ports, but not loopback: the guard refuses by address.
 ELSEWHERE = policy(allow_http=True, allow_cidrs=["10.200.0.0/16"])
 
 
@@ -42,7 +42,7 @@ def serves(peer: Peer) -> None:
 
 
 def with_ports(server: RawServer) -> Policy:
-    """Return a policy under which only the address can speak against a raw server."""
+    """Return a policy that allows a raw server's scheme and port, so only its address can be refused."""
     return policy(allow_http=True, ports=[server.port])
 
 
@@ -124,7 +124,8 @@ def test_a_public_name_that_leads_inside_is_refused(address: str) -> None:
 def test_one_forbidden_address_among_public_ones_refuses_them_all(order: int) -> None:
     addresses = ["192.0.2.1", "127.0.0.1"][::order]
     with RawServer(serves) as server:
-        # 192.0.2.1 stands for a public address that is never reached; opened here, or it would be refused itself.
+        # 192.0.2.1 plays a public address and is never reached. The policy allows it, because it would be refused
+        # itself.
         under = policy(allow_http=True, ports=[server.port], allow_cidrs=["192.0.2.0/24"])
         sent = deliver(hook(server, "a.example.com"), under=under, resolver=names_of(a_example_com=addresses))
     assert outcome(sent) == FORBIDDEN
@@ -132,7 +133,7 @@ def test_one_forbidden_address_among_public_ones_refuses_them_all(order: int) ->
 
 
 def test_a_name_is_resolved_once_for_a_connection_and_rebinding_changes_nothing() -> None:
-    """The first answer is allowed, every later one would be 127.0.0.2, which this policy refuses."""
+    """The first answer is allowed. All later answers are 127.0.0.2, an address that this policy refuses."""
     answers = iter([["127.0.0.1"]])
     asked: list[str] = []
 
@@ -200,7 +201,7 @@ def test_a_redirect_to_the_inside_is_not_followed(status: str) -> None:
 
 
 def test_a_port_that_is_not_for_public_addresses_is_not_connected_to() -> None:
-    """The name is one of the inside, where all ports are open; its address is not."""
+    """The name is internal and all ports are open for it; its address is public."""
     with RawServer(serves) as server:
         sent = deliver(hook(server, "receiver"), under=ELSEWHERE, resolver=names_of(receiver=["8.8.8.8"]))
     assert outcome(sent) == FORBIDDEN
@@ -280,11 +281,11 @@ def test_a_refused_peer_gets_no_byte(server_tls: ssl.SSLContext) -> None:
 
     with RawServer(lambda peer: seen.append(peer.read_request())) as server:
         asyncio.run(run(hook(server)))
-    assert seen in ([b""], [])  # or the server saw the connection end with a reset
+    assert seen in ([b""], [])  # the server may instead see a reset
 
 
 def test_a_refusal_shows_nothing_of_the_network() -> None:
-    """An open port, a closed port, no such host inside: one code, nothing else."""
+    """An open port, a closed port and an unknown host get the same code and no detail."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with RawServer(serves) as server:
@@ -292,8 +293,8 @@ def test_a_refusal_shows_nothing_of_the_network() -> None:
             deliver(f"http://{host}:{number}/", under=ELSEWHERE, resolver=names_of(inside=["127.0.0.1"]))
             for host, number in (("inside", server.port), ("inside", port), ("127.0.0.1", server.port))
         ]
-    told = {(*outcome(sent), sent.peer, sent.response_body, sent.connect_ms) for sent in refusals}
-    assert told == {(*FORBIDDEN, None, b"", None)}
+    outcomes = {(*outcome(sent), sent.peer, sent.response_body, sent.connect_ms) for sent in refusals}
+    assert outcomes == {(*FORBIDDEN, None, b"", None)}
 
 
 def test_the_certificate_and_the_host_header_are_those_of_the_name(server_tls: ssl.SSLContext, ca_file: str) -> None:
@@ -351,6 +352,6 @@ def test_an_international_name_is_looked_up_and_asked_for_in_one_form() -> None:
 
 def test_the_systems_resolver_gives_numeric_addresses() -> None:
     assert "127.0.0.1" in look_up("localhost", 80)
-    assert look_up("2130706433", 80) == ["127.0.0.1"]  # why only resolved addresses count
+    assert look_up("2130706433", 80) == ["127.0.0.1"]  # the reason to check resolved addresses only
     with pytest.raises(OSError):
         look_up("no-such-host.invalid", 80)

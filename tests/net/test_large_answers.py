@@ -1,4 +1,4 @@
-"""Large answers are parsed in threads, whole and in one event; a call that is cut meanwhile keeps its answer."""
+"""Large answers are parsed in threads, whole or as one event; a call that is cut during it keeps its answer."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ STREAM = STREAM_HEAD + b"".join(chunk(part) for part in (LARGE_EVENT, delta("hel
 
 
 class Queue(ThreadPoolExecutor):
-    """One thread; says when something waits for it."""
+    """An executor with one thread; `submitted` is set when work waits for it."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -58,7 +58,7 @@ def test_a_large_answer_is_complete_and_its_size_is_known(wire: bytes, request_:
     assert code(reply) is None
     assert hello(reply)
     assert reply.body_bytes > len(IMAGE)
-    # Its compressed size says nothing of the work that it is.
+    # The compressed size does not predict the work of parsing.
     assert len(reply.raw) < LARGE_BYTES
 
 
@@ -75,7 +75,7 @@ def test_a_call_cancelled_while_its_answer_is_parsed_keeps_it() -> None:
             await queue.submitted.wait()
             task.cancel()
             await asyncio.sleep(0)
-            assert not task.done(), "the thread still reads what the caller would"
+            assert not task.done(), "the thread still parses the answer"
             go_on.set()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -83,7 +83,7 @@ def test_a_call_cancelled_while_its_answer_is_parsed_keeps_it() -> None:
         return progress
 
     with says(WHOLE) as server:
-        # An address, since names are looked up by the same thread.
+        # An address instead of a name, because the same thread resolves names.
         reply = asyncio.run(run(server.url.replace("localhost", "127.0.0.1"))).cut(ErrorCode.cancelled)
     assert reply.failure is None
     assert hello(reply)

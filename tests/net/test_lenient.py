@@ -1,4 +1,4 @@
-"""Answers that curl takes are taken, by endpoint calls and by webhooks; an odd connection is not used again."""
+"""Endpoint calls and webhooks accept every answer that curl accepts; an odd connection is not reused."""
 
 import asyncio
 import gzip
@@ -39,7 +39,7 @@ def with_length(*lines: bytes, body: bytes = JSON) -> bytes:
     return b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"Content-Length: %d" % len(body), b"", body])
 
 
-# What the server writes, then FIN; every one is the answer "hello". False: httpx's own transport refuses it.
+# The bytes of the server before FIN; each is the answer "hello". False: httpx's own transport refuses it.
 ANSWERS: dict[str, tuple[bytes, bool]] = {
     "length_and_chunked": (head("200 OK", length=1234, chunked=True) + chunk(JSON) + LAST, True),
     "chunked_twice": (head("200 OK", "Transfer-Encoding: chunked", chunked=True) + chunk(JSON) + LAST, False),
@@ -112,13 +112,13 @@ ANSWERS: dict[str, tuple[bytes, bool]] = {
     "rubbish_behind_gzip": (answer(gzip.compress(JSON, mtime=0) + b"zz", "200 OK", "Content-Encoding: gzip"), True),
     "gzip_without_its_end": (answer(gzip.compress(JSON, mtime=0)[:-8], "200 OK", "Content-Encoding: gzip"), True),
 }
-# These end by themselves, but leave a doubt about what the next bytes of the connection are.
+# These answers end by themselves, but the next bytes of the connection would be ambiguous.
 SPOILT = {
     "length_and_chunked", "chunked_twice", "gzip_as_transfer_coding", "a_malformed_trailer", "a_nul_behind_the_length",
     "a_line_break_behind_the_length", "rubbish_behind_the_length", "rubbish_behind_the_last_chunk",
     "another_answer_behind", "no_end_of_the_last_chunk",
 }  # fmt: skip
-# These end with the connection.
+# These answers end with the connection.
 UNTIL_CLOSE = {
     "chunked_label_on_a_plain_body", "chunked_label_on_a_plain_stream", "a_length_without_a_number", "http_1_0",
     "http_2_in_text", "no_last_chunk", "no_last_chunk_of_json", "a_length_beyond_the_body",

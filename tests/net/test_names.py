@@ -1,4 +1,4 @@
-"""Slow names stall their owner's lookups, not another's; nothing a resolver does raises anything but OSError."""
+"""Slow names delay only their owner's lookups, and a resolver's failures raise nothing but OSError."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Servers:
-    """A resolver whose names that begin with `slow` are answered when `release` is set."""
+    """A resolver that answers names beginning with `slow` once `release` is set."""
 
     def __init__(self) -> None:
         self.release = threading.Event()
@@ -110,12 +110,12 @@ def test_a_slow_name_ends_by_its_own_deadline_beside_a_delivery_that_succeeds() 
     quick, *slow = with_servers(story)
     assert outcome(quick) == (None, 200, True)
     codes = [outcome(sent)[0] for sent in slow]
-    # Four are looked up; the others wait behind them, and nothing is known of their names.
+    # Four are being looked up; the others wait behind them, and their names stay unknown.
     assert sorted(map(str, codes)) == ["dns_busy"] * 4 + ["dns_timeout"] * 4
     assert not any(sent.sent for sent in slow)
 
 
-def test_a_lookup_that_never_began_is_told_apart_and_leaves_its_place() -> None:
+def test_a_lookup_that_never_began_has_its_own_error_and_takes_no_thread() -> None:
     async def story(servers: Servers) -> list[str]:
         names = Resolver(servers, threads=1, patience_s=0.05)
         slow = asyncio.create_task(names.resolve("slow.example", 443, owner="a"))
@@ -132,7 +132,7 @@ def test_a_lookup_that_never_began_is_told_apart_and_leaves_its_place() -> None:
 
 
 def test_many_owners_of_silent_names_make_no_receiver_of_another_look_dead() -> None:
-    """Eight owners hold all 32 threads; the ninth's name is answered at once when it is asked at all."""
+    """Eight owners occupy all 32 threads; the ninth owner's name resolves as soon as it gets a thread."""
 
     async def story(servers: Servers) -> tuple[list[SendResult], SendResult]:
         with RawServer(serves) as server:
@@ -161,7 +161,7 @@ def test_the_time_a_lookup_waits_for_a_thread_is_not_the_receivers() -> None:
             async with WebhookClient(LOOPBACK, names=names) as client:
                 slow = asyncio.create_task(names.resolve("slow.internal", 443, owner="a"))
                 await in_flight(servers, 1)
-                # It waits for longer than its receiver may take for everything.
+                # The name waits longer than the delivery's whole time limit.
                 asyncio.get_running_loop().call_later(1.5, servers.release.set)
                 request = WebhookRequest(hook(server, "quick.internal"), BODY, SIGNED, 1.0, "b")
                 sent = await send(client, request)

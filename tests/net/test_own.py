@@ -1,4 +1,4 @@
-"""Nothing goes to the servers this service itself talks to, whatever is opened; everything else goes on."""
+"""Webhooks never reach the servers that this service itself uses, under any policy; all other traffic goes on."""
 
 import asyncio
 import socket
@@ -59,14 +59,14 @@ def test_another_port_of_the_same_machine_is_a_receiver_like_any_other() -> None
         assert outcome(sent_to(hook(server), own)) == DELIVERED
 
 
-def test_it_is_judged_by_what_its_name_resolves_to_now() -> None:
+def test_a_server_is_compared_by_the_current_addresses_of_its_name() -> None:
     answers = [["10.0.0.1"], ["10.0.0.2"]]
 
     async def story() -> list[tuple[bool, bool]]:
         own = OwnServers([Server("redis.internal", 6379)], lambda host, port: answers[0])
         seen = []
         for _ in range(2):
-            own._until_s = min(own._until_s, 1e-9)  # as if it were old
+            own._until_s = min(own._until_s, 1e-9)  # as if it had expired
             await own.renew()
             assert own._renewal is not None
             await own._renewal
@@ -77,7 +77,7 @@ def test_it_is_judged_by_what_its_name_resolves_to_now() -> None:
     assert asyncio.run(story()) == [(True, False), (False, True)]
 
 
-def test_servers_that_move_are_asked_for_again_and_stay_as_they_were_where_nobody_knows() -> None:
+def test_moved_servers_are_resolved_again_and_keep_their_addresses_if_that_fails() -> None:
     answers: list[list[Server] | OSError] = [[Server("10.0.0.1", 6379)], OSError(), [Server("10.0.0.2", 6379)]]
 
     def moving() -> list[Server]:
@@ -90,7 +90,7 @@ def test_servers_that_move_are_asked_for_again_and_stay_as_they_were_where_nobod
         own = OwnServers([Server("127.0.0.1", 26379)], lambda host, port: [host], moving=moving)
         seen = []
         for _ in range(3):
-            own._until_s = min(own._until_s, 1e-9)  # as if it were old
+            own._until_s = min(own._until_s, 1e-9)  # as if it had expired
             await own.renew()
             assert own._renewal is not None
             await own._renewal
@@ -127,7 +127,7 @@ def known(server: Server, address: str) -> OwnServers:
     ("address", "port", "held"),
     [
         ("10.0.0.1", 8000, True),
-        # A provider's address, shared with who knows whom.
+        # An address of a provider, shared with unknown others.
         ("93.184.216.34", 8000, False),
         # An ingress: one address for many names.
         ("10.0.0.1", 443, False),

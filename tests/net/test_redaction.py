@@ -1,4 +1,4 @@
-"""What a receiver quotes of what it was sent is not kept of its answer."""
+"""If an answer of a receiver quotes our request, the quoted part is not stored."""
 
 import pytest
 
@@ -10,7 +10,7 @@ HEADERS = {"Authorization": "Bearer key-0123456789", "X-Team": "blue", "webhook-
 
 
 def kept(text: str) -> str:
-    """Return what is kept of an answer that quotes a text in its body, and see that a header is kept so too."""
+    """Return the stored form of a body that quotes `text`, and check that a header is stored the same way."""
     sent = SendResult(
         True, DeliveryErrorCode.http_error, 500, response_headers={"x-said": text}, response_body=text.encode()
     )
@@ -31,10 +31,10 @@ def kept(text: str) -> str:
     ],
     ids=["query", "decoded", "header", "without its scheme", "no secrets", "nothing"],
 )
-def test_what_is_secret_of_a_request_is_not_kept_of_its_answer(said: str, stays: str) -> None:
+def test_secrets_of_a_request_are_not_kept_with_its_answer(said: str, stays: str) -> None:
     assert kept(said) == stays
 
 
-def test_what_else_is_known_of_an_attempt_stays() -> None:
+def test_all_other_facts_of_an_attempt_stay() -> None:
     sent = SendResult(True, DeliveryErrorCode.http_error, 500, elapsed_s=0.5, response_body=b"no", peer="127.0.0.1")
     assert unquoted(sent, "https://hooks.example.com/in", {}) == sent

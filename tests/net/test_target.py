@@ -1,4 +1,4 @@
-"""What the text of a receiver's URL must be, at registration and again at every send. No name is resolved here."""
+"""The rules for the text of a receiver's URL, at registration and at every send. These tests resolve no name."""
 
 import pytest
 
@@ -67,7 +67,7 @@ def test_a_public_https_address_is_taken(url: str, host: str, port: int) -> None
         ("https://[v1.a]/", "cannot be read"),
         ("https://256.1.1.1/", "cannot be read"),
         ("https://\uff11\uff12\uff17.0.0.1/", "cannot be read"),
-        # Punycode that is none, or that stands for what no host name may hold (idna's errors, not urlsplit's).
+        # Invalid Punycode, or Punycode for characters that no host name may have (errors of idna, not of urlsplit).
         ("https://xn--a.example/", "cannot be read"),
         ("https://xn--.example/", "cannot be read"),
         ("https://xn--zzzzzz99999999.example/", "cannot be read"),
@@ -116,7 +116,7 @@ def test_a_public_https_address_is_taken(url: str, host: str, port: int) -> None
     ],
     ids=shown,
 )
-def test_what_is_no_such_address_is_refused_in_a_sentence(url: object, says: str) -> None:
+def test_an_invalid_address_is_refused_in_a_sentence(url: object, says: str) -> None:
     fault = target_fault(url, STRICT)
     assert fault is not None
     assert says in fault
@@ -140,13 +140,13 @@ def test_a_sentence_quotes_no_url() -> None:
         "https://a.internal/",
     ],
 )
-def test_what_the_operator_opened_is_taken_on_every_port(url: str) -> None:
+def test_an_opened_target_is_accepted_on_every_port(url: str) -> None:
     assert target_fault(url, INSIDE) is None
     assert target_fault(url, PLAIN) is not None
 
 
 @pytest.mark.parametrize("url", ["http://192.168.1.1/", "http://169.254.169.254/", "http://example.com:8000/"])
-def test_what_the_operator_did_not_open_stays_closed(url: str) -> None:
+def test_a_target_that_is_not_opened_is_refused(url: str) -> None:
     assert target_fault(url, INSIDE) is not None
 
 

@@ -1,4 +1,4 @@
-"""One delivery attempt against receivers that do everything: what is sent, what comes back, what it is called."""
+"""One delivery attempt against receivers of every kind: the request, the answer, and the outcome's name."""
 
 import asyncio
 import gzip
@@ -68,7 +68,7 @@ def test_the_user_agent_names_the_product_and_its_version() -> None:
     assert agent == f"afterword-webhooks/{version('afterword')}"
 
 
-def test_headers_cannot_change_what_the_message_is() -> None:
+def test_headers_cannot_change_the_message() -> None:
     hostile = {
         "Host": "evil.example",
         "Content-Length": "1",
@@ -190,7 +190,7 @@ def test_few_headers_are_kept_cut_and_clean() -> None:
 
 
 def test_the_start_of_a_long_body_is_kept_and_the_connection_left() -> None:
-    """A gigabyte is announced; what is read of it is bounded."""
+    """The receiver announces a gigabyte; the client reads a bounded part."""
     sent_bytes = 0
 
     def script(peer: Peer) -> None:
@@ -209,7 +209,7 @@ def test_the_start_of_a_long_body_is_kept_and_the_connection_left() -> None:
     assert outcome(sent) == (None, 200, True)
     assert sent.response_body == b"x" * MAX_KEPT_BYTES
     assert sent.truncated
-    assert sent_bytes < 50_000_000  # the rest is what two kernels buffer on loopback
+    assert sent_bytes < 50_000_000  # two kernels on loopback buffer the difference
 
 
 def test_a_compressed_body_is_not_unfolded() -> None:
@@ -230,7 +230,7 @@ def test_a_compressed_body_is_not_unfolded() -> None:
     ],
     ids=["no HTTP", "a header of 1 MB", "1000 headers", "two lengths", "an upgrade"],
 )
-def test_what_breaks_http_is_a_protocol_error(pieces: tuple[bytes, ...]) -> None:
+def test_an_answer_that_breaks_http_is_a_protocol_error(pieces: tuple[bytes, ...]) -> None:
     sent = result(answers(*pieces))
     assert str(sent.error_code) == "protocol_error"
     assert sent.sent
@@ -308,7 +308,7 @@ def test_the_total_deadline_holds_while_the_receiver_does_not_read() -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [("200 OK", None), ("500 Oh", "http_error")])
-def test_a_dripped_body_ends_by_the_total_deadline_and_the_status_stands(status: str, code: str | None) -> None:
+def test_a_dripped_body_ends_by_the_total_deadline_and_the_status_counts(status: str, code: str | None) -> None:
     def script(peer: Peer) -> None:
         peer.read_request()
         peer.send(f"HTTP/1.1 {status}\r\nContent-Length: 100000\r\n\r\n".encode())
@@ -361,7 +361,7 @@ def test_a_silent_tls_peer_is_a_connect_timeout() -> None:
     assert outcome(sent) == ("connect_timeout", None, False)
 
 
-def test_a_peer_that_speaks_no_tls_is_a_tls_failure() -> None:
+def test_a_peer_without_tls_is_a_tls_failure() -> None:
     with RawServer(lambda peer: peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
         assert outcome(deliver(hook(server).replace("http:", "https:"))) == ("tls_failed", None, False)
 
@@ -388,7 +388,7 @@ def test_a_cancelled_delivery_leaves_its_connection_at_once() -> None:
         asyncio.run(run(hook(server)))
 
 
-def test_a_kept_connection_that_died_meanwhile_costs_no_attempt() -> None:
+def test_a_kept_connection_that_has_died_costs_no_attempt() -> None:
     closed = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -401,7 +401,7 @@ def test_a_kept_connection_that_died_meanwhile_costs_no_attempt() -> None:
     async def twice(url: str) -> list[SendResult]:
         async with WebhookClient(LOOPBACK) as client:
             first = await send(client, WebhookRequest(url, BODY, SIGNED))
-            closed.wait(10)  # on the loop's thread, so that it has seen nothing when the second one begins
+            closed.wait(10)  # blocks the loop, so it has read nothing when the second delivery begins
             return [first, await send(client, WebhookRequest(url, BODY, SIGNED))]
 
     with RawServer(script) as server:
@@ -431,7 +431,7 @@ def test_the_time_of_tls_is_a_part_of_the_connects(server_tls: ssl.SSLContext, c
     assert (kept.http_status, kept.connect_ms, kept.tls_ms) == (200, None, None)
 
 
-def test_without_tls_there_is_no_time_of_it() -> None:
+def test_without_tls_no_time_of_tls_is_kept() -> None:
     sent = result(answers(reply()))
     assert (sent.connect_ms is None, sent.tls_ms) == (False, None)
 

@@ -1,4 +1,4 @@
-"""The pieces tests of the wire are written with: answers as bytes, an endpoint with short deadlines, one call."""
+"""Helpers for tests of the wire: answers as bytes, an endpoint with short deadlines, one call."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ def event(value: Any) -> bytes:
 
 
 def delta(text: str, finish: str | None = None) -> bytes:
-    """Return the event of one piece of text."""
+    """Return the event for one piece of text."""
     return event({"id": "c", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]})
 
 
@@ -46,12 +46,12 @@ def head(status: str = "200 OK", *headers: str, length: int | None = None, chunk
 
 
 def answer(body: bytes = JSON, status: str = "200 OK", *headers: str) -> bytes:
-    """Return a whole answer with a length."""
+    """Return a whole answer with its length."""
     return head(status, "Content-Type: application/json", *headers, length=len(body)) + body
 
 
 def chunk(data: bytes) -> bytes:
-    """Return one chunk of the chunked transfer coding; of nothing, the last one."""
+    """Return one chunk of the chunked transfer coding; empty data gives the last chunk."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -60,7 +60,7 @@ OPEN_STREAM_HEAD = head("200 OK", "Content-Type: text/event-stream", "Connection
 
 
 def endpoint(url: str, **changes: Any) -> Endpoint:
-    """Return an endpoint whose deadlines fit a test: long unless the test is about one."""
+    """Return an endpoint with deadlines for tests: long, unless the test changes them."""
     settings: dict[str, Any] = {"connect_s": 5.0, "first_byte_s": 5.0, "idle_s": 5.0, "total_s": 10.0, "key": KEY}
     return Endpoint("test", url, **(settings | changes))
 
@@ -77,7 +77,7 @@ STREAMED = replace(WIRE, streamed=True)
 
 
 def once(where: Endpoint, kind: TransportKind, wire: WireRequest = WIRE, progress: Progress | None = None) -> Reply:
-    """Make one call with a client of its own."""
+    """Make one call with a new client."""
 
     async def run() -> Reply:
         async with open_client(where, kind=kind) as client:

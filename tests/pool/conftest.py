@@ -9,7 +9,7 @@ from worker.dev.redis import RedisServer
 
 @pytest.fixture
 def toy(redis_server: RedisServer, tmp_path: Path) -> Iterator[Toy]:
-    """An empty Redis database and whatever worker processes the test starts on it."""
+    """Yield an empty Redis database and end all worker processes that the test started on it."""
     toy = Toy(redis_server.url, tmp_path)
     toy.redis.flushdb()
     yield toy

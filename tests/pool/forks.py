@@ -3,9 +3,9 @@
     the tests ── order: arguments, environment, log ──▶ python -m tests.pool.forks ── fork ──▶ celery worker
               ◀── process id, exit code ───────────────
 
-The child does what `python -m celery` does after its imports: it reads its own environment, loads the application,
-runs as a process of its own and ends as any Python process ends. Module state is that of a fresh start: the libraries
-and the modules of the worker are imported before the fork, an application or settings never are.
+The child continues like `python -m celery` after its imports: it reads its environment, loads the application, runs as
+its own process and ends like any Python process. Its module state equals a fresh start: the libraries and the modules
+of the worker are imported before the fork, applications and settings never.
 """
 
 import atexit
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 ROOT = Path(__file__).parents[2]
-# All that a worker imports, but for worker.app: that one reads the environment.
+# The imports of a worker, except worker.app, because that module reads the environment.
 IMPORTS = (
     "celery.__main__", "celery.apps.worker", "celery.backends.base", "celery.bin.celery", "celery.fixups.django",
     "celery.loaders.app", "celery.worker.autoscale", "celery.worker.components", "celery.worker.consumer",
@@ -34,7 +34,7 @@ IMPORTS = (
 
 
 class Forked:
-    """One forked process: what the tests use of subprocess.Popen."""
+    """One forked process, with the part of subprocess.Popen that the tests use."""
 
     def __init__(self, arguments: list[str], *, log: Path, environment: dict[str, str]) -> None:
         self.returncode: int | None = None
@@ -54,7 +54,7 @@ class Forked:
         return code
 
     def send_signal(self, number: signal.Signals) -> None:
-        # Until poll() has seen its end, no other process can have its id.
+        # No other process can get its id before poll() has seen its end.
         if self.poll() is None:
             os.kill(self.pid, number)
 
@@ -63,12 +63,12 @@ class Forked:
 
 
 class _Server:
-    """The other side of the socket: one question, one answer."""
+    """The connection to the forking process: each question gets one answer."""
 
     def __init__(self) -> None:
         self._ours, theirs = socket.socketpair()
         with theirs:
-            # -u: what a worker prints is in its log at once.
+            # -u: the log shows the worker's output at once.
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-m", "tests.pool.forks", str(theirs.fileno())],
                 cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
@@ -83,7 +83,7 @@ class _Server:
         return json.loads(answer)
 
     def _end(self) -> None:
-        # The end of file ends it, and whatever it still runs.
+        # End of file ends the process and its children.
         self._ours.shutdown(socket.SHUT_RDWR)
         self._process.wait()
 
@@ -94,7 +94,7 @@ def _server() -> _Server:
 
 
 def _serve(questions: TextIO, ours: socket.socket) -> dict[str, Any] | None:
-    """Answer questions; return the order in each child, None when the tests have ended."""
+    """Answer questions; return the order in each child, and None after the tests have ended."""
     living: set[int] = set()
     for line in questions:
         question = json.loads(line)
@@ -134,7 +134,7 @@ def _main() -> None:
         __import__(module)
     gc.collect()
     gc.freeze()
-    # Ctrl-C is for the tests; this process ends when they do.
+    # Ctrl-C is meant for the tests; this process ends with them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as ours, ours.makefile() as questions:
         order = _serve(questions, ours)

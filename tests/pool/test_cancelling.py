@@ -1,4 +1,4 @@
-"""Every way a running task is cancelled, and what its body learns of it."""
+"""Every way to cancel a running task, and the reason that its body gets."""
 
 from tests.pool.workers import Toy
 

@@ -1,4 +1,4 @@
-"""The pool's parts on their own: errands, the loop's thread, a call in its greenlet, the registration of tasks."""
+"""The parts of the pool by themselves: hub callbacks, the loop's thread, a call in its greenlet, registered tasks."""
 
 import asyncio
 import threading
@@ -31,7 +31,7 @@ def loop(request: pytest.FixtureRequest) -> Iterator[LoopThread]:
     assert not loop.is_alive()
 
 
-def test_errands_are_done_in_order_and_a_failing_one_stops_nobody(errands: HubCallbacks) -> None:
+def test_callbacks_run_in_order_and_a_failing_one_stops_no_other(errands: HubCallbacks) -> None:
     done: list[int] = []
     errands.put(done.append, 1)
     errands.put(done.index, "missing")
@@ -42,7 +42,7 @@ def test_errands_are_done_in_order_and_a_failing_one_stops_nobody(errands: HubCa
     assert done == [1, 2]
 
 
-def test_an_errand_may_bring_another(errands: HubCallbacks) -> None:
+def test_a_callback_may_add_another(errands: HubCallbacks) -> None:
     done: list[int] = []
     errands.put(errands.put, done.append, 1)
 
@@ -51,7 +51,7 @@ def test_an_errand_may_bring_another(errands: HubCallbacks) -> None:
     assert done == [1]
 
 
-def test_waiting_for_errands_ends_when_another_thread_brings_one(errands: HubCallbacks) -> None:
+def test_waiting_for_callbacks_ends_when_another_thread_adds_one(errands: HubCallbacks) -> None:
     done: list[int] = []
     for number in range(100):
         threading.Thread(target=errands.put, args=(done.append, number)).start()
@@ -59,7 +59,7 @@ def test_waiting_for_errands_ends_when_another_thread_brings_one(errands: HubCal
     until(lambda: (errands.run(), len(done) == 100)[1])
 
 
-def test_errands_after_the_end_are_not_done(errands: HubCallbacks) -> None:
+def test_callbacks_after_the_end_do_not_run(errands: HubCallbacks) -> None:
     errands.close()
     errands.put(pytest.fail)
 
@@ -92,7 +92,7 @@ def test_a_loop_that_ended_calls_nothing_and_says_nothing() -> None:
     loop.call(pytest.fail)
 
 
-def test_what_still_runs_is_cancelled_when_the_loop_ends() -> None:
+def test_running_coroutines_are_cancelled_when_the_loop_ends() -> None:
     loop = LoopThread(block_s=30)
     loop.start()
     running = loop.submit(asyncio.Event().wait())
@@ -103,7 +103,7 @@ def test_what_still_runs_is_cancelled_when_the_loop_ends() -> None:
 
 
 def run(target: Any, *, cancel: Reason | None = None, instead: BaseException | None = None) -> Any:
-    """Drive synchronous `target` to its end; with `cancel`, cancel it when it first waits."""
+    """Run the synchronous `target` to its end; with `cancel`, cancel it at its first wait."""
 
     async def main() -> Any:
         call = Call()
@@ -125,7 +125,7 @@ def test_synchronous_code_waits_for_coroutines_one_after_the_other() -> None:
     assert run(lambda: wait_for(double(1)) + wait_for(double(2))) == 6
 
 
-def test_what_a_coroutine_raises_is_raised_where_it_was_waited_for() -> None:
+def test_an_exception_of_a_coroutine_is_raised_in_the_code_that_waits_for_it() -> None:
     async def fail() -> None:
         raise ValueError("as told")
 
@@ -150,7 +150,7 @@ def test_a_coroutine_reads_why_it_is_cancelled() -> None:
     assert run(lambda: wait_for(body()), cancel=Reason.lease_lost) is Reason.lease_lost
 
 
-def test_what_stands_for_a_cancellation_is_raised_and_the_task_goes_on() -> None:
+def test_an_exception_in_place_of_a_cancellation_is_raised_and_the_task_goes_on() -> None:
     def target() -> int:
         try:
             wait_for(asyncio.Event().wait())

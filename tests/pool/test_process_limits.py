@@ -1,4 +1,4 @@
-"""Slots fit into the number of files that the process may open."""
+"""The number of slots respects the limit of open files of the process."""
 
 import resource
 

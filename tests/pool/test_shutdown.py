@@ -1,4 +1,4 @@
-"""How a worker ends: warm, cold, both, and by its own watchdog."""
+"""The ways a worker ends: warm shutdown, cold shutdown, both, and its own watchdog."""
 
 import signal
 
@@ -24,7 +24,7 @@ def test_a_warm_shutdown_lets_calls_finish_and_takes_no_more(toy: Toy) -> None:
     assert toy.log()[-1] == {"event": "cleaned up"}
 
 
-def test_a_warm_shutdown_cancels_what_does_not_finish_in_time_and_waits_until_it_is_put_away(toy: Toy) -> None:
+def test_a_warm_shutdown_cancels_late_calls_and_waits_until_their_jobs_are_put_away(toy: Toy) -> None:
     child = toy.start(DRAIN="0.2", SIGNALS="1", CLEANUP="1")
     toy.push(toy.row(do="gate", gate="never", swallow=0.3))
     toy.await_events("start", 1)
@@ -107,7 +107,7 @@ def test_a_process_that_was_stopped_as_a_whole_is_not_taken_for_blocked(toy: Toy
         (["--time-limit", "5"], "the hard time limit is 5.0 s"),
     ],
 )
-def test_what_the_pool_cannot_be_is_refused_at_start_in_one_sentence(
+def test_impossible_pool_options_are_refused_at_start_in_one_sentence(
     toy: Toy, arguments: list[str], sentence: str
 ) -> None:
     child = toy.start(*arguments, ready=False)

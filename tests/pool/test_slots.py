@@ -1,4 +1,4 @@
-"""Slots are counted per queue, in what really runs, and refilled at once."""
+"""Slots are counted per queue by the tasks that really run, and are refilled at once."""
 
 from tests.pool.workers import Toy
 

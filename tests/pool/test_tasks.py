@@ -1,4 +1,4 @@
-"""What Celery promises about tasks holds for async ones, in a real worker."""
+"""Celery's promises about tasks hold for async tasks in a real worker."""
 
 import json
 import subprocess
@@ -81,7 +81,7 @@ def test_a_task_that_exits_ends_neither_the_loop_nor_the_worker(toy: Toy) -> Non
     assert not child.ended()
 
 
-def test_inspect_active_shows_what_runs(toy: Toy) -> None:
+def test_inspect_active_shows_the_running_tasks(toy: Toy) -> None:
     toy.start()
     ids = toy.push(*(toy.row(do="gate", gate="gate") for _ in range(2)))
     toy.await_events("start", 2)
@@ -96,7 +96,7 @@ def test_inspect_active_shows_what_runs(toy: Toy) -> None:
     assert {task["name"] for task in tasks} == {"chat.run"}
 
 
-def test_the_pool_tells_its_slots_and_the_loops_last_tick(toy: Toy) -> None:
+def test_the_pool_reports_its_slots_and_the_loops_last_tick(toy: Toy) -> None:
     toy.start(SLOTS="4")
     toy.push(toy.row(do="gate", gate="gate"))
     toy.await_events("start", 1)

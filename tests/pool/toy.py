@@ -1,7 +1,7 @@
-"""A Celery application with the worker's own configuration, whose tasks do what a test tells them.
+"""A Celery application with the worker's configuration; a test writes the part of each task.
 
-`chat.run(row)` looks up its part in the Redis hash `toy:parts` and writes what happens to it to the list `toy:log`.
-Started as a real worker: `celery -A tests.pool.toy worker`.
+`chat.run(row)` reads its part from the Redis hash `toy:parts` and appends its events to the list `toy:log`. It runs as
+a real worker: `celery -A tests.pool.toy worker`.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ configure(
 pools: list[TaskPool] = []
 gates: dict[str, "asyncio.Task[None]"] = {}
 clients: list["redis.asyncio.Redis"] = []
-# Tests kill the worker's connections and restart its Redis; what happened must be told all the same.
+# Tests close the worker's connections and restart its Redis; the log must record events all the same.
 PATIENT = {"client_name": "toy", "retry": Retry(ConstantBackoff(0.1), 100), "socket_timeout": 5}
 writer = redis.Redis.from_url(URL, **PATIENT)
 
@@ -52,7 +52,7 @@ def tell(event: str, **facts: Any) -> None:
 
 
 def client() -> "redis.asyncio.Redis":
-    """Return the loop's own client."""
+    """Return the event loop's Redis client."""
     if not clients:
         patient = {**PATIENT, "retry": AsyncRetry(ConstantBackoff(0.1), 100)}
         pool = redis.asyncio.BlockingConnectionPool.from_url(URL, max_connections=20, timeout=60, **patient)
@@ -82,7 +82,9 @@ async def chat_run(self: Any, row: str) -> str:
 
 
 async def play(row: str, part: dict[str, Any]) -> None:
-    """Do what the test said: block, raise, exit, ask in child tasks who they are, wait for a gate, abort, sleep."""
+    """Play the part from the test: block, raise, exit, name the current task in child tasks, wait for a gate, abort,
+    sleep.
+    """
     match part.get("do"):
         case "block":
             time.sleep(part["seconds"])  # noqa: ASYNC251  that is its part
@@ -113,7 +115,7 @@ async def child_id() -> str:
 
 @app.task(name="webhook.deliver", bind=True)
 def deliver(self: Any, row: str) -> None:
-    """A plain synchronous task: it runs in a thread."""
+    """A synchronous task; it runs in a thread."""
     part = json.loads(writer.hget("toy:parts", row) or "{}")
     tell("start", row=row, id=self.request.id, current=current_task.request.id)
     while "gate" in part and not writer.exists(part["gate"]):

@@ -1,4 +1,4 @@
-"""Real worker processes for tests: started, watched through what they write, and always ended by their own pid."""
+"""Real worker processes for tests: started, watched through their output, and always ended by process id."""
 
 import json
 import os
@@ -29,20 +29,20 @@ def until(condition: Callable[[], Any], *, what: str = "the condition", seconds:
     while (waited_s := time.monotonic() - began) < seconds:
         if value := condition():
             return value
-        # Most conditions are a query: whoever waits long asks more seldom, and is late by a tenth at most.
+        # Most conditions are queries: ask less often as time passes, and be at most a tenth late.
         time.sleep(min(max(0.005, waited_s / 10), 0.03))
-    raise AssertionError(f"{what} did not come true within {seconds} s")
+    raise AssertionError(f"{what} did not happen within {seconds} s")
 
 
 class Toy:
-    """The toy application's Redis: its parts, its log, its queues; and the worker processes that a test starts."""
+    """Redis of the toy application (parts, log, queues) and the worker processes that a test starts."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
         self.folder = folder
         self.redis = Redis.from_url(url)
         self.children: list[Child] = []
-        # A client of the same exchanges, as `celery -A worker.app` is.
+        # A client of the same exchanges, like `celery -A worker.app`.
         self.app = Celery(broker=url, set_as_current=False)
         self.app.conf.control_exchange = "afterword"
 
@@ -57,13 +57,13 @@ class Toy:
             *arguments,
             log=self.folder / f"worker-{len(self.children)}.log",
             environment={**self.environment(), **settings},
-            # A foreign application has loaded nothing of ours.
+            # A foreign application has none of our modules loaded.
             forked=module == "tests.pool.toy",
         )
         self.children.append(child)
         if ready:
             until(lambda: len(self.events("ready")) > before or child.ended(), what="the worker's start")
-            # The control exchange is subscribed to at the first turn of the hub, after Celery's "ready".
+            # The worker subscribes to the control exchange at the first turn of the hub, after Celery's "ready".
             until(lambda: self.redis.pubsub_numpat() > listeners or child.ended(), what="the control exchange")
             assert not child.ended(), child.text()
         return child
@@ -72,20 +72,20 @@ class Toy:
         return {**os.environ, "TOY_REDIS": self.url, "PYTHONUNBUFFERED": "1"}
 
     def row(self, **part: Any) -> str:
-        """Return a new row's id, which plays `part`."""
+        """Return the id of a new row that plays `part`."""
         row = str(uuid.uuid4())
         if part:
             self.redis.hset("toy:parts", row, json.dumps(part))
         return row
 
     def push(self, *rows: str, queue: str = "chat.run", priority: int = 5) -> list[str]:
-        """Nudge rows; return the Celery ids."""
+        """Push nudges for rows; return the Celery ids."""
         entries = [nudge(row, 1) for row in rows]
         assert push_nudges(self.redis, queue, [(priority, entry) for entry in entries], room=1_000_000) == len(rows)
         return [entry.decode() for entry in entries]
 
     def open(self, gate: str) -> None:
-        """Let all rows pass that wait at this gate."""
+        """Let all rows that wait at this gate go on."""
         self.redis.set(gate, 1)
 
     def log(self) -> list[dict[str, Any]]:
@@ -100,11 +100,11 @@ class Toy:
         return self.events(event)
 
     def inspected(self, question: str) -> Any:
-        """Return what a worker answers to `celery inspect`; asked again where Celery's client lost its connection."""
+        """Return a worker's answer to `celery inspect`; ask again if Celery's client lost its connection."""
         answers: list[Any] = []
 
         def answered() -> bool:
-            # A connection of its own: one of Celery's pool may have been closed by the server meanwhile.
+            # A new connection: the server may have closed a connection in Celery's pool.
             with self.app.connection_for_write() as connection:
                 try:
                     ask = self.app.control.inspect(timeout=5, limit=1, connection=connection)
@@ -120,7 +120,7 @@ class Toy:
         return [json.loads(line) for line in self.redis.lrange("afterword:rejected", 0, -1)]
 
     def close(self) -> None:
-        """End whatever still runs."""
+        """End all processes that still run."""
         for child in self.children:
             child.kill()
         self.app.close()
@@ -135,9 +135,9 @@ def celery_worker(
     forked: bool = True,
     folder: Path = ROOT,
 ) -> "Child":
-    """Start `celery -A APPLICATION worker ARGUMENTS`: forked with its libraries loaded, or as a Python of its own.
+    """Start `celery -A APPLICATION worker ARGUMENTS`, forked with its libraries loaded or as a new Python.
 
-    `folder` is where the second one starts, and so which release it imports.
+    `folder` is the working directory of a new Python; it decides which release is imported.
     """
     words = ["-A", application, "worker", *arguments]
     if forked:
@@ -177,7 +177,7 @@ class Child:
 
 
 class ForkedChild(Child):
-    """A process of `celery` that was forked, see forks.py."""
+    """A forked `celery` process, see forks.py."""
 
     def __init__(self, arguments: list[str], *, log: Path, environment: dict[str, str]) -> None:
         self.log = log

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from afterword import Afterword, NotConfigured
 from tests.producers.made import REQUEST, accept_inbox, claim_one, complete, one, rows, worker
-from tests.store.test_orders import fail
+from tests.store.orders import fail
 
 
 @pytest.fixture(params=["url", "engine"])

@@ -1,4 +1,4 @@
-"""What a hand does to a database that no code of ours does, for the rules that must notice it."""
+"""Damage that no code of ours does to a database, for the rules of `verify` that must report it."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ CHECKS = {
 
 
 def hurt(engine: Engine, *statements: Executable) -> None:
-    """Execute these with the constraints lifted."""
+    """Execute statements without the CHECK constraints."""
     with engine.begin() as connection:
         if connection.dialect.name == "sqlite":
             connection.execute(text("PRAGMA ignore_check_constraints = ON"))
@@ -43,7 +43,7 @@ def broken(engine: Engine, **options: Any) -> dict[str, Violation]:
 
 @contextmanager
 def refusing(engine: Engine, table: str, moment: str, state: str = "23514") -> Iterator[None]:
-    """Have a trigger refuse every write of a kind to a table."""
+    """Make a trigger refuse every write of one kind (`moment`: INSERT, UPDATE or DELETE) to a table."""
     name = f"refuses_{uuid.uuid4().hex[:8]}"
     if engine.dialect.name == "sqlite":
         made = [f"CREATE TRIGGER {name} BEFORE {moment} ON {table} BEGIN SELECT RAISE(ABORT, 'not now'); END"]

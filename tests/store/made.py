@@ -1,4 +1,4 @@
-"""Jobs made of nothing, and the steps every store test begins with."""
+"""Jobs for tests, and the first steps of every store test."""
 
 import json
 import uuid
@@ -18,7 +18,7 @@ REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
 def entry(job: dict[str, Any] | None = None, *, id: str | None = None, alias: str | None = None) -> Entry:
-    """Return what intake makes of a job message."""
+    """Return the intake's entry for a job message."""
     text = json.dumps({"request": REQUEST} if job is None else job)
     chosen = id or str(uuid.uuid4())
     read = read_job(text, default_id=chosen, endpoints=ENDPOINTS, max_request_bytes=2**20)

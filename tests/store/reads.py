@@ -1,4 +1,4 @@
-"""What is asked of the views, as the pages say it, and the jobs among which the answer is found."""
+"""The queries that the pages recommend for the views, and the rows that they read."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -60,7 +60,7 @@ ENDED = (JOBS, FINISHED, ATTEMPTS, ANSWERS, REQUESTS)
 
 
 def fill(engine: Engine, *statements: str, rows: int, name: str, tag: int, age_s: int, day: str = OLD_DAY) -> None:
-    """Insert rows made `age_s` seconds ago; one request of fifty was sent on `day`."""
+    """Insert rows created `age_s` seconds ago; every fiftieth request was sent on `day`."""
     sent = datetime.fromisoformat(f"{day}T12:00:00+00:00")
     if engine.dialect.name == "postgresql":
         words = {
@@ -85,20 +85,22 @@ def fill(engine: Engine, *statements: str, rows: int, name: str, tag: int, age_s
 
 
 def fill_ours(engine: Engine) -> None:
-    """Insert the jobs that READS finds, and as many that wait."""
+    """Insert the jobs that READS finds, and as many queued and unread jobs."""
     fill(engine, *ENDED, rows=MOST, name="ours", tag=1, age_s=60, day=DAY)
     fill(engine, QUEUED, rows=MOST, name="queued", tag=98, age_s=90)
     fill(engine, UNREAD, rows=MOST, name="unread", tag=99, age_s=90)
 
 
 def settle(engine: Engine) -> None:
-    """Let the planner know, and the pages be clean: what autovacuum does within minutes."""
+    """Update the planner's statistics and clean the pages, as autovacuum does within minutes."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE" if engine.dialect.name == "postgresql" else "ANALYZE")
 
 
 def sql(statement: str, **values: Any) -> Ask:
-    """Return what asks the statement and returns its rows. AN_HOUR_AGO is written as each database has it."""
+    """Return a function that runs the statement and returns its rows. It replaces AN_HOUR_AGO by the database's own
+    expression.
+    """
 
     def ask(connection: Connection) -> Any:
         postgres = connection.dialect.name == "postgresql"
@@ -110,7 +112,7 @@ def sql(statement: str, **values: Any) -> Ask:
 
 _ID = "00000001-0000-4000-8000-000000000007"
 _SOME = "cursor, id, status, custom_id, content, error_code"
-# What these find is in fill_ours().
+# `fill_ours()` inserts the rows that these queries find.
 READS: Mapping[str, Ask] = {
     "a page of the feed": sql(f"SELECT {_SOME} FROM finished_v1 WHERE cursor > 10000500 ORDER BY cursor LIMIT 100"),
     "a page with all columns": sql("SELECT * FROM finished_v1 WHERE cursor > 10000500 ORDER BY cursor LIMIT 100"),

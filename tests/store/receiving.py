@@ -1,4 +1,4 @@
-"""Receivers and deliveries made of nothing, and how one of them stands: the tests of webhooks begin with them."""
+"""Receivers and deliveries for the tests of webhooks, and the state of a delivery."""
 
 import uuid
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine, insert, select
 
-from worker.core.lifecycle import DELIVERY_ENDED, DeliveryStatus
+from worker.core.lifecycle import DELIVER, DELIVERY_ENDED, DeliveryOutcome, DeliveryStatus
 from worker.store.clock import from_now, now
 from worker.store.transitions import ClaimRequest
 from worker.webhooks import sealed_fields
@@ -14,6 +14,7 @@ from worker.webhooks.core.registration import Registration, read_registration
 from worker.webhooks.store import receivers
 from worker.webhooks.store.claim import DeliveryClaim, claim
 from worker.webhooks.store.receivers import Receiver, Sealed
+from worker.webhooks.store.record import DeliveryRecord, record
 from worker.webhooks.store.tables import deliveries, events
 from worker.webhooks.vault import Vault, new_master_key
 
@@ -61,7 +62,7 @@ def delivery(
     age_s: float = 60.0,
     **columns: Any,
 ) -> str:
-    """Write a delivery of an event of its own; one that has ended has had all its attempts."""
+    """Write a delivery of a new event; a delivery that has ended has used all its attempts."""
     new, event = str(uuid.uuid4()), str(uuid.uuid4())
     over = status in DELIVERY_ENDED
     values = {
@@ -78,14 +79,14 @@ def delivery(
 
 
 def waiting(engine: Engine, to: Receiver, *, key: str, sequence: int, **columns: Any) -> str:
-    """Write a delivery that waits for its turn."""
+    """Write a delivery that waits for its turn in its lane."""
     return delivery(
         engine, to, key=key, sequence=sequence, run_at=from_now(3600.0), **({"waiting_for": "order"} | columns)
     )
 
 
 def stands(engine: Engine, delivery_id: str) -> Any:
-    """Return a delivery's row, `due` when its start has come."""
+    """Return a delivery's row; `due` is true when `run_at` has passed."""
     due = (deliveries.c.run_at <= now()).label("due")
     with engine.begin() as connection:
         return connection.execute(select(deliveries, due).where(deliveries.c.id == delivery_id)).one()
@@ -98,3 +99,15 @@ def statuses(engine: Engine, *delivery_ids: str) -> list[str]:
 def claimed(engine: Engine, worker_id: str, delivery_id: str) -> DeliveryClaim | None:
     with engine.begin() as connection:
         return claim(connection, [ClaimRequest(delivery_id, worker_id)], slots=100)[0]
+
+
+def delivered(engine: Engine, claim: DeliveryClaim) -> tuple[str, ...]:
+    """Record that the delivery arrived; return the ids that may go next."""
+    lane = None if claim.ordering_key is None else (claim.ordering_key, claim.sequence)
+    closing = DeliveryRecord(
+        claim.delivery_id, claim.attempt, claim.worker_id, claim.receiver_id, claim.tenant, DELIVER,
+        DeliveryOutcome.delivered, was_sent=True, counts=True, attempt={"is_truncated": False}, variant="thin",
+        lane=lane,
+    )  # fmt: skip
+    with engine.begin() as connection:
+        return record(connection, [closing], slots=100)[0].next_ids

@@ -1,11 +1,11 @@
-"""A database whose clock a test can set: what NTP, an operator or a resumed machine does to one."""
+"""A database whose clock a test can set, as NTP, an operator or a resumed machine sets it."""
 
 import time
 from collections.abc import Callable
 
 from sqlalchemy import Engine, event, text
 
-# Ours comes before pg_catalog's in the search path.
+# The schema `shim` comes before pg_catalog in the search path.
 _SHIM = (
     "CREATE SCHEMA shim",
     "CREATE TABLE shim.step (s interval)",
@@ -16,7 +16,7 @@ _SHIM = (
 
 
 def settable(engine: Engine) -> Callable[[float], None]:
-    """Return what sets the clock of a database so many seconds forward; a SQLite one is set for this engine only."""
+    """Return a function that moves the database's clock forward by seconds; on SQLite, for this engine only."""
     return _settable_sqlite(engine) if engine.dialect.name == "sqlite" else _settable_postgresql(engine)
 
 

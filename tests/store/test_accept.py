@@ -1,4 +1,4 @@
-"""ACCEPT: one message, one row; the same id or key is the same job; nothing is dropped."""
+"""ACCEPT: one message makes one row, the same id or key is the same job, and no message is dropped."""
 
 import json
 import threading
@@ -175,7 +175,7 @@ def test_many_at_once_with_one_key_make_one_row(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("job", ["x'7b7d'", "CAST(x'ff' AS TEXT)", "3", "'{}'"])
-def test_whatever_stands_in_a_sqlite_inbox_can_be_taken(sqlite_url: str, job: str) -> None:
+def test_any_row_of_a_sqlite_inbox_can_be_taken(sqlite_url: str, job: str) -> None:
     engine = open_engine(sqlite_url)
     with engine.begin() as connection:
         connection.exec_driver_sql(f"INSERT INTO submit_v1 (job) VALUES ({job})")
@@ -248,13 +248,13 @@ def test_a_start_in_the_past_is_now_and_one_in_the_future_moves_the_deadline(eng
     assert ages["2999"].over.startswith("2999-01-01")
 
 
-def test_the_last_start_of_all_leaves_a_row_that_everybody_can_read(
+def test_the_latest_possible_start_leaves_a_readable_row(
     engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = "9999-12-31T23:59:59Z"
     fields = ({"not_before": last}, {"not_before": "9999-12-30T12:00:00Z"}, {"deadline": last})
     accept_all(engine, *(entry(job(**each)) for each in fields), job_ttl_s=86_400.0)
-    # Psycopg reads an instant as the session's zone shows it, and knows no year 10000.
+    # Psycopg reads an instant in the session's time zone, and Python has no year 10000.
     monkeypatch.setenv("PGTZ", "Asia/Tokyo")
     abroad = open_engine(database_url)
 
@@ -273,7 +273,7 @@ def test_a_deadline_of_long_ago_is_shown_as_a_time(sqlite_url: str, early: str) 
     engine.dispose()
 
 
-def test_what_the_views_cannot_show_is_kept_in_the_bytes(engine: Engine) -> None:
+def test_text_that_the_views_cannot_show_is_kept_in_the_bytes(engine: Engine) -> None:
     odd = {**REQUEST, "messages": [{"role": "user", "content": 'a\0 "\\u0000" \\ é 😀'}]}
     read = entry(job(request=odd), id=str(uuid.uuid4()))
 
@@ -308,8 +308,8 @@ def _row(engine: Engine, wanted: Entry) -> dict[str, object]:
     names = [name for name in _said(wanted, status="", owns_key=False) if name != "metadata"]
     with engine.begin() as connection:
         row = connection.execute(select(jobs).where(jobs.c.id == wanted.job.id)).one()._mapping
-    told = row["metadata"] and json.loads(row["metadata"])
-    return {name: row[name] for name in names} | {"metadata": told}
+    metadata = row["metadata"] and json.loads(row["metadata"])
+    return {name: row[name] for name in names} | {"metadata": metadata}
 
 
 def _said(wanted: Entry, *, status: str, owns_key: bool) -> dict[str, object]:

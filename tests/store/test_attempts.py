@@ -1,4 +1,4 @@
-"""CLAIM and RECORD: one holder at a time, a fence on every write, and nothing paid for is thrown away."""
+"""CLAIM and RECORD: one holder at a time, a fence on every write, and every paid answer is kept."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,48 +7,19 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, delete, text
 
+from tests.store.attempts import closing, completed, end_lease, started, write
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
-from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
+from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Outcome
 from worker.jobs.store import reclaim
 from worker.jobs.store.claim import Claim, claim
-from worker.jobs.store.record import AttemptRecord, record
+from worker.jobs.store.record import AttemptRecord
 from worker.store import leases
 from worker.store.clock import from_now, now
 from worker.store.tables import jobs, requests
 from worker.store.transitions import ClaimRequest
 
-ANSWER = {
-    "raw": b'{"id": "x"}', "raw_encoding": "identity", "usage_raw": b"{}", "usage": "{}", "response": '{"id": "x"}',
-    "content": "hi", "finish_reason": "stop",
-}  # fmt: skip
 
-
-def started(engine: Engine, worker_id: str, **fields: Any) -> Claim:
-    (accepted,) = accept_all(engine, entry(job(**fields)))
-    assert accepted.job_id
-    claimed = claim_one(engine, worker_id, accepted.job_id)
-    assert claimed is not None
-    return claimed
-
-
-def closing(claimed: Claim, move: Move | None, outcome: Outcome, **changes: Any) -> AttemptRecord:
-    plain = AttemptRecord(
-        claimed.job_id, claimed.attempt, claimed.worker_id, move, outcome, sent=True, counts=True,
-        attempt={"billed": "yes", "prompt_tokens": 3, "usage_requested": False}, answer=ANSWER,
-    )  # fmt: skip
-    return replace(plain, **changes)
-
-
-def write(engine: Engine, *closings: AttemptRecord) -> list[bool]:
-    with engine.begin() as connection:
-        return [one.moved for one in record(connection, closings)]
-
-
-def completed(claimed: Claim) -> AttemptRecord:
-    return closing(claimed, COMPLETE, Outcome.completed)
-
-
-def test_an_answer_that_is_kept_bare_takes_no_column_of_another(engine: Engine) -> None:
+def test_a_bare_answer_takes_no_column_of_another(engine: Engine) -> None:
     mine = worker(engine)
     bare, whole = started(engine, mine), started(engine, mine)
     kept = {"raw": b"what came", "raw_encoding": "identity"}
@@ -79,7 +50,7 @@ def test_a_job_is_claimed_once(engine: Engine) -> None:
     assert claim_one(engine, worker(engine), claimed.job_id) is None
 
 
-def test_a_job_wished_for_twice_in_one_batch_is_given_once(engine: Engine) -> None:
+def test_a_job_requested_twice_in_one_batch_is_claimed_once(engine: Engine) -> None:
     mine = worker(engine)
     (accepted,) = accept_all(engine, entry())
     assert accepted.job_id
@@ -135,7 +106,7 @@ def replayed(engine: Engine, claimed: Claim) -> None:
 
 
 @pytest.mark.parametrize("between", [lost, replayed])
-def test_what_comes_between_two_refusals_ends_their_row(
+def test_another_end_between_two_refusals_resets_their_count(
     engine: Engine, between: Callable[[Engine, Claim], None]
 ) -> None:
     first = started(engine, worker(engine))
@@ -146,7 +117,7 @@ def test_what_comes_between_two_refusals_ends_their_row(
     assert (second.refusals, again(engine, second).refusals) == (9, 0)
 
 
-def test_the_view_tells_attempts_from_those_that_were_spent(engine: Engine) -> None:
+def test_the_view_shows_attempts_and_spent_attempts(engine: Engine) -> None:
     claimed = started(engine, worker(engine), max_attempts=2)
     for number in range(1, 4):
         write(engine, refused(claimed, number))
@@ -197,7 +168,7 @@ def test_a_retry_waits_and_the_next_attempt_has_the_next_number(engine: Engine) 
 
 
 def rows_due(engine: Engine) -> None:
-    """Move time: whatever waits is due."""
+    """Make every waiting job due."""
     with engine.begin() as connection:
         connection.execute(jobs.update().values(run_at=from_now(-1.0)))
 
@@ -236,12 +207,7 @@ def test_a_stale_attempt_changes_nothing_but_its_own_row(engine: Engine) -> None
     assert (first.outcome, first.prompt_tokens) == ("completed", 3)
 
 
-def end_lease(engine: Engine, worker_id: str) -> None:
-    with engine.begin() as connection:
-        leases.renew(connection, worker_id, slots=1, lease_s=-1.0)
-
-
-def test_a_late_answer_completes_its_job_while_nobody_claimed_since(engine: Engine) -> None:
+def test_a_late_answer_completes_its_job_if_no_worker_has_claimed_it_since(engine: Engine) -> None:
     slow = worker(engine)
     claimed = started(engine, slow)
     end_lease(engine, slow)
@@ -325,7 +291,7 @@ def test_one_worker_leads_and_another_follows_when_its_lease_ends(engine: Engine
     assert not lead(first, 30.0)
 
 
-def test_a_job_whose_request_is_gone_keeps_no_other_from_its_worker(engine: Engine) -> None:
+def test_a_job_without_its_request_delays_no_other_claim(engine: Engine) -> None:
     mine = worker(engine)
     gone, fine = (str(one.job_id) for one in accept_all(engine, entry(), entry()))
     with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""Receivers that jobs name before somebody registers them: what is on hold becomes what it would have been."""
+"""Receivers that jobs name before they are registered: registration gives held deliveries their final form."""
 
 import itertools
 import threading
@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from tests.pool.workers import until
+from tests.store.attempts import ANSWER, closing
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from tests.store.receiving import claimed, found, registration, sealed
-from tests.store.test_attempts import ANSWER, closing
 from worker.core.lifecycle import COMPLETE, DROP_DELIVERY, Outcome
 from worker.jobs.store import cancel
 from worker.jobs.store.record import record
@@ -40,7 +40,7 @@ def cancelled(engine: Engine, *jobs: dict[str, Any]) -> list[str]:
 
 
 def failed(engine: Engine, **fields: Any) -> str:
-    """Have a job refused, which ends it as failed; return its id."""
+    """Make a job fail because its request is refused; return its id."""
     job_id = str(uuid.uuid4())
     accept_all(engine, entry({**named(**fields), **REFUSED}, id=job_id))
     return job_id
@@ -58,7 +58,7 @@ def answered(engine: Engine, response: str) -> str:
 
 
 def fitting(engine: Engine, **values: Any) -> unregistered.Adoption:
-    """Begin to register the receiver that the jobs have named."""
+    """Begin to register the receiver that the jobs name."""
     with engine.begin() as connection:
         new = unregistered.find(connection, "default", "billing")
         assert new is not None
@@ -73,7 +73,7 @@ def fit(engine: Engine, begun: unregistered.Adoption) -> bool | None:
 
 
 def register(engine: Engine, **values: Any) -> str:
-    """Register it, and queue what was on hold; return its id."""
+    """Register the receiver and queue its held deliveries; return its id."""
     begun = fitting(engine, **values)
     while fit(engine, begun) is False:
         pass
@@ -83,7 +83,7 @@ def register(engine: Engine, **values: Any) -> str:
 
 
 def stands(engine: Engine) -> dict[str, Any]:
-    """Return the deliveries by their jobs' ids."""
+    """Return the deliveries by job id."""
     return {str(row.job_id): row for row in rows(engine, ROWS)}
 
 
@@ -99,7 +99,7 @@ def flaws(engine: Engine) -> list[verify.Violation]:
     return list(verify.verify(engine, grace_s=0.0).broken)
 
 
-def test_a_receiver_that_wants_no_answers_is_sent_none_of_those_that_were_on_hold(engine: Engine) -> None:
+def test_a_receiver_that_wants_no_answers_gets_none_from_held_deliveries(engine: Engine) -> None:
     (job_id,) = cancelled(engine, named())
     assert stands(engine)[job_id].variant == "full"
 
@@ -110,7 +110,7 @@ def test_a_receiver_that_wants_no_answers_is_sent_none_of_those_that_were_on_hol
 
 
 def test_a_receiver_that_wants_large_answers_is_sent_those_that_were_on_hold(engine: Engine) -> None:
-    # More than a receiver without a wish is sent, less than the most there is.
+    # Longer than a receiver without `payload` gets, shorter than the largest answer that is sent.
     job_id = answered(engine, '{"content":"%s"}' % ("x" * 100_000))
     assert stands(engine)[job_id].variant == "thin"
 
@@ -128,7 +128,7 @@ def test_a_receiver_with_openais_libraries_is_sent_their_words(engine: Engine) -
     assert b'"object":"event"' in (sends(engine, job_id) or b"")
 
 
-def test_what_the_registration_does_not_want_is_cancelled(engine: Engine) -> None:
+def test_held_deliveries_that_the_registration_does_not_want_are_cancelled(engine: Engine) -> None:
     (unwanted,) = cancelled(engine, named())
     wanted = failed(engine)
 
@@ -142,7 +142,7 @@ def test_what_the_registration_does_not_want_is_cancelled(engine: Engine) -> Non
 def test_places_in_the_order_are_given_as_the_jobs_ended(engine: Engine) -> None:
     first = [failed(engine, ordering_key="a"), failed(engine, ordering_key="b")]
     skipped = cancelled(engine, named(ordering_key="a"))
-    # Those of one transaction have one instant; the feed numbers them by their ids.
+    # The failures of one transaction have the same instant; the feed numbers them by id.
     more = sorted(failed_together(engine, 5, ordering_key="a"))
     unordered = failed(engine)
 
@@ -168,20 +168,22 @@ def failed_together(engine: Engine, count: int, **fields: Any) -> list[str]:
     return ids
 
 
-def test_many_are_fitted_a_batch_at_a_time_in_one_order(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_deliveries_are_adapted_batch_by_batch_in_one_order(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(unregistered, "BATCH", 2)
     ended = list(itertools.chain(*(sorted(failed_together(engine, count, ordering_key="k")) for count in (1, 3, 2, 2))))
 
     begun = fitting(engine, ordering="per_key")
     steps = list(iter(lambda: fit(engine, begun), True))
 
-    # Batches end where an instant does; SQLite's have a millisecond, so that two may share one.
+    # A batch ends where the instant changes; SQLite's instants are milliseconds, so two endings may share one.
     assert 1 <= len(steps) <= 4
     assert set(steps) == {False}
     assert [stands(engine)[each].sequence for each in ended] == list(range(1, 9))
 
 
-def test_until_it_is_registered_jobs_that_end_are_held_and_fitted_too(
+def test_jobs_that_end_before_the_registration_are_held_and_adapted_too(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unregistered, "BATCH", 1)
@@ -202,7 +204,7 @@ def test_until_it_is_registered_jobs_that_end_are_held_and_fitted_too(
     assert row[unwanted].status == "cancelled"
 
 
-def test_a_registration_that_was_broken_off_is_begun_anew_by_the_next(
+def test_an_interrupted_registration_is_started_again_by_the_next(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unregistered, "BATCH", 1)
@@ -218,7 +220,9 @@ def test_a_registration_that_was_broken_off_is_begun_anew_by_the_next(
     assert flaws(engine) == []
 
 
-def test_of_two_that_register_at_once_the_later_has_it_whole(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_concurrent_registrations_the_later_wins_completely(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(unregistered, "BATCH", 1)
     ids = [failed(engine) for _ in range(3)]
     first = fitting(engine, profile="openai")
@@ -234,7 +238,7 @@ def test_of_two_that_register_at_once_the_later_has_it_whole(engine: Engine, mon
     assert found(engine, second.receiver_id).registration == second.registration
 
 
-def test_one_that_is_removed_meanwhile_is_not_registered(engine: Engine) -> None:
+def test_a_receiver_removed_in_between_is_not_registered(engine: Engine) -> None:
     failed(engine)
     begun = fitting(engine)
     with engine.begin() as connection:
@@ -245,7 +249,7 @@ def test_one_that_is_removed_meanwhile_is_not_registered(engine: Engine) -> None
 
 
 @pytest.mark.parametrize("reason", ["maintenance", "not_registered"])
-def test_whether_it_is_awaited_does_not_hang_on_the_reason_it_shows(engine: Engine, reason: str) -> None:
+def test_being_unregistered_does_not_depend_on_the_shown_reason(engine: Engine, reason: str) -> None:
     failed(engine)
     with engine.begin() as connection:
         connection.execute(update(table).values(disabled_reason=reason))
@@ -259,7 +263,7 @@ def test_whether_it_is_awaited_does_not_hang_on_the_reason_it_shows(engine: Engi
         assert not known.is_awaited
 
 
-def test_what_is_too_old_meanwhile_has_no_place(engine: Engine) -> None:
+def test_a_delivery_dropped_before_the_registration_has_no_place(engine: Engine) -> None:
     old, young = (failed(engine, ordering_key="k") for _ in range(2))
     begun = fitting(engine, ordering="per_key")
     with engine.begin() as connection:
@@ -273,8 +277,8 @@ def test_what_is_too_old_meanwhile_has_no_place(engine: Engine) -> None:
     assert stands(engine)[young].sequence == 1
 
 
-def test_a_job_that_ends_while_the_last_batch_is_fitted_is_told_as_the_registration_wants(engine: Engine) -> None:
-    """The end has read the receiver as nobody had registered it, waits for its lock, and reads it again."""
+def test_a_job_that_ends_during_the_last_batch_is_sent_as_the_registration_wants(engine: Engine) -> None:
+    """The end of the job reads the unregistered receiver, waits for its lock, and reads the receiver again."""
     failed(engine, ordering_key="k")
     begun = fitting(engine, payload="thin", ordering="per_key", events=["job.failed"])
     ends: list[str] = []
@@ -301,7 +305,7 @@ def waits_for_a_lock(engine: Engine) -> Callable[[], bool]:
     return lambda: one(engine, waiting).n > 0
 
 
-def test_jobs_end_while_a_receiver_is_registered_and_none_is_told_wrongly(
+def test_jobs_that_end_during_a_registration_are_sent_correctly(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unregistered, "BATCH", 8)
@@ -321,7 +325,7 @@ def test_jobs_end_while_a_receiver_is_registered_and_none_is_told_wrongly(
         thread.join(60)
 
     assert found(engine, receiver_id).status == "enabled"
-    told = [row for row in rows(engine, ROWS) if row.status != "cancelled"]
-    assert {(row.event_type, row.variant) for row in told} == {("job.failed", "thin")}
-    assert [row.sequence for row in told] == list(range(1, len(told) + 1))
+    kept = [row for row in rows(engine, ROWS) if row.status != "cancelled"]
+    assert {(row.event_type, row.variant) for row in kept} == {("job.failed", "thin")}
+    assert [row.sequence for row in kept] == list(range(1, len(kept) + 1))
     assert flaws(engine) == []

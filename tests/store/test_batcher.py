@@ -1,4 +1,4 @@
-"""Group commit: what arrives together commits together, and one bad item never fails its neighbours."""
+"""Group commit: items that arrive together commit together, and one bad item never fails its neighbours."""
 
 import asyncio
 import threading
@@ -10,8 +10,9 @@ from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from tests.pool.workers import until
+from tests.store.attempts import completed, started
 from tests.store.made import accept_all, entry, rows, worker
-from tests.store.test_attempts import completed, started
+from tests.store.statements import WAITS_FOR_A_LOCK
 from worker.core.failure import ErrorCode
 from worker.jobs.core.endpoint_health import FailureOwner
 from worker.jobs.store import endpoint_trouble, endpoints
@@ -22,7 +23,6 @@ from worker.store.group_commit import Batcher, BatcherClosed
 from worker.store.tables import counters
 
 BAD = 13
-WAITS_FOR_A_LOCK = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 sizes: list[int] = []
 
 
@@ -49,7 +49,7 @@ def numbers(engine: Engine) -> set[int]:
         return set(connection.scalars(text("SELECT value FROM afterword_counters WHERE name LIKE 'n%'")))
 
 
-def test_what_arrives_together_commits_together(engine: Engine, batcher: Batcher) -> None:
+def test_items_that_arrive_together_commit_together(engine: Engine, batcher: Batcher) -> None:
     async def run() -> list[Any]:
         return await asyncio.gather(*(batcher.submit(add, n) for n in range(100, 150)))
 
@@ -81,7 +81,7 @@ def test_a_batch_ends_at_its_bytes(engine: Engine) -> None:
     assert sizes == [1, 1, 1, 1]
 
 
-def test_a_cancelled_caller_learns_of_it_after_the_write(engine: Engine, batcher: Batcher) -> None:
+def test_a_cancelled_caller_is_cancelled_after_the_write(engine: Engine, batcher: Batcher) -> None:
     gate, seen = threading.Event(), []
 
     def waiting(connection: Connection, items: Sequence[int]) -> list[int]:
@@ -107,7 +107,7 @@ def test_a_cancelled_caller_learns_of_it_after_the_write(engine: Engine, batcher
     assert numbers(engine) == {7}
 
 
-def test_closing_writes_what_waits_and_takes_nothing_more(engine: Engine) -> None:
+def test_closing_writes_the_waiting_items_and_takes_no_more(engine: Engine) -> None:
     made = Batcher(engine)
     futures = [made.put(add, n) for n in range(5)]
     made.start()
@@ -128,7 +128,7 @@ def sleep_a_second(connection: Connection, items: Sequence[Any]) -> list[None]:
     return [None] * len(items)
 
 
-def test_a_statement_that_times_out_holds_nobody_up(postgresql_url: str) -> None:
+def test_a_statement_that_times_out_delays_no_other_write(postgresql_url: str) -> None:
     plain = open_engine(postgresql_url)
     with plain.begin() as connection:
         connection.execute(text(f"ALTER DATABASE \"{plain.url.database}\" SET statement_timeout = '200ms'"))
@@ -145,7 +145,7 @@ def test_a_statement_that_times_out_holds_nobody_up(postgresql_url: str) -> None
     engine.dispose()
 
 
-def test_what_lost_a_deadlock_is_done_again(postgresql_url: str) -> None:
+def test_a_batch_that_lost_a_deadlock_is_repeated(postgresql_url: str) -> None:
     engine = open_engine(postgresql_url)
     first = "UPDATE afterword_counters SET value = value + 1 WHERE name = 'a'"
     second = first.replace("'a'", "'b'")
@@ -162,7 +162,8 @@ def test_what_lost_a_deadlock_is_done_again(postgresql_url: str) -> None:
 
     batcher = Batcher(engine)
     with engine.begin() as other:
-        # Not the victim: PostgreSQL ends whoever notices first, after a second by default.
+        # PostgreSQL aborts the transaction that notices the deadlock first, after one second by default. This one
+        # notices late, so it survives.
         other.execute(text("SET LOCAL deadlock_timeout = '20s'"))
         other.execute(text("SET LOCAL lock_timeout = 0"))
         other.execute(text(first))
@@ -180,7 +181,7 @@ def test_what_lost_a_deadlock_is_done_again(postgresql_url: str) -> None:
 
 
 @pytest.mark.parametrize("items", [1, 2])
-def test_what_could_not_be_serialised_is_done_again(postgresql_url: str, items: int) -> None:
+def test_a_batch_with_a_serialization_failure_is_repeated(postgresql_url: str, items: int) -> None:
     other = open_engine(postgresql_url)
     strict = other.execution_options(isolation_level="REPEATABLE READ")
     increase = "UPDATE afterword_counters SET value = value + 1 WHERE name = 'a'"
@@ -189,7 +190,7 @@ def test_what_could_not_be_serialised_is_done_again(postgresql_url: str, items: 
     begun, gone_on, states = threading.Event(), threading.Event(), []
 
     def late(connection: Connection, items: Sequence[int]) -> list[None]:
-        connection.execute(text("SELECT value FROM afterword_counters"))  # from here on it sees what was then
+        connection.execute(text("SELECT value FROM afterword_counters"))  # the snapshot is taken here
         begun.set()
         assert gone_on.wait(20)
         try:
@@ -216,7 +217,7 @@ def test_what_could_not_be_serialised_is_done_again(postgresql_url: str, items: 
 
 
 @pytest.mark.parametrize("default", ["repeatable read", "serializable"])
-def test_what_a_database_says_of_isolation_is_not_ours(postgresql_url: str, default: str) -> None:
+def test_the_databases_default_isolation_does_not_apply(postgresql_url: str, default: str) -> None:
     plain = open_engine(postgresql_url)
     with plain.begin() as connection:
         name = plain.url.database
@@ -228,7 +229,7 @@ def test_what_a_database_says_of_isolation_is_not_ours(postgresql_url: str, defa
     engine.dispose()
 
 
-def test_a_row_somebody_left_locked_holds_up_its_own_write_only(postgresql_url: str) -> None:
+def test_a_row_left_locked_delays_only_its_own_write(postgresql_url: str) -> None:
     engine = open_engine(postgresql_url)
     mine = worker(engine)
     locked, free = started(engine, mine), started(engine, mine)
@@ -247,7 +248,7 @@ def test_a_row_somebody_left_locked_holds_up_its_own_write_only(postgresql_url: 
     engine.dispose()
 
 
-def test_no_error_of_the_database_quotes_what_was_written(engine: Engine) -> None:
+def test_no_error_of_the_database_quotes_the_written_values(engine: Engine) -> None:
     with pytest.raises(IntegrityError) as caught, engine.begin() as connection:
         for _ in range(2):
             statement = text("INSERT INTO afterword_requests (job_id, body) VALUES (:id, :body)")
@@ -270,7 +271,8 @@ def test_the_feeds_counter_is_locked_by_the_last_step_of_a_batch(postgresql_url:
         batcher.start()
         until(lambda: bool(rows(other, WAITS_FOR_A_LOCK)), what="the batch waits for the endpoint's row")
 
-        # Whoever has the endpoint's row may end a job next: two that lock in turns would wait for each other.
+        # The holder of the endpoint's row may end a job next, which locks the counter. Had the batch locked the counter
+        # first, the two would deadlock.
         with other.begin() as connection:
             connection.execute(select(counters).with_for_update(nowait=True))
 

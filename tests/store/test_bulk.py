@@ -1,33 +1,17 @@
-"""Bulk orders: every job that is meant, once, as far as its status lets them; never another."""
+"""Bulk orders reach every job that matches and may change, once, and no other job."""
 
 import threading
 import uuid
-from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
+from tests.store.attempts import completed, started, write
 from tests.store.made import REQUEST, accept_all, claim_one, entry, job, one, rows, worker
-from tests.store.test_attempts import completed, started, write
-from tests.store.test_orders import accepted, fail
+from tests.store.orders import accepted, by_status, counted, fail, give
 from worker.jobs.core.filter import parse
 from worker.jobs.store import bulk_update, cancel
 from worker.jobs.store.bulk_update import BulkOrder
-
-
-def give(engine: Engine, order: str, where: str, **changes: Any) -> int:
-    return sum(bulk_update.apply(engine, BulkOrder(order), parse([where]), changes=changes))
-
-
-def counted(engine: Engine, order: str, where: str) -> int:
-    with engine.begin() as connection:
-        return bulk_update.count(connection, BulkOrder(order), parse([where]))
-
-
-def by_status(engine: Engine, where: str = "1 = 1") -> dict[str, int]:
-    return {
-        row[0]: row[1] for row in rows(engine, f"SELECT status, count(*) FROM jobs_v1 WHERE {where} GROUP BY status")
-    }
 
 
 def test_all_waiting_and_running_jobs_of_a_batch_are_cancelled_and_no_other(engine: Engine) -> None:

@@ -1,24 +1,19 @@
-"""CANCEL: at once where a job waits, through its holder where it runs, and never lost between the two."""
+"""CANCEL: a queued job ends at once, a running job through its holder, and no request is lost in between."""
 
 import threading
 
 from sqlalchemy import Engine
 
+from tests.store.attempts import closing, completed, end_lease, started, write
 from tests.store.made import claim_one, one, worker
-from tests.store.test_attempts import closing, completed, end_lease, started, write
+from tests.store.orders import cancel_one
 from worker.core.lifecycle import RETRY, Outcome
 from worker.jobs.store import reclaim
-from worker.jobs.store.cancel import cancel
 
 OVERLOADED = {"error_code": "overloaded", "error_message": "m", "error": '{"code": "overloaded"}'}
 
 
-def cancel_one(engine: Engine, job_id: str) -> str | None:
-    with engine.begin() as connection:
-        return cancel(connection, [job_id])[0]
-
-
-def test_a_waiting_job_is_cancelled_at_once_and_its_row_speaks_of_nothing_else(engine: Engine) -> None:
+def test_a_waiting_job_is_cancelled_at_once_and_its_row_shows_no_other_error(engine: Engine) -> None:
     claimed = started(engine, worker(engine))
     write(engine, closing(claimed, RETRY, Outcome.failed, delay_s=60.0, **OVERLOADED))
 
@@ -80,7 +75,7 @@ def test_a_forgotten_job_is_given_back_within_its_budget(engine: Engine) -> None
     assert (row.status, row.error_code) == ("failed", "worker_lost")
 
 
-def test_of_an_answer_and_a_cancellation_exactly_one_wins(engine: Engine) -> None:
+def test_exactly_one_of_an_answer_and_a_cancellation_wins(engine: Engine) -> None:
     mine = worker(engine)
     for _ in range(10):
         claimed = started(engine, mine)
@@ -100,7 +95,7 @@ def test_of_an_answer_and_a_cancellation_exactly_one_wins(engine: Engine) -> Non
         assert (won, row.status) == ([True], "completed")
 
 
-def test_where_requests_are_made_once_only_a_lost_workers_job_fails(engine: Engine) -> None:
+def test_a_lost_workers_job_fails_if_requests_may_be_made_only_once(engine: Engine) -> None:
     mine = worker(engine)
     claimed = started(engine, mine)
     end_lease(engine, mine)

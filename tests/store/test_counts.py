@@ -1,4 +1,5 @@
-"""Each step of a job and of a delivery costs the statements of tests/counts.py: alone, and a hundred together."""
+"""Each step of a job and of a delivery costs the statements listed in tests/counts.py: alone, and for a hundred
+items."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,11 +9,11 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from tests.counts import MANY, STEPS, Cost
+from tests.store.attempts import closing, completed
+from tests.store.costs import tick, webhook_tick
+from tests.store.delivery_attempts import claimed, delivery_ids, receiver, refused
+from tests.store.delivery_attempts import closing as delivery_closing
 from tests.store.made import accept_all, entry, job, worker
-from tests.store.test_attempts import closing, completed
-from tests.store.test_deliveries import claimed, receiver, refused, told
-from tests.store.test_deliveries import closing as delivery_closing
-from tests.store.test_scale import tick, webhook_tick
 from worker.core.lifecycle import RETRY, Outcome
 from worker.jobs.store import reclaim
 from worker.jobs.store.accept import accept
@@ -33,7 +34,7 @@ Step = Callable[[Connection], Any]
 
 @contextmanager
 def counting(engine: Engine) -> Iterator[list[Cost]]:
-    """Give the cost of each transaction, once it has ended."""
+    """Yield a list that receives the cost of each transaction when it ends."""
     ended: list[Cost] = []
     sets: list[int] = []
 
@@ -66,12 +67,12 @@ def started(engine: Engine, number: int) -> list[Claim]:
 
 
 def due(engine: Engine, number: int) -> list[str]:
-    """Return deliveries that may be claimed."""
+    """Return deliveries that are ready to be claimed."""
     receiver(engine, in_flight=SLOTS)
     ids = queued(engine, number)
     with engine.begin() as connection:
         cancel(connection, ids)
-    return told(engine)
+    return delivery_ids(engine)
 
 
 def sent(engine: Engine, number: int) -> list[DeliveryClaim]:
@@ -79,7 +80,7 @@ def sent(engine: Engine, number: int) -> list[DeliveryClaim]:
     return [one for one in got if one is not None]
 
 
-# Each prepares what a step works on, `number` of it, and returns the step.
+# Each function prepares `number` items for a step and returns the step.
 
 
 def accepting(engine: Engine, number: int) -> Step:
@@ -116,7 +117,7 @@ def completing_with_an_event(engine: Engine, number: int) -> Step:
 
 
 def retrying(engine: Engine, number: int) -> Step:
-    # Each has a delay of its own: chance is part of it.
+    # Each retry has its own random delay.
     ends = [
         closing(one, RETRY, Outcome.failed, delay_s=1 + place / 1000, answer=None)
         for place, one in enumerate(started(engine, number))
@@ -202,7 +203,7 @@ def test_a_hundred_together_cost_the_statements_of_the_table(engine: Engine, nam
 
 
 @pytest.mark.parametrize("number", [1, MANY], ids=["alone", "a hundred"])
-def test_what_the_writer_was_given_at_once_is_one_transaction(engine: Engine, number: int) -> None:
+def test_items_given_to_the_writer_at_once_are_one_transaction(engine: Engine, number: int) -> None:
     mine, ids = worker(engine), queued(engine, number)
     writer = Batcher(engine, max_items=MANY, last=(record, cancel))
     claims = [writer.put(claim, ClaimRequest(one, mine)) for one in ids]
@@ -232,6 +233,6 @@ def test_claims_and_ends_that_meet_in_the_writer_share_a_transaction(engine: Eng
         assert all(one.result(30) for one in writes)
         assert writer.close(timeout_s=30)
 
-    # The statement that opens the transaction is paid once.
+    # The statement that opens the transaction counts once.
     both = STEPS["claim"].alone.statements + STEPS["record completed"].alone.statements - 1
     assert [one.statements for one in transactions] == [both]

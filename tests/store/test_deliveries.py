@@ -1,90 +1,32 @@
-"""Deliveries in SQL: written with the end of a job, claimed within limits, fenced, in order, taken back, on both."""
+"""Deliveries in SQL, on both databases: written with the end of a job, limited, fenced, ordered and taken back."""
 
 import json
 import threading
 import time
 import uuid
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, insert, select, text, update
+from sqlalchemy import Engine, delete, select, text, update
 
+from tests.store.delivery_attempts import DELIVERIES, claimed, closing, delivery_ids, ended, receiver, recorded, refused
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
-from worker.core.lifecycle import CANCEL_DELIVERY, DELIVER, FAIL_DELIVERY, RETRY_DELIVERY, DeliveryOutcome
+from worker.core.lifecycle import CANCEL_DELIVERY, FAIL_DELIVERY
 from worker.jobs.store import cancel
 from worker.store import leases
-from worker.store.clock import from_now, now
-from worker.store.transitions import ClaimRequest
-from worker.webhooks.core.outcome import DeliveryErrorCode, DisableReason, SendResult
+from worker.store.clock import from_now
+from worker.webhooks.core.outcome import DisableReason
 from worker.webhooks.core.receiver_health import Bucket, ReceiverHealth
 from worker.webhooks.store import due as webhook_lanes
 from worker.webhooks.store import expire, redeliver
-from worker.webhooks.store.claim import DeliveryClaim, claim
+from worker.webhooks.store.claim import DeliveryClaim
 from worker.webhooks.store.health_column import health_of, text_of
-from worker.webhooks.store.record import DeliveryRecord, RecordedDelivery, record
 from worker.webhooks.store.tables import deliveries, events, receivers
-
-DELIVERIES = "SELECT * FROM webhook_deliveries_v1 ORDER BY created_at, sequence, id"
-
-
-def receiver(engine: Engine, name: str = "mine", **changes: Any) -> str:
-    receiver_id = str(uuid.uuid4())
-    row = {
-        "id": receiver_id, "tenant": "default", "name": name, "url": "https://example.com/hooks", "is_default": True,
-        "events": json.dumps(["job.*"]), "payload": "auto", "profile": "afterword", "timeout_s": 15.0, "in_flight": 10,
-        "ordering": "none", "on_exhausted": "skip", "status": "enabled", **changes,
-    }  # fmt: skip
-    with engine.begin() as connection:
-        connection.execute(insert(receivers).values(created_at=now()), [row])
-    return receiver_id
-
-
-def ended(engine: Engine, **fields: Any) -> str:
-    """Accept a job and end it; return its id."""
-    job_id = str(uuid.uuid4())
-    accept_all(engine, entry(job(**fields), id=job_id))
-    with engine.begin() as connection:
-        cancel.cancel(connection, [job_id])
-    return job_id
-
-
-def told(engine: Engine) -> list[str]:
-    return [str(row.id) for row in rows(engine, DELIVERIES)]
-
-
-def claimed(engine: Engine, worker_id: str, *delivery_ids: str, slots: int = 100) -> list[DeliveryClaim | None]:
-    with engine.begin() as connection:
-        return claim(connection, [ClaimRequest(one, worker_id) for one in delivery_ids], slots=slots)
-
-
-def closing(got: DeliveryClaim, **changes: Any) -> DeliveryRecord:
-    """Return the end of an attempt that delivered, with changes."""
-    usual = DeliveryRecord(
-        delivery_id=got.delivery_id, number=got.attempt, worker_id=got.worker_id, receiver_id=got.receiver_id,
-        tenant=got.tenant, move=DELIVER, outcome=DeliveryOutcome.delivered, was_sent=True, counts=True,
-        attempt={"http_status": 204, "is_truncated": False},
-        variant=got.variant, result=SendResult(sent=True, error_code=None, http_status=204), event_at_s=got.event_at_s,
-        now_s=got.now_s, lane=None if got.ordering_key is None else (got.ordering_key, got.sequence),
-    )  # fmt: skip
-    return replace(usual, **changes)
-
-
-def recorded(engine: Engine, *closings: DeliveryRecord, slots: int = 100) -> list[RecordedDelivery]:
-    with engine.begin() as connection:
-        return record(connection, closings, slots=slots)
-
-
-def refused(got: DeliveryClaim, **changes: Any) -> DeliveryRecord:
-    failed = {"error_code": DeliveryErrorCode.unavailable, "http_status": 503, "is_truncated": False}
-    sent = SendResult(sent=True, error_code=DeliveryErrorCode.unavailable, http_status=503)
-    values = {"move": RETRY_DELIVERY, "outcome": DeliveryOutcome.failed, "attempt": failed, "result": sent, **changes}
-    return closing(got, **values)
 
 
 def claim_first(engine: Engine, worker_id: str) -> DeliveryClaim:
-    (got,) = claimed(engine, worker_id, told(engine)[0])
+    (got,) = claimed(engine, worker_id, delivery_ids(engine)[0])
     assert got is not None
     return got
 
@@ -97,7 +39,7 @@ def test_the_end_of_a_job_writes_its_event_and_deliveries_in_one_transaction(eng
     with engine.connect() as connection:
         cancel.cancel(connection, [job_id])
         connection.rollback()
-    assert told(engine) == []
+    assert delivery_ids(engine) == []
     with engine.begin() as connection:
         cancel.cancel(connection, [job_id])
 
@@ -123,7 +65,7 @@ def test_the_end_of_a_job_writes_its_event_and_deliveries_in_one_transaction(eng
     ],
     ids=["default", "nobody", "none", "named", "unknown", "tenant", "other event", "this event", "removed"],
 )
-def test_who_hears_of_a_job(engine: Engine, listens: dict[str, Any], webhook: Any, names: list[str]) -> None:
+def test_receivers_of_a_jobs_event(engine: Engine, listens: dict[str, Any], webhook: Any, names: list[str]) -> None:
     receiver(engine, **listens)
 
     ended(engine, **({} if webhook is ... else {"webhook": webhook}))
@@ -131,7 +73,7 @@ def test_who_hears_of_a_job(engine: Engine, listens: dict[str, Any], webhook: An
     assert [row.receiver for row in rows(engine, DELIVERIES)] == names
 
 
-def test_an_address_that_jobs_bring_is_one_receiver(engine: Engine) -> None:
+def test_a_url_named_by_jobs_is_one_receiver(engine: Engine) -> None:
     for _ in range(2):
         ended(engine, webhook={"url": "https://example.com/one"})
     ended(engine, webhook={"url": "https://example.com/two"})
@@ -139,10 +81,10 @@ def test_an_address_that_jobs_bring_is_one_receiver(engine: Engine) -> None:
     found = rows(engine, "SELECT name, url, keys_sealed FROM afterword_receivers ORDER BY url")
     assert [row.url for row in found] == ["https://example.com/one", "https://example.com/two"]
     assert all(row.name.startswith("url-") and row.keys_sealed is None for row in found)
-    assert len(told(engine)) == 3
+    assert len(delivery_ids(engine)) == 3
 
 
-def test_what_names_a_receiver_nobody_has_registered_is_held_for_it(engine: Engine) -> None:
+def test_deliveries_to_an_unregistered_receiver_are_held(engine: Engine) -> None:
     ended(engine, webhook={"to": "later"})
     ended(engine, webhook={"to": "later"})
 
@@ -166,7 +108,7 @@ def test_a_delivery_is_claimed_once_with_an_attempt_row_before_the_wire(engine: 
     assert abs(got.now_s - got.event_at_s) < 60
 
 
-def test_where_the_time_of_an_attempt_went_is_kept(engine: Engine) -> None:
+def test_the_times_of_an_attempts_steps_are_kept(engine: Engine) -> None:
     receiver(engine)
     ended(engine)
     times = {"dns_ms": 1, "connect_ms": 20, "tls_ms": 15, "first_byte_ms": 30, "total_ms": 60}
@@ -181,28 +123,28 @@ def test_a_worker_whose_lease_has_ended_claims_nothing(engine: Engine) -> None:
     receiver(engine)
     ended(engine)
 
-    assert claimed(engine, worker(engine, lease_s=-1), told(engine)[0]) == [None]
+    assert claimed(engine, worker(engine, lease_s=-1), delivery_ids(engine)[0]) == [None]
 
 
-def test_a_receiver_has_so_many_in_flight(engine: Engine) -> None:
+def test_a_receivers_in_flight_limit_holds(engine: Engine) -> None:
     receiver(engine, in_flight=2)
     for _ in range(4):
         ended(engine)
     holder = worker(engine)
 
-    got = [one for one in claimed(engine, holder, *told(engine)) if one is not None]
+    got = [one for one in claimed(engine, holder, *delivery_ids(engine)) if one is not None]
     assert len(got) == 2
-    assert not any(claimed(engine, holder, *told(engine)))
+    assert not any(claimed(engine, holder, *delivery_ids(engine)))
     recorded(engine, closing(got[0]))
 
-    assert len([one for one in claimed(engine, holder, *told(engine)) if one is not None]) == 1
+    assert len([one for one in claimed(engine, holder, *delivery_ids(engine)) if one is not None]) == 1
 
 
 def test_two_workers_never_exceed_a_receivers_limit_together(engine: Engine) -> None:
     receiver(engine, in_flight=3)
     for _ in range(12):
         ended(engine)
-    ids, got = told(engine), []
+    ids, got = delivery_ids(engine), []
 
     def take(worker_id: str) -> None:
         for delivery_id in ids:
@@ -217,17 +159,17 @@ def test_two_workers_never_exceed_a_receivers_limit_together(engine: Engine) -> 
     assert len(got) == 3
 
 
-def test_a_rate_is_a_bucket_that_claims_empty(engine: Engine) -> None:
+def test_a_rate_limits_the_claims_like_a_token_bucket(engine: Engine) -> None:
     receiver(engine, rate_per_s=2.0)
     for _ in range(5):
         ended(engine)
 
-    got = claimed(engine, worker(engine), *told(engine))
+    got = claimed(engine, worker(engine), *delivery_ids(engine))
 
     assert len([one for one in got if one is not None]) == 2
 
 
-def test_a_resting_or_disabled_receiver_is_sent_nothing(engine: Engine) -> None:
+def test_a_paused_or_disabled_receiver_is_sent_nothing(engine: Engine) -> None:
     receiver_id = receiver(engine)
     ended(engine)
     holder = worker(engine)
@@ -236,7 +178,7 @@ def test_a_resting_or_disabled_receiver_is_sent_nothing(engine: Engine) -> None:
     for changes in ({"health": text_of(resting)}, {"status": "disabled", "health": None}):
         with engine.begin() as connection:
             connection.execute(update(receivers).where(receivers.c.id == receiver_id).values(changes))
-        assert claimed(engine, holder, *told(engine)) == [None]
+        assert claimed(engine, holder, *delivery_ids(engine)) == [None]
 
 
 def test_a_health_is_read_as_it_was_written_also_where_another_release_wrote_it() -> None:
@@ -265,7 +207,7 @@ def test_a_stale_attempt_moves_nothing_and_is_kept(engine: Engine) -> None:
     assert recorded(engine, closing(fresh))[0].moved
 
 
-def test_a_late_success_counts_while_nobody_has_begun_again(engine: Engine) -> None:
+def test_a_late_success_counts_if_no_attempt_has_begun_since(engine: Engine) -> None:
     receiver(engine)
     ended(engine)
     lost = worker(engine)
@@ -300,7 +242,7 @@ def test_failures_open_the_breaker_in_the_receivers_row(engine: Engine) -> None:
     for _ in range(5):
         ended(engine)
     holder = worker(engine)
-    got = [one for one in claimed(engine, holder, *told(engine)) if one is not None]
+    got = [one for one in claimed(engine, holder, *delivery_ids(engine)) if one is not None]
 
     written = recorded(engine, *(refused(one) for one in got))
 
@@ -309,13 +251,13 @@ def test_failures_open_the_breaker_in_the_receivers_row(engine: Engine) -> None:
     assert after.ramp == 1
     assert after.open_until_s > time.time()
     assert written[-1].after == after
-    # Each end says its own step: that it was paused is told once.
+    # Each record returns its own step, so the pause is reported once.
     opened = [one.before is not None and one.after is not None and one.before.ramp < one.after.ramp for one in written]
     assert opened == [False] * 4 + [True]
     assert rows(engine, "SELECT 1 FROM webhook_deliveries_v1 WHERE status = 'failed'") == []
 
 
-def test_later_ones_of_a_key_wait_without_being_due(engine: Engine) -> None:
+def test_later_deliveries_of_a_key_wait_without_being_due(engine: Engine) -> None:
     receiver_id = receiver(engine, ordering="per_key")
     for _ in range(3):
         ended(engine, ordering_key="k")
@@ -327,10 +269,10 @@ def test_later_ones_of_a_key_wait_without_being_due(engine: Engine) -> None:
     assert len(due) == 2
     waiting = rows(engine, "SELECT sequence FROM webhook_deliveries_v1 WHERE waiting_for = 'order' ORDER BY sequence")
     assert [row.sequence for row in waiting] == [2, 3]
-    assert len([one for one in claimed(engine, holder, *told(engine)) if one is not None]) == 2
+    assert len([one for one in claimed(engine, holder, *delivery_ids(engine)) if one is not None]) == 2
 
 
-def test_the_end_of_one_lets_the_next_go(engine: Engine) -> None:
+def test_the_end_of_a_delivery_lets_the_next_go(engine: Engine) -> None:
     receiver(engine, ordering="per_key")
     for _ in range(3):
         ended(engine, ordering_key="k")
@@ -344,7 +286,9 @@ def test_the_end_of_one_lets_the_next_go(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(("policy", "goes", "gap"), [("skip", True, True), ("block", False, False)])
-def test_what_follows_one_that_was_given_up(engine: Engine, policy: str, goes: bool, gap: bool) -> None:
+def test_on_exhausted_decides_about_the_delivery_after_a_failed_one(
+    engine: Engine, policy: str, goes: bool, gap: bool
+) -> None:
     receiver(engine, ordering="per_key", on_exhausted=policy)
     for _ in range(2):
         ended(engine, ordering_key="k")
@@ -376,7 +320,7 @@ def test_jobs_that_end_together_keep_the_order_of_their_ends(engine: Engine) -> 
     assert [row.cursor for row in found] == sorted(row.cursor for row in found)
 
 
-def test_what_waits_for_a_disabled_receiver_is_held(engine: Engine) -> None:
+def test_deliveries_to_a_disabled_receiver_are_held(engine: Engine) -> None:
     receiver_id = receiver(engine)
     ended(engine)
     with engine.begin() as connection:
@@ -391,7 +335,7 @@ def test_what_waits_for_a_disabled_receiver_is_held(engine: Engine) -> None:
     assert [row.status for row in rows(engine, DELIVERIES)] == ["held", "held"]
 
 
-def test_what_passed_its_deadline_fails_and_lets_the_next_go(engine: Engine) -> None:
+def test_a_delivery_past_its_deadline_fails_and_lets_the_next_go(engine: Engine) -> None:
     receiver(engine, ordering="per_key")
     for _ in range(2):
         ended(engine, ordering_key="k")
@@ -404,7 +348,7 @@ def test_what_passed_its_deadline_fails_and_lets_the_next_go(engine: Engine) -> 
     assert [tuple(row) for row in states] == [("failed", "deadline", None), ("queued", None, None)]
 
 
-def test_lanes_tell_how_many_more_each_receiver_takes(engine: Engine) -> None:
+def test_lanes_give_the_free_room_of_each_receiver(engine: Engine) -> None:
     free, busy = receiver(engine, "free", in_flight=7), receiver(engine, "busy", in_flight=1)
     for _ in range(2):
         ended(engine)
@@ -425,15 +369,15 @@ def test_a_claim_on_a_job_never_reads_a_delivery(engine: Engine) -> None:
     receiver(engine)
     ended(engine)
 
-    assert claim_one(engine, worker(engine), told(engine)[0]) is None
+    assert claim_one(engine, worker(engine), delivery_ids(engine)[0]) is None
 
 
-def test_what_is_delivered_once_more_lets_nothing_pass_one_that_failed(engine: Engine) -> None:
+def test_a_redelivery_lets_no_delivery_pass_a_failed_one(engine: Engine) -> None:
     receiver(engine, ordering="per_key", on_exhausted="block")
     for _ in range(3):
         ended(engine, ordering_key="k")
     holder = worker(engine)
-    first, second, third = told(engine)
+    first, second, third = delivery_ids(engine)
     recorded(engine, closing(claim_first(engine, holder)))
     (got,) = claimed(engine, holder, second)
     assert got is not None
@@ -449,36 +393,36 @@ def test_what_is_delivered_once_more_lets_nothing_pass_one_that_failed(engine: E
     assert claimed(engine, holder, third) == [None]
 
 
-def test_a_failed_one_that_is_sent_once_more_still_holds_up_what_comes_later(engine: Engine) -> None:
+def test_a_failed_delivery_that_is_sent_again_still_blocks_later_ones(engine: Engine) -> None:
     receiver(engine, ordering="per_key", on_exhausted="block")
     ended(engine, ordering_key="k")
     holder = worker(engine)
     recorded(engine, refused(claim_first(engine, holder), move=FAIL_DELIVERY))
-    (first,) = told(engine)
+    (first,) = delivery_ids(engine)
     with engine.begin() as connection:
         assert redeliver.redeliver(connection, first) is None
     (again,) = claimed(engine, holder, first)
     assert again is not None
 
     ended(engine, ordering_key="k")
-    second = told(engine)[1]
+    second = delivery_ids(engine)[1]
     assert claimed(engine, holder, second) == [None]
     (after,) = recorded(engine, closing(again))
 
     assert after.next_ids == (second,)
 
 
-def test_what_a_receiver_does_not_want_holds_up_nothing(engine: Engine) -> None:
+def test_a_cancelled_delivery_does_not_block_a_waiting_one(engine: Engine) -> None:
     receiver(engine, ordering="per_key", on_exhausted="block")
     for _ in range(2):
         ended(engine, ordering_key="k")
 
     (after,) = recorded(engine, refused(claim_first(engine, worker(engine)), move=CANCEL_DELIVERY))
 
-    assert after.next_ids == (told(engine)[1],)
+    assert after.next_ids == (delivery_ids(engine)[1],)
 
 
-def test_one_that_was_given_up_while_it_waited_is_a_gap_too(engine: Engine) -> None:
+def test_a_delivery_given_up_while_it_waited_is_a_gap_too(engine: Engine) -> None:
     receiver(engine, ordering="per_key")
     for _ in range(3):
         ended(engine, ordering_key="k")
@@ -493,11 +437,11 @@ def test_one_that_was_given_up_while_it_waited_is_a_gap_too(engine: Engine) -> N
     assert (third.waiting_for, bool(third.after_gap)) == (None, True)
 
 
-def test_the_end_of_one_tells_what_may_go_in_its_place(engine: Engine) -> None:
+def test_the_end_of_a_delivery_returns_the_next_ones(engine: Engine) -> None:
     receiver(engine, in_flight=2)
     for _ in range(5):
         ended(engine)
-    running = [one for one in claimed(engine, worker(engine), *told(engine)) if one is not None]
+    running = [one for one in claimed(engine, worker(engine), *delivery_ids(engine)) if one is not None]
     waiting = {row.id for row in rows(engine, DELIVERIES) if row.status == "queued"}
 
     written = recorded(engine, *(closing(one) for one in running))
@@ -514,24 +458,24 @@ def test_a_tenant_takes_no_more_than_half_of_a_workers_slots(engine: Engine) -> 
     for _ in range(10):
         ended(engine, tenant="slow")
     holder = worker(engine)
-    slow = told(engine)
+    slow = delivery_ids(engine)
 
     got = [one for one in claimed(engine, holder, *slow, slots=8) if one is not None]
     assert 3 <= len(got) <= 4
     assert set(Counter(one.receiver_id for one in got).values()) <= {1, 2}
-    # Another worker's slots are its own.
+    # Another worker has its own slots.
     assert any(claimed(engine, worker(engine), *slow, slots=8))
 
     ended(engine)
-    assert claimed(engine, holder, told(engine)[-1], slots=8)[0] is not None
+    assert claimed(engine, holder, delivery_ids(engine)[-1], slots=8)[0] is not None
 
 
-def test_the_last_place_goes_round_among_the_receivers_that_wait(engine: Engine) -> None:
+def test_the_last_slot_goes_round_among_the_waiting_receivers(engine: Engine) -> None:
     names = [receiver(engine, name) for name in ("one", "two", "three")]
     for _ in range(4):
         ended(engine)
     holder, went = worker(engine), []
-    next_id = told(engine)[0]
+    next_id = delivery_ids(engine)[0]
 
     for _ in range(6):
         (got,) = claimed(engine, holder, next_id, slots=1)
@@ -543,7 +487,7 @@ def test_the_last_place_goes_round_among_the_receivers_that_wait(engine: Engine)
     assert Counter(went) == dict.fromkeys(names, 2)
 
 
-def test_the_last_place_goes_to_nobody_who_rests_is_full_or_has_nothing_due(engine: Engine) -> None:
+def test_the_last_slot_goes_to_no_receiver_that_is_paused_full_or_without_due_deliveries(engine: Engine) -> None:
     resting = ReceiverHealth(ramp=1, open_until_s=4e9, open_s=30.0)
     mine = receiver(engine)
     receiver(engine, "resting", health=text_of(resting))
@@ -563,7 +507,7 @@ def test_the_last_place_goes_to_nobody_who_rests_is_full_or_has_nothing_due(engi
     assert set(after.next_ids) < set(of_mine)
 
 
-def test_a_delivery_whose_event_is_gone_keeps_no_other_from_its_worker(engine: Engine) -> None:
+def test_a_delivery_without_its_event_delays_no_other_claim(engine: Engine) -> None:
     receiver(engine)
     gone_of, empty_of, fine_of = ended(engine), ended(engine), ended(engine)
     of = {str(row.job_id): str(row.id) for row in rows(engine, DELIVERIES)}
@@ -577,7 +521,7 @@ def test_a_delivery_whose_event_is_gone_keeps_no_other_from_its_worker(engine: E
 
 
 @pytest.mark.parametrize("follower", ["before", "after"])
-def test_what_a_receiver_did_not_want_holds_nobody_up(engine: Engine, follower: str) -> None:
+def test_a_cancelled_delivery_blocks_no_later_one(engine: Engine, follower: str) -> None:
     receiver(engine, ordering="per_key", on_exhausted="block")
     ended(engine, ordering_key="k")
     if follower == "before":

@@ -1,4 +1,4 @@
-"""Deliveries and many hands at once on PostgreSQL: nobody locks another out, nothing is put on hold for ever."""
+"""Concurrent changes of deliveries on PostgreSQL: no deadlock, and no delivery stays on hold forever."""
 
 import threading
 import uuid
@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Engine, text, update
 from structlog.testing import capture_logs
 
 from tests.pool.workers import until
+from tests.store.delivery_attempts import DELIVERIES, claimed, closing, delivery_ids, ended, receiver
 from tests.store.made import accept_all, entry, job, rows, worker
-from tests.store.test_deliveries import DELIVERIES, claimed, closing, ended, receiver, told
 from worker.jobs.store import cancel
 from worker.store import leases
 from worker.store.clock import from_now
@@ -36,14 +36,16 @@ def engine(postgresql_url: str) -> Iterator[Engine]:
 
 
 def waits(engine: Engine) -> bool:
-    """Say whether somebody waits for a lock. A transaction sees the same activity all along: one a look."""
+    """Return whether a session waits for a lock. Each look needs its own transaction, because a transaction always sees
+    the same activity.
+    """
     with engine.connect() as connection:
         return bool(connection.execute(WAITING).scalar())
 
 
 @contextmanager
 def enabled_meanwhile(engine: Engine, receiver_id: str) -> Iterator[Connection]:
-    """Give a transaction; before its commit somebody enables a receiver and resumes what is on hold for it."""
+    """Yield a transaction. Before it commits, another session enables the receiver and resumes its held deliveries."""
 
     def enable() -> None:
         with engine.begin() as connection:
@@ -55,7 +57,7 @@ def enabled_meanwhile(engine: Engine, receiver_id: str) -> Iterator[Connection]:
     with engine.begin() as connection:
         yield connection
         thread.start()
-        until(lambda: not thread.is_alive() or waits(engine), what="it is done, or waits for us")
+        until(lambda: not thread.is_alive() or waits(engine), what="the other session is done or waits for our lock")
     thread.join()
 
 
@@ -66,7 +68,7 @@ def disabled(engine: Engine) -> str:
     return receiver_id
 
 
-def test_the_dispatcher_puts_nothing_on_hold_that_somebody_is_resuming(engine: Engine) -> None:
+def test_the_dispatcher_holds_no_delivery_that_is_being_resumed(engine: Engine) -> None:
     receiver_id = disabled(engine)
     ended(engine)
     with engine.begin() as connection:
@@ -78,7 +80,7 @@ def test_the_dispatcher_puts_nothing_on_hold_that_somebody_is_resuming(engine: E
     assert [row.status for row in rows(engine, DELIVERIES)] == ["queued"]
 
 
-def test_a_job_that_ends_while_its_receiver_is_enabled_is_told_to_it(engine: Engine) -> None:
+def test_a_job_that_ends_while_its_receiver_is_enabled_is_sent_to_it(engine: Engine) -> None:
     receiver_id = disabled(engine)
     job_id = str(uuid.uuid4())
     accept_all(engine, entry(job(), id=job_id))
@@ -89,7 +91,7 @@ def test_a_job_that_ends_while_its_receiver_is_enabled_is_told_to_it(engine: Eng
     assert [row.status for row in rows(engine, DELIVERIES)] == ["queued"]
 
 
-def test_two_workers_that_begin_and_end_deliveries_lock_each_other_out_of_nothing(engine: Engine) -> None:
+def test_two_workers_that_begin_and_end_deliveries_do_not_deadlock(engine: Engine) -> None:
     names = ("one", "other")
     for name in names:
         receiver(engine, name, is_default=False)
@@ -97,7 +99,7 @@ def test_two_workers_that_begin_and_end_deliveries_lock_each_other_out_of_nothin
     mine: dict[str, list[str]] = {name: [] for name in names}
     for name in names * 2:
         ended(engine, webhook={"to": name})
-        mine[name].append(told(engine)[-1])
+        mine[name].append(delivery_ids(engine)[-1])
     running = {name: claimed(engine, holder, mine[name][0])[0] for name, holder in zip(names, holders, strict=True)}
     met = threading.Barrier(2)
 
@@ -109,7 +111,7 @@ def test_two_workers_that_begin_and_end_deliveries_lock_each_other_out_of_nothin
         met.wait(10)
         return found
 
-    # Each begins one for the other's receiver and ends one for its own.
+    # Each writer starts a delivery for the other's receiver and ends one for its own.
     writers = [Batcher(engine, apart=True) for _ in names]
     with capture_logs() as lines:
         futures: list[Any] = []
@@ -130,7 +132,7 @@ def test_two_workers_that_begin_and_end_deliveries_lock_each_other_out_of_nothin
 
 
 def struck_off(engine: Engine, worker_id: str, *, take_back: bool) -> None:
-    """End a worker's lease; its deliveries are queued again if told so."""
+    """End a worker's lease; if `take_back`, queue its deliveries again."""
     with engine.begin() as connection:
         leases.resign(connection, worker_id)
     if take_back:
@@ -139,15 +141,15 @@ def struck_off(engine: Engine, worker_id: str, *, take_back: bool) -> None:
 
 
 def met_by(engine: Engine, got: DeliveryClaim, step: Callable[[Connection], Any]) -> bool:
-    """Record the end of a delivery while a step of somebody else's begins; return whether it moved.
+    """Record the end of a delivery while another session runs `step`; return whether the delivery moved.
 
-    The step begins when the record has locked its receiver, and does what it can before it waits for that.
+    The step begins after the record has locked its receiver, and runs until it must wait for that lock.
     """
     thread = threading.Thread(target=lambda: in_transaction(engine, step))
     with engine.begin() as connection:
         ordering.lock(connection, [got.receiver_id])
         thread.start()
-        until(lambda: not thread.is_alive() or waits(engine), what="it is done, or waits for us")
+        until(lambda: not thread.is_alive() or waits(engine), what="the other session is done or waits for our lock")
         (written,) = record(connection, [closing(got)], slots=100)
     thread.join()
     return written.moved
@@ -158,10 +160,10 @@ def in_transaction(engine: Engine, step: Callable[[Connection], Any]) -> None:
         step(connection)
 
 
-def test_a_late_answer_and_the_next_attempt_do_not_lock_each_other_out(engine: Engine) -> None:
+def test_a_late_answer_and_the_next_attempt_do_not_deadlock(engine: Engine) -> None:
     receiver(engine)
     ended(engine)
-    (got,) = claimed(engine, lost := worker(engine), *told(engine))
+    (got,) = claimed(engine, lost := worker(engine), *delivery_ids(engine))
     assert got is not None
     struck_off(engine, lost, take_back=True)
     other = worker(engine)
@@ -171,13 +173,13 @@ def test_a_late_answer_and_the_next_attempt_do_not_lock_each_other_out(engine: E
     assert [row.status for row in rows(engine, DELIVERIES)] == ["delivered"]
 
 
-def test_a_late_answer_and_what_takes_its_delivery_back_do_not_lock_each_other_out(engine: Engine) -> None:
+def test_a_late_answer_and_the_take_back_of_its_delivery_do_not_deadlock(engine: Engine) -> None:
     receiver(engine, ordering="per_key")
     ended(engine, ordering_key="k")
-    (got,) = claimed(engine, lost := worker(engine), *told(engine))
+    (got,) = claimed(engine, lost := worker(engine), *delivery_ids(engine))
     assert got is not None
     with engine.begin() as connection:
-        # Its last attempt: taken back it fails, and lets the next of its key go.
+        # This is the last attempt: when it is taken back, the delivery fails and the next delivery of its key may go.
         connection.execute(update(deliveries).values(attempts_used=100))
     struck_off(engine, lost, take_back=False)
 
@@ -186,11 +188,11 @@ def test_a_late_answer_and_what_takes_its_delivery_back_do_not_lock_each_other_o
     assert [row.status for row in rows(engine, DELIVERIES)] == ["delivered"]
 
 
-def test_what_lets_the_next_go_and_what_gives_that_up_do_not_lock_each_other_out(engine: Engine) -> None:
+def test_a_release_and_an_expiry_of_the_next_delivery_do_not_deadlock(engine: Engine) -> None:
     receiver(engine, ordering="per_key")
     for _ in range(2):
         ended(engine, ordering_key="k")
-    (got,) = claimed(engine, worker(engine), told(engine)[0])
+    (got,) = claimed(engine, worker(engine), delivery_ids(engine)[0])
     assert got is not None
     with engine.begin() as connection:
         connection.execute(update(deliveries).where(deliveries.c.sequence == 2).values(deadline=from_now(-1)))
@@ -200,7 +202,7 @@ def test_what_lets_the_next_go_and_what_gives_that_up_do_not_lock_each_other_out
     assert [row.status for row in rows(engine, DELIVERIES)] == ["delivered", "failed"]
 
 
-def test_looking_for_what_a_dead_worker_left_reads_what_is_in_flight_alone(sqlite_url: str) -> None:
+def test_the_search_for_a_dead_workers_deliveries_reads_only_deliveries_in_flight(sqlite_url: str) -> None:
     made = open_engine(sqlite_url)
     receiver(made)
     ended(made)

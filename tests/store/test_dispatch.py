@@ -1,4 +1,4 @@
-"""DISPATCH: the best due rows of each lane, what waits, and what is over."""
+"""DISPATCH: the best due rows of each lane, the rows that wait, and the rows past their deadline."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text, update
 
 from tests.store.made import accept_all, entry, job, one, rows, worker
+from tests.store.statements import FILL
 from worker.jobs.store import due as dispatch
 from worker.jobs.store.due import FIRST, JobLane
 from worker.store import leases
@@ -51,7 +52,7 @@ def test_a_due_row_names_the_attempt_its_claim_will_give_it(engine: Engine) -> N
     assert (row.attempt, row.priority) == (1, 5)
 
 
-def test_a_due_row_tells_for_how_long_it_has_been_due(engine: Engine) -> None:
+def test_a_due_row_has_the_time_since_it_became_due(engine: Engine) -> None:
     accept_all(engine, entry())
     with engine.begin() as connection:
         connection.execute(update(jobs).values(run_at=from_now(-3600.0)))
@@ -124,20 +125,13 @@ def test_a_leader_that_steps_down_is_followed_at_once(engine: Engine) -> None:
     assert leads(first)
     with engine.begin() as connection:
         dispatch.step_down(connection, second, name="dispatch")
-    assert not leads(second), "who does not lead gives nothing up"
+    assert not leads(second), "a worker that does not lead cannot give up the leadership"
     with engine.begin() as connection:
         dispatch.step_down(connection, first, name="dispatch")
 
     assert leads(second)
 
 
-FILL = """
-INSERT INTO afterword_jobs (id, tenant, status, endpoint, priority, run_at, deadline, created_at, max_attempts,
-                            timeout_s, streamed, fingerprint)
-WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000)
-SELECT {id}, 'default', 'queued', 'default', 5, {now} + {second} * (n - 10), {now} + {second} * 86400, {now}, 5, 60,
-       false, 'x' FROM n
-"""
 ID = "printf('00000000-0000-4000-8000-%012d', n)"
 READS: list[tuple[Callable[[Connection], Any], str]] = [
     (lambda connection: dispatch.due(connection, LANE, limit=20), "run_at"),
@@ -150,7 +144,7 @@ NAMES = ["due", "next_start", "expire", "lanes", "behind_an_endpoint"]
 
 
 def filled(engine: Engine) -> None:
-    """Put in thousands of rows that wait, so that reading them all is a bad plan, and let the planner know."""
+    """Insert thousands of waiting rows, so that a full scan is a bad plan, and update the planner's statistics."""
     postgresql = engine.dialect.name == "postgresql"
     values = ("gen_random_uuid()", POSTGRESQL_NOW, "interval '1 s'") if postgresql else (ID, SQLITE_NOW, "1000000")
     with engine.begin() as connection:
@@ -159,7 +153,7 @@ def filled(engine: Engine) -> None:
 
 
 def plan(engine: Engine, read: Callable[[Connection], Any]) -> str:
-    """Return how the database does the first statement of `read`, by its own account."""
+    """Return the database's query plan for the first statement of `read`."""
     seen: list[tuple[str, Any]] = []
 
     def see(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:

@@ -1,4 +1,4 @@
-"""ENDPOINTS: what makes one rest, who is claimed meanwhile, what ends it. On both databases."""
+"""ENDPOINTS, on both databases: causes of a pause, claims during it, and its end."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, insert, select, update
 
+from tests.store.attempts import closing, write
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
-from tests.store.test_attempts import closing, write
 from worker.core.failure import ErrorCode
 from worker.core.lifecycle import HOLD, Outcome
 from worker.jobs.core.endpoint_health import Cause, FailureOwner, State, Verdict
@@ -41,7 +41,7 @@ def verdicts(engine: Engine, *met: Trouble) -> list[Verdict]:
 
 
 def judged(engine: Engine, *met: Trouble) -> list[tuple[FailureOwner, bool]]:
-    """Return of each whose it is, and whether it made the endpoint rest."""
+    """Return, per call, the owner of the trouble and whether this call paused the endpoint."""
     return [(verdict.owner, verdict.paused) for verdict in verdicts(engine, *met)]
 
 
@@ -51,7 +51,7 @@ def seen(engine: Engine, name: str = "default") -> EndpointRow:
 
 
 def put(engine: Engine, state: State, cause: Cause | None = None, *, since_s: float = 60.0, **values: Any) -> None:
-    """Let the endpoint be so for `since_s` seconds."""
+    """Write an endpoint that has been in `state` for `since_s` seconds."""
     with engine.begin() as connection:
         row = {"name": "default", "state": state, "cause": cause, "since": from_now(-since_s), **values}
         connection.execute(insert(table).values(row))
@@ -72,14 +72,14 @@ def waiting(engine: Engine, number: int = 1, *, endpoint: str = "default", **fie
     return made
 
 
-def test_trouble_of_one_job_makes_nobody_rest(engine: Engine) -> None:
+def test_trouble_of_one_job_pauses_no_endpoint(engine: Engine) -> None:
     assert [judged(engine, trouble(A)) for _ in range(3)] == [[HELD]] * 3
 
     assert seen(engine).state is State.open
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after another"])
-def test_trouble_of_two_jobs_makes_the_endpoint_rest(engine: Engine, together: bool) -> None:
+def test_trouble_of_two_jobs_pauses_the_endpoint(engine: Engine, together: bool) -> None:
     both = [trouble(A), trouble(B, code=ErrorCode.quota_exhausted)]
 
     said = judged(engine, *both) if together else [judged(engine, each)[0] for each in both]
@@ -89,14 +89,14 @@ def test_trouble_of_two_jobs_makes_the_endpoint_rest(engine: Engine, together: b
     assert (found.state, found.cause, found.reason) == (State.paused, Cause.trouble, "quota_exhausted")
     assert found.probe_job is None
     assert found.probe_in_s == pytest.approx(5.0, abs=2.0)
-    assert judged(engine, trouble(C)) == [HELD], "told once"
+    assert judged(engine, trouble(C)) == [HELD], "the pause is reported once"
 
 
-def test_trouble_at_one_endpoint_is_none_of_another(engine: Engine) -> None:
+def test_trouble_at_one_endpoint_does_not_count_for_another(engine: Engine) -> None:
     assert judged(engine, trouble(A), trouble(B, endpoint="other")) == [HELD, HELD]
 
 
-def test_an_answer_that_another_worker_had_speaks_for_the_endpoint(engine: Engine) -> None:
+def test_an_answer_to_another_worker_counts_for_the_endpoint(engine: Engine) -> None:
     judged(engine, trouble(A, began_s=30.0))
     with engine.begin() as connection:
         endpoints.note_answers(connection, {"default": Answered(10.0, 10.0), "other": Answered(1.0, 1.0)})
@@ -110,7 +110,7 @@ def test_an_answer_that_another_worker_had_speaks_for_the_endpoint(engine: Engin
 def failed_attempts(engine: Engine, *codes: str, ended_s: float, whose: str | None = None) -> str:
     """Return a job whose attempts ended with these codes, the last one `ended_s` ago.
 
-    `whose` trouble they were; None: a release before wrote them.
+    `whose` is the owner of the trouble; None: written by an older release.
     """
     mine, (job_id,) = worker(engine), waiting(engine)
     for code in codes:
@@ -174,12 +174,12 @@ def answered(engine: Engine, came_s: float) -> None:
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after another"])
-def test_ten_jobs_in_a_row_make_the_endpoint_rest_whoever_counts_them(engine: Engine, together: bool) -> None:
+def test_ten_jobs_in_a_row_pause_the_endpoint_across_workers(engine: Engine, together: bool) -> None:
     ten = [sick(number) for number in range(10)]
 
-    told = counted(engine, *ten) if together else [counted(engine, each)[0] for each in ten]
+    opened = counted(engine, *ten) if together else [counted(engine, each)[0] for each in ten]
 
-    assert told == [*9 * [False], True]
+    assert opened == [*9 * [False], True]
     found = seen(engine)
     assert (found.state, found.cause, found.reason) == (State.paused, Cause.breaker, "first_byte_timeout")
     assert one(engine, "SELECT sick_jobs FROM afterword_endpoints").sick_jobs is None
@@ -191,13 +191,13 @@ def test_an_answer_to_any_worker_ends_the_row(engine: Engine) -> None:
     answered(engine, 5.0)
     assert counted(engine, *(sick(number) for number in range(9, 18))) == 9 * [False]
 
-    # An older answer, told late, says nothing new.
+    # A report of an older answer changes nothing.
     answered(engine, 10.0)
     assert counted(engine, sick(18)) == [True]
 
 
 @pytest.mark.parametrize("known_to", ["all", "its own worker"])
-def test_what_was_answered_a_moment_ago_is_not_silent_yet(engine: Engine, known_to: str) -> None:
+def test_an_endpoint_with_a_recent_answer_is_not_silent(engine: Engine, known_to: str) -> None:
     counted(engine, *(sick(number) for number in range(9)))
     if known_to == "all":
         answered(engine, 1.0)
@@ -210,21 +210,21 @@ def test_the_same_job_is_counted_once(engine: Engine) -> None:
     assert not any(counted(engine, *(sick(number % 9) for number in range(100))))
 
 
-def test_what_was_in_flight_when_the_endpoint_came_back_is_not_counted(engine: Engine) -> None:
+def test_calls_in_flight_when_the_endpoint_resumed_do_not_count(engine: Engine) -> None:
     put(engine, State.slow, since_s=20.0)
 
     assert counted(engine, *(sick(number) for number in range(20))) == 20 * [False]
     assert counted(engine, *(sick(number, began_s=10.0) for number in range(10))) == [*9 * [False], True]
 
 
-def test_weakness_of_one_endpoint_is_none_of_another(engine: Engine) -> None:
+def test_failures_of_one_endpoint_do_not_count_for_another(engine: Engine) -> None:
     both = [sick(number, endpoint=("default", "other")[number % 2]) for number in range(19)]
 
     assert counted(engine, *both) == [*18 * [False], True]
     assert seen(engine, "other").state is State.open
 
 
-def test_a_breaker_makes_an_endpoint_rest_once(engine: Engine) -> None:
+def test_a_breaker_pauses_an_endpoint_once(engine: Engine) -> None:
     weak = BreakerTrip("default", ErrorCode.server_error)
     with engine.begin() as connection:
         assert endpoint_breaker.open_breaker(connection, [weak, weak]) == [True, False]
@@ -233,7 +233,7 @@ def test_a_breaker_makes_an_endpoint_rest_once(engine: Engine) -> None:
     assert (found.state, found.cause, found.reason) == (State.paused, Cause.breaker, "server_error")
 
 
-def test_of_a_resting_endpoint_nothing_is_claimed_but_its_probe(engine: Engine) -> None:
+def test_only_the_probe_of_a_paused_endpoint_is_claimed(engine: Engine) -> None:
     mine, ids = worker(engine), waiting(engine, 3)
     (elsewhere,) = waiting(engine, endpoint="other")
     paused(engine, probe_job=ids[1])
@@ -257,14 +257,14 @@ def test_of_any_other_endpoint_jobs_are_claimed(engine: Engine, state: State) ->
     assert not found.probe
 
 
-def test_a_resting_endpoint_is_what_all_its_queued_jobs_wait_for(engine: Engine) -> None:
+def test_all_queued_jobs_of_a_paused_endpoint_wait_for_it(engine: Engine) -> None:
     waiting(engine, 2)
     paused(engine)
 
     assert {row.waiting_for for row in rows(engine, "SELECT waiting_for FROM jobs_v1")} == {"endpoint_paused"}
 
 
-def test_lanes_of_a_resting_endpoint_are_skipped_in_one_step(engine: Engine) -> None:
+def test_lanes_of_a_paused_endpoint_are_skipped_in_one_step(engine: Engine) -> None:
     for name in ("aa", "zz"):
         waiting(engine, endpoint=name)
     for number in range(12):
@@ -295,7 +295,7 @@ def test_each_probe_is_another_job(engine: Engine) -> None:
     for _ in range(4):
         last, place = probe(engine, place, last=last)
         asked.append(last)
-        # A probe that fails is held: due again, and the youngest.
+        # A probe that fails is held: the job is due again, behind all others.
         with engine.begin() as connection:
             connection.execute(update(jobs).where(jobs.c.id == last).values(run_at=from_now(-0.01)))
 
@@ -321,7 +321,7 @@ def test_the_only_job_is_probed_again(engine: Engine) -> None:
     assert probe(engine, last=only)[0] == only
 
 
-def test_what_is_not_due_is_no_probe(engine: Engine) -> None:
+def test_a_job_that_is_not_due_is_no_probe(engine: Engine) -> None:
     (later,) = waiting(engine)
     with engine.begin() as connection:
         connection.execute(update(jobs).where(jobs.c.id == later).values(run_at=from_now(60.0)))
@@ -335,7 +335,7 @@ def sent(engine: Engine, job_id: str | None, *, rested_s: float = 0.0) -> bool:
 
 
 @pytest.mark.parametrize("cause", [Cause.trouble, Cause.breaker])
-def test_one_probe_goes_out_in_five_seconds_whoever_dispatches(engine: Engine, cause: Cause) -> None:
+def test_one_probe_goes_out_in_five_seconds_from_any_dispatcher(engine: Engine, cause: Cause) -> None:
     paused(engine, cause)
 
     assert [sent(engine, A), sent(engine, B)] == [True, False]
@@ -345,7 +345,7 @@ def test_one_probe_goes_out_in_five_seconds_whoever_dispatches(engine: Engine, c
 
 
 @pytest.mark.parametrize(("rested_s", "wait_s"), [(5.0, 10.0), (100.0, 105.0), (86400.0, 300.0)])
-def test_probes_come_more_slowly_the_longer_an_endpoint_rests(engine: Engine, rested_s: float, wait_s: float) -> None:
+def test_probes_come_more_slowly_the_longer_a_pause_lasts(engine: Engine, rested_s: float, wait_s: float) -> None:
     paused(engine)
 
     assert sent(engine, A, rested_s=rested_s)
@@ -359,7 +359,7 @@ def test_a_probe_that_waits_for_a_slot_has_more_time(engine: Engine) -> None:
     assert (seen(engine).probe_job, seen(engine).is_overdue) == (A, False)
 
 
-def test_what_an_operator_paused_is_not_probed(engine: Engine) -> None:
+def test_an_endpoint_paused_by_an_operator_is_not_probed(engine: Engine) -> None:
     paused(engine, Cause.operator)
 
     assert not seen(engine).is_overdue
@@ -378,10 +378,10 @@ def test_an_answered_probe_lets_the_endpoint_start_slowly(engine: Engine, cause:
     assert passed(engine, began_s=1.0) == pytest.approx(60.0, abs=5.0)
     found = seen(engine)
     assert (found.state, found.cause, found.reason, found.probe_job) == (State.slow, None, None, None)
-    assert passed(engine, began_s=1.0) is None, "told once"
+    assert passed(engine, began_s=1.0) is None, "the resumption is reported once"
 
 
-def test_a_probe_of_an_earlier_rest_ends_nothing(engine: Engine) -> None:
+def test_a_probe_of_an_earlier_pause_ends_nothing(engine: Engine) -> None:
     paused(engine, since_s=10.0)
 
     assert passed(engine, began_s=11.0) is None
@@ -403,7 +403,7 @@ def test_an_operators_pause_is_ended_by_the_operator_alone(engine: Engine) -> No
 
 
 def held_alone(engine: Engine, *, since_s: float, again_in_s: float) -> str:
-    """Return a job that waits for an open endpoint, of which it alone has met trouble for so long."""
+    """Return a job that waits for an open endpoint; only this job has failed there, for `since_s` seconds."""
     (job_id,) = waiting(engine)
     put(engine, State.open, since_s=since_s + 60.0, troubled_at=from_now(-since_s), alive_at=from_now(-since_s - 1.0))
     with engine.begin() as connection:
@@ -452,7 +452,7 @@ def test_resume_lets_a_job_that_is_held_alone_start_at_once_and_its_waits_begin_
 
 
 @pytest.mark.parametrize("cause", [None, Cause.trouble, Cause.breaker], ids=["held alone", "trouble", "breaker"])
-def test_a_worker_that_starts_tries_soon_what_waits_for_its_endpoints(engine: Engine, cause: Cause | None) -> None:
+def test_a_starting_worker_hurries_the_jobs_that_wait_for_its_endpoints(engine: Engine, cause: Cause | None) -> None:
     if cause is None:
         job_id = held_alone(engine, since_s=1000.0, again_in_s=250.0)
     else:
@@ -464,7 +464,7 @@ def test_a_worker_that_starts_tries_soon_what_waits_for_its_endpoints(engine: En
     with engine.begin() as connection:
         endpoints.try_soon(connection, ["default", "another"])
 
-    assert waits_s == pytest.approx(250.0, abs=5.0), "the endpoint of others"
+    assert waits_s == pytest.approx(250.0, abs=5.0), "another endpoint's start leaves the wait unchanged"
     assert starts_in_s(engine, job_id) <= 0.0 if cause is None else seen(engine).is_overdue
 
 
@@ -506,7 +506,7 @@ def pause_by_operator(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("pause", [pause_by_trouble, pause_by_breaker, pause_by_operator])
-def test_a_job_held_alone_is_due_with_the_others_once_the_endpoint_rests(
+def test_a_job_held_alone_is_due_with_the_others_once_the_endpoint_is_paused(
     engine: Engine, pause: Callable[[Engine], None]
 ) -> None:
     job_id = held_alone(engine, since_s=1000.0, again_in_s=250.0)
@@ -534,10 +534,10 @@ def test_an_endpoint_is_slow_for_ten_seconds(engine: Engine, slow_s: float, stat
         endpoints.open_fully(connection, "default")
 
     assert seen(engine).state is state
-    assert seen(engine).since_s == pytest.approx(slow_s, abs=5.0), "since its rest ended"
+    assert seen(engine).since_s == pytest.approx(slow_s, abs=5.0), "the time counts from the end of the pause"
 
 
-def test_what_was_in_flight_through_the_rest_is_held_when_it_fails_late(engine: Engine) -> None:
+def test_a_call_in_flight_through_the_pause_is_held_when_it_fails_late(engine: Engine) -> None:
     put(engine, State.slow, since_s=3.0)
 
     assert judged(engine, trouble(A, began_s=10.0), trouble(B, began_s=10.0)) == [HELD, HELD]

@@ -1,4 +1,4 @@
-"""A worker that stands still in the middle of a transaction (a frozen machine) keeps nobody waiting for long."""
+"""A worker that freezes in the middle of a transaction blocks other workers only for a short time."""
 
 import uuid
 
@@ -15,7 +15,7 @@ from worker.store.tables import counters
 
 
 def numbered(engine: Engine) -> bool:
-    """Give a job its number in the feed, which needs the row that every end of a job locks."""
+    """Number a job in the feed; that needs the row that every end of a job locks."""
     try:
         with engine.begin() as connection:
             finished_feed.append_to_feed(connection, [str(uuid.uuid4())])
@@ -28,11 +28,11 @@ def numbered(engine: Engine) -> bool:
 def test_jobs_end_although_a_worker_froze_while_it_held_the_feeds_lock(postgresql_url: str) -> None:
     frozen, living = open_engine(postgresql_url), open_engine(postgresql_url)
     with frozen.connect() as connection:
-        finished_feed.append_to_feed(connection, [str(uuid.uuid4())])  # and is not heard of again
+        finished_feed.append_to_feed(connection, [str(uuid.uuid4())])  # the worker freezes here
 
         until(lambda: numbered(living), what="the other worker's job ends", seconds=30)
 
-        # When it wakes it learns that its transaction is gone, and does it again.
+        # When it wakes up, it learns that its transaction is gone and repeats it.
         with pytest.raises(DBAPIError) as caught:
             connection.execute(select(counters))
     assert is_away(caught.value)
@@ -41,10 +41,10 @@ def test_jobs_end_although_a_worker_froze_while_it_held_the_feeds_lock(postgresq
     living.dispose()
 
 
-def test_entering_twice_is_entering_once(engine: Engine) -> None:
+def test_registering_twice_is_registering_once(engine: Engine) -> None:
     mine = worker(engine)
 
-    # The commit was made and its answer lost: a starting worker cannot tell, and enters again.
+    # The commit succeeded but its answer was lost. A starting worker cannot know that, so it registers again.
     with engine.begin() as connection:
         leases.register(connection, mine, name="test", slots=10, lease_s=30.0)
 

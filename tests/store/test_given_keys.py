@@ -1,11 +1,11 @@
-"""A receiver that a job's address made: its keys are one worker's, and its query is sealed with them."""
+"""A receiver created from a job's URL: the first worker gives it keys and seals the query of its URL."""
 
 import pytest
 from sqlalchemy import Engine, update
 
+from tests.store.delivery_attempts import delivery_ids, ended
 from tests.store.made import one
 from tests.store.receiving import URL, VAULT, found
-from tests.store.test_deliveries import ended, told
 from worker.webhooks import sealed_fields
 from worker.webhooks.store.receivers import Receiver
 from worker.webhooks.store.secrets import FirstKeys, store_first_keys
@@ -15,7 +15,7 @@ OTHER = "https://hooks.example.com/in?other"
 
 
 def brought(engine: Engine, url: str = URL) -> Receiver:
-    """End a job that brings an address; return the receiver made for it."""
+    """End a job that names a URL; return the receiver created for it."""
     ended(engine, webhook={"url": url})
     return found(engine, str(one(engine, "SELECT id FROM afterword_receivers").id))
 
@@ -38,7 +38,7 @@ def test_the_first_delivery_seals_the_query_and_gives_the_keys(engine: Engine) -
     kept = found(engine, made.id).sealed
     assert (kept.url, kept.public_key) == ("https://hooks.example.com/in", "whpk_first")
     assert sealed_fields.url_of(VAULT, made.id, kept.url, kept.url_sealed) == URL
-    assert len(told(engine)) == 1
+    assert len(delivery_ids(engine)) == 1
 
 
 def test_of_two_workers_the_first_one_gives_and_both_sign_with_its_keys(engine: Engine) -> None:
@@ -62,7 +62,7 @@ def test_a_receiver_that_has_keys_has_its_query_sealed_all_the_same(engine: Engi
 
 
 @pytest.mark.parametrize("sealed_with", [OTHER, "https://b.example/in"], ids=["query", "none"])
-def test_an_address_it_was_given_meanwhile_stays(engine: Engine, sealed_with: str) -> None:
+def test_a_url_set_in_between_stays(engine: Engine, sealed_with: str) -> None:
     made = brought(engine)
     shown, hidden = sealed_fields.seal_url(VAULT, made.id, sealed_with)
     with engine.begin() as connection:

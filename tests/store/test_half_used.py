@@ -1,5 +1,7 @@
-"""An exception in the middle of a call to the database ends that connection, or leaves it as good as new: no statement
-ever gets another statement's rows. SQLAlchemy sees to that for both drivers; here it is held."""
+"""An exception during a database call closes the connection or leaves it clean: no statement gets another's rows.
+
+SQLAlchemy guarantees it for both drivers; these tests check it.
+"""
 
 import sqlite3
 from collections.abc import Iterator
@@ -14,18 +16,18 @@ ERRORS = [MemoryError, RecursionError, KeyboardInterrupt, SystemExit]
 
 
 class Boom(Exception):
-    """No exception of any library's."""
+    """An exception that no library raises."""
 
 
 def sent_and_left(self: Any, generator: Any, *args: Any, **kwargs: Any) -> Any:
-    """Wait as psycopg does until the statement is on its way, and not for its answer."""
+    """Wait, as psycopg does, until the statement is sent, and do not wait for its answer."""
     next(generator)
     raise self.boom
 
 
 @pytest.fixture
 def one(engine: Engine) -> Iterator[Engine]:
-    """An engine that has one connection in its pool."""
+    """Yield an engine with one connection in its pool."""
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))
     yield engine
@@ -52,7 +54,7 @@ def test_after_an_exception_while_postgresql_answers_every_answer_is_its_own_sta
                 connection.execute(text("SELECT 1, 2, 3 FROM pg_sleep(0.05)"))
         assert ask(engine, number) == number
         assert ask(engine, 10 + number) == 10 + number
-    # What could not be given back is not counted as out for ever.
+    # A connection that could not be returned must not count as checked out forever.
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     engine.dispose()
 

@@ -1,24 +1,13 @@
-"""Dead letters: found by where and why, put back in one step, deleted in steps of a bounded size."""
+"""Dead letters: found by queue and reason, put back in one step, deleted in steps of bounded size."""
 
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
+from tests.store.dead_letters import ID, buried, letter
 from tests.store.made import rows
 from worker.jobs.store import dead_letters
 from worker.jobs.store.dead_letters import LetterFilter
-from worker.jobs.store.inbox import StoredEntry, write_dead_letters
-
-ID = "0191d3c4-7f00-7000-8000-000000000001"
-
-
-def buried(engine: Engine, *found: StoredEntry) -> None:
-    with engine.begin() as connection:
-        write_dead_letters(connection, found)
-
-
-def letter(queue: str = "chat.intake", reason: str = "not_json", entry: bytes = b"\xff\x00") -> StoredEntry:
-    return StoredEntry(queue, reason, "It is none.", entry, ID)
 
 
 def seqs(engine: Engine, chosen: LetterFilter) -> list[int]:
@@ -26,7 +15,7 @@ def seqs(engine: Engine, chosen: LetterFilter) -> list[int]:
         return [one.seq for one in dead_letters.newest(connection, chosen, limit=10)]
 
 
-def test_a_letter_that_a_stranger_wrote_keeps_no_other_from_being_kept(engine: Engine) -> None:
+def test_a_strangers_letter_does_not_prevent_the_storing_of_another(engine: Engine) -> None:
     buried(engine, letter(queue="\0", reason="\ud800"), letter())
     with engine.begin() as connection:
         assert len(dead_letters.newest(connection, LetterFilter(), limit=10)) == 2
@@ -72,7 +61,7 @@ def test_a_letter_moves_to_the_inbox_once(engine: Engine) -> None:
     assert seqs(engine, LetterFilter()) == []
 
 
-def test_a_purge_deletes_what_is_meant_in_bounded_steps(engine: Engine) -> None:
+def test_a_purge_deletes_the_chosen_letters_in_bounded_steps(engine: Engine) -> None:
     buried(engine, *[letter()] * (dead_letters.BATCH + 1), letter(reason="no_task"))
     meant = LetterFilter(reason="not_json")
 
@@ -84,7 +73,7 @@ def test_a_purge_deletes_what_is_meant_in_bounded_steps(engine: Engine) -> None:
     assert len(seqs(engine, LetterFilter())) == 1
 
 
-def test_no_text_of_a_letter_is_as_long_as_what_it_quotes(engine: Engine) -> None:
+def test_the_texts_of_a_letter_are_short_even_if_they_quote_long_ones(engine: Engine) -> None:
     huge = "x" * 8_000_000
     buried(engine, letter()._replace(job_id=huge))
 

@@ -1,13 +1,14 @@
-"""The marks of cancel_v1: every end is numbered once, no wish is lost between two hands, none outlives its use."""
+"""The marks of cancel_v1: every end is numbered once, no request is lost between two workers, no mark outlives its
+use."""
 
 import uuid
 from typing import Any
 
 from sqlalchemy import Engine, event, text
 
+from tests.store.attempts import closing, completed, end_lease, started, write
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
-from tests.store.test_attempts import closing, completed, end_lease, started, write
-from tests.store.test_orders import accepted, fail, order
+from tests.store.orders import accepted, fail, order
 from worker.core.lifecycle import CANCEL, FAIL, RETRY, Outcome
 from worker.jobs.store import cancel, due, reclaim
 from worker.store.clock import now
@@ -31,7 +32,7 @@ def stands(engine: Engine, job_id: str) -> Any:
 
 
 def mark(engine: Engine, job_id: str) -> None:
-    """Leave a mark and nothing else, as when the door saw its job nowhere and it came a moment later."""
+    """Leave a mark without a job, as when the job is accepted a moment after the INSERT into cancel_v1."""
     with engine.begin() as connection:
         connection.execute(cancellations.insert().values(id=job_id, created_at=now()))
 
@@ -60,7 +61,7 @@ def test_a_mark_stays_while_its_job_runs_and_goes_with_its_end(engine: Engine) -
     assert (stands(engine, claimed.job_id).cursor, marks(engine)) == (1, set())
 
 
-def test_an_answer_that_was_first_stands_and_the_mark_goes(engine: Engine) -> None:
+def test_an_earlier_answer_counts_and_the_mark_is_removed(engine: Engine) -> None:
     claimed = started(engine, worker(engine))
     order(engine, "cancel_v1", claimed.job_id)
     write(engine, completed(claimed))
@@ -81,7 +82,7 @@ def test_a_running_job_that_is_queued_again_under_its_mark_is_cancelled(engine: 
     assert (stands(engine, claimed.job_id), marks(engine)) == (("cancelled", "cancelled", 1), set())
 
 
-def test_the_mark_of_a_running_job_whose_holder_was_never_asked_is_told_to_it(engine: Engine) -> None:
+def test_the_mark_of_a_running_job_reaches_a_holder_that_was_not_asked_yet(engine: Engine) -> None:
     claimed = started(engine, worker(engine))
     mark(engine, claimed.job_id)
 
@@ -100,7 +101,7 @@ def test_a_job_that_came_unseen_beside_its_mark_is_cancelled(engine: Engine) -> 
     assert (stands(engine, new), marks(engine)) == (("cancelled", "cancelled", 1), set())
 
 
-def test_an_id_nobody_accepts_is_remembered_for_so_long_and_no_longer(engine: Engine) -> None:
+def test_the_mark_of_an_id_without_a_job_expires(engine: Engine) -> None:
     new = str(uuid.uuid4())
     order(engine, "cancel_v1", new)
 
@@ -166,7 +167,7 @@ def test_a_replay_before_the_tick_is_not_undone_by_it(engine: Engine) -> None:
     assert (stands(engine, first), marks(engine)) == (("queued", None, None), set())
 
 
-def test_a_job_cancelled_in_the_queue_is_not_brought_back_by_a_late_holder(engine: Engine) -> None:
+def test_a_job_cancelled_in_the_queue_is_not_revived_by_a_late_holder(engine: Engine) -> None:
     slow = worker(engine)
     answer, failure = started(engine, slow), started(engine, slow)
     end_lease(engine, slow)
@@ -184,7 +185,7 @@ def test_a_job_cancelled_in_the_queue_is_not_brought_back_by_a_late_holder(engin
 
 
 def lost_and_replayed(engine: Engine) -> Any:
-    """Return the claim of a holder that was lost, whose job failed and was queued again by an operator."""
+    """Return a lost holder's claim on a job that failed and was replayed by an operator."""
     slow = worker(engine)
     claimed = started(engine, slow, max_attempts=1)
     end_lease(engine, slow)
@@ -194,7 +195,7 @@ def lost_and_replayed(engine: Engine) -> Any:
     return claimed
 
 
-def test_a_late_answer_completes_a_replayed_job_that_nobody_claimed_since(engine: Engine) -> None:
+def test_a_late_answer_completes_a_replayed_job_that_no_worker_has_claimed_since(engine: Engine) -> None:
     claimed = lost_and_replayed(engine)
 
     assert write(engine, completed(claimed)) == [True]

@@ -1,4 +1,4 @@
-"""Migrations: what they make is what the tables say, up and down, beside whatever else lives in the database."""
+"""Migrations make the schema of the tables, up and down, and leave foreign tables alone."""
 
 import os
 import subprocess
@@ -11,9 +11,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
+from tests.store.attempts import completed, started, write
 from tests.store.made import accept_all, entry, rows, worker
 from tests.store.receiving import receiver
-from tests.store.test_attempts import completed, started, write
 from worker.jobs.store import endpoints
 from worker.store import migrate, version
 from worker.store.engine import open_engine
@@ -23,7 +23,7 @@ from worker.webhooks.store.tables import metadata
 ROOT = Path(__file__).parents[2]
 
 
-# What SQLAlchemy says of an index on an expression in SQLite.
+# SQLAlchemy's warning about an index on an expression in SQLite.
 no_expressions = pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
 
 
@@ -120,8 +120,8 @@ def test_the_downgrade_of_every_migration_undoes_its_upgrade(engine: Engine) -> 
 def test_jobs_outlive_every_step_down_and_up_again(engine: Engine) -> None:
     mine = worker(engine)
     receiver(engine)
-    told = started(engine, mine, webhook={"to": "billing"})
-    write(engine, completed(told))
+    claim = started(engine, mine, webhook={"to": "billing"})
+    write(engine, completed(claim))
     (waits,) = accept_all(engine, entry())
     assert waits.job_id
     with engine.begin() as connection:
@@ -130,13 +130,13 @@ def test_jobs_outlive_every_step_down_and_up_again(engine: Engine) -> None:
 
     for revision in reversed(version.known()[:-1]):
         migrate.downgrade(engine, revision=revision)
-        assert statuses(engine) == {told.job_id: "completed", waits.job_id: "cancelled"}, revision
+        assert statuses(engine) == {claim.job_id: "completed", waits.job_id: "cancelled"}, revision
     for revision in version.known()[1:]:
         migrate.upgrade(engine, revision=revision)
-        assert statuses(engine) == {told.job_id: "completed", waits.job_id: "cancelled"}, revision
+        assert statuses(engine) == {claim.job_id: "completed", waits.job_id: "cancelled"}, revision
 
 
-def test_an_instant_that_nobody_could_read_is_moved_to_where_they_can(engine: Engine) -> None:
+def test_an_unreadable_instant_is_moved_to_a_readable_one(engine: Engine) -> None:
     accept_all(engine, entry())
     migrate.downgrade(engine, revision="0005")
     far = "'10000-01-01 00:00:00+00'" if engine.dialect.name == "postgresql" else "253402300800000000"

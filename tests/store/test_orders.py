@@ -1,4 +1,4 @@
-"""The doors cancel_v1 and replay_v1: what one INSERT does to a job, on both databases."""
+"""One INSERT into cancel_v1 or replay_v1 cancels or replays a job, on both databases."""
 
 import json
 import uuid
@@ -7,34 +7,13 @@ import pytest
 from sqlalchemy import Engine, select, text, update
 
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
+from tests.store.orders import accepted, fail, order
 from worker.core.failure import ErrorCode
 from worker.store.clock import from_now, seconds_until
 from worker.store.tables import jobs
 from worker.store.transitions import error_columns
 
 STANDS = "SELECT status, error_code, error_message, finished_at FROM jobs_v1 WHERE id = :id"
-
-
-def order(engine: Engine, door: str, job_id: str) -> None:
-    with engine.begin() as connection:
-        connection.execute(text(f"INSERT INTO {door} (id) VALUES (:id)"), {"id": job_id})
-
-
-def accepted(engine: Engine, **fields: object) -> str:
-    new = str(uuid.uuid4())
-    accept_all(engine, entry(job(**fields), id=new))
-    return new
-
-
-def fail(engine: Engine, job_id: str) -> None:
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                "UPDATE afterword_jobs SET status = 'failed', error_code = 'bad_request', finished_at = created_at, "
-                "attempt = 3, attempts_used = 3 WHERE id = :id"
-            ),
-            {"id": job_id},
-        )
 
 
 def test_a_queued_job_is_cancelled_in_the_callers_transaction(engine: Engine) -> None:
@@ -51,7 +30,7 @@ def test_a_queued_job_is_cancelled_in_the_callers_transaction(engine: Engine) ->
     assert json.loads(kept) == json.loads(wanted["error"])
 
 
-def test_a_cancellation_that_is_rolled_back_never_was(engine: Engine) -> None:
+def test_a_rolled_back_cancellation_has_no_effect(engine: Engine) -> None:
     new = accepted(engine)
 
     with engine.connect() as connection:
@@ -73,7 +52,7 @@ def test_a_running_job_is_marked_for_its_holder(engine: Engine) -> None:
     assert one(engine, "SELECT cancel_requested_at FROM afterword_jobs WHERE id = :id", id=new)[0] is not None
 
 
-def test_an_id_nobody_has_accepted_leaves_its_mark(engine: Engine) -> None:
+def test_cancelling_an_unknown_id_leaves_a_mark(engine: Engine) -> None:
     new = str(uuid.uuid4())
 
     order(engine, "cancel_v1", new)
@@ -112,7 +91,7 @@ def test_a_second_replay_gives_as_much_time_as_the_first(engine: Engine) -> None
         order(engine, "replay_v1", new)
 
     row = one(engine, "SELECT replay_time_s FROM afterword_jobs WHERE id = :id", id=new)
-    assert abs(row.replay_time_s - 3600.0) < 1.0  # what accept_all gives a job that names no deadline
+    assert abs(row.replay_time_s - 3600.0) < 1.0  # accept_all gives this time to a job without a deadline
 
 
 @pytest.mark.parametrize("given_s", [-7200.0, 0.0, 59.0])
@@ -156,7 +135,7 @@ def test_a_replay_takes_back_a_cancellation_and_its_mark(engine: Engine) -> None
     assert rows(engine, "SELECT id FROM cancel_v1") == []
 
 
-def test_what_was_refused_or_runs_or_is_complete_is_not_replayed(engine: Engine) -> None:
+def test_refused_running_and_completed_jobs_are_not_replayed(engine: Engine) -> None:
     refused = str(uuid.uuid4())
     accept_all(engine, entry({"request": {"model": "m"}}, id=refused))
     running = accepted(engine)
@@ -170,7 +149,7 @@ def test_what_was_refused_or_runs_or_is_complete_is_not_replayed(engine: Engine)
     assert rows(engine, "SELECT id FROM replay_v1") == []
 
 
-def test_the_end_of_a_replayed_job_is_told_anew(engine: Engine) -> None:
+def test_the_end_of_a_replayed_job_gets_a_new_number(engine: Engine) -> None:
     new = str(uuid.uuid4())
     accept_all(engine, entry(id=new))
     fail(engine, new)
@@ -182,7 +161,7 @@ def test_the_end_of_a_replayed_job_is_told_anew(engine: Engine) -> None:
     assert rows(engine, "SELECT id FROM finished_v1") == []
 
 
-def test_a_paused_endpoint_is_what_its_queued_jobs_wait_for(engine: Engine) -> None:
+def test_queued_jobs_of_a_paused_endpoint_wait_for_it(engine: Engine) -> None:
     new = accepted(engine)
     pause = (
         "INSERT INTO afterword_endpoints (name, state, cause, reason, since, probe_at) "

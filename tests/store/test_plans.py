@@ -1,4 +1,4 @@
-"""Plans of moves by id: they look rows up by their ids, whatever the planner was last told of the statuses."""
+"""Moves by id look rows up by id, even if the planner's statistics on statuses are stale."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from tests.store.made import worker
-from tests.store.test_dispatch import FILL
+from tests.store.statements import FILL
 from worker.core.failure import ErrorCode
 from worker.core.lifecycle import CANCEL_QUEUED
 from worker.jobs.store.claim import claim
@@ -26,11 +26,12 @@ STEPS: list[Step] = [
 
 
 @pytest.mark.parametrize("step", STEPS, ids=["claim", "move"])
-def test_a_backlog_the_planner_has_not_heard_of_is_not_read_through(postgresql_url: str, step: Step) -> None:
+def test_a_backlog_unknown_to_the_planner_is_not_scanned(postgresql_url: str, step: Step) -> None:
     engine = open_engine(postgresql_url)
     mine = worker(engine)
     with engine.begin() as connection:
-        # Millions that have ended, and then a burst: statistics come minutes later, or after a tenth has changed.
+        # A burst follows millions of ended jobs: new statistics come minutes later, or after a tenth of the rows has
+        # changed.
         connection.execute(text("ALTER TABLE afterword_jobs SET (autovacuum_enabled = false)"))
         connection.execute(
             text(

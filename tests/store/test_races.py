@@ -1,4 +1,4 @@
-"""Many hands at once, on both databases: exactly one end wins, one key is one job, and every end has one number."""
+"""Concurrent changes on both databases: one end wins, one key is one job, and every end has one number."""
 
 import json
 import threading
@@ -11,10 +11,9 @@ from sqlalchemy import Engine, text
 from afterword import Afterword
 from tests.pool.workers import until
 from tests.producers.made import accept_inbox, accept_queue
+from tests.store.attempts import closing, completed, started, write
 from tests.store.made import REQUEST, one, rows, worker
-from tests.store.test_attempts import closing, completed, started, write
-from tests.store.test_cancel import cancel_one
-from tests.store.test_orders import accepted, order
+from tests.store.orders import accepted, cancel_one, order
 from worker.core.lifecycle import RETRY, Outcome
 from worker.jobs.store import cancel, due
 from worker.store.engine import open_engine
@@ -23,7 +22,7 @@ OVERLOADED = {"error_code": "overloaded", "error_message": "m", "error": '{"code
 
 
 def at_once(*works: Callable[[], object]) -> None:
-    """Do all at the same moment, each in a thread; the first failure of one is raised."""
+    """Run all functions at the same moment, each in a thread; raise the first failure."""
     start, failures = threading.Barrier(len(works)), []
 
     def run(work: Callable[[], object]) -> None:
@@ -53,7 +52,7 @@ def expire(engine: Engine) -> None:
 
 
 def ends(engine: Engine, job_id: str) -> tuple[str, int]:
-    """Return a job's status and how many numbers its end has."""
+    """Return a job's status and the number of its rows in the feed."""
     row = one(engine, "SELECT status FROM afterword_jobs WHERE id = :id", id=job_id)
     numbers = one(engine, "SELECT count(*) FROM afterword_finished WHERE job_id = :id", id=job_id)
     return row.status, int(numbers[0])
@@ -116,7 +115,7 @@ def test_of_a_deadline_and_cancellations_exactly_one_ends_a_waiting_job(engine: 
         assert numbers == 1
 
 
-def test_replays_and_cancellations_at_once_leave_a_job_that_stands_somewhere_whole(engine: Engine) -> None:
+def test_concurrent_replays_and_cancellations_leave_a_consistent_job(engine: Engine) -> None:
     for _ in range(8):
         job_id = accepted(engine)
         order(engine, "cancel_v1", job_id)
@@ -132,7 +131,7 @@ def test_replays_and_cancellations_at_once_leave_a_job_that_stands_somewhere_who
         assert rows(engine, "SELECT id FROM cancel_v1") == []
 
 
-def test_a_replay_of_a_waiting_job_does_not_lose_a_cancellation_that_comes_meanwhile(postgresql_url: str) -> None:
+def test_a_replay_of_a_waiting_job_does_not_lose_a_concurrent_cancellation(postgresql_url: str) -> None:
     engine = open_engine(postgresql_url)
     job_id = accepted(engine)
     with engine.begin() as connection:
@@ -142,12 +141,15 @@ def test_a_replay_of_a_waiting_job_does_not_lose_a_cancellation_that_comes_meanw
     waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
     with engine.begin() as connection:
-        # Held, the mark keeps the replay between its look at the job and the mark's end.
+        # The locked mark holds the replay between reading the job and deleting the mark.
         connection.execute(text("SELECT 1 FROM afterword_cancellations FOR UPDATE"))
         threads[0].start()
-        until(lambda: rows(engine, waiting), what="the replay waits")
+        until(lambda: rows(engine, waiting), what="the replay waits for the lock")
         threads[1].start()
-        until(lambda: not threads[1].is_alive() or len(rows(engine, waiting)) == 2, what="the cancellation's turn")
+        until(
+            lambda: not threads[1].is_alive() or len(rows(engine, waiting)) == 2,
+            what="the cancellation ends or waits",
+        )
     for thread in threads:
         thread.join()
     serve(engine)
@@ -199,7 +201,7 @@ def test_sixty_four_submissions_of_one_key_by_mixed_doors_are_one_job(
         ids.append(new)
 
     doors: Sequence[Callable[[], None]] = [submit, enqueue, insert, submit]
-    # Accepted meanwhile and twice, as by two workers.
+    # Two workers accept the jobs while they arrive, and once more afterwards.
     accepting = [lambda: accept_inbox(engine), lambda: accept_queue(redis_url, engine)] * 2
     at_once(*(doors[number % 4] for number in range(64)), *accepting)
     at_once(*accepting)

@@ -1,7 +1,6 @@
-"""What readers ask of the views costs what the answer costs, by the databases' own count, however many jobs there are.
+"""A query on the views costs as much as its answer, by the database's own count, however many jobs exist.
 
-The short form of the suite has 20,000 jobs beside ours, which a plan that reads them shows as well; the long form has
-the million.
+The short form inserts 20,000 more jobs, enough to expose a plan that reads them; the long form inserts a million.
 """
 
 from collections.abc import Sequence
@@ -9,19 +8,19 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import Engine, text
 
+from tests.store.costs import DEEPER, SIZES, cost
 from tests.store.reads import ENDED, QUEUED, READS, UNREAD, fill, fill_ours, settle
-from tests.store.test_scale import DEEPER, SIZES, cost
 
 CROWDS = {"unread": ((UNREAD,),), "of all kinds": (ENDED, (QUEUED,), (UNREAD,))}
 LONG_AGO_S = 400_000
-# Twenty rows of a batch, each by its keys, are eighty pages, where all of a thousand jobs are thirty.
+# Twenty rows of a batch, looked up by key, cost eighty pages. All of a thousand jobs are thirty pages.
 MORE = {"postgresql": 100, "sqlite": 1000}
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("crowd", CROWDS.values(), ids=CROWDS)
-def test_a_question_to_the_views_costs_the_same_beside_a_crowd_of_jobs(
+def test_a_query_on_the_views_costs_the_same_beside_many_jobs(
     engine: Engine, crowd: Sequence[Sequence[str]], size: int
 ) -> None:
     fill_ours(engine)
@@ -39,7 +38,7 @@ def test_a_question_to_the_views_costs_the_same_beside_a_crowd_of_jobs(
     assert dearer == {}
 
 
-def test_every_question_finds_what_it_asks_for(engine: Engine) -> None:
+def test_every_query_finds_its_rows(engine: Engine) -> None:
     fill_ours(engine)
     with engine.begin() as connection:
         found = {name: ask(connection) for name, ask in READS.items() if name != "doctor's counts of deliveries"}
@@ -53,7 +52,7 @@ def test_every_question_finds_what_it_asks_for(engine: Engine) -> None:
 
 
 def test_no_view_calls_a_volatile_function(postgresql_url: str) -> None:
-    """PostgreSQL plans such a view apart from the question about it, and reads all of it."""
+    """PostgreSQL plans such a view separately from the query on it and reads the whole view."""
     from worker.store.engine import open_engine
 
     engine = open_engine(postgresql_url)

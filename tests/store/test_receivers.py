@@ -1,4 +1,4 @@
-"""Receivers: a name is one of its tenant's, what is secret is sealed, and what waits shares its receiver's fate."""
+"""Receivers: names are unique per tenant, secrets are sealed, and waiting deliveries follow their receiver's state."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -101,7 +101,7 @@ def test_nothing_secret_is_in_the_row_or_in_a_repr(engine: Engine) -> None:
     assert made.sealed.keys_sealed not in repr(made)
 
 
-def test_a_removed_receiver_keeps_no_secrets_and_what_waits_for_it_is_cancelled(engine: Engine) -> None:
+def test_a_removed_receiver_keeps_no_secrets_and_its_waiting_deliveries_are_cancelled(engine: Engine) -> None:
     made = receiver(engine)
     queued, held, over = (delivery(engine, made, status) for status in (QUEUED, HELD, DeliveryStatus.delivered))
     with engine.begin() as connection:
@@ -159,7 +159,7 @@ def test_an_enabled_receiver_has_the_health_of_a_new_one(engine: Engine) -> None
     assert claimed(engine, mine, delivery(engine, made)) is not None
 
 
-def test_what_is_resumed_begins_anew(engine: Engine) -> None:
+def test_a_resumed_delivery_starts_from_zero(engine: Engine) -> None:
     made = receiver(engine)
     old = delivery(engine, made, HELD, attempt=9, attempts_used=9, deadline=datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -170,7 +170,7 @@ def test_what_is_resumed_begins_anew(engine: Engine) -> None:
     assert row.deadline - row.run_at > timedelta(days=6)
 
 
-def test_what_was_made_before_an_instant_is_dropped_and_the_rest_resumed(engine: Engine) -> None:
+def test_deliveries_before_an_instant_are_dropped_and_later_ones_resumed(engine: Engine) -> None:
     made = receiver(engine)
     old, young = (delivery(engine, made, HELD, age_s=age_s) for age_s in (7200.0, 60.0))
     since = stands(engine, young).created_at - timedelta(hours=1)
@@ -180,7 +180,7 @@ def test_what_was_made_before_an_instant_is_dropped_and_the_rest_resumed(engine:
     assert statuses(engine, old, young) == ["cancelled", "queued"]
 
 
-def test_batches_end(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_ends_after_the_last_batch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redeliver, "BATCH", 2)
     made = receiver(engine)
     for _ in range(5):
@@ -189,7 +189,7 @@ def test_batches_end(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [resume(engine, made) for _ in range(4)] == [2, 2, 1, 0]
 
 
-def test_what_is_resumed_under_a_key_keeps_its_order(engine: Engine) -> None:
+def test_resumed_deliveries_of_a_key_keep_their_order(engine: Engine) -> None:
     made = receiver(engine, ordering="per_key")
     first, second, third = (
         delivery(engine, made, HELD, key="k", sequence=place, age_s=60.0 - place) for place in (1, 2, 3)
@@ -201,7 +201,7 @@ def test_what_is_resumed_under_a_key_keeps_its_order(engine: Engine) -> None:
     assert [stands(engine, each).due for each in (first, second, third)] == [True, False, False]
 
 
-def test_a_held_delivery_whose_turn_came_meanwhile_does_not_wait_for_ever(engine: Engine) -> None:
+def test_a_held_delivery_that_got_its_turn_does_not_wait_forever(engine: Engine) -> None:
     made = receiver(engine, ordering="per_key")
     delivery(engine, made, DeliveryStatus.delivered, key="k", sequence=1)
     second = waiting(engine, made, key="k", sequence=2, status=HELD)
@@ -212,7 +212,7 @@ def test_a_held_delivery_whose_turn_came_meanwhile_does_not_wait_for_ever(engine
     assert (row.waiting_for, row.due, row.after_gap) == (None, True, False)
 
 
-def test_what_follows_a_dropped_delivery_says_so_and_goes(engine: Engine) -> None:
+def test_the_delivery_after_a_dropped_one_reports_the_gap_and_goes(engine: Engine) -> None:
     made = receiver(engine, ordering="per_key")
     delivery(engine, made, HELD, key="k", sequence=1)
     second = waiting(engine, made, key="k", sequence=2)
@@ -226,7 +226,7 @@ def test_what_follows_a_dropped_delivery_says_so_and_goes(engine: Engine) -> Non
     assert (row.waiting_for, row.due, row.after_gap) == (None, True, True)
 
 
-def test_a_receiver_that_wants_every_one_is_not_sent_what_follows_a_failed_one(engine: Engine) -> None:
+def test_on_exhausted_block_stops_deliveries_after_a_failed_one(engine: Engine) -> None:
     made = receiver(engine, ordering="per_key", on_exhausted="block")
     delivery(engine, made, DeliveryStatus.failed, key="k", sequence=1)
     second = delivery(engine, made, HELD, key="k", sequence=2)
@@ -236,7 +236,7 @@ def test_a_receiver_that_wants_every_one_is_not_sent_what_follows_a_failed_one(e
     assert stands(engine, second).waiting_for == "order"
 
 
-def test_changed_values_stand_and_a_removed_receiver_is_not_changed(engine: Engine) -> None:
+def test_changed_values_are_stored_and_a_removed_receiver_is_not_changed(engine: Engine) -> None:
     made = receiver(engine)
     with engine.begin() as connection:
         assert receivers.change(connection, made.id, registration(in_flight=1, timeout_s=3), sealed(made.id))
@@ -246,7 +246,7 @@ def test_changed_values_stand_and_a_removed_receiver_is_not_changed(engine: Engi
     assert found(engine, made.id).registration.in_flight == 1
 
 
-def test_deliveries_are_counted_by_where_they_stand(engine: Engine) -> None:
+def test_deliveries_are_counted_by_status(engine: Engine) -> None:
     made, other = receiver(engine), receiver(engine, "other")
     for status in (QUEUED, HELD, HELD, CANCELLED):
         delivery(engine, made, status)

@@ -1,4 +1,4 @@
-"""RECOVER: what was lost of a span of time is queued again, in time's order, no faster than was said, and once."""
+"""RECOVER: lost deliveries of a time span are queued again, oldest first, at the given rate, once."""
 
 import threading
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ FAILED, CANCELLED, HELD = DeliveryStatus.failed, DeliveryStatus.cancelled, Deliv
 
 
 def span(engine: Engine, to: Receiver, statuses: Iterable[DeliveryStatus] = (FAILED,), hours: float = 24.0) -> Span:
-    """Return the span that ends now, by a delivery that is made for it."""
+    """Return the span that ends now, by the database's clock."""
     present = stands(engine, delivery(engine, to, age_s=0.0)).created_at
     return Span(to.id, present - timedelta(hours=hours), present, tuple(statuses))
 
@@ -33,7 +33,7 @@ def begin(engine: Engine, wanted: Span, *, rate_per_s: float = 1000.0) -> str | 
 
 
 def step(engine: Engine, *, after_s: float = 1.0) -> int:
-    """Take the step of a dispatcher that last took one `after_s` ago."""
+    """Run a step of a dispatcher whose last step was `after_s` seconds ago."""
     with engine.begin() as connection:
         connection.execute(update(table).where(table.c.status == "running").values(stepped_at=from_now(-after_s)))
         return recover.step(connection)
@@ -45,7 +45,7 @@ def recovery(engine: Engine, recovery_id: str | None) -> Any:
     return row
 
 
-def test_what_has_failed_is_queued_again_and_nothing_else(engine: Engine) -> None:
+def test_failed_deliveries_are_queued_again_and_no_others(engine: Engine) -> None:
     made, other = receiver(engine), receiver(engine, "other")
     lost = [delivery(engine, made, FAILED) for _ in range(3)]
     left = [delivery(engine, made, status) for status in DeliveryStatus if status not in (FAILED, "in_progress")]
@@ -63,7 +63,7 @@ def test_what_has_failed_is_queued_again_and_nothing_else(engine: Engine) -> Non
     assert (again.origin, again.attempts_used, again.due) == ("recover", 0, True)
 
 
-def test_one_chooses_by_status_and_by_time(engine: Engine) -> None:
+def test_deliveries_are_chosen_by_status_and_time(engine: Engine) -> None:
     made = receiver(engine)
     young = [delivery(engine, made, status) for status in (CANCELLED, HELD, FAILED)]
     old = delivery(engine, made, HELD, age_s=7200.0)
@@ -99,10 +99,10 @@ def test_an_hour_without_ticks_is_not_made_up_for_at_once(engine: Engine) -> Non
 
     assert step(engine, after_s=3600.0) == 2
     with engine.begin() as connection:
-        assert recover.step(connection) == 0  # nothing of the hour is left; the next is due in 50 s
+        assert recover.step(connection) == 0  # the hour is used up; the next is due in 50 s
 
 
-def test_a_slow_rate_has_its_turn_too(engine: Engine) -> None:
+def test_a_slow_rate_also_makes_progress(engine: Engine) -> None:
     made = receiver(engine)
     for _ in range(3):
         delivery(engine, made, FAILED)
@@ -111,12 +111,12 @@ def test_a_slow_rate_has_its_turn_too(engine: Engine) -> None:
     assert [step(engine, after_s=9.0), step(engine, after_s=11.0)] == [0, 1]
 
 
-def test_a_recovery_goes_on_where_it_stopped_and_passes_over_what_is_queued_by_then(
+def test_a_recovery_goes_on_from_its_last_step_and_skips_queued_deliveries(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recover, "SCANNED", 2)
     made, mine = receiver(engine), worker(engine)
-    lost = [delivery(engine, made, FAILED, age_s=100.0) for _ in range(5)]  # of one instant
+    lost = [delivery(engine, made, FAILED, age_s=100.0) for _ in range(5)]  # all of one instant
     new = begin(engine, span(engine, made))
     step(engine)
     queued = [one for one in lost if stands(engine, one).status == "queued"]
@@ -130,7 +130,7 @@ def test_a_recovery_goes_on_where_it_stopped_and_passes_over_what_is_queued_by_t
     assert recovery(engine, new).redelivered == 5
 
 
-def test_a_step_that_is_rolled_back_never_was(engine: Engine) -> None:
+def test_a_rolled_back_step_has_no_effect(engine: Engine) -> None:
     made = receiver(engine)
     lost = delivery(engine, made, FAILED)
     new = begin(engine, span(engine, made))
@@ -143,7 +143,7 @@ def test_a_step_that_is_rolled_back_never_was(engine: Engine) -> None:
     assert step(engine) == 1
 
 
-def test_a_late_step_costs_what_an_early_one_does(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_step_costs_as_much_as_an_early_one(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recover, "SCANNED", 20)
     engine = open_engine(sqlite_url)
     made = receiver(engine)
@@ -158,7 +158,7 @@ def test_a_late_step_costs_what_an_early_one_does(sqlite_url: str, monkeypatch: 
 
 
 def _instructions(engine: Engine) -> int:
-    """Take a step and return how many hundreds of instructions SQLite's machine needed for it."""
+    """Run a step and return SQLite's instructions for it, in hundreds."""
     counted = []
     with engine.begin() as connection:
         connection.execute(update(table).values(stepped_at=from_now(-1.0)))
@@ -182,7 +182,7 @@ def test_a_receiver_has_one_recovery_at_a_time(engine: Engine) -> None:
     assert begin(engine, span(engine, made)) is not None
 
 
-def test_two_who_step_at_once_queue_each_delivery_once(engine: Engine) -> None:
+def test_two_concurrent_steps_queue_each_delivery_once(engine: Engine) -> None:
     made = receiver(engine)
     for _ in range(20):
         delivery(engine, made, FAILED)
@@ -206,7 +206,7 @@ def test_two_who_step_at_once_queue_each_delivery_once(engine: Engine) -> None:
     assert recovery(engine, new).redelivered == 20
 
 
-def test_a_cancelled_recovery_stops_and_what_it_queued_stays(engine: Engine) -> None:
+def test_a_cancelled_recovery_stops_and_its_queued_deliveries_stay(engine: Engine) -> None:
     made = receiver(engine)
     lost = [delivery(engine, made, FAILED, age_s=100.0 - number) for number in range(3)]
     new = begin(engine, span(engine, made), rate_per_s=1.0)
@@ -236,7 +236,7 @@ def test_a_recovery_waits_for_its_disabled_receiver_and_ends_with_a_removed_one(
     assert (recovery(engine, new).status, statuses(engine, lost)) == ("cancelled", ["failed"])
 
 
-def test_what_is_recovered_under_a_key_is_sent_in_its_order(engine: Engine) -> None:
+def test_recovered_deliveries_of_a_key_are_sent_in_order(engine: Engine) -> None:
     made = receiver(engine, ordering="per_key")
     lost = [delivery(engine, made, FAILED, key="k", sequence=place, age_s=100.0) for place in (1, 2, 3)]
     later = waiting(engine, made, key="k", sequence=4, age_s=90.0)

@@ -1,4 +1,4 @@
-"""REDELIVER: one delivery once more, whatever became of it, and a clear refusal where that makes no sense."""
+"""REDELIVER: one delivery is sent once more, in any status; a request that makes no sense is refused with a reason."""
 
 from datetime import timedelta
 
@@ -6,29 +6,15 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.store.made import worker
-from tests.store.receiving import claimed, delivery, receiver, stands, statuses, waiting
-from worker.core.lifecycle import DELIVER, DeliveryOutcome, DeliveryStatus
+from tests.store.receiving import claimed, delivered, delivery, receiver, stands, statuses, waiting
+from worker.core.lifecycle import DeliveryStatus
 from worker.webhooks.store import receivers
 from worker.webhooks.store import redeliver as requeue
-from worker.webhooks.store.claim import DeliveryClaim
-from worker.webhooks.store.record import DeliveryRecord, record
 
 
 def redeliver(engine: Engine, delivery_id: str) -> str | None:
     with engine.begin() as connection:
         return requeue.redeliver(connection, delivery_id)
-
-
-def delivered(engine: Engine, claim: DeliveryClaim) -> tuple[str, ...]:
-    """Record that the receiver has it; return what may go next."""
-    lane = None if claim.ordering_key is None else (claim.ordering_key, claim.sequence)
-    closing = DeliveryRecord(
-        claim.delivery_id, claim.attempt, claim.worker_id, claim.receiver_id, claim.tenant, DELIVER,
-        DeliveryOutcome.delivered, was_sent=True, counts=True, attempt={"is_truncated": False}, variant="thin",
-        lane=lane,
-    )  # fmt: skip
-    with engine.begin() as connection:
-        return record(connection, [closing], slots=100)[0].next_ids
 
 
 @pytest.mark.parametrize("status", ["delivered", "failed", "cancelled", "held", "queued"])
@@ -74,7 +60,7 @@ def test_an_unknown_delivery_is_said_to_be_unknown(engine: Engine) -> None:
     assert (redeliver(engine, unknown) or "").startswith(f"no delivery {unknown} is known")
 
 
-def test_one_that_waits_for_its_turn_goes_out_of_turn_and_the_others_keep_theirs(engine: Engine) -> None:
+def test_a_waiting_delivery_goes_out_of_turn_and_the_others_keep_their_turns(engine: Engine) -> None:
     made, mine = receiver(engine, ordering="per_key"), worker(engine)
     first = delivery(engine, made, key="k", sequence=1)
     second, third = (waiting(engine, made, key="k", sequence=place) for place in (2, 3))
@@ -89,7 +75,7 @@ def test_one_that_waits_for_its_turn_goes_out_of_turn_and_the_others_keep_theirs
     assert delivered(engine, in_turn) == (third,)
 
 
-def test_one_that_is_sent_once_more_says_nothing_new_of_a_gap(engine: Engine) -> None:
+def test_a_redelivery_reports_no_new_gap(engine: Engine) -> None:
     made = receiver(engine, ordering="per_key")
     delivery(engine, made, DeliveryStatus.failed, key="k", sequence=1)
     second = delivery(engine, made, DeliveryStatus.held, key="k", sequence=2, attempt=3)

@@ -1,11 +1,11 @@
-"""A row of the inbox that the database refuses is buried alone, whoever else reads the inbox."""
+"""The database refuses one row of the inbox: only that row becomes a dead letter, even with several readers."""
 
 import json
 
 from redis import Redis
 from sqlalchemy import Engine, event, text
 
-from tests.store.test_sizes import intake
+from tests.store.intakes import intake
 from worker.store.engine import open_engine
 
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
@@ -48,7 +48,7 @@ def test_a_row_that_another_reader_takes_in_between_costs_no_other_row(postgresq
 
     @event.listens_for(engine, "rollback")
     def take_first_row(_: object) -> None:
-        # The batch, the first try, its witness, the second try; with its witness the row is gone.
+        # Rollbacks: the batch, the first try, its check, the second try. At the second check the row is gone.
         nonlocal undone
         undone += 1
         if undone == 5:

@@ -1,4 +1,4 @@
-"""Rights on PostgreSQL: a role that may insert into the doors, read the views and nothing else, in a schema or not."""
+"""Rights on PostgreSQL: a producer's role may insert into the doors and read the views, in any schema."""
 
 import uuid
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def schema(request: pytest.FixtureRequest, postgresql_url: str) -> str:
 
 @pytest.fixture
 def engine(postgresql_url: str, schema: str) -> Iterator[Engine]:
-    """The engine of a worker."""
+    """Yield the engine of a worker."""
     opened = open_engine(postgresql_url, schema=None if schema == "public" else schema)
     yield opened
     opened.dispose()
@@ -36,7 +36,7 @@ def engine(postgresql_url: str, schema: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def producer(postgresql_url: str, schema: str) -> Iterator[Engine]:
-    """The engine of a role that has INSERT on the three doors and SELECT on jobs_v1."""
+    """Yield the engine of a role with INSERT on the three doors and SELECT on jobs_v1."""
     role = f"p_{uuid.uuid4().hex[:12]}"
     owner = open_engine(postgresql_url)
     with owner.begin() as connection:
@@ -176,7 +176,7 @@ def test_a_schema_that_strangers_may_create_in_is_named_with_the_remedy(
 
 
 def test_a_schema_on_the_search_path_counts_as_ours(engine: Engine, producer: Engine, schema: str) -> None:
-    # Where PostgreSQL looks for operators, whatever schema our tables are in.
+    # PostgreSQL looks for operators along the search path, in every schema there.
     put(engine, "GRANT CREATE ON SCHEMA public TO PUBLIC")
 
     assert str(producer.url.username) in str(open_to(engine, schema))
@@ -186,7 +186,8 @@ def test_a_schema_on_the_search_path_counts_as_ours(engine: Engine, producer: En
 
 
 def test_a_stranger_who_may_create_there_acts_as_the_owner(engine: Engine, producer: Engine, schema: str) -> None:
-    # Why nothing starts then: an operator that fits the types better than PostgreSQL's own is called by the door.
+    # The reason why workers refuse to start: the trigger of a door would call an operator that fits the types better
+    # than PostgreSQL's own.
     put(engine, f'GRANT CREATE ON SCHEMA "{schema}" TO {producer.url.username}')
     accept_all(engine, entry())
     put(

@@ -1,35 +1,29 @@
-"""What a tick and a claim read, by the database's own count: with a million rows beside as with none.
+"""A tick and a claim read as much beside a million rows as beside none, by the database's own count.
 
-PostgreSQL counts pages, SQLite the steps of its virtual machine. The short form of the suite has 20,000 rows, which a
-plan that reads them shows as well; the long form has the million.
+PostgreSQL counts pages, SQLite the instructions of its virtual machine. The short form inserts 20,000 rows, enough to
+expose a plan that reads them; the long form inserts a million.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine
 
+from tests.store.costs import DEEPER, MORE, SIZES, Step, cost, tick, webhook_tick
 from tests.store.made import worker
+from tests.store.reads import settle
 from tests.store.receiving import receiver
-from worker.jobs.store import due, endpoints, reclaim
+from worker.jobs.store import endpoints
 from worker.jobs.store.claim import claim
 from worker.store.clock import POSTGRESQL_NOW, SQLITE_NOW
 from worker.store.transitions import ClaimRequest
 from worker.webhooks.store import claim as deliveries_of
-from worker.webhooks.store import due as webhook_lanes
-from worker.webhooks.store import expire, recover
 
-FEW = 1_000
-SIZES = [pytest.param(20_000, id="20,000"), pytest.param(1_000_000, id="1,000,000", marks=pytest.mark.long)]
-CLAIMED, WINDOW = 50, 400
+FEW, CLAIMED = 1_000, 50
 LONG_AGO_S, AGO_S, LATER_S = -3_000_000, -1_500_000, 86_400
-# A tree of a million rows is a page or two deeper than one of a thousand, and each step over an index goes down it; one
-# lane more is a few steps more. Reading the rows would be hundreds of pages, a hundred thousand steps.
-DEEPER, MORE = 2.0, {"postgresql": 50, "sqlite": 1000}
 
 ROWS = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {rows})"
 JOBS = f"""
@@ -57,7 +51,7 @@ FROM afterword_events e WHERE NOT EXISTS (SELECT 1 FROM afterword_deliveries d W
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Rows beside those that are due: when they start, of whom, in which status."""
+    """Rows beside the due rows: their start, tenant, endpoint and status."""
 
     name: str
     start_s: int = AGO_S
@@ -93,81 +87,6 @@ def write(engine: Engine, statement: str, *, tag: int = 1, **values: Any) -> Non
         connection.exec_driver_sql(statement.format(**words, **values))
 
 
-def settle(engine: Engine) -> None:
-    """Let the planner know, and the pages be clean: what autovacuum does within minutes."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE" if engine.dialect.name == "postgresql" else "ANALYZE")
-
-
-Step = Callable[[Connection], Any]
-
-
-def cost(engine: Engine, step: Step) -> int:
-    """Return what the statements of a step read, and undo it."""
-    return _pages(engine, step) if engine.dialect.name == "postgresql" else _instructions(engine, step)
-
-
-def _pages(engine: Engine, step: Step) -> int:
-    seen: list[tuple[str, Any]] = []
-
-    def see(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        if not statement.startswith("SET"):
-            seen.append((statement, parameters[0] if many else parameters))
-
-    read = 0
-    with engine.connect() as connection:
-        event.listen(connection, "before_cursor_execute", see)
-        step(connection)
-        event.remove(connection, "before_cursor_execute", see)
-        connection.rollback()
-        for statement, parameters in seen:
-            found = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters)
-            plan = json.loads(found.scalar_one())[0]["Plan"]
-            read += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-            connection.rollback()
-    return read
-
-
-def _instructions(engine: Engine, step: Step) -> int:
-    ran = 0
-
-    def count() -> int:
-        nonlocal ran
-        ran += 10
-        return 0
-
-    with engine.connect() as connection:
-        driver: Any = connection.connection.driver_connection
-        driver.set_progress_handler(count, 10)
-        step(connection)
-        driver.set_progress_handler(None, 0)
-        connection.rollback()
-    return ran
-
-
-def tick(connection: Connection) -> list[str]:
-    """Ask what the dispatcher asks; return the ids of what may start."""
-    reclaim.take_back(connection)
-    due.expire(connection)
-    paused = {one.name for one in endpoints.read_all(connection).values() if one.state == "paused"}
-    for name in paused:
-        due.probe(connection, name, after=due.FIRST, last=None)
-    lanes, _ = due.lanes(connection, skipped=paused)
-    due.next_start_s(connection)
-    return [row.row_id for lane in lanes if lane.tenant == "default" for row in due.due(connection, lane, limit=WINDOW)]
-
-
-def webhook_tick(connection: Connection) -> list[str]:
-    """The same for deliveries."""
-    expire.give_up(connection)
-    expire.take_back(connection)
-    recover.step(connection)
-    expire.next_start_s(connection)
-    lanes, _ = webhook_lanes.lanes(connection)
-    most = {lane.receiver_id: lane.free for lane in lanes if lane.free}
-    return [row.row_id for rows in webhook_lanes.due(connection, most).values() for row in rows]
-
-
 def claiming(take: Callable[[Connection, Sequence[ClaimRequest]], Any], ids: Sequence[str], mine: str) -> Step:
     def step(connection: Connection) -> None:
         assert all(take(connection, [ClaimRequest(one, mine) for one in ids]))
@@ -176,7 +95,7 @@ def claiming(take: Callable[[Connection, Sequence[ClaimRequest]], Any], ids: Seq
 
 
 def assert_no_dearer(engine: Engine, steps: Sequence[Step], crowd: Callable[[], None]) -> None:
-    """Compare what each step reads before and after `crowd` has put its rows beside."""
+    """Compare each step's cost before and after `crowd` inserts its rows."""
     alone = [cost(engine, step) for step in steps]
     crowd()
     settle(engine)

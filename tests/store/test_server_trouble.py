@@ -1,4 +1,4 @@
-"""A server that cannot serve us is left, and what it refuses for a while is no fault of the data that it refuses."""
+"""A worker leaves a server that cannot serve it, and does not blame data for a temporary refusal."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,9 +8,9 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from tests.pool.workers import until
+from tests.store.attempts import completed, started
 from tests.store.broken import refusing
 from tests.store.made import accept_all, entry, one, rows, worker
-from tests.store.test_attempts import completed, started
 from worker.core.lifecycle import FAIL, Outcome
 from worker.jobs.outcome import plain_record
 from worker.jobs.store.record import AttemptRecord, record
@@ -18,8 +18,8 @@ from worker.store.engine import describe, is_away, open_engine
 from worker.store.group_commit import Batcher
 
 PID = "SELECT pg_backend_pid()"
-# A constraint, a value, a counter of transactions that has run out, a defect, something unsupported, a state, a trigger
-# of somebody's, a table that is gone, a column that is gone.
+# A constraint, a value, exhausted transaction ids, a defect, an unsupported feature, a state, a foreign trigger, a
+# missing table, a missing column.
 STATES = ("23514", "22023", "54000", "XX000", "0A000", "55000", "P0001", "42P01", "42703")
 
 
@@ -61,7 +61,7 @@ def test_a_writer_takes_no_connection_to_a_read_only_server_and_a_reader_does(po
     with reader.connect() as connection:
         assert connection.execute(text("SHOW transaction_read_only")).scalar() == "on"
 
-    # Who asks for any server gets any.
+    # A URL that accepts any server gets any server.
     unasking = open_engine(f"{postgresql_url}&target_session_attrs=any")
     with unasking.connect() as connection:
         assert connection.execute(text("SHOW transaction_read_only")).scalar() == "on"
@@ -79,7 +79,7 @@ def test_a_sqlite_connection_that_takes_no_writes_is_opened_again(sqlite_url: st
     engine = open_engine(sqlite_url)
 
     with pytest.raises(DBAPIError) as caught, engine.begin() as connection:
-        connection.execute(text("PRAGMA query_only = ON"))  # as of a file system that was mounted read-only
+        connection.execute(text("PRAGMA query_only = ON"))  # like a file system mounted read-only
         connection.execute(text("DELETE FROM afterword_workers"))
 
     assert is_away(caught.value)
@@ -115,8 +115,8 @@ def held_until_taken(engine: Engine, state: str) -> None:
     with refusing(engine, "afterword_answers", "INSERT", state):
         written = [batcher.put(counted, each, plain=lambda each=each: plain_record(each)) for each in closings]
         batcher.start()
-        # Each of them twice alone and twice with its plain form, and other writes meanwhile.
-        until(lambda: len(tries) > 13, what="tries")
+        # Each item is tried twice alone and twice in its plain form; other writes go on in between.
+        until(lambda: len(tries) > 13, what="the tries")
         worker(engine)
         assert not any(future.done() for future in written)
     assert [future.result(30).moved for future in written] == [True] * 3
@@ -130,7 +130,7 @@ def test_a_record_that_alone_is_refused_fails_alone_and_once(engine: Engine, out
     good, bad = (completed(started(engine, mine)) for _ in range(2))
     if outcome is Outcome.failed:
         bad = replace(bad, move=FAIL, outcome=outcome, error_code="internal_error")
-    # More than the column holds: no text, on either database.
+    # Longer than the column allows, on both databases.
     bad = replace(bad, attempt={**bad.attempt, "billed": "perhaps"})
     batcher = Batcher(engine)
     harmless = replace(bad, attempt={**bad.attempt, "billed": "yes"})
@@ -141,7 +141,7 @@ def test_a_record_that_alone_is_refused_fails_alone_and_once(engine: Engine, out
     with pytest.raises(DBAPIError):
         refused.result(30)
     assert written.result(30).moved
-    # Its plain form was written to find out, and taken back.
+    # The plain form was written as a test and rolled back.
     assert one(engine, "SELECT status FROM jobs_v1 WHERE id = :id", id=bad.job_id).status == "in_progress"
     batcher.close(timeout_s=10)
 

@@ -1,4 +1,4 @@
-"""What a role or a database has set otherwise does not reach our sessions; what cannot be set is refused."""
+"""Settings of a role or a database do not reach our sessions; a setting that we cannot override is refused."""
 
 import subprocess
 import sys
@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 
 from afterword import Afterword
 from tests.pool.workers import until
+from tests.store.attempts import completed, write
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
-from tests.store.test_attempts import completed, write
 from worker.settings import child_environment
 from worker.store import migrate, version
 from worker.store.engine import UnusableDatabase, open_engine
@@ -46,7 +46,7 @@ def odd_url(postgresql_url: str) -> str:
 
 @pytest.fixture
 def fresh(postgres_url: str) -> Iterator[str]:
-    """A database with nothing in it."""
+    """Yield an empty database."""
     yield from made(postgres_url)
 
 
@@ -58,7 +58,7 @@ def made(server: str, options: str = "") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("reading", [False, True])
-def test_sessions_have_what_the_code_relies_on(odd_url: str, reading: bool) -> None:
+def test_sessions_have_the_settings_that_the_code_relies_on(odd_url: str, reading: bool) -> None:
     engine = open_engine(odd_url, reading=reading)
 
     found = {setting: rows(engine, f"SHOW {setting}")[0][0] for setting in (*ODD, "application_name")}
@@ -80,7 +80,7 @@ def test_the_urls_own_name_of_the_application_stays(postgresql_url: str) -> None
     engine.dispose()
 
 
-def test_a_job_comes_and_goes_whatever_the_database_has_set(odd_url: str) -> None:
+def test_a_job_runs_under_any_settings_of_the_database(odd_url: str) -> None:
     engine = open_engine(odd_url)
     mine = worker(engine)
     (accepted,) = accept_all(engine, entry(job(custom_id=TEXT, not_before="2020-01-02T03:04:05Z")))
@@ -117,7 +117,7 @@ def test_four_migrations_at_once_are_one(request: pytest.FixtureRequest, kind: s
         if kind == "postgresql"
         else f"sqlite:///{request.getfixturevalue('tmp_path')}/a.db"
     )
-    # Alembic's context is one for a process: each run has a process of its own.
+    # Alembic has one context per process, so each run gets its own process.
     environment = child_environment({"AFTERWORD_DATABASE_URL": url})
     command = [sys.executable, "-m", "worker.cli", "db", "upgrade"]
     runs = [
@@ -163,7 +163,7 @@ def test_a_migration_waits_for_another_longer_than_any_limit_for_statements(fres
     with other.connect() as first, ThreadPoolExecutor(1) as threads:
         first.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": int.from_bytes(b"afterwrd")})
         migration = threads.submit(migrate.upgrade, engine)
-        until(lambda: rows(other, waited) or migration.done(), what="it has waited")
+        until(lambda: rows(other, waited) or migration.done(), what="the migration waits for the lock")
         first.rollback()
         migration.result(30)
 
@@ -180,12 +180,12 @@ def test_a_migration_waits_for_another_longer_than_any_limit_for_statements(fres
         ({"query": {"host": "no-such-host.invalid"}}, True),
         ({"query": {"host": "127.0.0.1", "port": "1", "options": "-cno_such=1"}}, False),
         ({"query": {"host": "127.0.0.1", "port": "1"}}, False),
-        # One of them may only be down.
+        # One of the hosts may only be down.
         ({"query": {"host": "no-such-host.invalid,127.0.0.1", "port": "1,1"}}, False),
         ({"query": {"host": "/nonexistent"}}, False),
     ],
 )
-def test_a_name_that_is_wrong_is_told_from_a_server_that_is_down(
+def test_a_wrong_name_is_distinguished_from_a_server_that_is_down(
     postgresql_url: str, change: dict[str, object], hopeless: bool
 ) -> None:
     engine = open_engine(make_url(postgresql_url).set(**change).render_as_string(hide_password=False))  # type: ignore[arg-type]
@@ -197,7 +197,7 @@ def test_a_name_that_is_wrong_is_told_from_a_server_that_is_down(
     engine.dispose()
 
 
-def test_a_folder_that_is_not_there_is_told_from_a_full_disk(tmp_path: object) -> None:
+def test_a_missing_folder_is_distinguished_from_a_full_disk(tmp_path: object) -> None:
     engine: Engine = open_engine(f"sqlite:///{tmp_path}/away/a.db")
 
     with pytest.raises(DBAPIError) as caught:

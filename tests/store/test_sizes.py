@@ -1,6 +1,6 @@
-"""An entry far above the limit does not hold a door: its size is looked at first, and only its head is fetched.
+"""An entry far above the limit does not block its door: its size is read first, and only its head is fetched.
 
-BIG_ROW_MIB (550 in the long form) says how large it is.
+BIG_ROW_MIB (550 in the long form) sets its size.
 """
 
 import json
@@ -15,20 +15,17 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from tests.pool.workers import until
+from tests.store.intakes import LONGEST, MIB, intake
 from tests.store.made import REQUEST, rows
 from worker.jobs.core.entry_size import HEAD_BYTES
-from worker.jobs.intake import Intake
 from worker.jobs.intake_list import CUT, IntakeList
 from worker.jobs.store.inbox import take_inbox
 from worker.queue.keys import own_list
 from worker.queue.list_heads import ListEntry, ListHeads
 from worker.queue.nudges import connect, read_window
-from worker.settings import read
 
-MIB = 1024 * 1024
 BIG = int(os.environ.get("BIG_ROW_MIB", "64")) * MIB
-LONGEST = 1 * MIB
-# What a batch may take beside a head: a fraction of the entry, whatever its size.
+# The memory for a batch beside the head: a fraction of the entry.
 ROOM = 4 * MIB
 
 
@@ -47,20 +44,12 @@ def insert(engine: Engine, job: str, times: int = 1) -> None:
 
 
 def insert_big(engine: Engine, piece: str, times: int) -> None:
-    """Insert a job of a piece so many times over; PostgreSQL puts it together by itself."""
+    """Insert a job of `times` repeated pieces; PostgreSQL builds the text itself."""
     if engine.dialect.name == "sqlite":
         return insert(engine, piece * times)
     with engine.begin() as connection:
         statement = text("INSERT INTO submit_v1 (job) SELECT repeat(:piece, :times)")
         connection.execute(statement, {"piece": piece, "times": times})
-
-
-def intake(engine: Engine, redis: Redis, redis_url: str) -> Intake:
-    made = read({
-        "AFTERWORD_ENDPOINT_URL": "https://one.example", "AFTERWORD_REDIS_URL": redis_url,
-        "AFTERWORD_MAX_REQUEST_BYTES": str(LONGEST),
-    })  # fmt: skip
-    return Intake(engine, redis, made, worker_id=lambda: "w", room=1)
 
 
 def test_of_a_big_row_the_head_is_fetched_and_those_behind_it_come_in_the_same_batch(engine: Engine) -> None:
@@ -117,11 +106,11 @@ def test_of_a_big_message_the_head_is_taken_once_and_comes_again_until_it_is_a_d
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
-    # It alone fills a batch; what our list holds comes again with what is behind it.
+    # It fills a batch alone; our list returns it again with the entries behind it.
     assert taken.entries == [ListEntry(BIG, b"[" * HEAD_BYTES)]
     assert [held.size for held in again.entries] == [BIG, len(_message(job_id))]
     assert peak < ROOM
-    # Redis reads it once: whoever asks again, or gets the list of a dead worker, finds the head.
+    # Redis reads the entry once: a later reader, or the heir of a dead worker's list, finds only the head.
     assert redis.memory_usage(own_list("w"), samples=0) < 2 * HEAD_BYTES
     assert IntakeList(redis, lambda: "x", batch=64, longest=LONGEST).give_back("w") == 2
     again = IntakeList(redis, lambda: "y", batch=64, longest=LONGEST).take()
@@ -134,7 +123,7 @@ def test_of_a_big_message_the_head_is_taken_once_and_comes_again_until_it_is_a_d
 
 
 @pytest.mark.parametrize("entry", [CUT, CUT + b"5", CUT + b"x:y", CUT + b"9" * 5000 + b":", CUT + b"5:", CUT + b"-1:{"])
-def test_what_looks_like_a_cut_entry_is_a_dead_letter_too(
+def test_an_entry_that_looks_like_a_cut_one_is_a_dead_letter_too(
     engine: Engine, redis: Redis, redis_url: str, entry: bytes
 ) -> None:
     redis.lpush("chat.intake", entry)
@@ -162,7 +151,7 @@ def test_a_big_entry_that_rings_the_bell_is_not_carried_to_the_worker(redis: Red
     assert taken == [2 * MIB]
 
 
-def test_a_big_entry_that_is_read_where_it_stands_is_removed_by_size_and_head(redis: Redis) -> None:
+def test_a_big_entry_read_in_place_is_removed_by_size_and_head(redis: Redis) -> None:
     like, big = b"y" * (2 * MIB - 1), b"y" * (2 * MIB)
     redis.lpush("some", b"first", big, like, b"last")
     heads = ListHeads(redis, longest=LONGEST, head=HEAD_BYTES)
@@ -176,7 +165,7 @@ def test_a_big_entry_that_is_read_where_it_stands_is_removed_by_size_and_head(re
     assert [held.size for _, held in heads.read(["some"], entries=10, max_bytes=6)] == [5, 2 * MIB - 1]
 
 
-def test_a_window_is_read_back_without_the_bytes_of_what_is_none_of_ours(redis: Redis) -> None:
+def test_a_window_is_read_back_without_the_bytes_of_foreign_entries(redis: Redis) -> None:
     redis.lpush("chat.run", b"x" * (8 * MIB), b"short")
     tracemalloc.start()
     standing = read_window(redis, "chat.run")

@@ -1,4 +1,4 @@
-"""An id means the same at every door, with hyphens and without, in either case."""
+"""Every door accepts an id with or without hyphens and in either case, as the same id."""
 
 import json
 import uuid

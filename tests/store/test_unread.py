@@ -1,4 +1,4 @@
-"""Jobs that no worker has read: the views and filters know them by what their producer says beside the text."""
+"""Unread jobs: the views and filters know them by the columns that their producer fills beside the text."""
 
 import json
 import uuid
@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from tests.producers.made import accept_inbox
 from tests.store.made import REQUEST, accept_all, entry, job, one, rows
-from tests.store.test_bulk import by_status, counted, give
+from tests.store.orders import by_status, counted, give
 from worker.jobs.core.filter import parse
 from worker.jobs.store import bulk_update, cancel
 from worker.jobs.store.bulk_update import count_unread
@@ -18,7 +18,7 @@ NAMES = ("tenant", "batch", "custom_id", "idempotency_key")
 
 
 def put(engine: Engine, message: dict[str, Any] | None = None, **beside: Any) -> str:
-    """Insert a job through the door, with what is said beside its text; return its id."""
+    """Insert a job through submit_v1, with the columns `beside` its text; return its id."""
     values = {"id": str(uuid.uuid4()), "job": json.dumps(message or {"request": REQUEST}), **beside}
     with engine.begin() as connection:
         names, places = ", ".join(values), ", ".join(f":{name}" for name in values)
@@ -64,7 +64,7 @@ def test_the_text_decides_where_the_names_beside_it_say_otherwise(engine: Engine
 
 
 def test_no_name_is_too_long_to_be_inserted_and_255_characters_are_shown(engine: Engine) -> None:
-    # Of random characters, which no compression makes fit into an index.
+    # Random characters, too long for an index even when compressed.
     endless = "".join(str(uuid.uuid4()) for _ in range(1000))
     new = put(engine, tenant=endless, batch=endless, custom_id=endless, idempotency_key=endless)
 
@@ -132,7 +132,7 @@ def test_more_unread_jobs_than_a_transaction_takes_are_all_reached(engine: Engin
         ("tenant=t batch=other", 0),
         ("created_after=2020-01-01T00:00:00Z", 2),
         ("created_before=2020-01-01T00:00:00Z", 0),
-        # Unread: nobody knows.
+        # Unknown while the job is unread.
         ("endpoint=default", 0),
         ("model=m", 0),
         ("priority=5", 0),
@@ -141,14 +141,14 @@ def test_more_unread_jobs_than_a_transaction_takes_are_all_reached(engine: Engin
         ("error_code=x", 0),
     ],
 )
-def test_a_condition_is_asked_of_what_the_view_shows_of_an_unread_job(engine: Engine, where: str, reached: int) -> None:
+def test_a_condition_applies_to_the_columns_shown_for_an_unread_job(engine: Engine, where: str, reached: int) -> None:
     put(engine, tenant="t", batch="b", custom_id="c")
     put(engine)
 
     assert counted(engine, "cancel", where) == reached
 
 
-def test_only_a_cancellation_reaches_what_is_unread(engine: Engine) -> None:
+def test_only_a_cancellation_reaches_unread_jobs(engine: Engine) -> None:
     put(engine, batch="b")
 
     assert [counted(engine, order, "batch=b") for order in ("cancel", "replay", "update")] == [1, 0, 0]
@@ -157,7 +157,7 @@ def test_only_a_cancellation_reaches_what_is_unread(engine: Engine) -> None:
         assert count_unread(connection, parse(["batch=b"])) == 1
 
 
-def test_sql_cancels_a_batch_with_what_is_unread_of_it(engine: Engine) -> None:
+def test_sql_cancels_a_batch_with_its_unread_jobs(engine: Engine) -> None:
     put(engine, job(batch="b"), batch="b")
     accept_all(engine, entry(job(batch="b")))
 

@@ -1,4 +1,4 @@
-"""The upgrade contract: the database says which releases it serves, and migrations keep what it says."""
+"""The upgrade contract: the database names the releases that it serves, and migrations honour it."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from tests.cli.conftest import Command, afterword, run
 from tests.pool.workers import until
 from tests.release_before import NUMBER
 from tests.store.made import one, rows, worker
-from tests.store.test_batcher import WAITS_FOR_A_LOCK
+from tests.store.statements import WAITS_FOR_A_LOCK
 from worker.store import leases, migrate, version
 from worker.store.engine import UnusableDatabase, open_engine
 
 __all__ = ["afterword", "run"]
 LATER = "9999"
-# What a migration of a later release may do, once no worker needs what it removes.
+# A migration of a later release may do this once no worker needs the column.
 CONTRACTS = f"""
 from alembic import op
 revision, down_revision = "{LATER}", "{version.newest()}"
@@ -40,7 +40,7 @@ def serve_from(engine: Engine, release: str) -> None:
         connection.execute(text("UPDATE afterword_contract SET serves_from = :one"), {"one": release})
 
 
-# What the database says.
+# The contract in the database.
 
 
 def test_the_database_serves_the_release_before(engine: Engine) -> None:
@@ -95,12 +95,12 @@ def test_commands_work_on_a_later_schema_that_serves_them(run: Command, engine: 
     assert "ok      delivered" in found
 
 
-# A migration that stops serving a release.
+# A migration that ends the service of a release.
 
 
 @pytest.fixture
 def later(postgres_url: str, sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The migrations of a later release, which contracts; the templates of all tests were made before."""
+    """Use the migrations of a later release that removes a column; all test templates were made before."""
     scripts = tmp_path / "migrations"
     shutil.copytree(version.scripts(), scripts, ignore=shutil.ignore_patterns("__pycache__"))
     (scripts / "versions" / f"{LATER}_contracts.py").write_text(CONTRACTS)
@@ -114,7 +114,7 @@ def columns(engine: Engine) -> set[str]:
 
 @pytest.mark.usefixtures("later")
 @pytest.mark.parametrize("release", [None, version.newest()], ids=["the release before", "this release"])
-def test_a_contracting_migration_waits_until_no_worker_needs_what_it_removes(
+def test_a_contracting_migration_waits_until_no_worker_needs_the_removed_column(
     engine: Engine, release: str | None
 ) -> None:
     lives = worker(engine)
@@ -148,7 +148,7 @@ def test_an_upgrade_that_another_transaction_was_in_the_way_of_is_done_again(pos
         busy.execute(text("LOCK TABLE afterword_workers IN ROW EXCLUSIVE MODE"))
         upgraded = pool.submit(migrate.upgrade, engine)
         until(lambda: rows(engine, WAITS_FOR_A_LOCK), what="the upgrade waits")
-        until(lambda: not rows(engine, WAITS_FOR_A_LOCK), what="its lock timeout")
+        until(lambda: not rows(engine, WAITS_FOR_A_LOCK), what="the upgrade gives up after its lock timeout")
         assert not upgraded.done()
         busy.rollback()
         upgraded.result(60)
@@ -168,7 +168,7 @@ def schema_of(engine: Engine) -> dict[str, dict[str, Any]]:
 
 
 def unique_of(engine: Engine) -> dict[str, set[tuple[str, ...]]]:
-    """Return the columns that each table holds unique."""
+    """Return the unique column sets of each table."""
     looker = inspect(engine)
     return {
         name: {
@@ -181,7 +181,7 @@ def unique_of(engine: Engine) -> dict[str, set[tuple[str, ...]]]:
 
 
 def narrowed(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> list[str]:
-    """Return what code made for the schema `before` would miss in `after`, or be refused by it."""
+    """Return what code written for schema `before` would miss in `after`, and the new columns that refuse its rows."""
     found = [name for name in before if name not in after]
     for name in before.keys() & after.keys():
         old, new = before[name], after[name]
@@ -199,7 +199,7 @@ def narrowed(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]
     return found
 
 
-# Of an index on an expression only the name is known, and none of them is unique.
+# SQLAlchemy reports only the name of an index on an expression; none of these is unique.
 @pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
 def test_every_migration_since_the_release_before_only_expands(engine: Engine) -> None:
     migrate.downgrade(engine, revision=NUMBER)
@@ -227,7 +227,7 @@ def test_every_migration_since_the_release_before_only_expands(engine: Engine) -
         ),
     ],
 )
-def test_the_comparison_finds_what_narrows(engine: Engine, statement: str, says: list[str]) -> None:
+def test_the_comparison_finds_narrowing_changes(engine: Engine, statement: str, says: list[str]) -> None:
     before = schema_of(engine)
     with engine.begin() as connection:
         connection.execute(text(statement))

@@ -1,4 +1,4 @@
-"""VERIFY: a database that our own code wrote is sound, and each rule names what a hand has broken."""
+"""VERIFY: a database that our own code wrote is sound, and each rule reports the damage that it guards against."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Executable, bindparam, delete, insert, text, update
 
+from tests.store.attempts import BARE, closing, completed, started, write
 from tests.store.broken import broken, hurt, look
 from tests.store.made import accept_all, claim_one, entry, job, worker
-from tests.store.test_attempts import closing, completed, started, write
-from tests.store.test_verify_webhooks import WEBHOOK_BREAKS
+from tests.store.webhook_breaks import WEBHOOK_BREAKS
 from worker.core.lifecycle import CANCEL, FAIL, HOLD, RETRY, Outcome
 from worker.jobs.store import cancel, reclaim
 from worker.store import leases
@@ -44,12 +44,11 @@ USAGE: dict[str, Any] = {
         "usage_raw": b'{"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}',
     },
 }  # fmt: skip
-BARE: dict[str, Any] = {"attempt": {"billed": "no", "usage_requested": False}, "answer": None}
 
 
 @dataclass
 class World:
-    """A database with a job of each kind; `broken` what a hand does to it."""
+    """A database with a job of each kind; `hurt` damages it."""
 
     engine: Engine
     mine: str = ""
@@ -84,7 +83,7 @@ def world(engine: Engine) -> World:
     return made
 
 
-def test_what_our_own_code_wrote_is_sound(world: World) -> None:
+def test_rows_of_our_own_code_are_sound(world: World) -> None:
     report = look(world.engine)
 
     assert report.broken == ()
@@ -196,7 +195,7 @@ BREAKS: list[tuple[str, str, Hand]] = [
 
 
 @pytest.mark.parametrize(("rule", "whose", "hand"), BREAKS, ids=[f"{n}-{one[0]}" for n, one in enumerate(BREAKS)])
-def test_a_rule_names_what_a_hand_has_broken(world: World, rule: str, whose: str, hand: Hand) -> None:
+def test_a_rule_names_the_damaged_row(world: World, rule: str, whose: str, hand: Hand) -> None:
     world.hurt(*hand(world))
 
     found = broken(world.engine)
@@ -218,11 +217,11 @@ def order(engine: Engine, door: str, job_id: str) -> None:
 
 
 @pytest.mark.parametrize("whose", ["failed", "cut"])
-def test_a_replayed_job_begins_its_count_anew_and_leaves_a_gap_in_the_feed(world: World, whose: str) -> None:
+def test_a_replayed_job_restarts_its_count_and_leaves_a_gap_in_the_feed(world: World, whose: str) -> None:
     order(world.engine, "replay_v1", world.ids[whose])
     assert broken(world.engine) == {}
 
-    # The last number of all goes with its job, and the counter stays.
+    # The newest feed number disappears with its job, and the counter stays.
     again = claim_one(world.engine, world.mine, world.ids[whose])
     assert again is not None
     assert broken(world.engine) == {}
@@ -244,7 +243,7 @@ def test_the_answer_of_a_lost_worker_may_come_before_its_job_is_replayed(engine:
     assert broken(engine) == {}
 
 
-def test_what_the_door_cancelled_is_numbered_within_the_grace(world: World) -> None:
+def test_jobs_cancelled_by_the_door_are_numbered_within_the_grace(world: World) -> None:
     order(world.engine, "cancel_v1", world.waits)
     order(world.engine, "cancel_v1", world.runs)
     order(world.engine, "cancel_v1", NOBODY)
@@ -269,7 +268,7 @@ def test_a_request_that_the_endpoints_trouble_refused_is_free(engine: Engine) ->
     assert broken(engine) == {}
 
 
-def test_what_differs_in_the_usage_is_said(world: World) -> None:
+def test_a_difference_in_the_usage_is_reported(world: World) -> None:
     world.hurt(attempt_of(world.done, prompt_tokens=4))
 
     ((_, wrong),) = broken(world.engine)["usage_is_what_was_reported"].first
@@ -280,13 +279,13 @@ def test_zeros_beside_an_answer_count_as_no_report(engine: Engine) -> None:
     claimed = started(engine, worker(engine))
     zeros = b'{"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}'
     answer = {**USAGE["answer"], "usage_raw": zeros, "response": '{"choices": [{"message": {"content": "hi"}}]}'}
-    told = {"billed": "yes", "usage_requested": True, "usage_source": "top", "usage_flags": '["all_zero"]'}
-    write(engine, closing(claimed, completed(claimed).move, Outcome.completed, attempt=told, answer=answer))
+    attempt = {"billed": "yes", "usage_requested": True, "usage_source": "top", "usage_flags": '["all_zero"]'}
+    write(engine, closing(claimed, completed(claimed).move, Outcome.completed, attempt=attempt, answer=answer))
 
     assert broken(engine) == {}
 
 
-def test_what_is_mended_within_the_grace_is_no_offence(world: World) -> None:
+def test_damage_repaired_within_the_grace_breaks_no_rule(world: World) -> None:
     world.hurt(update(workers).values(lease_until=from_now(-1.0)))
 
     def mend(seconds: float) -> None:
@@ -297,7 +296,7 @@ def test_what_is_mended_within_the_grace_is_no_offence(world: World) -> None:
     assert broken(world.engine, pause=mend) == {}
 
 
-def test_another_attempt_that_lost_its_holder_meanwhile_is_not_the_one_that_was_seen(world: World) -> None:
+def test_another_attempt_that_lost_its_holder_is_not_mistaken_for_the_first(world: World) -> None:
     world.hurt(update(workers).values(lease_until=from_now(-1.0)))
 
     def mend_and_lose_again(_: float) -> None:
@@ -322,7 +321,7 @@ def test_only_the_first_offenders_are_named_and_all_are_counted(engine: Engine) 
 
 
 @pytest.mark.parametrize("span", [1, 2, 3, 1000])
-def test_every_row_is_looked_at_once_whatever_the_span(world: World, span: int) -> None:
+def test_every_row_is_checked_once_for_any_span(world: World, span: int) -> None:
     world.hurt(*(delete(requests).where(requests.c.job_id == job_id) for job_id in world.ids.values()))
 
     assert broken(world.engine, span=span)["request_is_kept"].broken == 7

@@ -1,12 +1,11 @@
-"""VERIFY after orders: a job that begins anew or ends by SQL is no offence, whatever it was before."""
+"""VERIFY after orders: a replayed job, or a job that SQL has ended, breaks no rule."""
 
 from sqlalchemy import Engine, update
 
+from tests.store.attempts import BARE, closing, started, write
 from tests.store.broken import broken
 from tests.store.made import claim_one, worker
-from tests.store.test_attempts import closing, started, write
-from tests.store.test_orders import order
-from tests.store.test_verify import BARE
+from tests.store.orders import order
 from worker.core.lifecycle import FAIL, Outcome
 from worker.jobs.store import reclaim
 from worker.store.clock import from_now

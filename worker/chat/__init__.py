@@ -1,1 +1,1 @@
-"""The wire format of the chat completions endpoint. Pure."""
+"""The wire format of chat-completions endpoints: requests, streams, answers, usage and errors. Pure, no I/O."""

@@ -1,4 +1,4 @@
-"""What an endpoint answered: read from one JSON body here, from a stream by `assemble`; and its columns for SQL."""
+"""Reads an answer from a JSON body and picks its columns for SQL. `stream.Assembler` builds answers from streams."""
 
 import re
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from worker.chat.usage_report import Reported
 from worker.core.lenient_json import TooManyParts, compact, object_in, read, read_first
 from worker.core.storable_text import clean_text, clean_value
 
-# What may stand where the parser stopped, if only because the text ends: nothing, or the beginning of a word, of an
-# escape or of a number's end.
-_begun = re.compile(r"-|t|tr|tru|f|fa|fal|fals|n|nu|nul|N|Na|-?I[infity]{0,7}|\.|[eE][+-]?|\\?u[0-9a-fA-F]{0,4}|")
+# Matches the rest of a cut JSON text where the parser stopped: nothing, or the start of a word, an escape or the end
+# of a number.
+_cut_token = re.compile(r"-|t|tr|tru|f|fa|fal|fals|n|nu|nul|N|Na|-?I[infity]{0,7}|\.|[eE][+-]?|\\?u[0-9a-fA-F]{0,4}|")
 
 
 class AnswerKind(StrEnum):
-    """What can be wrong with an answer whose status was 200."""
+    """Faults of an answer with HTTP status 200. Each is also an ErrorCode."""
 
     provider_error = "provider_error"
     stream_truncated = "stream_truncated"
@@ -33,13 +33,13 @@ class AnswerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer and its usage, whole (`fault` is None) or as far as it came.
+    """An answer and its usage: complete (`fault` is None), or the part that arrived.
 
-    `completion` is a chat.completion object, None if no choice came. `provider` is the endpoint's own error value as it
-    came, an object or a string. `usage` is the exact text of the usage object that counts, `usage_source` the place it
-    stood in ("top", "choice", "x_groq"). `usage_flags` holds what only the reader of the answer can know:
-    "multiple_usage"; "choices_missing", fewer choices than asked for; and "reset_after_finish" or "error_after_finish",
-    what went wrong after the last finish_reason and cost the usage at most.
+    `completion` is a chat.completion object, None without any choice. `provider` is the endpoint's own error value, an
+    object or a string, unchanged. `usage` is the exact text of the usage object that counts; `usage_source` is its
+    place: "top", "choice" or "x_groq". `usage_flags`: "multiple_usage"; "choices_missing" (fewer choices than
+    requested); "reset_after_finish" and "error_after_finish" (a fault after the last finish_reason: the text is
+    complete, the usage may be missing).
     """
 
     completion: dict[str, Any] | None
@@ -52,7 +52,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Choice 0 of an answer and the answer's names, storable as SQL text; `tool_calls` is JSON text without spaces."""
+    """Columns of choice 0 and of the answer, storable as SQL text. `tool_calls` is a JSON array without spaces."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -65,12 +65,12 @@ class Columns:
 
 
 def read_body(body: bytes) -> Answer:
-    """Read an answer that is one JSON object, also one given to a request that asked for a stream.
+    """Read an answer from a JSON body, also if the request asked for a stream. Never raises; see `Answer.fault`.
 
-    Only a non-empty `choices` is required: ids, usage, texts and finish reasons may be missing, blank lines may come
-    first (DeepSeek's keep-alive), an array may be around the object (Gemini's errors). What the content type says is of
-    no account, because a paid answer is not thrown away for a label. The object stays as it came, except that tool
-    arguments sent as an object become their JSON text.
+    Only a non-empty `choices` is required. Ids, usage, texts and finish reasons may be missing, blank lines may come
+    first (DeepSeek's keep-alive), and the object may be inside an array (Gemini's errors). The content type is ignored,
+    because a paid answer must not be lost for a wrong label. The object stays unchanged, except that tool arguments
+    sent as an object become JSON text.
     """
     text = body.decode("utf-8", "replace").removeprefix("\ufeff").strip()
     if not text:
@@ -88,20 +88,20 @@ def read_body(body: bytes) -> Answer:
 
 
 def columns(completion: Mapping[str, Any] | None) -> Columns:
-    """Pick the columns of an answer: those of the choice with index 0, else of the first.
+    """Return the columns of an answer, from the choice with index 0, else from the first choice.
 
-    A content list gives its text parts joined; any spelling of reasoning counts as `reasoning_content`. What is
-    missing is None.
+    The text parts of a content list are joined. Every spelling of reasoning counts as `reasoning_content`. Missing
+    values are None.
     """
     if completion is None:
         return Columns()
     choice = _first_choice(completion)
     message = _object(choice.get("message"))
-    content, thought = _texts(message.get("content"))
+    content, reasoning = _texts(message.get("content"))
     calls = message.get("tool_calls")
     return Columns(
         content=content,
-        reasoning_content=_text(reasoning_of(message)) or thought,
+        reasoning_content=_text(reasoning_of(message)) or reasoning,
         refusal=_text(message.get("refusal")),
         tool_calls=clean_value(calls) if isinstance(calls, list) and calls else None,
         finish_reason=_text(choice.get("finish_reason")) or None,
@@ -112,40 +112,40 @@ def columns(completion: Mapping[str, Any] | None) -> Columns:
 
 
 def has_output(completion: Mapping[str, Any] | None) -> bool:
-    """Say whether any choice of an answer holds anything generated: text, reasoning, a refusal, a call, audio."""
-    return any(_says_something(choice) for choice in _choices(completion or {}))
+    """Say whether any choice has generated output: text, reasoning, a refusal, a tool call or audio."""
+    return any(_has_output(choice) for choice in _choices(completion or {}))
 
 
 def has_output_in(choices: object) -> bool:
-    """Say whether the deltas of a chunk hold anything generated."""
+    """Say whether any delta in a chunk's `choices` has generated output."""
     found = choices if isinstance(choices, list) else []
-    return any(_says_something({"message": item.get("delta")}) for item in found if isinstance(item, dict))
+    return any(_has_output({"message": item.get("delta")}) for item in found if isinstance(item, dict))
 
 
 def failed_end(completion: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the first choice's end where every choice ended in an error and holds nothing; None else.
+    """Return the finish reasons of the first choice if every choice ended in an error without output; else None.
 
-    `{"finish_reason": "error", "native_finish_reason": "MALFORMED_FUNCTION_CALL"}`: that is no answer.
+    Example: `{"finish_reason": "error", "native_finish_reason": "MALFORMED_FUNCTION_CALL"}`.
     """
     choices = _choices(completion or {})
-    if not choices or any(_says_something(choice) or not is_failing(choice.get("finish_reason")) for choice in choices):
+    if not choices or any(_has_output(choice) or not is_failing(choice.get("finish_reason")) for choice in choices):
         return None
     return {name: value for name, value in choices[0].items() if name.endswith("finish_reason")}
 
 
 def is_failing(finish_reason: object) -> bool:
-    """Say whether a finish_reason reports a failure: `error`, `network_error`, DeepSeek's and Google's own words."""
+    """Say whether a finish_reason reports a failure: `error`, `network_error`, or a word of DeepSeek or Google."""
     reason = finish_reason.lower() if isinstance(finish_reason, str) else ""
     return "error" in reason or reason in _FAILING
 
 
-def _says_something(choice: Mapping[str, Any]) -> bool:
+def _has_output(choice: Mapping[str, Any]) -> bool:
     message = _object(choice.get("message"))
     return any(value for key, value in message.items() if key not in ("role", "name"))
 
 
 def _before_junk(text: str) -> Answer | None:
-    """Read an answer, or an error, that has junk after it: the first fact counts. None if there is none."""
+    """Read an answer or an error with junk after it; the junk becomes a flag. None if there is neither."""
     try:
         value, whole = read_first(text)
     except ValueError:
@@ -164,15 +164,15 @@ _FAILING = frozenset({"insufficient_system_resource", "malformed_function_call",
 def _unreadable(text: str, error: ValueError) -> AnswerKind:
     if text[0] != "{":
         return AnswerKind.unexpected_content_type
-    # A body without a length that is cut looks like a finished one; that the parser wanted more is all that shows it.
-    return AnswerKind.stream_truncated if text[-1] != "}" and _wants_more(text, error) else AnswerKind.invalid_chunk
+    # HTTP cannot show that a body without a length was cut. Only the parser can: it stopped at the end of the text.
+    return AnswerKind.stream_truncated if text[-1] != "}" and _is_cut(text, error) else AnswerKind.invalid_chunk
 
 
-def _wants_more(text: str, error: ValueError) -> bool:
-    """Say whether a text is JSON as far as it goes. One that nests too deeply is not read so far."""
+def _is_cut(text: str, error: ValueError) -> bool:
+    """Say whether a text is the start of valid JSON. A text that nests too deeply counts as cut."""
     if not isinstance(error, JSONDecodeError) or error.msg.startswith("Unterminated string"):
         return True
-    return _begun.fullmatch(text, error.pos) is not None
+    return _cut_token.fullmatch(text, error.pos) is not None
 
 
 def _read_object(completion: dict[str, Any], text: str) -> Answer:
@@ -218,7 +218,7 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def _texts(content: object) -> tuple[str | None, str | None]:
-    """Return the text and the thoughts of a message's content."""
+    """Return the text and the reasoning in a message's content."""
     if not isinstance(content, list):
         return _text(content), None
     found: dict[str, str] = {}
@@ -232,7 +232,7 @@ def _text(value: object) -> str | None:
 
 
 def _name(value: object) -> str | None:
-    """Return an id or a model's name; an empty one is none, a number is its text."""
+    """Return an id or a model's name as text, also of a number; None if it is empty."""
     if value is None or value == "":
         return None
     return clean_text(value if isinstance(value, str) else clean_value(value))

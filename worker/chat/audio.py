@@ -1,4 +1,4 @@
-"""The spoken answer of one choice, put together from fragments (rule R8). Used by `choice`."""
+"""Assembles the spoken answer of one choice from fragments (rule R8 in `stream`)."""
 
 from base64 import b64decode, b64encode
 from binascii import Error
@@ -8,7 +8,10 @@ from worker.chat.growing_text import GrowingText
 
 
 class Audio:
-    """Collects `{"id", "data", "transcript", "expires_at"}`: the first id, all data and transcript, the last rest."""
+    """Collects `{"id", "data", "transcript", "expires_at"}`.
+
+    The first `id` counts; `data` and `transcript` are joined; for all other members the last value counts.
+    """
 
     __slots__ = ("_data", "_rest", "_transcript")
 
@@ -18,7 +21,7 @@ class Audio:
         self._transcript: GrowingText | None = None
 
     def take(self, fragment: dict[str, Any]) -> None:
-        """Add the audio of one delta."""
+        """Add the `audio` object of one delta."""
         for key, value in fragment.items():
             if value is None or (key == "id" and self._rest.get("id")):
                 continue
@@ -41,7 +44,7 @@ class Audio:
 
 
 def _joined(fragments: list[str]) -> str:
-    """Join base64 text. Fragments that each end in padding would, joined as text, decode to the first of them only."""
+    """Join fragments of base64. Padded fragments are decoded first: joined as text, only the first would decode."""
     text = "".join(fragments)
     if "=" not in text or any(len(fragment) % 4 for fragment in fragments):
         return text

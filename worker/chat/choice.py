@@ -1,10 +1,10 @@
-"""One choice of a streamed answer, put together from its deltas (rules R4 to R13). Used by `assemble`."""
+"""Assembles one choice of a streamed answer from its deltas (rules R4 to R13 in `stream`)."""
 
 from typing import Any
 
 from worker.chat.audio import Audio
 from worker.chat.growing_text import GrowingText
-from worker.chat.reasoning import is_reasoning, said
+from worker.chat.reasoning import is_reasoning, reasoning_text
 from worker.chat.tool_calls import ToolCalls
 from worker.chat.unknown_members import MOVED, merge, plain
 
@@ -12,10 +12,11 @@ _TEXTS = frozenset({"content", "refusal", "reasoning_content", "reasoning", "rea
 
 
 class Choice:
-    """Takes what one choice says, chunk by chunk. `finish_reason` is the last that was not empty, as it came."""
+    """One choice, chunk by chunk. `finish_reason` is the last value that was not empty, unchanged."""
 
     __slots__ = (
-        "_audio", "_beside", "_calls", "_extra", "_function", "_lists", "_logprobs", "_role", "_texts", "finish_reason",
+        "_audio", "_calls", "_choice_extra", "_function", "_lists", "_logprobs", "_message_extra", "_role", "_texts",
+        "finish_reason",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -27,9 +28,9 @@ class Choice:
         self._audio: Audio | None = None
         self._lists: dict[str, list[Any]] | None = None
         self._logprobs: dict[str, list[Any]] | None = None
-        # Members that we do not know: of the message, and of the choice beside it.
-        self._extra: dict[str, Any] | None = None
-        self._beside: dict[str, Any] | None = None
+        # Unknown members of the message, and of the choice itself.
+        self._message_extra: dict[str, Any] | None = None
+        self._choice_extra: dict[str, Any] | None = None
 
     def take(self, item: dict[str, Any]) -> None:
         """Add one entry of a chunk's `choices`."""
@@ -40,7 +41,7 @@ class Choice:
         if type(delta) is dict:
             self._merge(delta)
         elif type(message := item.get("message")) is dict:
-            # A whole message after its deltas says the same again (MiniMax); without deltas it is the answer.
+            # A whole message after its deltas repeats them (MiniMax); without deltas it is the answer.
             if self._has_output():
                 return
             self._merge_message(message)
@@ -49,20 +50,21 @@ class Choice:
             self._logprobs = _extended(self._logprobs, logprobs)
 
     def note(self, item: dict[str, Any]) -> None:
-        """Keep the members of an entry that we do not know, such as `stop_reason`; `take` leaves them out."""
-        self._beside = merge(self._beside, {name: value for name, value in item.items() if name not in MOVED})
+        """Keep the unknown members of an entry, such as `stop_reason`; `take` ignores them."""
+        unknown = {name: value for name, value in item.items() if name not in MOVED}
+        self._choice_extra = merge(self._choice_extra, unknown)
 
     def absorb(self, other: "Choice") -> None:
-        """Take all of another choice after what this one has."""
+        """Append another choice to this choice."""
         self.take({"delta": other._delta(), "finish_reason": other.finish_reason, "logprobs": other._logprobs})
-        self.note(other._beside or {})
+        self.note(other._choice_extra or {})
 
     def build(self, index: int) -> dict[str, Any]:
-        """Return the choice as in an answer that was not streamed; finish_reason None means unfinished."""
+        """Return the choice in the form of an answer without streaming; finish_reason None means unfinished."""
         choice: dict[str, Any] = {"index": index, "message": self._message(), "finish_reason": self.finish_reason}
         if self._logprobs is not None:
             choice["logprobs"] = {"content": None, "refusal": None, **self._logprobs}
-        return {**plain(self._beside or {}), **choice}
+        return {**plain(self._choice_extra or {}), **choice}
 
     def _merge(self, delta: dict[str, Any]) -> None:
         for key, value in delta.items():
@@ -89,10 +91,10 @@ class Choice:
             self._audio = self._audio or Audio()
             self._audio.take(value)
         elif isinstance(value, list):
-            # annotations, and what vendors stream the same way: images, reasoning_details.
+            # `annotations`, and the lists of vendors: `images`, `reasoning_details`.
             self._lists = _extended(self._lists, {key: value})
         elif key not in ("content", "refusal", "tool_calls", "audio"):
-            self._extra = merge(self._extra, {key: value})
+            self._message_extra = merge(self._message_extra, {key: value})
 
     def _merge_parts(self, parts: list[Any]) -> None:
         for kind, text in text_parts(parts):
@@ -101,7 +103,7 @@ class Choice:
     def _merge_message(self, message: dict[str, Any]) -> None:
         calls = message.get("tool_calls")
         if isinstance(calls, list):
-            # In a whole message each entry is a call of its own, whatever its index says.
+            # In a whole message each entry is a separate call, even if two entries have the same index.
             calls = [{**call, "index": place} for place, call in enumerate(calls) if isinstance(call, dict)]
         self._merge({**message, "tool_calls": calls})
 
@@ -129,11 +131,14 @@ class Choice:
             message["function_call"] = self._function.build()[0]["function"]
         if self._audio:
             message["audio"] = self._audio.build()
-        return {**plain(self._extra or {}), **message, **(self._lists or {})}
+        return {**plain(self._message_extra or {}), **message, **(self._lists or {})}
 
 
 def join_counted(choices: dict[int, Choice]) -> dict[int, Choice]:
-    """Make one choice of several whose index counts tokens: in order, and only the last has ended, if any has."""
+    """Join all choices to one if their indexes count tokens: in order, with a finish_reason in the last at most.
+
+    Else return `choices` unchanged.
+    """
     indexes = list(choices)
     first, *others = choices.values()
     if indexes != sorted(indexes) or any(choice.finish_reason for choice in (first, *others[:-1])):
@@ -144,7 +149,7 @@ def join_counted(choices: dict[int, Choice]) -> dict[int, Choice]:
 
 
 def text_parts(parts: list[Any]) -> list[tuple[str, str]]:
-    """Split a content list into ("content", text) and ("reasoning_content", text); parts that are neither are left out.
+    """Split a content list into ("content", text) and ("reasoning_content", text); skip all other parts.
 
     `[{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "Hi"}]` (Mistral)
     gives `[("reasoning_content", "hm"), ("content", "Hi")]`; so does `{"type": "reasoning", "summary": [...]}`.
@@ -155,15 +160,15 @@ def text_parts(parts: list[Any]) -> list[tuple[str, str]]:
             found.append(("content", part))
         elif isinstance(part, dict):
             if is_reasoning(part) or isinstance(part.get("thinking"), list | str):
-                if thought := said(part):
-                    found.append(("reasoning_content", thought))
+                if reasoning := reasoning_text(part):
+                    found.append(("reasoning_content", reasoning))
             elif isinstance(text := part.get("text"), str):
                 found.append(("content", text))
     return found
 
 
 def _extended(lists: dict[str, list[Any]] | None, new: dict[str, Any]) -> dict[str, list[Any]] | None:
-    """Append each list in `new` to the list of the same name; values that are no lists say nothing."""
+    """Append each list in `new` to the list of the same name in `lists`; ignore values that are not lists."""
     for name, values in new.items():
         if isinstance(values, list):
             lists = {} if lists is None else lists

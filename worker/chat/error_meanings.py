@@ -1,7 +1,7 @@
-"""Says what an endpoint's error means: by its names, then by its words, where a status alone says too little.
+"""Finds the ErrorCode of an endpoint's error from its names, then from its words. Used by `chat.error_response`.
 
-A name is believed first, since gateways send permanent errors under 500 and used-up quotas under 403 or 429. Words are
-looked at with care: throttles speak of quota, and a 402 may concern one request. Used by `chat.error_response`.
+Names go before the HTTP status, because gateways send permanent errors with 500 and used-up quotas with 403 or 429.
+Words are ambiguous: rate limits mention a quota, and a 402 may concern a single request.
 """
 
 import re
@@ -13,30 +13,31 @@ from worker.chat.provider_error import ProviderError
 from worker.chat.rate_limit_headers import words_s
 from worker.core.failure import ErrorCode
 
-# Throttles that speak of quota: Gemini's free tier, DashScope's tokens a minute.
-_throttles: Final = re.compile(
+# Rate limits that mention a quota: Gemini's free tier, DashScope's tokens per minute.
+_is_throttle: Final = re.compile(
     r"per[ _-]?(?:minute|second|min\b|sec\b)|\b[tr]p[ms]\b|error-code#(?:token|rate)-limit|throttl|ai\.google\.dev"
     r"|allocated quota exceeded|每分钟"
 ).search
-# A quota that renews at the day's end: Google's by its id, OpenRouter's free models.
-_daily: Final = re.compile(r"per[ _-]?day|daily|free-models-per-day").search
-# Money for this one request is missing, not money: OpenRouter's, Gatewayz's; a budget of the request's own user.
-_of_one_request: Final = re.compile(
+# A quota that renews at the end of the day: Google's by its id, OpenRouter's free models.
+_is_daily: Final = re.compile(r"per[ _-]?day|daily|free-models-per-day").search
+# The credit does not cover this request, but may cover a smaller request (OpenRouter, Gatewayz), or the budget of the
+# request's `user` is used up.
+_for_this_request: Final = re.compile(
     r"fewer max_tokens\b(?!.{0,120}afford 0\b)|prompt tokens limit exceeded|credits? for this request"
     r"|end user=\S+ over budget"
 ).search
-_money: Final = re.compile("credit|balance|fund|budget|spend|arrear|overdue|prepa").search
-_broke: Final = re.compile("insufficient|deplet|too low|arrear|overdue|suspended|used up|余额|欠费").search
-_requested: Final = re.compile(r"limit:? ([\d,]+)[^.]{0,60}?requested:? ([\d,]+)").search
+_mentions_money: Final = re.compile("credit|balance|fund|budget|spend|arrear|overdue|prepa").search
+_is_out_of_money: Final = re.compile("insufficient|deplet|too low|arrear|overdue|suspended|used up|余额|欠费").search
+_limit_and_requested: Final = re.compile(r"limit:? ([\d,]+)[^.]{0,60}?requested:? ([\d,]+)").search
 
 
 def meaning(error: ProviderError, status: int) -> ErrorCode | None:
-    """Return what an error means by its names and words, None where only its status can tell; 0: no status known."""
+    """Return the code of an error by its names and words; None if only its status remains. `status` 0: unknown."""
     code = by_name(error.names)
     if (
         code is ErrorCode.quota_exhausted
         and status in (0, 403, 429)
-        and _throttles(error.text)
+        and _is_throttle(error.text)
         and not _renews_daily(error)
     ):
         code = ErrorCode.rate_limited
@@ -50,8 +51,8 @@ def meaning(error: ProviderError, status: int) -> ErrorCode | None:
 
 
 def concerns_one_request(error: ProviderError) -> bool:
-    """Say whether it is this request that the credit does not cover: a smaller one, or another user's, would pass."""
-    return _of_one_request(error.text) is not None
+    """Say whether the missing credit concerns this request only: a smaller request, or another user's, would pass."""
+    return _for_this_request(error.text) is not None
 
 
 def _by_words(error: ProviderError, status: int) -> ErrorCode | None:
@@ -63,20 +64,20 @@ def _by_words(error: ProviderError, status: int) -> ErrorCode | None:
 
 
 def _renews_daily(error: ProviderError) -> bool:
-    return any(map(_daily, (error.text, *error.names)))
+    return any(map(_is_daily, (error.text, *error.names)))
 
 
 def _comes_back_soon(error: ProviderError) -> bool:
-    """Say whether words about a quota speak of a throttle: a minute, a wait, or Google's word for both."""
-    if _throttles(error.text):
+    """Say whether words about a quota mean a rate limit: by "per minute", a wait, or Google's RESOURCE_EXHAUSTED."""
+    if _is_throttle(error.text):
         return True
     if error.wait_s or words_s(error.text):
-        return not _broke(error.text)
-    return is_resource_exhausted(error.names) and not _money(error.text)
+        return not _is_out_of_money(error.text)
+    return is_resource_exhausted(error.names) and not _mentions_money(error.text)
 
 
 def _never_fits(text: str) -> bool:
-    found = _requested(text)
+    found = _limit_and_requested(text)
     if found is not None:
         return int(found[2].replace(",", "") or 0) > int(found[1].replace(",", "") or 0)
     return "request too large" in text

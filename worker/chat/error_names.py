@@ -1,8 +1,8 @@
-"""The names of errors, one table for all providers. Used by `chat.error_meanings`.
+"""Maps the names of errors to ErrorCodes, in one table for all providers. Used by `chat.error_meanings`.
 
-Names are compared without case, underscores and spaces: `InvalidApiKey`, `invalid_api_key` and `INVALID_API_KEY` are
-one. Of a dotted name (`InternalError.Algo.DataInspectionFailed`, `Throttling.RateQuota`) the last known part counts.
-Sources: the providers' published lists of codes, and bodies quoted in public issues.
+Case, underscores, hyphens and spaces are ignored: `InvalidApiKey`, `invalid_api_key` and `INVALID_API_KEY` are the same
+name. In a dotted name (`InternalError.Algo.DataInspectionFailed`, `Throttling.RateQuota`) the last known part counts.
+Sources: the providers' published lists of codes, and response bodies quoted in public issues.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Final
 
 from worker.core.failure import ErrorCode
 
-# Names that say what happened, under whatever status.
+# Names with the same meaning under every status.
 _CLEAR: Final[Mapping[ErrorCode, str]] = {
     ErrorCode.unauthorized: """
         invalid_api_key authentication_error invalid_authentication_error incorrect_api_key_error api_key_invalid
@@ -78,7 +78,7 @@ _CLEAR: Final[Mapping[ErrorCode, str]] = {
     ErrorCode.bad_gateway: "base_resp.1001 do_request_failed",
 }  # fmt: skip
 
-# Names that providers give to many things: words and some statuses say more.
+# Names that providers use for many errors: words and some statuses are more precise.
 _VAGUE: Final[Mapping[ErrorCode, str]] = {
     ErrorCode.bad_request: "bad_request_error invalid_argument failed_precondition unprocessable_entity_error",
     ErrorCode.rate_limited: "resource_exhausted too_many_requests",
@@ -94,29 +94,29 @@ _VAGUE: Final[Mapping[ErrorCode, str]] = {
 _BAD_REQUEST_PREFIXES: Final = ("invalidrequest", "invalidparameter", "unknownparameter")
 
 
-def _squash(name: str) -> str:
+def _without_separators(name: str) -> str:
     return re.sub(r"[_\s-]", "", name)
 
 
 def _table(groups: Mapping[ErrorCode, str]) -> dict[str, ErrorCode]:
-    return {_squash(name): code for code, names in groups.items() for name in names.split()}
+    return {_without_separators(name): code for code, names in groups.items() for name in names.split()}
 
 
 _NAMED: Final = _table(_CLEAR)
 _NAMED_VAGUELY: Final = _table(_VAGUE)
 
-# Statuses that say more than a type such as "invalid_request_error", which OpenAI sends with all of them.
-_TELLING: Final = frozenset({401, 402, 403, 404, 408, 409, 413, 425, 429})
+# Statuses more precise than a type such as "invalid_request_error": OpenAI sends that type with all of these.
+_PRECISE: Final = frozenset({401, 402, 403, 404, 408, 409, 413, 425, 429})
 
 
 def by_name(names: Iterable[str]) -> ErrorCode | None:
-    """Return what the first name that is clear means."""
+    """Return the code of the first name in the table of clear names; None if there is none."""
     return next((code for name in names for part in _parts(name) if (code := _NAMED.get(part))), None)
 
 
 def by_vague_name(names: Iterable[str], status: int) -> ErrorCode | None:
-    """Return what a vague name means where the status says no more; 0: no status is known."""
-    if status in _TELLING:
+    """Return the code of a vague name, None if the status is more precise. `status` 0: unknown."""
+    if status in _PRECISE:
         return None
     for name in names:
         for part in _parts(name):
@@ -128,11 +128,11 @@ def by_vague_name(names: Iterable[str], status: int) -> ErrorCode | None:
 
 
 def is_resource_exhausted(names: Iterable[str]) -> bool:
-    """Say whether Google's word for throttles and used-up quotas alike is among the names."""
+    """Say whether Google's RESOURCE_EXHAUSTED is among the names: it means a rate limit or a used-up quota."""
     return any("resourceexhausted" in _parts(name) for name in names)
 
 
 def _parts(name: str) -> list[str]:
-    """Return a name as the tables have it: whole, then its parts from the last to the first."""
-    name = _squash(name)
+    """Return the keys to look up: `"A.Bc_D"` (in lower case) gives `["a.bcd", "bcd", "a"]`."""
+    name = _without_separators(name)
     return [name, *reversed(name.split("."))] if "." in name else [name]

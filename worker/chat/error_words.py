@@ -1,4 +1,4 @@
-"""The words of errors that have no name for it, in English and Chinese, lower case. Used by `chat.error_meanings`."""
+"""Maps words in error messages to ErrorCodes, in English and Chinese, lower case. Used by `chat.error_meanings`."""
 
 import re
 from typing import Final
@@ -60,7 +60,7 @@ _BUSY_WORDS: Final = (
     r"overloaded|(?:currently |still )loading|temporarily unavailable|at capacity|capacity exceeded|server is busy"
     r"|try again later|服务器?繁忙|负载已饱和|稍后(?:再|重)试"
 )
-# The words of each meaning, in the order in which they are asked, and the statuses under which (0: under 2xx).
+# The patterns in the order of their use, each with the HTTP statuses it applies to (0: an error under 2xx).
 _WORDS: Final = tuple(
     (code, statuses, re.compile(pattern).search)
     for code, statuses, pattern in (
@@ -77,5 +77,5 @@ _WORDS: Final = tuple(
 
 
 def by_words(text: str, status: int) -> ErrorCode | None:
-    """Return what the words of an error mean under an HTTP status; 0 means an error under 2xx."""
-    return next((code for code, statuses, said in _WORDS if status in statuses and said(text)), None)
+    """Return the code for the text of an error under an HTTP status (0: under 2xx); None if no pattern matches."""
+    return next((code for code, statuses, matches in _WORDS if status in statuses and matches(text)), None)

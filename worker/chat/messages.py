@@ -1,4 +1,4 @@
-"""The rules of a chat request's `messages`: roles, contents, content parts and tool calls."""
+"""Rules for the `messages` of a chat request: roles, contents, content parts and tool calls."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from worker.chat.schema_rules import Rule, array, json_object, optional, required, text
 from worker.core.faults import Fault, shown
 
-# An assistant's message may go without content if it says something in one of these.
+# A message of the assistant needs no content if it has one of these.
 _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "audio", "refusal", "reasoning_content")
 
 _PLAIN_ROLES = ("user", "assistant", "system", "developer")
@@ -16,9 +16,9 @@ _name = text()
 
 
 def messages(path: str, value: Any, *, parts_too: bool) -> Iterator[Fault]:
-    """Hold `messages` to its shape; `parts_too` looks into the content parts whose types OpenAI describes.
+    """Yield the faults of `messages`. `parts_too`: also check content parts of the types that OpenAI describes.
 
-    Roles and part types that are not known pass: they are the endpoint's affair.
+    Unknown roles and part types pass, because the endpoint may know them.
     """
     if type(value) is not list or not value:
         yield Fault(path, f"is {shown(value)}; send an array of at least one message")
@@ -29,7 +29,7 @@ def messages(path: str, value: Any, *, parts_too: bool) -> Iterator[Fault]:
 
 
 def _is_plain(message: Any) -> bool:
-    """Say whether a message is a known role and a string: most are, and nothing more is to be asked of them."""
+    """Say whether a message has only a known role and a string. Most messages do, and need no other check."""
     return (
         type(message) is dict
         and len(message) == 2

@@ -1,9 +1,9 @@
-"""Reads an endpoint's error, whatever its shape: from the body of a refusal or from inside an answer under 2xx.
+"""Reads an endpoint's error of any shape, from the body of an error status or from inside an answer with status 2xx.
 
 The shapes, each seen at a provider or a gateway: `{"error": {...}}` or a string, `[{"error": ...}]`, the members at
 the top, `{"detail": ...}` (FastAPI), `{"base_resp": {"status_code", "status_msg"}}` (MiniMax), Google's `status` and
 `details[].reason`, Azure's `innererror`, OpenRouter's `metadata.raw`, and any of these as JSON text inside a message.
-`chat.error_meanings` says what the names and words mean.
+`chat.error_meanings` maps the names and words to codes.
 """
 
 import json
@@ -25,16 +25,17 @@ _TEXTS: Final = frozenset(
         "error_description", "status_msg", "title", "raw", "body", "description",
     }
 )  # fmt: skip
-# Members that hold more of the error. Not `input`, `failed_generation` and the like: a user's words decide nothing.
+# Members with more of the error inside. `input`, `failed_generation` and similar members are left out, because the
+# words of a user must not decide.
 _INSIDE: Final = _TEXTS | {
     "errors", "innererror", "inner_error", "metadata", "base_resp", "violations", "response", "cause", "loc",
 }  # fmt: skip
-# How far into an error we look: no provider's own is deeper, or has more members.
+# Limits on the levels, values and characters of an error that are read: the errors of all known providers are smaller.
 _DEPTH: Final = 8
 _VALUES: Final = 200
 _TEXT: Final = 4096
 
-_FINE: Final = frozenset({"", "0", "200", "ok", "success", "none", "null"})
+_SUCCESS: Final = frozenset({"", "0", "200", "ok", "success", "none", "null"})
 _embedded: Final = re.compile(r'[\[{]\s*[{"]').search
 _decode: Final = json.JSONDecoder().raw_decode
 
@@ -43,9 +44,9 @@ _decode: Final = json.JSONDecoder().raw_decode
 class ProviderError:
     """An endpoint's error: `value` is its own JSON value or text.
 
-    `names` are its codes, types and reasons in lower case, the outermost first; a MiniMax code is "base_resp.1008".
-    `text` is its sentences in lower case. `status`: the HTTP status that it names. `wait_s`: the wait that it asks for
-    in a member of its own.
+    `names` has its codes, types and reasons in lower case, the outermost first; a MiniMax code is "base_resp.1008".
+    `text` has its sentences in lower case. `status` is the HTTP status among its names, else 0. `wait_s` is the wait in
+    a member such as `retryDelay`.
     """
 
     value: Any
@@ -56,7 +57,7 @@ class ProviderError:
 
 
 def read_error(body: bytes) -> ProviderError:
-    """Read the body of a refusal; it may be cut, empty, HTML or plain text, which then has words only."""
+    """Read the body of an error response. It may be cut, empty, HTML or plain text; plain text gives `text` only."""
     text = body.decode("utf-8", "replace").strip()
     try:
         value = json.loads(text)
@@ -66,7 +67,7 @@ def read_error(body: bytes) -> ProviderError:
 
 
 def describe(value: Any, whole: Any = None) -> ProviderError:
-    """Collect what an error value says; `whole` is the object around it, which may say more."""
+    """Collect names, text and wait of an error value, then those of `whole`, the object around it."""
     found = _Collected()
     found.walk("error", value, 0)
     if whole is not None and whole is not value:
@@ -77,10 +78,10 @@ def describe(value: Any, whole: Any = None) -> ProviderError:
 
 
 def error_of(chunk: Mapping[str, Any], *, named: bool = False) -> Any:
-    """Return the error in a chunk or body under 2xx, None if there is none; `named`: the event is called an error.
+    """Return the error in a chunk or body with status 2xx, None if there is none. `named`: the SSE event is `error`.
 
-    A choice may hold it (OpenRouter); MiniMax says it in `base_resp`, whose code is 0 where all is well; others put
-    its members at the top, which counts only without choices.
+    The error may be in a choice (OpenRouter) or in `base_resp` (MiniMax: code 0 means success). Other providers put its
+    members at the top; that counts only without choices.
     """
     error = chunk.get("error")
     if error:
@@ -97,7 +98,7 @@ def error_of(chunk: Mapping[str, Any], *, named: bool = False) -> Any:
 
 
 def is_error_body(value: Mapping[str, Any]) -> bool:
-    """Say whether a whole body without choices is an error: a sentence in place of an answer is enough."""
+    """Say whether a whole body without choices is an error: any member with a message is enough."""
     return _is_flat_error(value) or any(
         isinstance(text, str) and text for name, text in value.items() if name.lower() in _TEXTS
     )
@@ -113,7 +114,7 @@ def _of_choice(choices: Any) -> Any:
 def _is_flat_error(value: Mapping[str, Any]) -> bool:
     """Say whether an object without choices is an error with its members at the top.
 
-    `{"type": "ping"}`, `{"code": 0, "message": "Success"}` and `{"message": "working"}` are none.
+    `{"type": "ping"}`, `{"code": 0, "message": "Success"}` and `{"message": "working"}` are not errors.
     """
     if value.get("detail") or value.get("errors"):
         return True
@@ -134,11 +135,11 @@ def _is_flat_error(value: Mapping[str, Any]) -> bool:
 
 
 def _is_bad(code: Any) -> bool:
-    return isinstance(code, str | int) and not isinstance(code, bool) and _name(code) not in _FINE
+    return isinstance(code, str | int) and not isinstance(code, bool) and _name(code) not in _SUCCESS
 
 
 def _inner(value: Any) -> Any:
-    """Return the error inside a body: the members at the top are one, and so is the body itself without any."""
+    """Return the member `error` of a body, else the object itself, else the body if it is not an object."""
     found = object_in(value)
     if found is None:
         return value
@@ -146,7 +147,7 @@ def _inner(value: Any) -> Any:
 
 
 class _Collected:
-    """Names, texts and the first wait of an error, gathered while its values are walked."""
+    """Collects names, texts and the first wait of an error."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -155,7 +156,7 @@ class _Collected:
         self._left = _VALUES
 
     def walk(self, name: str, value: Any, depth: int) -> None:
-        """Take a member of the error and what is inside it."""
+        """Collect from a member of the error and, recursively, from the values inside it."""
         self._left -= 1
         if depth > _DEPTH or self._left < 0:
             return
@@ -170,10 +171,10 @@ class _Collected:
     def _walk_object(self, name: str, value: dict[str, Any], depth: int) -> None:
         members = [(key, key.lower(), inner) for key, inner in value.items()]
         prefix = "base_resp." if name == "base_resp" or "status_msg" in value else ""
-        # A code says more than a type.
+        # Codes first: they are more precise than types.
         for _, lower, inner in sorted(members, key=lambda member: member[1] not in _CODES):
-            if lower in _NAMES and (said := _name(inner)) is not None and said not in _FINE:
-                self.names.append(prefix + said)
+            if lower in _NAMES and (text := _name(inner)) is not None and text not in _SUCCESS:
+                self.names.append(prefix + text)
         for key, lower, inner in members:
             if self.wait_s is None:
                 self.wait_s = member_s(key, inner)
@@ -204,5 +205,5 @@ def _name(value: Any) -> str | None:
         return None
     try:
         return str(value).strip().lower() or None
-    except ValueError:  # an integer of more digits than Python turns into text
+    except ValueError:  # Python does not convert an integer of more than 4,300 digits
         return None

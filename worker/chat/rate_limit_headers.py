@@ -1,4 +1,4 @@
-"""Reads when an endpoint says to come back, in headers, bodies and sentences. Used by `chat.error_response`."""
+"""Reads the wait that an endpoint asks for, from headers, members of a body and sentences. All waits are in seconds."""
 
 import math
 import re
@@ -9,14 +9,14 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 LONGEST_WAIT_S: Final = 31 * 86_400.0
-"""No quota renews later than this: a longer wait is a mistake, such as seconds since 1970, and is not believed."""
+"""Every quota renews within this time. A longer wait is a mistake, such as seconds since 1970, and is ignored."""
 
-# Go's time.Duration, as OpenAI-compatible endpoints write it: "6m0s", "20ms", "8.64s".
+# Go's time.Duration in the form of OpenAI-compatible endpoints: "6m0s", "20ms", "8.64s".
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)", re.ASCII)
 _DURATION: Final = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-# A number from here on counts seconds since 1970 (2001 and later), from a thousand times as much on milliseconds.
+# A number from 1e9 (the year 2001) counts seconds since 1970; from 1e12 it counts milliseconds.
 _EPOCH_S: Final = 1e9
 _EPOCH_MS: Final = 1e12
 
@@ -32,7 +32,7 @@ _WORD_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """One `x-ratelimit-*` bucket, such as `requests`, or "" for none. A value of None: not said, or a placeholder."""
+    """One `x-ratelimit-*` bucket, such as `requests`, or "" without a name. None: the value is absent or invalid."""
 
     bucket: str
     limit: int | None
@@ -41,22 +41,22 @@ class RateLimit:
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """Return the wait in seconds that `retry-after-ms` or `retry-after` asks for; names are lower-case.
+    """Return the wait in `retry-after-ms`, else in `retry-after` (RFC 9110, section 10.2.3); names are lower-case.
 
-    Milliseconds win over seconds; a date in the past is 0; what cannot be read or believed is None (RFC 9110, section
-    10.2.3). A date counts from the response's own `date`, which the same clock wrote; from `now` where it has none.
+    A date in the past gives 0; an invalid or too long wait gives None. A date counts from the response's own `date`
+    header, because the same clock wrote both, or from `now` without that header.
     """
     wait = _number(headers.get("retry-after-ms"))
     if wait is not None:
-        return _believed(wait / 1000)
+        return _plausible(wait / 1000)
     text = headers.get("retry-after")
     return None if text is None else _wait_until(text, _date(headers.get("date", "")) or now)
 
 
 def rate_limits(headers: Mapping[str, str], *, now: datetime) -> tuple[RateLimit, ...]:
-    """Return every bucket of the `x-ratelimit-{limit,remaining,reset}-<bucket>` headers, sorted by name.
+    """Return the buckets of the `x-ratelimit-{limit,remaining,reset}-<bucket>` headers, sorted by name.
 
-    A reset is a Go duration, seconds, or an instant: seconds or milliseconds since 1970, RFC 3339.
+    A reset can be a Go duration, seconds, or an instant (seconds or milliseconds since 1970, RFC 3339).
     """
     prefix = "x-ratelimit-"
     since = _date(headers.get("date", "")) or now
@@ -74,7 +74,7 @@ def rate_limits(headers: Mapping[str, str], *, now: datetime) -> tuple[RateLimit
 
 
 def duration_s(text: str | None) -> float | None:
-    """Read a Go duration (`1h0m0s`, `8.64s`, `20ms`) or plain seconds; anything else is None."""
+    """Read a Go duration (`1h0m0s`, `8.64s`, `20ms`) or plain seconds; anything else gives None."""
     if text is None:
         return None
     text = text.strip()
@@ -84,28 +84,28 @@ def duration_s(text: str | None) -> float | None:
 
 
 def member_s(name: str, value: object) -> float | None:
-    """Read the wait in a member of an error: `("retryDelay", "2.5s")`, `("retry_after_ms", 300)`, `{"seconds": 2}`."""
+    """Read the wait in a member of an error: `("retryDelay", "2.5s")`, `("retry_after_ms", 300)`. None: not a wait."""
     squashed = name.lower().replace("_", "").replace("-", "")
     if not squashed.startswith(("retryafter", "retrydelay", "retryin")):
         return None
-    if isinstance(value, dict):  # google.protobuf.Duration as an object
+    if isinstance(value, dict):  # google.protobuf.Duration as an object: {"seconds": 2, "nanos": 0}
         seconds, nanos = value.get("seconds", 0), value.get("nanos", 0)
         wait = duration_s(str(seconds))
-        return None if wait is None else _believed(wait + (nanos / 1e9 if isinstance(nanos, int) else 0.0))
+        return None if wait is None else _plausible(wait + (nanos / 1e9 if isinstance(nanos, int) else 0.0))
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     wait = duration_s(_digits(value))
-    return None if wait is None else _believed(wait / 1000 if squashed.endswith(("ms", "milliseconds")) else wait)
+    return None if wait is None else _plausible(wait / 1000 if squashed.endswith(("ms", "milliseconds")) else wait)
 
 
 def words_s(text: str) -> float | None:
-    """Read the wait in a sentence, in lower case: `please try again in 20s`, `retry after 2 minutes`, `in 1m2.5s`."""
+    """Read the wait in a lower-case sentence: `please try again in 20s`, `retry after 2 minutes`, `in 1m2.5s`."""
     found = _IN_WORDS.search(text) or _WAIT_N_SECONDS.search(text)
     if found is None:
         return None
     if found.re is _WAIT_N_SECONDS:
-        return _believed(float(found[1]))
-    return _believed(sum(float(number) * _unit_s(unit) for number, unit in _WORD_PART.findall(found[1])))
+        return _plausible(float(found[1]))
+    return _plausible(sum(float(number) * _unit_s(unit) for number, unit in _WORD_PART.findall(found[1])))
 
 
 def _unit_s(unit: str) -> float:
@@ -115,29 +115,29 @@ def _unit_s(unit: str) -> float:
 
 
 def _wait_until(text: str, since: datetime) -> float | None:
-    """Read seconds, or an instant that is counted from `since`; one in the past is no wait."""
+    """Read seconds, or an instant that counts from `since`; an instant in the past gives 0."""
     wait = _number(text)
     if wait is not None and wait < _EPOCH_S:
-        return _believed(wait)
+        return _plausible(wait)
     if wait is not None:
-        return _believed(max(0.0, wait / (1000 if wait >= _EPOCH_MS else 1) - since.timestamp()))
+        return _plausible(max(0.0, wait / (1000 if wait >= _EPOCH_MS else 1) - since.timestamp()))
     then = _date(text)
-    return None if then is None else _believed(max(0.0, (then - since).total_seconds()))
+    return None if then is None else _plausible(max(0.0, (then - since).total_seconds()))
 
 
 def _reset_s(text: str | None, since: datetime) -> float | None:
     if text is None:
         return None
     wait = duration_s(text)
-    return _wait_until(text, since) if wait is None or wait >= _EPOCH_S else _believed(wait)
+    return _wait_until(text, since) if wait is None or wait >= _EPOCH_S else _plausible(wait)
 
 
-def _believed(wait_s: float) -> float | None:
+def _plausible(wait_s: float) -> float | None:
     return wait_s if wait_s <= LONGEST_WAIT_S else None
 
 
 def _number(text: str | None) -> float | None:
-    """Read a plain number ≥ 0; "NaN", "inf", "-1" and digits beyond a float are None."""
+    """Read a plain number ≥ 0; "NaN", "inf", "-1" and numbers too large for a float give None."""
     if text is None or not _NUMBER.fullmatch(text.strip()):
         return None
     number = float(text)
@@ -145,7 +145,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _digits(value: float | str) -> str:
-    """Write a number without an exponent; an integer of thousands of digits is no wait."""
+    """Write a number without an exponent; "" for a number of 1e12 or more, because it is not a wait."""
     if isinstance(value, str):
         return value
     return f"{value:.9f}" if abs(value) < _EPOCH_MS else ""
@@ -159,7 +159,7 @@ def _count(text: str | None) -> int | None:
 def _date(text: str) -> datetime | None:
     try:
         then = datetime.fromisoformat(text) if text[4:5] == "-" else parsedate_to_datetime(text)
-    except (ValueError, OverflowError):  # overflow: a year or a zone of twenty digits
+    except (ValueError, OverflowError):  # OverflowError: a year or time zone of twenty digits
         return None
-    # An HTTP date is in GMT; parsedate_to_datetime leaves "-0000" without a zone.
+    # HTTP dates are in GMT; parsedate_to_datetime returns "-0000" without a time zone.
     return then if then.tzinfo else then.replace(tzinfo=UTC)

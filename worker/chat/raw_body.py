@@ -1,4 +1,4 @@
-"""The exact bytes of an answer, kept in little memory while it comes. `net` fills it, the store keeps it."""
+"""Collects the exact bytes of an answer in little memory. `jobs.net` fills it, SQL stores the result."""
 
 import zlib
 
@@ -8,10 +8,10 @@ _FAST, _STORED = 1, 0
 
 
 class RawLog:
-    """Collects the pieces of one body. A large one becomes gzip members, compressed as it comes.
+    """Collects the pieces of one body. A large body becomes a series of gzip members, each compressed at once.
 
-    A compressor kept open costs 256 KiB a stream; a finished member costs only its output, and gzip allows any number
-    of them in a row (RFC 1952, section 2.2). Event streams shrink to about a tenth.
+    An open compressor would cost 256 KiB per stream; a finished member costs only its output, and a gzip file may have
+    any number of members (RFC 1952, section 2.2). Event streams shrink to about a tenth.
     """
 
     __slots__ = ("_level", "_members", "_plain")
@@ -28,7 +28,7 @@ class RawLog:
             self._compress()
 
     def close(self) -> tuple[bytes, str]:
-        """Return the body and its encoding: "identity" if it is small, else "gzip"."""
+        """Return the body and its encoding: "identity" below 4 KiB, else "gzip"."""
         if not self._members:
             return bytes(self._plain), "identity"
         if self._plain:
@@ -37,7 +37,7 @@ class RawLog:
 
     def _compress(self) -> None:
         member = zlib.compress(self._plain, self._level, wbits=_GZIP)
-        # Audio and images do not shrink: from then on they are only wrapped, and keep no other stream waiting.
+        # Audio and images do not shrink: store the rest without compression, to save CPU for other streams.
         if len(member) > 0.6 * len(self._plain):
             self._level = _STORED
         self._members += member

@@ -1,7 +1,7 @@
-"""Holds a chat request to the endpoint's document before it is accepted, and makes the body that goes on the wire.
+"""Validates a chat request against the endpoint's document, and makes the body for the wire.
 
-The document is `POST /v1/chat/completions` as `api_contracts/openapi.yaml` transcribes it. Where it is silent, OpenAI's
-schema speaks; what neither describes passes. Nothing is renamed, defaulted or repaired.
+The document is `POST /v1/chat/completions` in `api_contracts/openapi.yaml`. For fields it does not describe, OpenAI's
+schema counts; fields that neither describes pass. Nothing is renamed, repaired or filled with a default.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,27 +19,27 @@ _REQUIRED = {
     "messages": 'send at least one message, such as {"role": "user", "content": "hello"}',
 }
 
-# The fields that ask something of other fields.
+# Fields with rules about other fields.
 _DEPENDENT = frozenset({"stream_options", "tool_choice", "modalities", "audio", "max_completion_tokens"})
 
 
 def validate(request: Mapping[str, Any], mode: Validation = "document") -> list[Fault]:
-    """Find all faults of a request, at most FAULT_LIMIT; an empty list lets it pass.
+    """Return the faults of a request, at most FAULT_LIMIT; an empty list means that it is valid.
 
-    `mode` is the endpoint's setting `validation`: "document" (its types and ranges, and OpenAI's interplay), "openai"
-    (OpenAI's ranges, words and forms of names too) or "shape" (model, messages and types only). An optional
-    field that is null counts as absent. A tool_choice must name a tool that is there: the one rule that
-    chat_request.schema.json cannot express.
+    `mode` is the endpoint's setting `validation`: "document" (its types and ranges, and OpenAI's rules between fields),
+    "openai" (also OpenAI's ranges, words and forms of names) or "shape" (model, messages and types only). An optional
+    field that is null counts as absent. The only rule that chat_request.schema.json cannot express: tool_choice must
+    name an existing tool.
     """
     return list(islice(_faults(request, mode), FAULT_LIMIT))
 
 
 def wire_body(request: str, *, streamed: bool, asks_usage: bool = True) -> tuple[bytes, bool]:
-    """Make the body to send from a request's text, and say whether `include_usage` was added to it.
+    """Return the body for the wire, and whether `include_usage` was added: `(b'{"model": …}', True)`.
 
-    A streamed request asks for its usage unless the caller said otherwise (without it a gateway keeps the usage to
-    itself), and says `"stream": true` if the caller did not; every other character goes out as it came. `asks_usage`
-    False: the endpoint refuses requests that ask.
+    A streamed request gets `"stream": true`, and `include_usage` unless the caller set it: without `include_usage`
+    a gateway does not send the usage. Every other character stays. `asks_usage=False`: do not add `include_usage`,
+    because this endpoint refuses it.
     """
     if not streamed:
         return request.encode(), False
@@ -60,18 +60,18 @@ def wire_body(request: str, *, streamed: bool, asks_usage: bool = True) -> tuple
 
 def _faults(request: Mapping[str, Any], mode: Validation) -> Iterator[Fault]:
     rules = RULES[mode]
-    for name, why in _REQUIRED.items():
+    for name, remedy in _REQUIRED.items():
         if request.get(name) is None:
-            yield Fault(f"request.{name}", f"is {'null' if name in request else 'missing'}; {why}")
+            yield Fault(f"request.{name}", f"is {'null' if name in request else 'missing'}; {remedy}")
     for name, value in request.items():
         rule = rules.get(name)
         if rule is not None and value is not None:
             yield from rule(f"request.{name}", value)
     if mode != "shape" and not _DEPENDENT.isdisjoint(request):
-        yield from _interplay(request, mode)
+        yield from _rules_between_fields(request, mode)
 
 
-def _interplay(request: Mapping[str, Any], mode: Validation) -> Iterator[Fault]:
+def _rules_between_fields(request: Mapping[str, Any], mode: Validation) -> Iterator[Fault]:
     if request.get("stream_options") is not None and request.get("stream") is not True:
         yield Fault("request.stream_options", "is given without stream: true; set stream, or leave stream_options out")
     yield from choice_needs_tools(request)
@@ -84,5 +84,5 @@ def _interplay(request: Mapping[str, Any], mode: Validation) -> Iterator[Fault]:
         yield Fault("request.audio", 'is given but modalities has no "audio"; send modalities: ["text", "audio"]')
     limits = request.get("max_tokens"), request.get("max_completion_tokens")
     if mode == "openai" and None not in limits:
-        message = "is given together with max_completion_tokens, of which OpenAI takes one; leave one out"
+        message = "is given together with max_completion_tokens, but OpenAI takes only one of them; leave one out"
         yield Fault("request.max_tokens", f'{message}, or set the endpoint\'s validation to "document"')

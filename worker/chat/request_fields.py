@@ -1,4 +1,4 @@
-"""The rule of each field in the document's table of request fields, in three strengths of validation."""
+"""The rule of each request field, for each value of the endpoint's setting `validation`."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -30,7 +30,7 @@ def _stop(path: str, value: Any) -> Iterator[Fault]:
 def _openai_stop(path: str, value: Any) -> Iterator[Fault]:
     if type(value) is list and not 1 <= len(value) <= _STOP_LIMIT:
         message = f"is {shown(value)}; OpenAI allows 1 to {_STOP_LIMIT} strings"
-        yield Fault(path, f"{message}; the document has no limit (the endpoint's setting validation)")
+        yield Fault(path, f'{message}; an endpoint whose setting validation is "document" has no limit')
     else:
         yield from _stop(path, value)
 
@@ -82,7 +82,7 @@ def _voice(path: str, value: Any) -> Iterator[Fault]:
 
 def _openai_n(path: str, value: Any) -> Iterator[Fault]:
     for fault in integer(1, 128, authority=_OPENAI)(path, value):
-        yield Fault(path, f"{fault.message}; the document has no upper limit (the endpoint's setting validation)")
+        yield Fault(path, f'{fault.message}; an endpoint whose setting validation is "document" has no upper limit')
 
 
 def _text_or(kind: type, kind_in_words: str) -> Rule:
@@ -141,7 +141,7 @@ _shape: dict[str, Rule] = {
     "audio": json_object,
 }
 
-# Bounds that the document does not name: other servers give -1 tokens or the choice "any" a meaning.
+# Limits of OpenAI that the document does not have: other servers accept -1 tokens or the choice "any".
 _openai: dict[str, Rule] = {
     "n": _openai_n,
     "stop": _openai_stop,

@@ -1,4 +1,4 @@
-"""Makes the rules a field's value is held to: each rule takes a path and a value and yields the faults it finds."""
+"""Building blocks of request validation. A Rule takes a path and a value and yields the faults of the value."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ Rule = Callable[[str, Any], Iterator[Fault]]
 
 
 def text(*, longest: int | None = None, empty: bool = False) -> Rule:
-    """Make the rule of a string: at most `longest` characters, and not empty unless `empty` says so."""
+    """Return the rule for a string of at most `longest` characters; `empty`: the empty string is allowed."""
     wanted = "a string" if empty else "a string that is not empty"
     if longest is not None:
         wanted += f" of at most {longest} characters"
@@ -24,13 +24,16 @@ def text(*, longest: int | None = None, empty: bool = False) -> Rule:
 
 
 def boolean(path: str, value: Any) -> Iterator[Fault]:
-    """Hold a value to true or false."""
+    """Yield a fault unless the value is true or false."""
     if type(value) is not bool:
         yield Fault(path, f"is {shown(value)}; send true or false")
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, authority: str = "") -> Rule:
-    """Make the rule of a number from `low` to `high`; `authority` is who says so. JSON's true is no number."""
+    """Return the rule for a number from `low` to `high`, both included. `authority` names the source of the limits.
+
+    The values true and false are not numbers.
+    """
 
     def rule(path: str, value: Any) -> Iterator[Fault]:
         if type(value) not in (int, float):
@@ -42,7 +45,7 @@ def number(low: float = -math.inf, high: float = math.inf, *, authority: str = "
 
 
 def integer(low: float = -math.inf, high: float = math.inf, *, authority: str = "") -> Rule:
-    """Make the rule of an integer from `low` to `high`. 2.0 is none: gateways written in Go refuse it."""
+    """Return the rule for an integer from `low` to `high`. 2.0 is a fault, because gateways written in Go refuse it."""
 
     def rule(path: str, value: Any) -> Iterator[Fault]:
         if type(value) is not int:
@@ -54,13 +57,13 @@ def integer(low: float = -math.inf, high: float = math.inf, *, authority: str = 
 
 
 def json_object(path: str, value: Any) -> Iterator[Fault]:
-    """Hold a value to a JSON object."""
+    """Yield a fault unless the value is a JSON object."""
     if type(value) is not dict:
         yield Fault(path, f"is {shown(value)}; send an object")
 
 
 def array(each: Rule) -> Rule:
-    """Make the rule of an array whose elements keep the rule `each`."""
+    """Return the rule for an array; `each` is the rule for its elements."""
 
     def rule(path: str, value: Any) -> Iterator[Fault]:
         if type(value) is not list:
@@ -73,7 +76,7 @@ def array(each: Rule) -> Rule:
 
 
 def required(path: str, value: dict[str, Any], name: str, rule: Rule) -> Iterator[Fault]:
-    """Hold the member `name` of an object to a rule; absent and null are faults."""
+    """Apply a rule to the member `name` of an object; a missing or null member is a fault."""
     inner = value.get(name)
     if inner is None:
         yield Fault(member_path(path, name), f"is {'null' if name in value else 'missing'}; it is required")
@@ -82,14 +85,14 @@ def required(path: str, value: dict[str, Any], name: str, rule: Rule) -> Iterato
 
 
 def optional(path: str, value: dict[str, Any], name: str, rule: Rule) -> Iterator[Fault]:
-    """Hold the member `name` of an object to a rule; absent and null are the same and no fault."""
+    """Apply a rule to the member `name` of an object, unless the member is missing or null."""
     inner = value.get(name)
     if inner is not None:
         yield from rule(member_path(path, name), inner)
 
 
 def _allowed(low: float, high: float, authority: str) -> str:
-    subject = f"{authority} allows" if authority else "allowed is"
+    subject = f"{authority} allows" if authority else "the allowed range is"
     if high == math.inf:
         return f"{subject} {low} or more"
     return f"{subject} {low} to {high}"

@@ -1,10 +1,10 @@
-"""Server-sent events: bytes in, in any split, the data of whole events out. First stage of a streamed answer.
+"""Parses server-sent events: takes bytes in pieces of any size, returns the data of whole events.
 
 The rules are the HTML standard's (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
-Work is done on bytes: in UTF-8 no byte of a longer character looks like a line end.
+The parser works on bytes, because in UTF-8 no byte of a longer character looks like a line end.
 
-Beyond the standard, because servers do it: events without a blank line between them, where each data line is whole
-JSON; an `error:` field; and JSON without any framing, which is an error that a server or a gateway adds.
+Servers also send, beyond the standard: events without a blank line between them (each data line is whole JSON), an
+`error:` field, and bare JSON without any field, which is an error from a server or a gateway.
 """
 
 from worker.core.lenient_json import read
@@ -14,15 +14,15 @@ _JSON = (b"{", b"[{")
 
 
 class ErrorData(bytes):
-    """The data of an event that is called an error: by `event: error`, or by its field `error`."""
+    """The data of an error event: of an event with `event: error`, or of a field `error`."""
 
     __slots__ = ()
 
 
 class Events:
-    """Cuts one stream into events. Only `data` fields matter to a chat completion, and whether the event is an error.
+    """Splits one stream into events. It reads the `data` fields and marks errors; other fields are ignored.
 
-    Holds no more than the bytes of one unfinished event; who feeds it sets the limit.
+    It keeps only the bytes of one unfinished event; the caller limits the size.
     """
 
     __slots__ = ("_after_cr", "_begun", "_buffer", "_head", "_is_joined", "_is_single", "_searched")
@@ -33,14 +33,14 @@ class Events:
         self._after_cr = False
         self._buffer = bytearray()
         self._searched = 0
-        # What is known of the block that has begun: its data lines are one event; of the stream: each line is an event.
+        # True if the data lines of the current block form one event; true if each data line of the stream is an event.
         self._is_joined = False
         self._is_single = False
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """Return the data of each event that `piece` completes, lines joined by LF. Events without data are skipped.
+        """Return the data of each event that `piece` completes: `b"data: a\\ndata: b\\n\\n"` gives `[b"a\\nb"]`.
 
-        What is unfinished when the stream ends is not returned, as the standard says; see `flush`.
+        Events without data are skipped. By the standard, an unfinished event at the end is dropped; see `flush`.
         """
         if (
             piece[:6] == b"data: "
@@ -51,7 +51,7 @@ class Events:
             and piece.count(b"\n") == 2
             and b"\r" not in piece
         ):
-            # The usual case, exact for itself: one piece is one event of one line.
+            # A shortcut with the same result for the usual case: one piece is one event of one line.
             self._begun, self._after_cr = True, False
             return [piece[6:-2]]
         piece = self._with_plain_line_ends(piece if self._begun else self._without_bom(piece))
@@ -65,7 +65,7 @@ class Events:
         return found
 
     def flush(self) -> list[bytes]:
-        """Return what the end of the stream leaves, if it is whole JSON and an error or a line that is an event."""
+        """Return the unfinished rest at the end of the stream, if it is whole JSON and either an error or an event."""
         block = bytes(self._buffer).rstrip(b"\n")
         self._buffer.clear()
         self._searched = 0
@@ -84,7 +84,7 @@ class Events:
         return head.removeprefix(_BOM)
 
     def _with_plain_line_ends(self, piece: bytes) -> bytes:
-        """Make every CRLF and CR an LF. A CR counts at once; an LF after it in the next piece is its second half."""
+        """Replace CRLF and CR by LF. A CR at the end of a piece counts at once; an LF right after it is skipped."""
         if not piece:
             return piece
         if self._after_cr and piece[:1] == b"\n":
@@ -95,14 +95,14 @@ class Events:
         return piece
 
     def _blocks(self, piece: bytes) -> list[bytes]:
-        """Return what stands between blank lines; keep the unfinished rest."""
+        """Return the blocks between blank lines; keep the unfinished rest."""
         buffer = self._buffer
         if not buffer and piece[-2:] == b"\n\n":
             return piece.split(b"\n\n")
         buffer += piece
         searched = self._searched
         end = buffer.rfind(b"\n\n", searched)
-        # The next search begins at the last byte: it may be the first half of a blank line.
+        # The next search starts at the last byte, because it may be the first half of a blank line.
         if end < 0:
             self._searched = max(len(buffer) - 1, 0)
             if self._is_joined or buffer.find(b"\ndata:", max(searched - 5, 0)) < 0:
@@ -115,7 +115,7 @@ class Events:
         return whole.split(b"\n\n")
 
     def _single_lines(self) -> list[bytes]:
-        """Return the lines up to the last data line but one, if each data line is whole: no blank line will come."""
+        """If each data line is whole JSON, no blank line follows: return the lines up to the second-last data line."""
         buffer = self._buffer
         last = buffer.rfind(b"\ndata:")
         first = 0 if buffer.startswith(b"data:") else buffer.find(b"\ndata:") + 1
@@ -125,7 +125,7 @@ class Events:
             self._is_joined = True
             return []
         self._is_single = True
-        # The fields between the two data lines belong to the one that follows.
+        # Fields between two data lines belong to the second.
         end = buffer.find(b"\n", max(buffer.rfind(b"\ndata:", 0, last), 0) + 1)
         block = bytes(buffer[:end])
         del buffer[: end + 1]
@@ -134,9 +134,9 @@ class Events:
 
 
 def _events(block: bytes) -> list[bytes]:
-    """Return the data of the events in a block: of one, its data lines joined, unless the first is whole by itself.
+    """Return the data of the events in a block. It is one event with joined data lines, unless the first line is whole.
 
-    A comment line has the empty name and is ignored like every unknown one.
+    Unknown fields are ignored; a comment line counts as a field with an empty name.
     """
     if block.startswith(_JSON):
         return [block]
@@ -159,7 +159,7 @@ def _events(block: bytes) -> list[bytes]:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Say whether a data line is an event without the lines after it."""
+    """Say whether a data line is a whole event: JSON, `[DONE]` or a comment."""
     data = data.strip()
     if data == b"[DONE]" or data[:1] == b":":
         return True

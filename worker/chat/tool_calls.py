@@ -1,4 +1,4 @@
-"""The tool calls of one choice, put together from fragments (rule R6). Used by `choice`."""
+"""Assembles the tool calls of one choice from fragments (rule R6 in `stream`)."""
 
 from typing import Any
 
@@ -6,15 +6,16 @@ from worker.chat.growing_text import GrowingText
 from worker.core.lenient_json import compact, read, whole_number
 from worker.core.storable_text import rejoin
 
-# What a call of each kind holds: the member of the call, and the text in it that comes in fragments.
+# For each kind of call: its member, and the text in that member that comes in fragments.
 _TEXTS = {"function": "arguments", "custom": "input"}
-# A name that comes in pieces is no longer than this; and a call is looked at so often for whether it is whole.
+# Characters: a longer name gets no more pieces.
 _LONGEST_NAME = 256
-_MOST_LOOKS = 32
+# How often the arguments of one call are parsed, because each time reads all of them.
+_MOST_PARSES = 32
 
 
 class _Call:
-    __slots__ = ("_looks", "extra", "id", "index", "kind", "name", "text", "type")
+    __slots__ = ("_parses", "extra", "id", "index", "kind", "name", "text", "type")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -24,10 +25,10 @@ class _Call:
         self.name: str | None = None
         self.text: GrowingText | None = None
         self.extra: dict[str, Any] | None = None
-        self._looks = 0
+        self._parses = 0
 
     def take(self, fragment: dict[str, Any]) -> None:
-        """Add a fragment. id and type: the first that is not empty stays; the name may come in pieces."""
+        """Add a fragment. The first non-empty `id` and `type` count; the name may come in pieces."""
         for key, value in fragment.items():
             if key in _TEXTS:
                 self._take_body(key, value)
@@ -36,7 +37,7 @@ class _Call:
             elif key == "type":
                 self.type = self.type or _text(value)
             elif key != "index" and value is not None:
-                # Vendor fields, such as the thought signatures that must be sent back with the call.
+                # Fields of vendors, such as thought signatures: the next request must return them with the call.
                 self.extra = {**(self.extra or {}), key: value}
 
     def _take_body(self, kind: str, body: object) -> None:
@@ -52,17 +53,17 @@ class _Call:
             self.text.add(text if isinstance(text, str) else compact(text))
 
     def _take_name(self, name: str) -> None:
-        """Add a name, or a piece of it before the arguments begin. After them, or where it is equal, it repeats."""
+        """Add a name or a piece of a name. After the arguments began, or if it is equal, it is a repetition."""
         if not self.name:
             self.name = name
         elif not self.text and name != self.name and len(self.name) <= _LONGEST_NAME:
             self.name = name if name.startswith(self.name) else self.name + name
 
     def is_whole(self) -> bool:
-        """Say whether the arguments that have come are a whole JSON object. Few looks: each reads all of them."""
-        if self.text is None or not self.text.is_between(b"{", b"}") or self._looks > _MOST_LOOKS:
+        """Say whether the arguments so far are a whole JSON object. Always false after _MOST_PARSES tries."""
+        if self.text is None or not self.text.is_between(b"{", b"}") or self._parses > _MOST_PARSES:
             return False
-        self._looks += 1
+        self._parses += 1
         try:
             read(str(self.text))
         except ValueError:
@@ -81,7 +82,7 @@ class _Call:
 
 
 class ToolCalls:
-    """Finds the call each fragment belongs to. Providers number calls from 1, with gaps, all 0, or not at all."""
+    """Assigns each fragment to its call. Providers number calls from 0 or 1, with gaps, all as 0, or not at all."""
 
     __slots__ = ("_by_id", "_calls", "_latest", "_next_index")
 
@@ -104,11 +105,11 @@ class ToolCalls:
         return bool(self._calls)
 
     def build(self) -> list[dict[str, Any]]:
-        """Return the calls in the order of their indexes, without them."""
+        """Return the calls in the order of their indexes: `[{"id": …, "type": "function", "function": {…}}]`."""
         return [call.build() for call in sorted(self._calls, key=lambda call: call.index)]
 
     def fragments(self) -> list[dict[str, Any]]:
-        """Return the calls as fragments that make the same calls elsewhere."""
+        """Return the calls as fragments with an index, to add them to another ToolCalls."""
         return [{"index": call.index, **call.build()} for call in self._calls]
 
     def _call_of(self, fragment: dict[str, Any]) -> _Call:
@@ -128,14 +129,14 @@ class ToolCalls:
         known = self._by_id.get(call_id)
         if known is not None and known.index == index:
             return known
-        # Some providers invent an id for every fragment, others number all calls 0: only a name begins a new call.
+        # Some providers make a new id for every fragment, others number all calls 0: only a name starts a new call.
         return None if name else latest
 
     def _unnumbered(self, call_id: str | None, name: str | None) -> _Call | None:
         if call_id:
             return self._by_id.get(call_id)
         last = self._calls[-1] if self._calls else None
-        # Neither number nor id, but another name than that of the last call: it cannot continue that one.
+        # Without index and id, a fragment with another name than the last call cannot continue that call.
         return None if last and name and last.name and name != last.name else last
 
     def _new(self, index: int) -> _Call:
@@ -147,16 +148,16 @@ class ToolCalls:
 
 
 def _follows_a_whole_call(call: _Call, name: str, body: Any) -> bool:
-    """Say whether a named fragment without an id begins another call: parallel calls under one number (Gemini).
+    """Say whether a fragment with a name starts another call: Gemini sends parallel calls with the same index.
 
-    The call before it has whole arguments, and the fragment has some too, or another name.
+    It does if the arguments of the call before it are whole, and the fragment has arguments or another name.
     """
     has_arguments = any(body.get(text) for text in _TEXTS.values())
     return (has_arguments or name != call.name) and call.is_whole()
 
 
 def _text(value: object) -> str | None:
-    """Return a string that is not empty, a number as its digits, else None."""
+    """Return a non-empty string, or the digits of an integer; else None."""
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:#x}" if value.bit_length() > 4096 else str(value)
     return value or None if isinstance(value, str) else None

@@ -1,4 +1,4 @@
-"""The rules of a chat request's `tools`, `tool_choice` and `response_format`, and how they depend on each other."""
+"""Rules for `tools`, `tool_choice` and `response_format` of a chat request."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from worker.chat.schema_rules import Rule, array, json_object, optional, required, text
 from worker.core.faults import Fault, shown
 
-# The form OpenAI's schema gives the names of functions and of response schemas.
+# OpenAI's form for the names of functions and response schemas.
 _name_form = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
 _CHOICES = ("none", "auto", "required")
 
@@ -42,14 +42,14 @@ def _tool(path: str, value: Any, *, form: Rule) -> Iterator[Fault]:
 
 
 def tools(*, named: bool) -> Rule:
-    """Return the rule of `tools`; `named`: names of functions have the form that OpenAI gives them."""
+    """Return the rule for `tools`; `named`: function names must have OpenAI's form."""
     return array(partial(_tool, form=_name if named else _any_name))
 
 
 def tool_choice(path: str, value: Any, *, worded: bool) -> Iterator[Fault]:
-    """Hold `tool_choice` to a text or an object with a type; types that are not known pass.
+    """Yield a fault unless `tool_choice` is a string or an object with a type. Unknown types pass.
 
-    `worded`: the text is one of OpenAI's three words.
+    `worded`: the string must be one of OpenAI's three words.
     """
     match value:
         case str():
@@ -64,9 +64,9 @@ def tool_choice(path: str, value: Any, *, worded: bool) -> Iterator[Fault]:
 
 
 def response_format(path: str, value: Any, *, named: bool) -> Iterator[Fault]:
-    """Hold `response_format` to an object with a type; `json_schema` needs a name; types that are not known pass.
+    """Yield a fault unless `response_format` is an object with a type. `json_schema` needs a name. Unknown types pass.
 
-    `named`: the name has the form that OpenAI gives it.
+    `named`: the name must have OpenAI's form.
     """
     yield from json_object(path, value)
     if type(value) is dict:
@@ -82,7 +82,7 @@ def _json_schema(path: str, value: Any, *, form: Rule) -> Iterator[Fault]:
 
 
 def choice_needs_tools(request: Mapping[str, Any]) -> Iterator[Fault]:
-    """Find a `tool_choice` without tools, or one that names a function no tool has."""
+    """Yield a fault if `tool_choice` is given without tools, or names a function that is not in `tools`."""
     choice, offered = request.get("tool_choice"), request.get("tools")
     if choice is None:
         return
@@ -93,8 +93,8 @@ def choice_needs_tools(request: Mapping[str, Any]) -> Iterator[Fault]:
         case {"type": "function", "function": {"name": str() as name}} if isinstance(offered, list):
             names = _function_names(offered)
             if name not in names:
-                known = ", ".join(shown(each) for each in names[:10]) or "no function"
-                message = f"is {shown(name)}; it must name a function of tools, which has {known}"
+                known = ", ".join(shown(function) for function in names[:10]) or "none"
+                message = f"is {shown(name)}; it must name a function of tools (functions there: {known})"
                 yield Fault("request.tool_choice.function.name", message)
 
 

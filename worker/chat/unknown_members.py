@@ -1,6 +1,6 @@
-"""Members of a streamed answer that we do not know, kept as an answer that is not streamed has them.
+"""Keeps the unknown members of a streamed answer, in the form of an answer without streaming.
 
-Used by `assemble` for the answer and by `choice` for a choice and its message.
+Used by `stream` for the answer and by `choice` for a choice and its message.
 """
 
 from functools import lru_cache
@@ -8,17 +8,18 @@ from typing import Any, Final
 
 from worker.chat.growing_text import GrowingText
 
-# `obfuscation` is padding against eavesdroppers who count bytes.
+# `obfuscation` is padding: it hides the length of tokens from eavesdroppers.
 OF_ANSWER: Final = frozenset(
     """id object created model choices usage error obfuscation system_fingerprint service_tier""".split()  # noqa: SIM905
 )
 OF_CHOICE: Final = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
-"""The members that we know of a chunk and of an entry of its choices."""
+"""The known members of a chunk (OF_ANSWER) and of an entry in its `choices` (OF_CHOICE)."""
 
-# Usage in a choice is moved to where usage belongs, an error is the answer's.
+# `usage_report` reads the usage in a choice, `provider_error` its error.
 MOVED: Final = OF_CHOICE | {"usage", "error"}
 
-# A string of such a name comes in pieces; any other (a signature, an id, a provider's name) comes whole.
+# A string with one of these words in its name comes in pieces, unless the name also has a word of _WHOLE. All other
+# strings (a signature, an id, the name of a provider) come whole.
 _GROWING = ("text", "content", "reasoning", "thinking", "thought", "summary", "transcript", "analysis")
 _WHOLE = (
     "signature",
@@ -36,9 +37,10 @@ _WHOLE = (
 
 
 def merge(held: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """Add members to those held, in place: texts grow, lists are extended, objects merged, of the rest the last counts.
+    """Add the members `new` to `held`, in place, and return `held`.
 
-    What is null or empty says nothing where something is held.
+    Texts grow, lists are extended, objects are merged; for other values the last counts. A null or empty value does not
+    replace a held value.
     """
     held = {} if held is None else held
     for name, value in new.items():
@@ -59,7 +61,10 @@ def merge(held: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
 
 
 def keep_last(held: dict[str, Any], new: dict[str, Any]) -> None:
-    """Add members to those held, in place, of an answer's top: each chunk repeats its lists and texts whole."""
+    """Add the members `new` from the top of a chunk to `held`, in place; the last value counts.
+
+    Nothing is joined, because each chunk repeats these lists and texts as a whole.
+    """
     for name, value in new.items():
         before = held.get(name)
         if isinstance(value, dict) and isinstance(before, dict):
@@ -69,7 +74,7 @@ def keep_last(held: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def plain(held: dict[str, Any]) -> dict[str, Any]:
-    """Return the members as JSON values."""
+    """Return the members as JSON values: each GrowingText becomes a string."""
     return {name: _plain(value) for name, value in held.items()}
 
 

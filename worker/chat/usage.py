@@ -1,6 +1,6 @@
-"""Usage as providers report it, normalised to our columns without loss or invention. Read when an attempt is recorded.
+"""Normalises the usage that providers report to our token columns. It runs when an attempt is recorded.
 
-What was not reported is None, never 0; what looks wrong is kept and flagged, never corrected.
+A value that was not reported is None, never 0. A value that looks wrong is kept and flagged, never corrected.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from json import JSONDecoder
 from typing import Any
 
-# The names of the two objects with details, the document's first; Mistral and Anthropic have their own.
+# Names of the two objects with details: the document's name first, then those of Mistral and Anthropic.
 _PROMPT_DETAILS = ("prompt_tokens_details", "prompt_token_details", "input_tokens_details", "input_token_details")
 _COMPLETION_DETAILS = (
     "completion_tokens_details", "completion_token_details", "output_tokens_details", "output_token_details",
@@ -57,15 +57,15 @@ _SOURCES: Mapping[str, tuple[str, ...]] = {
     "accepted_prediction_tokens": _in(_COMPLETION_DETAILS, "accepted_prediction_tokens"),
     "rejected_prediction_tokens": _in(_COMPLETION_DETAILS, "rejected_prediction_tokens"),
 }  # fmt: skip
-"""For each column the places it is taken from: the first that holds a number above 0, else the first with a 0.
+"""The members to read for each column: the first with a number above 0 counts, else the first with a 0.
 
-Gateways that translate between vocabularies leave a 0 in the one that they did not fill.
+Gateways that translate usage between two APIs leave a 0 in the members they did not fill.
 """
 
 TOKENS: tuple[str, ...] = tuple(_SOURCES)
 """The token columns, in their order in the views."""
 
-# The places of a price, and the worth of one unit there: OpenRouter, DeepInfra, gateways; xAI counts ticks of USD.
+# Members with a price, and the value of one unit: OpenRouter, DeepInfra and gateways; xAI counts ticks of 1e-10 USD.
 _COSTS: tuple[tuple[str, Decimal], ...] = (
     ("cost", Decimal(1)),
     ("cost.total_cost", Decimal(1)),
@@ -82,7 +82,11 @@ _BIGINT = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The columns of one usage object. `tokens` has all of TOKENS; `source` is "top", "choice", "x_groq" or "none"."""
+    """The columns of one usage object.
+
+    `tokens` has a key for each of TOKENS: `{"prompt_tokens": 12, …, "reasoning_tokens": None}`. `source` is "top",
+    "choice", "x_groq" or "none".
+    """
 
     tokens: Mapping[str, int | None]
     reported_cost: Decimal | None
@@ -98,10 +102,10 @@ def normalise(
     has_text: bool,
     limit: int | None = None,
 ) -> Usage:
-    """Read the exact text of a usage object into columns; never raises.
+    """Return the columns of a usage object, given as its exact text. Never raises.
 
-    `source` and `flags` come with the answer; `has_text` says that something was generated, so that a report of nothing
-    but zeros counts as none; `limit` is the most tokens the request allowed (its maximum times n), if it said so.
+    `source` and `flags` are those of the answer. `has_text`: something was generated, so a report of only zeros counts
+    as no report. `limit` is the maximum number of tokens of the request (its maximum times `n`), if it has one.
     """
     if usage is None:
         return Usage(dict.fromkeys(TOKENS), None, (*flags, "missing"), source or "none")
@@ -116,14 +120,14 @@ def normalise(
         if has_text:
             tokens = dict.fromkeys(TOKENS)
             cost = cost or None
-    found += _doubts(tokens, limit)
+    found += _inconsistencies(tokens, limit)
     if reader.hit_and_miss_differ(tokens["prompt_tokens"]):
         found.append("ds_hit_miss")
     return Usage(tokens, cost, tuple(dict.fromkeys(found)), source or "none")
 
 
 class _Reader:
-    """Looks numbers up in a usage object and remembers what was no count."""
+    """Looks up numbers in a usage object and collects a flag for each invalid value."""
 
     def __init__(self, usage: bytes) -> None:
         self.flags: list[str] = []
@@ -138,21 +142,21 @@ class _Reader:
             self.flags.append("bad_value:usage")
 
     def tokens(self, column: str) -> int | None:
-        """Return the first number above 0 among the places of a column, else a 0."""
+        """Return the first number above 0 among the members for a column, else 0 if one is 0, else None."""
         counts = [count for path in _SOURCES[column] if (count := self._count(path)) is not None]
         return next(filter(None, counts), counts[0] if counts else None)
 
     def cost(self) -> Decimal | None:
-        """Return the price that the provider reports, exactly; the currency is the provider's."""
+        """Return the exact price that the provider reports, in the provider's currency; None if there is none."""
         costs = [cost * unit for path, unit in _COSTS if (cost := self._price(path)) is not None]
         return next(filter(None, costs), costs[0] if costs else None)
 
     def _price(self, path: str) -> Decimal | None:
         value = self._at(path) if "." not in path or self._is_object("cost") else None
         if value is None or (path == "cost" and self._is_object("cost")):
-            return None  # Perplexity's is an object, of which the total is read
+            return None  # Perplexity sends an object here: the path "cost.total_cost" reads its total
         cost = _decimal(value)
-        # Within what a numeric column can hold and a price can be.
+        # The limits of a numeric column and of a plausible price.
         if cost is None or cost < 0 or len(cost.as_tuple().digits) > 50 or not -30 < cost.adjusted() < 15:
             self._flag(path)
             return None
@@ -162,7 +166,7 @@ class _Reader:
         return isinstance(self._object.get(name), dict)
 
     def hit_and_miss_differ(self, prompt: int | None) -> bool:
-        """Compare DeepSeek's two halves of the prompt with the whole."""
+        """Say whether DeepSeek's cache hits and misses do not add up to the prompt's tokens."""
         hit, miss = self._count("prompt_cache_hit_tokens"), self._count("prompt_cache_miss_tokens")
         return None not in (hit, miss, prompt) and (hit or 0) + (miss or 0) != prompt
 
@@ -192,15 +196,15 @@ class _Reader:
             self.flags.append(f"bad_value:{path}")
 
 
-def _doubts(tokens: Mapping[str, int | None], limit: int | None) -> Iterable[str]:
-    """Name what does not add up. By OpenAI's definition reasoning is part of completion, and cached of prompt."""
+def _inconsistencies(tokens: Mapping[str, int | None], limit: int | None) -> Iterable[str]:
+    """Yield a flag for each inconsistency. By OpenAI's definition completion includes reasoning, prompt cached."""
     prompt, completion, total = (tokens[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
     reasoning, cached = tokens["reasoning_tokens"], tokens["cached_tokens"]
     if prompt is not None and completion is not None and total is not None:
         if total != prompt + completion:
             yield "total_mismatch"
         if reasoning and total == prompt + completion + reasoning:
-            # xAI and Gemini: what is billed as output is then completion + reasoning.
+            # xAI and Gemini: the billed output is then completion + reasoning.
             yield "reasoning_outside_completion"
     if reasoning is not None and completion is not None and reasoning > completion:
         yield "reasoning_gt_completion"
@@ -215,13 +219,13 @@ def _doubts(tokens: Mapping[str, int | None], limit: int | None) -> Iterable[str
 
 
 def _sum_differs(whole: int | None, parts: list[int | None]) -> bool:
-    """Compare only where the text part is reported: OpenAI reports the other parts alone."""
+    """Say whether the parts do not add up to the whole. False without a text part: OpenAI leaves it out."""
     counted = sum(part or 0 for part in parts)
     return whole is not None and parts[0] is not None and counted > 0 and counted != whole
 
 
 def _decimal(value: object) -> Decimal | None:
-    """Return a finite number, or digits in a string, as a Decimal; None for anything else."""
+    """Return a number, or the digits in a string, as a Decimal; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
         return None
     if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
@@ -240,7 +244,7 @@ def _exact(digits: str) -> Decimal | str:
 
 
 def _short(digits: str) -> int | Decimal | str:
-    # Python refuses to read an integer of more than 4,300 digits; a Decimal of them is read, and found too large.
+    # int() refuses more than 4,300 digits; a Decimal can hold them, and is then flagged as too large.
     return int(digits) if len(digits) < 20 else _exact(digits)
 
 

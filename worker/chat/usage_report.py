@@ -1,4 +1,4 @@
-"""Which of the usage objects of one answer counts, and its exact text (rule R12). Used by `assemble` and `answer`."""
+"""Chooses the usage object of an answer and keeps its exact text (rule R12). Used by `stream` and `answer`."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -6,12 +6,15 @@ from typing import Any, NamedTuple
 from worker.core.exact_json import elements, members
 
 SOURCES = ("top", "choice", "x_groq")
-"""Where providers put usage; the first that reports anything wins. Moonshot puts it into a choice, Groq into x_groq."""
+"""The places of usage in an answer; the first with a number above 0 wins. Moonshot uses a choice, Groq `x_groq`."""
 
 
-# A plain tuple and no dataclass: some providers report usage in every chunk.
+# A NamedTuple, because it is cheaper than a dataclass and some providers report usage in every chunk.
 class UsageReport(NamedTuple):
-    """One usage object: its value, the text it stands in and the way to it there, and whether it counts any token."""
+    """One usage object: `text` is the JSON text around it, `path` its place there, such as `("choices", 0, "usage")`.
+
+    `spent`: any of its numbers is not zero.
+    """
 
     source: str
     value: dict[str, Any]
@@ -20,7 +23,7 @@ class UsageReport(NamedTuple):
     spent: bool
 
     def exact(self) -> bytes:
-        """Return the object as it was written, UTF-8 JSON."""
+        """Return the exact text of the usage object, as UTF-8."""
         text = self.text
         for step in self.path:
             member = members(text)[step] if isinstance(step, str) else elements(text)[step]
@@ -29,7 +32,10 @@ class UsageReport(NamedTuple):
 
 
 class Reported:
-    """Notes usage as it comes. The last object counts, never a sum; one that is all zero replaces none that is not."""
+    """Collects usage chunk by chunk. The last object counts, never a sum.
+
+    An object with only zeros does not replace an object with a number above 0.
+    """
 
     __slots__ = ("_by_choice", "_closing", "_held", "flags")
 
@@ -40,7 +46,7 @@ class Reported:
         self.flags: tuple[str, ...] = ()
 
     def note(self, chunk: Mapping[str, Any], text: str) -> None:
-        """Look for usage in a chunk or a whole answer; `text` is the JSON text `chunk` was read from."""
+        """Keep the usage in a chunk or a whole answer; `text` is the JSON text of `chunk`."""
         choices = chunk.get("choices")
         self.note_top(chunk.get("usage"), text, is_closing=not choices)
         if type(choices) is list:
@@ -53,14 +59,14 @@ class Reported:
             self._keep(_report("x_groq", usage, text, "x_groq", "usage"))
 
     def note_top(self, usage: Any, text: str, *, is_closing: bool) -> None:
-        """Note the usage at the top of a chunk, where most providers have it; `is_closing`: no choice is beside it."""
+        """Keep the usage at the top of a chunk, its usual place; `is_closing`: the chunk has no choices."""
         if type(usage) is dict:
             self._keep(_report("top", usage, text, "usage"))
             if is_closing:
                 self._note_closing(usage)
 
     def chosen(self) -> UsageReport | None:
-        """Return the usage that counts, None if there is none."""
+        """Return the usage object that counts, None if there is none."""
         found = [self._held[source] for source in SOURCES if source in self._held]
         return next((report for report in found if report.spent), found[0] if found else None)
 
@@ -70,7 +76,7 @@ class Reported:
             self._held[report.source] = report
 
     def _note_closing(self, usage: dict[str, Any]) -> None:
-        """Flag a second, different closing usage: llama.cpp sends one for each choice, so that the last understates."""
+        """Flag a second, different closing usage: llama.cpp sends one per choice, so the last is too low."""
         if _spent(usage):
             if self._closing is not None and self._closing != usage:
                 self.flags = ("multiple_usage",)
@@ -88,7 +94,7 @@ def _report(source: str, usage: dict[str, Any], text: str, *path: str | int) -> 
 
 
 def _spent(value: object) -> bool:
-    """Say whether any number in a usage object is not zero. Nesting is bounded by the reader of the chunk."""
+    """Say whether any number in a usage object is not zero. Recursion is safe: `read` limits the nesting."""
     if isinstance(value, dict):
         return any(_spent(inner) for inner in value.values())
     if isinstance(value, str):

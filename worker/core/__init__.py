@@ -1,1 +1,1 @@
-"""Decides: pure functions over plain values. No I/O, no clock, no chance, nothing but the standard library."""
+"""Pure functions that decide: they do no I/O, get time and chance as arguments and import the standard library only."""

@@ -1,16 +1,16 @@
-"""A message that cannot become a row, and the ids that name it."""
+"""Messages that cannot become a row, and the reader of their ids."""
 
 import re
 from dataclasses import dataclass
 
-# Of an id that is none, so many characters are kept beside the message's bytes.
+# Characters kept of an invalid id; the message itself is kept whole.
 LONGEST_ID = 255
 _GROUPS = re.compile(r"([0-9a-f]{8})(-?)([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{12})")
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that cannot become a row: `reason` is a short code, `id` the best known id of it."""
+    """A message that cannot become a row. `reason` is a short code such as `not_json`, `id` the best known id."""
 
     reason: str
     message: str
@@ -18,9 +18,9 @@ class DeadLetter:
 
 
 def read_uuid(value: object) -> str | None:
-    """Return a UUID as lower-case text with hyphens; None if `value` is none.
+    """Return a UUID as lower-case text with hyphens, None if `value` is not a UUID.
 
-    Read are the 36 characters with hyphens and the 32 hexadecimal digits of Python's `uuid4().hex`.
+    Two spellings are accepted: 36 characters with hyphens, and 32 hexadecimal digits as from Python's `uuid4().hex`.
     """
     if type(value) is not str or len(value) not in (32, 36):
         return None

@@ -1,4 +1,4 @@
-"""What the worker knows of one configured endpoint. Plain values; `settings` makes them, `net` and `core` read them."""
+"""One configured endpoint as plain values: `settings` builds it, the HTTP calls and the request rules read it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ Upstream = Literal["as_asked", "stream"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An OpenAI-compatible chat-completions endpoint: where it is, who we are to it, how long we wait.
+    """An OpenAI-compatible chat-completions endpoint: its address, our credentials and the deadlines of a call.
 
-    `url` is the whole address a request is POSTed to. Four deadlines, in seconds: to a connection (`connect_s`), from
-    the request to the first byte of the answer (`first_byte_s`), between two pieces of *data* (`idle_s`; SSE comments
-    do not count), and for the whole call (`total_s`, which a job's `timeout_s` replaces).
+    `url` is the full URL for the POST. The deadlines are in seconds: `connect_s` until the connection is open,
+    `first_byte_s` from the request to the first byte of the answer, `idle_s` between two pieces of *data* (SSE
+    comments do not count), `total_s` for the whole call (a job's `timeout_s` replaces it).
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""JSON as text: parsed values together with where they stand, so that a request can be sent on exactly as it came."""
+"""Parses JSON and keeps the position of each value in the text, to forward a request exactly as it came."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,22 +8,25 @@ from typing import Any, NamedTuple, TypeVar
 T = TypeVar("T")
 Scan = Callable[[str, int], tuple[Any, int]]
 
-# A name without escapes up to its value, in one step; the parser itself reads the rare others.
+# Matches a name without escapes, up to its value; the parser reads names with escapes, because they are rare.
 _plain_name = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*').match
 _space = re.compile(r"[ \t\n\r]*").match
 
 
 class JsonError(ValueError):
-    """The text is no JSON, or no JSON of the kind asked for; `reason` is a short code for dead letters."""
+    """The text is not JSON, or not an object or array as expected. `reason` is a short code for dead letters.
+
+    The codes: `not_json`, `not_an_object`, `not_an_array`, `too_deep`.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-# A tuple and no dataclass: one is made for each member of each message, and a frozen dataclass costs thrice as much.
+# A NamedTuple, because every member of every message makes a Member and a frozen dataclass costs three times as much.
 class Member(NamedTuple):
-    """One value and its span: `text[start:end]` is the value as it was written."""
+    """One value and its span: `text[start:end]` is the value as written."""
 
     value: Any
     start: int
@@ -31,7 +34,7 @@ class Member(NamedTuple):
 
 
 def _int_or_infinity(digits: str) -> int | float:
-    """Read an integer; more than 4,300 digits, which Python will not convert, are an infinity, refused later."""
+    """Read an integer. Python converts at most 4,300 digits; more become an infinity, and validation refuses that."""
     try:
         return int(digits)
     except ValueError:
@@ -43,27 +46,28 @@ _scan_long: Scan = JSONDecoder(parse_int=_int_or_infinity).raw_decode
 
 
 def load(text: str) -> Any:
-    """Parse a whole JSON text. NaN, infinities and lone surrogates pass, as in `json.loads`; errors: JsonError only."""
+    """Parse a JSON text. NaN, infinities and lone surrogates pass, as in `json.loads`; raises JsonError only."""
     return _careful(_load, text, 0)
 
 
 def members(text: str, start: int = 0) -> Mapping[str, Member]:
-    """Parse the JSON object that is `text` from `start` to its end: `{"a": 1}` gives `{"a": Member(1, 6, 7)}`.
+    """Parse the JSON object in `text` from `start` to the end: `{"a": 1}` gives `{"a": Member(1, 6, 7)}`.
 
-    Of a name given twice the last counts, as in Python, JavaScript and Go. Errors: JsonError only.
+    If a name occurs twice, the last value counts, as in Python, JavaScript and Go. Raises JsonError only.
     """
     return _careful(_members, text, start)
 
 
 def elements(text: str, start: int = 0) -> list[Member]:
-    """Parse the JSON array that is `text` from `start` to its end, with spans. Errors: JsonError only."""
+    """Parse the JSON array in `text` from `start` to the end: `[1]` is `[Member(1, 1, 2)]`. Raises JsonError only."""
     return _careful(_elements, text, start)
 
 
 def with_member(text: str, name: str, json_text: str) -> str:
-    """Put `json_text` as the value of `name` into the object `text`; every other character stays as it came.
+    """Set member `name` of the JSON object `text` to `json_text`; every other character stays the same.
 
-    A name that is there keeps its place, a new one is written last. `name` must need no escaping.
+    An existing member keeps its place, a new member comes last: `{"a":1}` with `b` = `2` gives `{"a":1,"b":2}`.
+    `name` must not need escaping.
     """
     found = members(text)
     if name in found:
@@ -76,7 +80,7 @@ def with_member(text: str, name: str, json_text: str) -> str:
 
 
 def deeper_than(value: Any, limit: int) -> bool:
-    """Say whether objects and arrays nest more than `limit` deep in a parsed value, without recursion."""
+    """Say whether objects and arrays in a parsed value nest more than `limit` levels deep. Does not recurse."""
     level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(limit):
         level = [
@@ -145,12 +149,12 @@ def _open(text: str, start: int, scan: Scan, bracket: str) -> int:
     if text[at : at + 1] != bracket:
         _load(text, start, scan)
         kind = "an object" if bracket == "{" else "an array"
-        raise JsonError(f"not_{kind.replace(' ', '_')}", f"The text is JSON but not {kind}.")
+        raise JsonError(f"not_{kind.replace(' ', '_')}", f"The text is JSON, but not {kind}.")
     return _after_space(text, at + 1)
 
 
 def _mark(text: str, at: int, closing: str) -> tuple[str, int]:
-    """Give the comma or closing bracket that follows a value, and the place after it."""
+    """Return the comma or closing bracket after a value, and the position after it."""
     mark = text[at : at + 1]
     if mark != "," and mark != closing:
         at = _after_space(text, at)
@@ -162,20 +166,20 @@ def _mark(text: str, at: int, closing: str) -> tuple[str, int]:
 
 def _expect_end(text: str, at: int) -> None:
     if at != len(text) and _after_space(text, at) != len(text):
-        raise JSONDecodeError("more text follows the value", text, at)
+        raise JSONDecodeError("there is text after the value", text, at)
 
 
 def _careful(read: Callable[[str, int, Scan], T], text: str, start: int) -> T:
-    """Run a reader and turn each way the standard parser fails into a JsonError."""
+    """Run a reader and turn every error of the standard parser into a JsonError."""
     try:
         try:
             return read(text, start, _scan)
         except JSONDecodeError:
             raise
         except ValueError:
-            # An integer of more than 4,300 digits: read it again, so that the fault can be reported with its path.
+            # An integer has more than 4,300 digits: read it as an infinity, because that fault can name its path.
             return read(text, start, _scan_long)
     except JSONDecodeError as error:
-        raise JsonError("not_json", f"The text is no JSON: {error.msg} at character {error.pos}.") from error
+        raise JsonError("not_json", f"The text is not JSON: {error.msg} at character {error.pos}.") from error
     except RecursionError as error:
-        raise JsonError("too_deep", "The text nests too deeply to be read; send flatter JSON.") from error
+        raise JsonError("too_deep", "The JSON text nests too deeply to read; send flatter JSON.") from error

@@ -1,7 +1,7 @@
-"""The closed list of ways a job can fail, and what each means: retry or not, whose trouble, billed or not.
+"""Every way a job can fail, with its meaning: retried or not, trouble of the job or the endpoint, billed or not.
 
-`net` and `run` build every Failure through the constructors here and in `chat.error_response`; `jobs.core.retry`
-reads them.
+`jobs.net` and `run` build every Failure with the constructors here and in `chat.error_response`; `jobs.core.retry`
+decides from it.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ Billed = Literal["yes", "no", "unknown"]
 
 
 class ErrorCode(StrEnum):
-    """Every failure code there is; a contract with the readers of `jobs_v1.error_code`. It only grows."""
+    """Every failure code. Readers of `jobs_v1.error_code` rely on them: codes are added, never changed or removed."""
 
     # At intake, and by the job's own lifecycle.
     invalid_request = "invalid_request"
@@ -24,7 +24,7 @@ class ErrorCode(StrEnum):
     expired = "expired"
     worker_lost = "worker_lost"
     internal_error = "internal_error"
-    # Before the endpoint can have seen the request.
+    # Before the endpoint can see the request.
     connect_failed = "connect_failed"
     connect_timeout = "connect_timeout"
     dns_failed = "dns_failed"
@@ -32,12 +32,12 @@ class ErrorCode(StrEnum):
     proxy_failed = "proxy_failed"
     misconfigured = "misconfigured"
     out_of_resources = "out_of_resources"
-    # Sent, and no usable answer.
+    # After the request was sent, before an answer began.
     connection_lost = "connection_lost"
     first_byte_timeout = "first_byte_timeout"
     total_timeout = "total_timeout"
     protocol_error = "protocol_error"
-    # While the answer came.
+    # While the answer arrived.
     idle_timeout = "idle_timeout"
     body_truncated = "body_truncated"
     invalid_encoding = "invalid_encoding"
@@ -48,7 +48,7 @@ class ErrorCode(StrEnum):
     empty_stream = "empty_stream"
     invalid_chunk = "invalid_chunk"
     unexpected_content_type = "unexpected_content_type"
-    # Answered with a refusal.
+    # The endpoint refused the request.
     redirected = "redirected"
     bad_request = "bad_request"
     content_refused = "content_refused"
@@ -70,7 +70,7 @@ class ErrorCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CodeMeaning:
-    """What a code means when nothing more is known."""
+    """The meaning of a code on its own. `trouble` is "endpoint" if other jobs can be expected to fail there too."""
 
     retryable: bool
     trouble: Trouble
@@ -80,10 +80,11 @@ class CodeMeaning:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed attempt, or one job refused. `message` is a sentence of ours: never wire bytes, never a secret.
+    """A failed attempt, or a refused job. `message` is a sentence of ours: it has no wire bytes and no secrets.
 
-    `provider` is the endpoint's own error value as it came (an object or a string). `tries` caps the requests a job may
-    spend on this failure, whatever its `max_attempts`. `names_our_usage`: the refusal mentions `stream_options`.
+    `provider` is the endpoint's own error value as received (an object or a string). `retry_after_s` is the wait that
+    the endpoint asks for. `tries` limits the requests of a job for this failure, even if `max_attempts` is higher.
+    `names_our_usage`: the refusal mentions `stream_options`.
     """
 
     code: ErrorCode
@@ -209,25 +210,28 @@ MEANINGS: Final[Mapping[ErrorCode, CodeMeaning]] = {
 
 
 def failure(code: ErrorCode, *, sent: bool = True, produced: bool = False) -> Failure:
-    """Build the failure a code means on its own.
+    """Build the failure of a code, with the meaning from MEANINGS.
 
-    `sent`: the endpoint may have seen the request; without it nothing can have been billed. `produced`: a part of the
-    answer or its usage has come, so that the attempt was billed whatever ended it.
+    `sent`: the endpoint may have seen the request; if not, nothing was billed. `produced`: a part of the answer or its
+    usage arrived, so the attempt was billed.
     """
-    fate = MEANINGS[code]
-    billed: Billed = "no" if not sent else "yes" if produced else fate.billed
-    return Failure(code, fate.sentence, fate.retryable, fate.trouble, billed)
+    meaning = MEANINGS[code]
+    billed: Billed = "no" if not sent else "yes" if produced else meaning.billed
+    return Failure(code, meaning.sentence, meaning.retryable, meaning.trouble, billed)
 
 
 def interrupted(
     code: Literal[ErrorCode.cancelled, ErrorCode.expired, ErrorCode.worker_lost], *, sent: bool, produced: bool
 ) -> Failure:
-    """Build the failure of a call that we ended ourselves: once sent, its bill is unknown at best."""
+    """Build the failure of a call that we ended. After the request was sent, `billed` is "yes" or "unknown"."""
     found = failure(code, sent=sent, produced=produced)
     return replace(found, billed="unknown") if sent and not produced else found
 
 
 def under_policy(found: Failure, *, retry_partial: bool, retry_ambiguous: bool) -> Failure:
-    """Apply an endpoint's two settings about paying twice: not retried where billed (or maybe billed) and unwanted."""
+    """Apply the endpoint's two settings about paying twice.
+
+    Without `retry_partial` a billed failure is not retried; without `retry_ambiguous` a failure with an unknown bill.
+    """
     barred = (found.billed == "yes" and not retry_partial) or (found.billed == "unknown" and not retry_ambiguous)
     return replace(found, retryable=False) if barred else found

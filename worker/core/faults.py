@@ -1,4 +1,4 @@
-"""What is wrong with a job or a request, in words: a path and a sentence's end, one for each fault."""
+"""Faults of a job or a request: each has a path and a sentence with the wrong value and the remedy."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# More than this nobody reads, and a message of a million bad members must not cost a worker seconds.
+# People do not read more, and a message with a million bad members must not occupy a worker for seconds.
 FAULT_LIMIT = 100
 
 _SHOWN_CHARACTERS = 60
@@ -17,14 +17,14 @@ _lone_surrogate = re.compile("[\ud800-\udfff]").search
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: `Fault("request.temperature", "is 3; the document allows 0 to 2")` reads as a sentence."""
+    """Path and message form one sentence: `Fault("request.temperature", "is 3; the document allows 0 to 2")`."""
 
     path: str
     message: str
 
 
 def shown(value: Any) -> str:
-    """Show a wrong value in a few characters: scalars as JSON, containers by kind and size only."""
+    """Return a wrong value as short text: `"abc…"`, `3`, `null`, `an array of 2 elements`, `an object of 1 members`."""
     match value:
         case dict():
             return f"an object of {len(value)} members"
@@ -39,19 +39,17 @@ def shown(value: Any) -> str:
 
 
 def member_path(path: str, name: str) -> str:
-    """Give the path of a member: `request.user`, or `metadata["a b"]` where the name is no plain word."""
+    """Return the path of a member: `request.user`, or `metadata["a b"]` if the name is not a plain word."""
     return f"{path}.{name}" if _plain_name(name) else f"{path}[{shown(name)}]"
 
 
 def unsendable(path: str, value: Any) -> Iterator[Fault]:
-    """Find what JSON cannot carry, each with its path: NaN, infinities, lone surrogates (also in names)."""
+    """Yield a fault for each value or name that JSON in UTF-8 cannot carry: NaN, infinities, lone surrogates."""
     match value:
         case float() if not math.isfinite(value):
-            yield Fault(
-                path, "is a number that JSON or a double cannot hold (NaN, infinite or too large); send a finite one"
-            )
+            yield Fault(path, "is NaN, infinite or too large; JSON and a double cannot hold that; send a finite number")
         case str() if _lone_surrogate(value):
-            yield Fault(path, "holds half of a surrogate pair, which UTF-8 cannot encode; send whole characters")
+            yield Fault(path, "has half of a surrogate pair; UTF-8 cannot encode it; send whole characters")
         case dict():
             for name, inner in value.items():
                 if _lone_surrogate(name):

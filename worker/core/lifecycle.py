@@ -1,4 +1,4 @@
-"""The statuses of jobs and deliveries and the moves between them: the table that SQL's guarded updates are built from.
+"""The statuses of jobs and deliveries, and the moves between them. The guarded UPDATEs in SQL are built from these.
 
     (nothing) ── accept ──▶ queued ── claim ──▶ in_progress ── complete ──▶ completed
         │                    ▲  │                  │  │  │
@@ -6,8 +6,8 @@
                              │  └── expire ──▶ expired ◀──── expire ─────┘
                              └── retry, hold, release ─────── in_progress
 
-`complete` and `fail` also leave `queued` while the attempt number is current: the lease was lost, nobody claimed since,
-and the answer is paid for (DESIGN section 3). A delivery is a smaller copy:
+`complete` and `fail` also start from `queued` while the attempt number is current: the worker lost its lease, no other
+worker has claimed the job since, and the answer is already paid for. A delivery has fewer moves:
 
     (event) ─▶ queued ── claim ──▶ in_progress ── deliver ──▶ delivered
                 │ ▲                 │   └── fail, cancel ──▶ failed, cancelled
@@ -22,7 +22,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Where a job stands; the words are OpenAI's."""
+    """The status of a job, in OpenAI's words."""
 
     queued = "queued"
     in_progress = "in_progress"
@@ -36,7 +36,7 @@ FINAL = frozenset({Status.completed, Status.failed, Status.cancelled, Status.exp
 
 
 class Outcome(StrEnum):
-    """How one attempt ended. `unknown`: its worker ended between sending and recording, so it may be billed."""
+    """The outcome of one attempt. `unknown`: its worker stopped between sending and recording, so it may be billed."""
 
     completed = "completed"
     failed = "failed"
@@ -47,7 +47,7 @@ class Outcome(StrEnum):
 
 
 class DeliveryStatus(StrEnum):
-    """Where the delivery of one event to one receiver stands. `held`: its receiver is disabled."""
+    """The status of the delivery of one event to one receiver. `held`: the receiver is disabled."""
 
     queued = "queued"
     in_progress = "in_progress"
@@ -61,7 +61,7 @@ DELIVERY_ENDED = frozenset({DeliveryStatus.delivered, DeliveryStatus.failed, Del
 
 
 class DeliveryOutcome(StrEnum):
-    """How one attempt at a delivery ended. `unknown`: the receiver may have had it, and nobody knows."""
+    """The outcome of one attempt at a delivery. `unknown`: the receiver may have got it; no record says so."""
 
     delivered = "delivered"
     failed = "failed"
@@ -71,7 +71,7 @@ class DeliveryOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A change of status. `held`: only the worker that holds the row may make it, from in_progress."""
+    """A change of status. `held`: only the worker that claimed the current attempt may make it."""
 
     name: str
     sources: frozenset[StrEnum]

@@ -1,23 +1,21 @@
-"""What an endpoint said about a failure, as part of our sentence about it."""
+"""Puts an endpoint's own words about a failure into our error sentence."""
 
-import re
-import unicodedata
 from typing import Any, Final
 
 from worker.core.failure import Failure
+from worker.core.printable import one_line
 from worker.core.storable_text import clean_text, clean_value
 
-# A reader of a table sees the reason; the whole is in `error`.
+# Characters. The reader of a table needs the reason; the column `error` has the whole text.
 LONGEST: Final = 300
-# Where endpoints put their words, the most telling first.
+# Members that hold the endpoint's words, the most informative first.
 _NAMES: Final = ("message", "detail", "msg", "error", "error_description", "reason")
-_spaces = re.compile(r"\s+")
 
 
 def sentence(found: Failure) -> str:
     """Return the failure's message with the endpoint's own words: `HTTP 400: The endpoint …: "No such parameter.".`
 
-    One line without control characters, whatever the endpoint sent.
+    The result is one line without control characters.
     """
     words = _words(found.provider) or (clean_value(found.provider) if found.provider else "")
     line = _shown(words)
@@ -26,7 +24,7 @@ def sentence(found: Failure) -> str:
 
 
 def _words(value: Any, depth: int = 4) -> str:
-    """Return the first text where endpoints put their words in an object, or in the first of a list of objects."""
+    """Return the first text under one of _NAMES in an object, or in the first object of a list; "" if there is none."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value and depth:
@@ -37,9 +35,7 @@ def _words(value: Any, depth: int = 4) -> str:
 
 
 def _shown(text: str) -> str:
-    """Make a text one short line that no terminal takes for a command."""
-    # More than is kept, because what is taken out makes it shorter; a body may be megabytes.
-    beginning = clean_text(text[: 4 * LONGEST])
-    plain = "".join(" " if unicodedata.category(one) in ("Cc", "Cf", "Zl", "Zp") else one for one in beginning)
-    line = _spaces.sub(" ", plain).strip()
+    """Return the start of a text as one line of at most LONGEST characters."""
+    # A body may be megabytes: look at four times LONGEST, because `one_line` makes the text shorter.
+    line = one_line(clean_text(text[: 4 * LONGEST]))
     return line if len(line) <= LONGEST else f"{line[:LONGEST].rstrip()}…"

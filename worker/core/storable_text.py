@@ -1,6 +1,6 @@
-"""Text and JSON made storable: what PostgreSQL's text and jsonb and SQLite's json all accept. Last stage before SQL.
+"""Makes text and JSON storable: PostgreSQL's text and jsonb and SQLite's json accept the result. Last step before SQL.
 
-The exact bytes are kept beside it; this is what the views show.
+The views show this form; the exact bytes are stored beside it.
 """
 
 import re
@@ -11,33 +11,33 @@ from worker.core.exact_json import deeper_than
 from worker.core.lenient_json import MAX_DEPTH, compact, read
 
 _surrogate = re.compile("[\ud800-\udfff]")
-# An escaped backslash is matched too, and kept: what follows it is no escape.
+# Matches an escaped backslash too, and keeps it, because the text after it is not an escape.
 _escape = re.compile(
     r"\\(?:\\|u(?:0000|[dD][89abAB][0-9a-fA-F]{2}(?P<low>\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[dD][c-fC-F][0-9a-fA-F]{2}))"
 )
-# The standard parser refuses integers of more digits; jsonb would take some more.
+# Digits. The standard parser refuses longer integers; jsonb would accept some of them.
 _LONGEST = 4300
 _token = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?(?:NaN|Infinity)|-?\d[\d.eE+-]*')
 
 
 def clean_text(text: str) -> str:
-    """Make a string storable: surrogate halves are joined to characters, U+0000 and lone halves become U+FFFD."""
+    """Make a string storable: join surrogate pairs to characters, replace U+0000 and lone halves by U+FFFD."""
     return _without_halves(text).replace("\0", "\ufffd")
 
 
 def rejoin(text: str) -> str:
-    r"""Join surrogate halves that stand side by side: `"\ud83d" + "\ude00"` is one character. Lone halves stay."""
+    r"""Join adjacent surrogate halves: `"\ud83d" + "\ude00"` becomes one character. Lone halves stay."""
     if _is_encodable(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def clean_json(source: object) -> str:
-    """Return JSON text that every database accepts, from JSON text (str, bytes) or from a parsed value (all else).
+    """Return JSON text that every database accepts. `source` is JSON text (str, bytes) or a parsed value (all else).
 
-    In text nothing is changed but what must be: `\\u0000` and lone surrogates become U+FFFD, NaN and infinities null,
-    numbers that jsonb or a double cannot hold become strings. Text that is no JSON, or nests deeper than 200 levels,
-    becomes a JSON string. Never raises on what `json.loads` accepts. A *value* that is a string is for `clean_value`.
+    JSON text stays the same, except: `\\u0000` and lone surrogates become U+FFFD, NaN and infinities become null, and
+    numbers that jsonb or a double cannot hold become strings. Text that is not JSON, or nests deeper than 200 levels,
+    becomes a JSON string. Never raises for input that `json.loads` accepts. Use `clean_value` for a parsed string.
     """
     if isinstance(source, bytes):
         source = source.decode(detect_encoding(source), "replace")
@@ -53,7 +53,7 @@ def clean_json(source: object) -> str:
 
 
 def clean_value(value: object) -> str:
-    """Write a parsed JSON value, strings included, as JSON text that every database accepts, without spaces."""
+    """Write a parsed JSON value, also a string, as JSON text without spaces that every database accepts."""
     try:
         return _with_clean_strings(_strict(value))
     except (RecursionError, ValueError):
@@ -61,7 +61,7 @@ def clean_value(value: object) -> str:
 
 
 def _is_encodable(text: str) -> bool:
-    """Say whether a string has no surrogates. Encoding it costs a fraction of a search for them."""
+    """Say whether a string has no surrogates. Encoding it costs a fraction of a regex search."""
     if text.isascii():
         return True
     try:
@@ -96,18 +96,18 @@ def _clean_token(found: re.Match[str]) -> str:
 
 
 def _is_storable(number: str) -> bool:
-    """Say whether jsonb, which counts at most 16,383 decimal places, and the readers of the views can hold a number."""
+    """Say whether jsonb (at most 16,383 decimal places) and a double, for readers of the views, can hold a number."""
     if len(number) > _LONGEST:
         return False
     if number.lstrip("-").isdigit():
         return True
     value = float(number)
-    # A zero with an exponent may be one only because a double cannot be so small.
+    # A zero with an exponent may be a number too small for a double, such as 1e-400.
     return isfinite(value) and (value != 0 or "e" not in number.lower())
 
 
 class _NotPlainError(ValueError):
-    """Raised by the hooks below to end the parse."""
+    """The hooks below raise it to end the parse."""
 
 
 def _plain_float(digits: str) -> float:
@@ -120,13 +120,13 @@ def _no_constant(_constant: str) -> None:
     raise _NotPlainError
 
 
-# The standard parse_int reads in C, and raises ValueError beyond _LONGEST.
+# The standard parse_int reads in C, and raises ValueError for more than _LONGEST digits.
 _decode = JSONDecoder(parse_float=_plain_float, parse_constant=_no_constant).decode
 _strict = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def _is_plain(text: str) -> bool:
-    """Say whether a text is JSON without a number or a depth that needs care."""
+    """Say whether a text is JSON without unstorable numbers and at most MAX_DEPTH deep."""
     try:
         value = _decode(text)
     except (ValueError, RecursionError):
@@ -135,7 +135,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _cut(value: object, depth: int) -> object:
-    """Replace what the encoder refuses, far too deep objects and integers of thousands of digits, by strings."""
+    """Replace objects nested too deeply and integers of thousands of digits by strings: the encoder refuses them."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 13_000:
         return hex(value)
     if not isinstance(value, dict | list):

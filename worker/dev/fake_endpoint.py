@@ -1,4 +1,4 @@
-"""The fake endpoint as a part: in a thread of this process for demo, dev and tests, or alone in the foreground."""
+"""Run the fake endpoint: in a thread of this process for demo, dev and tests, or in the foreground."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ T = TypeVar("T")
 class FakeEndpoint:
     """A fake endpoint on a loopback port of this process.
 
-    `with FakeEndpoint() as fake:` and `fake.url` is what AFTERWORD_ENDPOINT_URL wants; `fake.stats()` counts.
+    In `with FakeEndpoint() as fake:`, `fake.url` is a value for AFTERWORD_ENDPOINT_URL; `fake.stats()` has counters.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class FakeEndpoint:
         return f"{'https' if self._tls else 'http'}://{LOOPBACK}:{self.port}"
 
     def start(self) -> Self:
-        """Serve from a thread of its own; return when the port is open. Raises OSError when it is taken."""
+        """Serve in a new thread; return when the port is open. Raises OSError if the port is taken."""
         ready: Future[int] = Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="fake-endpoint", daemon=True)
         self._thread.start()
@@ -63,7 +63,7 @@ class FakeEndpoint:
             await stop(runner)
 
     def stop(self) -> None:
-        """Close the port and every connection; return when the thread has ended."""
+        """Close the port and all connections, and wait for the end of the thread."""
         if self._loop is None or self._stopping is None or self._thread is None:
             return
         self._loop.call_soon_threadsafe(self._stopping.set)
@@ -72,7 +72,7 @@ class FakeEndpoint:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether its port is closed."""
+        """True if the port is closed."""
         return self._loop is None
 
     def stats(self) -> dict[str, Any]:
@@ -84,15 +84,15 @@ class FakeEndpoint:
         return self.endpoint.ledger.job(key)
 
     def requests(self) -> list[dict[str, Any]]:
-        """Return the last requests: job, headers (lower-case names, no key), body as text."""
+        """Return the last requests, each with job, headers (lower-case names, no key) and body as text."""
         return self._ask(lambda: list(self.endpoint.ledger.recent))
 
     def reset(self) -> None:
-        """Forget everything that came."""
+        """Delete all counters and stored requests."""
         self._ask(self.endpoint.reset)
 
     def _ask(self, question: Callable[[], T]) -> T:
-        """Run a question on the loop, where nothing changes under it."""
+        """Run `question` on the loop's thread, because only that thread changes the ledger."""
         if self._loop is None:
             return question()
         answer: Future[T] = Future()
@@ -109,7 +109,7 @@ class FakeEndpoint:
 async def serve(
     *, host: str, port: int, key: str | None, idempotency: Literal["ignored", "honoured"], ready: Callable[[str], None]
 ) -> None:
-    """Serve until cancelled; `ready` is told the address once the port is open."""
+    """Serve until cancelled; call `ready` with the URL when the port is open."""
     runner = await listen(FakeServer(key=key, idempotency=idempotency), host=host, port=port)
     ready(f"http://{host}:{runner.addresses[0][1]}")
     try:

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on this machine: keeps what it is sent, answers as it is told, checks signatures if it can."""
+"""A local receiver of webhooks: keeps requests, gives configurable answers, verifies signatures with given secrets."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from afterword import WebhookVerificationError, verify_webhook
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request; header names are lower-case. `event` is None where no secret was known or it did not verify."""
+    """A request; header names are lower-case. `event` is None without a secret or with a wrong signature."""
 
     path: str
     headers: Mapping[str, str]
@@ -22,7 +22,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverAnswer:
-    """What the receiver says."""
+    """The answer to a request."""
 
     status: int = 204
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -30,9 +30,9 @@ class ReceiverAnswer:
 
 
 class WebhookReceiver:
-    """A server on a loopback port from `start` to `stop`. `answer(received)` decides what it says; None: it hangs up.
+    """A server on a loopback port from `start` to `stop`. `answer(received)` returns the answer, or None to hang up.
 
-    `secrets`: `whsec_…` or `whpk_…`, with which each request is checked as it comes.
+    `secrets`: a list of `whsec_…` or `whpk_…` to verify each request on arrival.
     """
 
     def __init__(
@@ -49,26 +49,26 @@ class WebhookReceiver:
 
             def do_POST(self) -> None:
                 length = int(self.headers.get("content-length", 0))
-                got = receiver._take(self.path, dict(self.headers.items()), self.rfile.read(length))
-                said = receiver.answer(got)
-                if said is None:
+                received = receiver._receive(self.path, dict(self.headers.items()), self.rfile.read(length))
+                answer = receiver.answer(received)
+                if answer is None:
                     self.close_connection = True
                     return
-                self.send_response(said.status)
-                for name, value in {"content-length": str(len(said.body)), **said.headers}.items():
+                self.send_response(answer.status)
+                for name, value in {"content-length": str(len(answer.body)), **answer.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(said.body)
+                self.wfile.write(answer.body)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing: what came is kept."""
+                """Log nothing, because `received` keeps the requests."""
 
         class Server(ThreadingHTTPServer):
-            # Of connections that nobody has accepted yet: all workers may come at once.
+            # The backlog of new connections; all workers may connect at once.
             request_queue_size = 256
 
             def handle_error(self, *_: object) -> None:
-                """Say nothing of a caller that did not wait for its answer."""
+                """Log nothing if a caller did not wait for its answer."""
 
         self._server = Server(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
@@ -79,7 +79,7 @@ class WebhookReceiver:
         return f"http://127.0.0.1:{self._server.server_port}/hooks"
 
     def start(self) -> Self:
-        """Begin to listen."""
+        """Start listening."""
         self._thread.start()
         return self
 
@@ -94,7 +94,7 @@ class WebhookReceiver:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _take(self, path: str, headers: Mapping[str, str], body: bytes) -> Received:
+    def _receive(self, path: str, headers: Mapping[str, str], body: bytes) -> Received:
         named = {name.lower(): value for name, value in headers.items()}
         event, fault = None, None
         if self.secrets:

@@ -1,4 +1,4 @@
-"""A real Redis server as a child process: the first `redis-server` or `valkey-server` on PATH, else the wheel's."""
+"""Run a real Redis server as a child process: `redis-server` or `valkey-server` on PATH, else from a wheel."""
 
 import contextlib
 import secrets
@@ -14,14 +14,11 @@ READY_S = 10.0
 
 
 class NoRedis(RuntimeError):
-    """No Redis server can be started on this machine; the text says what to do."""
+    """No Redis server can be started on this machine; the message has the remedy."""
 
 
 def find_server() -> str:
-    """Return the path of a Redis server binary.
-
-    Raises NoRedis with the ways out when there is none.
-    """
+    """Return the path of a Redis server binary. Raises NoRedis, with the possible remedies, if there is none."""
     for name in ("redis-server", "valkey-server"):
         if path := shutil.which(name):
             return path
@@ -38,7 +35,7 @@ def find_server() -> str:
 def free_port() -> int:
     """Return a TCP port of the loopback address that was free a moment ago.
 
-    Below those that the system gives to clients (from 32,768 on Linux): one of them may be taken before we listen.
+    The port is below 32,768, where Linux takes ports for clients, because a client could take it before the server.
     """
     while True:
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -48,10 +45,10 @@ def free_port() -> int:
 
 @dataclass
 class RedisServer:
-    """One server on a loopback port, without persistence unless `appendonly`; restarts on the same port and folder.
+    """A server on a loopback port, without persistence unless `appendonly`. It restarts on the same port and folder.
 
-    With a `password` (letters and digits) no other user of this machine can read or write its queues. The server gets
-    it by standard input, because a command line is visible to everybody; its files are its owner's alone.
+    With a `password` (letters and digits), other users of this machine cannot read or write its queues. The password is
+    sent by standard input, because all users can see a command line. Only the owner can read the server's files.
     """
 
     port: int = field(default_factory=free_port)
@@ -63,12 +60,12 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        # Named, because redis-cli takes an empty user for a user without a name.
+        # With the user name, because redis-cli treats an empty name as a user called "".
         credentials = f"default:{self.password}@" if self.password else ""
         return f"redis://{credentials}127.0.0.1:{self.port}/0"
 
     def start(self) -> "RedisServer":
-        """Start the server and return when it answers; raise NoRedis when it does not."""
+        """Start the server and wait until it answers. Raises NoRedis if it does not answer."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         options = {
@@ -101,7 +98,7 @@ class RedisServer:
         raise NoRedis(f"the Redis server did not start on port {self.port}; its log is {self.folder / 'redis.log'}")
 
     def _answers_as(self, pid: int) -> bool:
-        # Its process id, because another server may hold the port and answer in its place.
+        # Compare the process id, because another server may hold the port and answer.
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=0.5) as connection:
                 login = f"AUTH {self.password}\r\n" if self.password else ""
@@ -111,7 +108,7 @@ class RedisServer:
             return False
 
     def stop(self, *, kill: bool = False) -> None:
-        """Stop the server by its own pid and wait for its end; `kill` sends SIGKILL."""
+        """Stop the child process and wait for its end; `kill` sends SIGKILL."""
         if self.child is None:
             return
         self.child.kill() if kill else self.child.terminate()

@@ -1,4 +1,4 @@
-"""Everything Afterword needs, on this machine, for a while: Redis, SQLite with its tables, an endpoint, a worker."""
+"""Run all parts of Afterword on this machine: Redis, SQLite with its tables, a fake endpoint, a worker."""
 
 import contextlib
 import shutil
@@ -27,14 +27,14 @@ STOP_S = 15.0
 
 
 class DidNotStart(RuntimeError):
-    """A part could not be started; the text says which, and ends with what it said."""
+    """A part did not start; the message names the part and ends with its log."""
 
 
 @dataclass
 class Stack:
-    """Parts that `start` brings up and `stop` takes down, each by its own pid; `given` names those that exist already.
+    """The parts that `start` starts and `stop` stops. `given` has the settings of parts that exist already.
 
-    With a `folder` the database and Redis stay there; without one they live in a temporary folder and go with it.
+    With a `folder`, the database and Redis stay there; without, they are in a temporary folder that `stop` deletes.
     """
 
     given: Settings = field(default_factory=Settings)
@@ -45,12 +45,12 @@ class Stack:
     _home: Path = field(default_factory=Path)
 
     def start(self) -> "Stack":
-        """Start what is not given and migrate the database."""
+        """Start the parts that are not given, and migrate the database."""
         self._home = self.folder or Path(tempfile.mkdtemp(prefix="afterword-"))
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.given.redis_url is None:
-            kept = self.folder is not None
-            self.redis = RedisServer(folder=self._home / "redis", appendonly=kept, password=token_hex(16)).start()
+            is_kept = self.folder is not None
+            self.redis = RedisServer(folder=self._home / "redis", appendonly=is_kept, password=token_hex(16)).start()
         if self.given.endpoint is None:
             self.fake.start()
         self._make_private()
@@ -62,7 +62,7 @@ class Stack:
         return self
 
     def _make_private(self) -> None:
-        """Make the files that hold prompts, answers and log lines their owner's alone, also in a folder of before."""
+        """Let only the owner read files with prompts, answers and log lines, also in a folder of an earlier run."""
         for path in (self._home / "afterword.db", self.log):
             path.touch(mode=0o600)
             path.chmod(0o600)
@@ -77,22 +77,22 @@ class Stack:
 
     @property
     def log(self) -> Path:
-        """What the worker writes when it does not write to the terminal."""
+        """The worker's log file, unless the worker logs to the terminal."""
         return self._home / "worker.log"
 
     def exports(self) -> dict[str, str]:
-        """Return the settings by which another process uses these parts."""
-        found = {f"{PREFIX}DATABASE_URL": self.database_url, f"{PREFIX}REDIS_URL": self.redis_url}
+        """Return the environment variables with which another process can use these parts."""
+        variables = {f"{PREFIX}DATABASE_URL": self.database_url, f"{PREFIX}REDIS_URL": self.redis_url}
         if self.given.endpoint is None:
-            found |= {f"{PREFIX}ENDPOINT_URL": self.fake.url, f"{PREFIX}ENDPOINT_KEY": "sk-fake"}
+            variables |= {f"{PREFIX}ENDPOINT_URL": self.fake.url, f"{PREFIX}ENDPOINT_KEY": "sk-fake"}
         if not self.given.secret_keys:
-            found[f"{PREFIX}SECRET_KEYS"] = self._master_key()
-        # Receivers of this machine, as everybody tries them first.
-        found |= {f"{PREFIX}WEBHOOK_ALLOW_HTTP": "true", f"{PREFIX}WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8"}
-        return found | {f"{PREFIX}WEBHOOK_ALLOW_URLS": "true"}
+            variables[f"{PREFIX}SECRET_KEYS"] = self._master_key()
+        # Allow receivers on this machine, because users try those first.
+        variables |= {f"{PREFIX}WEBHOOK_ALLOW_HTTP": "true", f"{PREFIX}WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8"}
+        return variables | {f"{PREFIX}WEBHOOK_ALLOW_URLS": "true"}
 
     def _master_key(self) -> str:
-        """Return the key of the receivers' secrets; it stays where the database stays."""
+        """Return the master key of the receivers' secrets, from a file beside the database."""
         path = self._home / "secret.key"
         if not path.exists():
             path.touch(mode=0o600)
@@ -100,14 +100,14 @@ class Stack:
         return path.read_text(encoding="ascii")
 
     def start_worker(self, *, keep: tuple[str, ...] = (), out: IO[bytes] | None = None, **settings: str) -> None:
-        """Start a worker child and return when its lease stands; raise DidNotStart with the end of its log.
+        """Start a worker and wait until its lease is in the database. Raises DidNotStart with the end of its log.
 
-        Of our own settings it inherits those whose names begin with one of `keep`; `settings` are more of them.
+        The worker inherits our settings with a prefix of `keep`; `settings` are additional settings.
         """
         changes = self.exports() | {f"{PREFIX}{name.upper()}": text for name, text in settings.items()}
         with contextlib.ExitStack() as files:
             sink = out or files.enter_context(self.log.open("ab"))
-            # A session of its own: Ctrl-C is for us alone, and we end the worker in our order.
+            # A new session, because Ctrl-C must reach only this process; it stops the parts in order.
             self.worker = subprocess.Popen(
                 [sys.executable, "-m", "worker.cli", "worker"],
                 env=child_environment(changes, keep=keep),
@@ -131,10 +131,10 @@ class Stack:
                 time.sleep(0.05)
         finally:
             engine.dispose()
-        raise DidNotStart(f"the worker did not start; it said:\n{self.log_end()}")
+        raise DidNotStart(f"the worker did not start; the end of its log:\n{self.log_end()}")
 
     def worker_lives(self) -> bool:
-        """Say whether the worker child still runs."""
+        """Return whether the worker still runs."""
         return self.worker is not None and self.worker.poll() is None
 
     def log_end(self, lines: int = 20) -> str:
@@ -143,7 +143,7 @@ class Stack:
         return "\n".join(text.splitlines()[-lines:])
 
     def stop(self) -> None:
-        """Stop what was started, the worker first, and delete the temporary folder."""
+        """Stop the started parts, the worker first, and delete the temporary folder."""
         if self.worker is not None:
             _end(self.worker)
             self.worker = None
@@ -165,13 +165,13 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 @contextlib.contextmanager
 def running(stack: Stack) -> Iterator[Stack]:
-    """Start a stack and stop it whatever happens, SIGTERM and a closed terminal included."""
+    """Start a stack and always stop it, also after SIGTERM or a closed terminal."""
     before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield stack.start()
     finally:
         for number in before:
-            signal.signal(number, signal.SIG_IGN)  # nothing interrupts the cleaning up
+            signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
         interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
         stack.stop()
         for number, former in (*before.items(), (signal.SIGINT, interrupt)):

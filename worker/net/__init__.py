@@ -1,1 +1,1 @@
-"""The wire: calls to endpoints and what can happen to them."""
+"""HTTP for both wings: transport, protocol, TLS, exceptions."""

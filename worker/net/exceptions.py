@@ -1,6 +1,7 @@
-"""Foreign exceptions become ours here: aiohttp's become httpx's, and httpx's become a failure code.
+"""Map foreign exceptions: aiohttp's become httpx's, and httpx's become a failure code.
 
-No text of theirs is kept: aiohttp's parser quotes the bytes it could not read. Causes stay chained for a debugger.
+Their texts are not kept, because aiohttp's parser quotes the bytes that it could not read. Causes stay chained for a
+debugger.
 """
 
 import errno
@@ -17,10 +18,10 @@ from aiohttp.streams import EofStream
 
 from worker.core.failure import ErrorCode
 
-# What reading an answer through aiohttp's protocol can raise.
+# The exceptions of a read through aiohttp's protocol.
 READING: Final = (aiohttp.ClientError, HttpProcessingError, EofStream, OSError)
 
-# Before the endpoint can have seen the request; otherwise; None: says nothing about the wire, so it is a bug of ours.
+# Codes before and after the endpoint may have seen the request. None: not about the wire, so it is our bug.
 _CODES: Final[Mapping[type[Exception], tuple[ErrorCode, ErrorCode] | None]] = {
     httpx.ConnectError: (ErrorCode.connect_failed, ErrorCode.connection_lost),
     httpx.ConnectTimeout: (ErrorCode.connect_timeout, ErrorCode.connection_lost),
@@ -51,24 +52,24 @@ _CODES: Final[Mapping[type[Exception], tuple[ErrorCode, ErrorCode] | None]] = {
     httpx.ResponseNotRead: None,
     httpx.RequestNotRead: None,
 }
-# Not the peer's: this process or its machine has no more descriptors, ports, buffers or memory.
+# Our fault: this process or its machine has no more descriptors, ports, buffers or memory.
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 WIRE: Final = tuple(kind for kind, codes in _CODES.items() if codes is not None)
 
 
 def code_of(error: Exception, *, sent: bool) -> ErrorCode:
-    """Return the code of one of WIRE, raised before the answer's head was there. `sent`: connect had returned."""
+    """Return the code of an exception of WIRE, raised before the answer's head. `sent`: connect had returned."""
     codes = _CODES[type(error)]
     assert codes is not None
     code = codes[sent]
     if code is ErrorCode.connect_failed:
         return _connect_code(error)
-    # A clean end before the answer and a malformed answer share httpx's class.
+    # httpx uses one class for a connection that ends before the answer and for a malformed answer.
     return ErrorCode.connection_lost if code is ErrorCode.protocol_error and sent and not _is_malformed(error) else code
 
 
 def connect_error(error: Exception, *, proxied: bool) -> httpx.TransportError:
-    """Return httpx's exception for what aiohttp's `connect` raised, connecting directly or through a proxy."""
+    """Return httpx's exception for an error of aiohttp's `connect`, direct or through a proxy."""
     if any(isinstance(cause, TimeoutError) for cause in _chain(error)):
         return httpx.ConnectTimeout("no connection in time")
     if proxied and not isinstance(error, aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorCertificateError):
@@ -77,12 +78,12 @@ def connect_error(error: Exception, *, proxied: bool) -> httpx.TransportError:
 
 
 def refused_by_proxy(error: Exception) -> bool:
-    """Say whether a proxy answered that it may not lead there (403)."""
+    """Return whether a proxy refused the target with status 403."""
     return any(isinstance(cause, aiohttp.ClientHttpProxyError) and cause.status == 403 for cause in _chain(error))
 
 
 def read_error(error: Exception) -> httpx.TransportError:
-    """Return httpx's exception for what reading an answer raised (one of READING)."""
+    """Return httpx's exception for an error of READING, raised during a read of the answer."""
     if isinstance(
         error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | HttpProcessingError | EofStream
     ):
@@ -102,9 +103,9 @@ def _connect_code(error: Exception) -> ErrorCode:
 
 
 def is_exhaustion(causes: Iterable[BaseException]) -> bool:
-    """Say whether a connection failed because this process has no descriptors, ports, buffers or memory left.
+    """Return whether a connection failed because this process has no descriptors, ports, buffers or memory left.
 
-    A resolver without a descriptor reports a name that cannot be found: a descriptor is asked for to see the reason.
+    A resolver without a descriptor reports an unknown name. Opening a descriptor here shows if that was the reason.
     """
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno in _EXHAUSTED:
@@ -129,7 +130,7 @@ def _is_malformed(error: Exception) -> bool:
 
 
 def _chain(error: BaseException | None, seen: frozenset[int] = frozenset()) -> Iterator[BaseException]:
-    """Yield an exception and what it came from; httpcore hides its causes (`from None`), so contexts as well."""
+    """Yield an exception, its causes and its contexts; contexts too, because httpcore hides causes (`from None`)."""
     if error is None or id(error) in seen:
         return
     seen |= {id(error)}

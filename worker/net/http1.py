@@ -1,7 +1,7 @@
-"""HTTP/1.1 answers: the head read leniently, the chunked coding undone. Used by `net.protocol`.
+"""Parse HTTP/1.1 answers: read the head leniently, decode the chunked coding. Used by `net.protocol`.
 
-A paid answer is not thrown away for a label: this module accepts what curl and browsers accept. RFC 9112 decides where
-a body ends; whatever else is odd costs only the connection, which then serves no other request.
+A bad header must not cost a paid answer, so this module accepts all that curl and browsers accept. RFC 9112 decides
+where a body ends. Any other oddity costs only the connection: it then serves no other request.
 """
 
 import re
@@ -10,15 +10,15 @@ from typing import Final
 
 HEAD_BYTES: Final = 64 * 1024
 HEADER_LINES: Final = 256
-# Dropped as they come, they cost no memory: one every second may say for hours that the server works.
+# Informational answers are dropped at once and use no memory. A server may send them every second for hours.
 INFORMATIONAL_BYTES: Final = 1024 * 1024
 _LONGEST_SIZE_LINE: Final = 4 * 1024
-# As in Go's net/http/internal/chunked.go: what a chunk may cost beside its data, and how far all may exceed that.
+# As in Go's net/http/internal/chunked.go: bytes that a chunk may add to its data, and the excess of all chunks.
 _COST_OF_A_CHUNK, _EXCESS_BYTES = 16, 16 * 1024
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _STATUS = re.compile(rb"HTTP/(\d)(?:\.(\d))?[ \t]+([1-9]\d\d)(?!\d)")
-# RFC 9110, section 5.5: a recipient may replace them by spaces.
+# RFC 9110, section 5.5: a recipient may replace these characters by spaces.
 _UNSAFE = re.compile(rb"\0|\r(?!\n)")
 _PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _SIZE = re.compile(rb"(?:\r?\n)?[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
@@ -27,14 +27,15 @@ _TRAILERS = re.compile(rb"(?:[^\r\n:]+:[^\r\n]*\r?\n)*\r?\n")
 
 
 class Malformed(Exception):
-    """The bytes are no HTTP answer, or its head is longer than HEAD_BYTES."""
+    """The bytes are no HTTP answer, or the head is longer than HEAD_BYTES."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One head. `length` is the Content-Length, if any; if `chunked` it counts only for a body that is not.
+    """The head of an answer. `length` is the Content-Length, if any.
 
-    Without both the body ends with the connection. `persistent`: the connection may serve another request after it.
+    If `chunked`, `length` counts only for a body that is not chunked in fact. Without both, the body ends with the
+    connection. `persistent`: the connection may serve another request after this answer.
     """
 
     code: int
@@ -45,7 +46,7 @@ class Head:
 
 
 class HeadReader:
-    """Collects the head of the final answer, up to HEAD_BYTES; drops informational ones (1xx) before it."""
+    """Collects the head of the final answer, up to HEAD_BYTES; drops informational heads (1xx) before it."""
 
     __slots__ = ("_held", "_left")
 
@@ -54,7 +55,7 @@ class HeadReader:
         self._left = INFORMATIONAL_BYTES
 
     def feed(self, data: bytes) -> tuple[Head, bytes] | None:
-        """Take bytes; return the head and the bytes after it, once it is whole. Raises Malformed."""
+        """Add bytes; return the head and the bytes after it once the head is complete, else None. Raises Malformed."""
         searched = max(0, len(self._held) - 2)
         data = self._held + data if self._held else data
         while True:
@@ -77,10 +78,10 @@ class HeadReader:
 
 
 def read_head(block: bytes) -> Head:
-    """Read one head without the empty line that ends it. Raises Malformed.
+    """Parse a head, given without the empty line at its end. Raises Malformed.
 
-    Lines may end with LF alone and be folded; a line without a colon is skipped. Of a length beside the chunked coding,
-    the coding counts (RFC 9112, section 6.3).
+    Lines may end with LF alone and may be folded; a line without a colon is skipped. The chunked coding wins over a
+    length (RFC 9112, section 6.3).
     """
     first, *lines = _UNSAFE.sub(b" ", block).split(b"\n")
     status = _STATUS.match(first)
@@ -100,10 +101,10 @@ def read_head(block: bytes) -> Head:
 
 
 class Chunks:
-    """Undoes the chunked coding. `ended`: the last chunk came. `failed`: the bytes do not follow the coding.
+    """Decodes the chunked coding. `ended`: the last chunk arrived. `failed`: the bytes break the coding.
 
-    `plain`: they never did; a gateway took the coding off and left its label. The answer ends with the last chunk,
-    whatever the trailers are; only `is_clean` looks at them.
+    `plain`: the body was never chunked, because a gateway removed the coding and left the header. The answer ends with
+    the last chunk; only `is_clean` checks the trailers.
     """
 
     __slots__ = ("_excess", "_left", "_tail", "ended", "failed", "plain")
@@ -117,16 +118,16 @@ class Chunks:
 
     @property
     def is_clean(self) -> bool:
-        """The whole answer came, and nothing after it."""
+        """The whole answer arrived, and nothing after it."""
         return self.ended and len(self._tail) <= HEAD_BYTES and _TRAILERS.fullmatch(self._tail) is not None
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes of the wire; return the bytes of the body in them."""
+        """Add bytes of the wire; return the bytes of the body in them."""
         if self.ended:
             self._tail = (self._tail + data)[: HEAD_BYTES + 1]
             return b""
         if self._tail == b"\r\n" and data[-2:] == b"\r\n":
-            # The usual packet of a stream: one whole chunk behind one whole chunk.
+            # The usual packet of a stream: one whole chunk, after another whole chunk.
             size = _PLAIN_SIZE.match(data)
             if size is not None and 0 < int(size[1], 16) == len(data) - 2 - size.end():
                 return data[size.end() : -2]
@@ -157,7 +158,7 @@ class Chunks:
         return data if self.plain else pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _note_rest(self, rest: bytes) -> None:
-        # The first comparison is the usual case: the line end of a chunk that fills its packet.
+        # The usual case first: the line end of a chunk that fills its packet.
         if rest == b"\r\n" or (len(rest) <= _LONGEST_SIZE_LINE and _START_OF_SIZE.fullmatch(rest)):
             self._tail = rest
         elif self.plain is None:
@@ -182,13 +183,13 @@ def _fields(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 def _items(headers: tuple[tuple[bytes, bytes], ...], wanted: bytes) -> list[bytes]:
-    """Return the members of a header that is a list, in lower case."""
+    """Return the members of a list header, in lower case."""
     values = [value for name, value in headers if len(name) == len(wanted) and name.lower() == wanted]
     return [item for value in values for part in value.lower().split(b",") if (item := part.strip())]
 
 
 def _length(items: list[bytes], *, strict: bool) -> int | None:
-    """Return the length that all `items` name. If `strict`, raise Malformed where they disagree (section 6.3)."""
+    """Return the length, if all `items` are equal. If `strict`, other items raise Malformed (RFC 9112, section 6.3)."""
     lengths = {int(item) if item.isdigit() and len(item) <= 20 else None for item in items}
     if len(lengths) == 1 and None not in lengths:
         return lengths.pop()

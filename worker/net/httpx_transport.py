@@ -1,8 +1,9 @@
-"""httpx's own transport, one a request: `AFTERWORD_HTTP_TRANSPORT=httpx`, for when aiohttp's insides have moved.
+"""The fallback `AFTERWORD_HTTP_TRANSPORT=httpx`: a new httpx transport for each request, if aiohttp changes inside.
 
-No connection serves two requests: httpx hands a response that came unasked, in the packet of the one before it, to the
-next request, which may be another tenant's. It also has no pool then, whose cost grows with the connections in it.
-The connect timeout holds for TCP and for TLS each, and not for a proxy that takes CONNECT and says nothing.
+No connection serves two requests. If a server sends an unrequested response in the packet of another, httpx gives
+it to the next request, and that may belong to another tenant. This also avoids httpx's pool: its cost grows with the
+number of connections. The connect timeout applies to TCP and to TLS separately, and not to a proxy that accepts
+CONNECT and stays silent.
 """
 
 import ssl
@@ -13,7 +14,7 @@ import httpx
 
 
 class OneShotTransport(httpx.AsyncBaseTransport):
-    """A connection a request. Calls `extensions["connected"]` as `net.transport` does."""
+    """Opens a connection for each request. Calls `extensions["connected"]` as `net.transport` does."""
 
     def __init__(self, context: ssl.SSLContext, *, proxy: str | None = None) -> None:
         self._context = context
@@ -22,11 +23,11 @@ class OneShotTransport(httpx.AsyncBaseTransport):
         self._limits = httpx.Limits(max_connections=1, max_keepalive_connections=0)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request` and return the answer once its head is there."""
+        """Send `request` and return the answer when its head has arrived."""
         connected: Callable[[], None] = request.extensions.get("connected", _ignore)
 
         async def trace(event: str, details: dict[str, Any]) -> None:
-            # Over a proxy, CONNECT is a request as well; it does not reach the endpoint.
+            # CONNECT to a proxy is also a request, but it does not reach the endpoint.
             if event == "http11.send_request_headers.started" and details["request"].method != b"CONNECT":
                 connected()
 
@@ -36,20 +37,20 @@ class OneShotTransport(httpx.AsyncBaseTransport):
         )
         try:
             response = await transport.handle_async_request(request)
-        except OSError as error:  # a TLS alert that comes after the handshake passes httpcore unmapped
+        except OSError as error:  # httpcore does not map a TLS alert after the handshake
             await transport.aclose()
             raise httpx.ReadError("the connection was lost") from error
         except BaseException:
             await transport.aclose()
             raise
-        response.headers.pop("location", None)  # not followed; httpx would fail on a bad one
+        response.headers.pop("location", None)  # redirects are not followed; httpx would fail on a bad URL
         assert isinstance(response.stream, httpx.AsyncByteStream)
         response.stream = _Body(transport, response.stream)
         return response
 
 
 class _Body(httpx.AsyncByteStream):
-    """One answer's bytes; its transport ends with it."""
+    """The bytes of an answer; `aclose` also closes its transport."""
 
     def __init__(self, transport: httpx.AsyncHTTPTransport, stream: httpx.AsyncByteStream) -> None:
         self._transport = transport

@@ -1,8 +1,11 @@
-"""aiohttp's protocol of a connection with a parser of our own. Used by `net.transport`.
+"""aiohttp's protocol of a connection with our own parser. Used by `net.transport`.
 
-Changed: a head is bounded and read leniently (`net.http1`); a complete answer outlives rubbish behind it; a reset is
-never taken for the end of a body; the loss of the connection wakes the reader of the body, and what came before it is
-read first; bytes that answer no request end the connection.
+Differences to aiohttp:
+- A head has a limit and is read leniently (`net.http1`).
+- A complete answer stays valid if junk follows.
+- A reset is never the end of a body.
+- The loss of the connection wakes the reader of the body, and the bytes before the loss are read first.
+- Bytes without a request end the connection.
 """
 
 import asyncio
@@ -24,9 +27,9 @@ _NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
 
 
 class AnswerParser:
-    """Parses one answer. The methods have the names of aiohttp's parsers, which `ResponseHandler` calls.
+    """Parses one answer. Its methods have the names of aiohttp's parsers, because `ResponseHandler` calls them.
 
-    `tunnel`: the answer is a proxy's to CONNECT; after a 2xx the connection is the tunnel's (RFC 9110, section 9.3.6).
+    `tunnel`: this is a proxy's answer to CONNECT; after a 2xx the connection is a tunnel (RFC 9110, section 9.3.6).
     """
 
     def __init__(self, protocol: "WireProtocol", loop: asyncio.AbstractEventLoop, *, tunnel: bool) -> None:
@@ -42,29 +45,29 @@ class AnswerParser:
 
     @property
     def is_clean(self) -> bool:
-        """The whole answer came, nothing after it, and the connection may serve another request."""
+        """The whole answer arrived, nothing after it, and the connection may serve another request."""
         if self._head is None or not self._head.persistent or self._extra or not self._body.is_eof():
             return False
         return self._chunks is None or self._chunks.is_clean
 
     def feed_data(self, data: bytes) -> tuple[list[tuple[RawResponseMessage, StreamReader]], bool, bytes]:
-        """Take bytes of the wire; return the head, once, as aiohttp's message. Raises BadHttpMessage for a bad one."""
+        """Add bytes of the wire; return the head once, as aiohttp's message. Raises BadHttpMessage for a bad head."""
         messages = []
         if self._head is None and data:
             try:
-                found = self._heads.feed(data)
+                result = self._heads.feed(data)
             except Malformed as error:
                 raise BadHttpMessage("the head of the answer is malformed or too long") from error
-            if found is None:
+            if result is None:
                 return [], False, b""
-            head, data = found
+            head, data = result
             messages.append((self._begin(head), self._body))
         if data:
             self._feed_body(data)
         return messages, False, b""
 
     def feed_eof(self) -> None:
-        """Take the end of the connection. Raises ClientPayloadError if the body is not whole."""
+        """Handle the end of the connection. Raises ClientPayloadError if the body is incomplete."""
         if self._head is None or self._body.is_eof():
             return
         if self._left is not None or (self._chunks is not None and not self._chunks.plain):
@@ -72,7 +75,7 @@ class AnswerParser:
         self._body.feed_eof()
 
     def pause_reading(self) -> None:
-        """Do nothing: what came is in the body's buffer already."""
+        """Do nothing: all bytes are in the body's buffer already."""
 
     def _begin(self, head: Head) -> RawResponseMessage:
         self._head = head
@@ -112,15 +115,15 @@ class AnswerParser:
             assert self._head is not None
             self._left = self._head.length
         elif chunks.failed:
-            # Not raised: the head may have come in this packet, and its status counts.
+            # Not raised, because this packet may also hold the head, and its status counts.
             self._body.set_exception(aiohttp.ClientPayloadError("the chunks are malformed"))
         return data
 
 
 class WireProtocol(ResponseHandler):
-    """One connection: `fresh` until its first request, `asked` while an answer is due.
+    """A connection: `fresh` until its first request, `asked` while an answer is due.
 
-    `made_s`: the monotonic time at which it was made, which is when TCP (or a proxy's tunnel) stood and TLS began.
+    `made_s`: the monotonic time of its creation, after TCP (or a proxy's tunnel) and before TLS.
     """
 
     made_s = 0.0
@@ -129,14 +132,14 @@ class WireProtocol(ResponseHandler):
     _answer: AnswerParser | None = None
 
     def ask(self, request: bytes) -> None:
-        """Write a whole request and expect one answer."""
+        """Write a whole request and expect an answer."""
         assert self.transport is not None
         self.fresh = False
         self._expect(tunnel=False)
         self.transport.write(request)
 
     def set_response_params(self, **_: Any) -> None:
-        """Expect a proxy's answer to CONNECT: aiohttp's connector calls this, and for nothing else."""
+        """Expect a proxy's answer to CONNECT. aiohttp's connector calls this only for CONNECT."""
         self._expect(tunnel=True)
 
     async def answer(self) -> tuple[RawResponseMessage, StreamReader]:
@@ -144,22 +147,22 @@ class WireProtocol(ResponseHandler):
         return await self.read()
 
     def is_silent(self) -> bool:
-        """Say whether the connection is alive and has said nothing since its last answer, not even to the kernel."""
+        """Return whether the connection is alive and no byte arrived since its last answer, also not in the kernel."""
         if self.should_close or self.transport is None:
             return False
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not poll.poll(0)
 
-    def rest(self, body: StreamReader) -> bool:
-        """End the exchange; say whether the connection can serve another: all was sent, all was read, no more came."""
+    def end_exchange(self, body: StreamReader) -> bool:
+        """End the exchange; return whether the connection is reusable: all was sent, all was read, nothing is left."""
         self.asked = False
         unsent = self.transport is None or self.transport.get_write_buffer_size() > 0
         assert self._answer is not None
         return body.at_eof() and not unsent and not self.should_close and self._answer.is_clean
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, unless nothing was asked: such bytes would become the next request's answer."""
+        """Parse bytes; without a request, close instead, because they would become the next request's answer."""
         if data and not self.asked:
             self.force_close()
             self.abort()
@@ -167,17 +170,17 @@ class WireProtocol(ResponseHandler):
         super().data_received(data)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Resume what was paused."""
+        """Resume reading if it was paused."""
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        """Tell whoever waits for the head, and whoever waits for the body."""
+        """Raise the exception for the readers of the head and of the body."""
         super().set_exception(exc, *cause)
         self._fail_body(exc)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Fail an unfinished body before aiohttp's parser can call a reset its end."""
+        """Fail an unfinished body before aiohttp's parser can take a reset as its end."""
         if exc is not None:
             if self.asked:
                 self._take_unread()
@@ -186,31 +189,31 @@ class WireProtocol(ResponseHandler):
         super().connection_lost(exc)
 
     def close(self) -> None:
-        """Close the connection; a body still being read fails."""
+        """Close the connection; an unfinished body fails."""
         self._fail_body(aiohttp.ClientConnectionError("closed on our side"))
         super().close()
 
     def abort(self) -> None:
-        """Close at once, whatever is still unsent; a body still being read fails."""
+        """Close at once, also with unsent bytes; an unfinished body fails."""
         self._fail_body(aiohttp.ClientConnectionError("closed on our side"))
         super().abort()
 
     def _expect(self, *, tunnel: bool) -> None:
         self.asked = True
         self._answer = AnswerParser(self, self._loop, tunnel=tunnel)
-        # It has the methods that ResponseHandler calls.
+        # AnswerParser has all methods that ResponseHandler calls.
         self._parser = self._answer  # type: ignore[assignment]
 
     def _take_unread(self) -> None:
-        """Take the bytes that the kernel still holds: asyncio closes at the first write that fails, without reading."""
+        """Read the bytes left in the kernel, because asyncio closes after a failed write without reading."""
         sock = None if self.transport is None else self.transport.get_extra_info("socket")
-        if sock is None:  # below TLS, which has closed it
+        if sock is None:  # TLS has closed it
             return
         try:
             while data := os.read(sock.fileno(), READ_BUFFER):
                 self.data_received(data)
         except OSError:
-            pass  # nothing more is there
+            pass  # nothing is left
 
     def _fail_body(self, exc: BaseException) -> None:
         body = self._payload

@@ -1,32 +1,32 @@
-"""Keeps secrets out of everything that is kept of an answer: some servers quote what they were sent in an error."""
+"""Keeps an endpoint's secrets out of stored answers: some servers quote the request in an error."""
 
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from worker.core.endpoint import Endpoint
+from worker.core.secret_names import is_secret_name
 
-# A shorter "key" is a placeholder, and likely to be a word of an answer.
+# A shorter "key" is a placeholder, and likely to be an ordinary word of an answer.
 SHORTEST_SECRET: Final = 8
 REPLACEMENT: Final = b"[redacted]"
-_SECRET_NAMES: Final = ("auth", "key", "token", "secret")
 
 
 def secrets_of(endpoint: Endpoint) -> tuple[bytes, ...]:
-    """Return the key, and what headers and parameters whose names speak of a key hold, without a scheme ("Bearer")."""
-    values = [value for name, value in endpoint.headers.items() if _is_secret(name)]
+    """Return the secrets of the requests to an endpoint, of at least SHORTEST_SECRET characters each.
+
+    These are the endpoint's key and the values of secret headers and URL parameters (`core.secret_names`), each
+    without its scheme: `Bearer sk-12345678` gives `b"sk-12345678"`.
+    """
+    values = [value for name, value in endpoint.headers.items() if is_secret_name(name)]
     if endpoint.key is not None:
         values.append(endpoint.key)
-    values += [value for name, value in parse_qsl(urlsplit(endpoint.url).query) if _is_secret(name)]
+    values += [value for name, value in parse_qsl(urlsplit(endpoint.url).query) if is_secret_name(name)]
     words = [value.split()[-1] for value in values if value.strip()]
     return tuple(word.encode() for word in words if len(word) >= SHORTEST_SECRET)
 
 
-def _is_secret(name: str) -> bool:
-    return any(word in name.lower() for word in _SECRET_NAMES)
-
-
 def redact(piece: bytes, secrets: tuple[bytes, ...]) -> bytes:
-    """Return `piece` without any of `secrets` in it; one that is split between two pieces is not seen."""
+    """Return `piece` with `[redacted]` in place of each secret. A secret split between two pieces is not found."""
     for secret in secrets:
         if secret in piece:
             piece = piece.replace(secret, REPLACEMENT)

@@ -1,10 +1,12 @@
-"""httpx's transport interface over aiohttp's connector and parser: the wire below every call and every webhook.
+"""httpx's transport interface over aiohttp's connector and our parser, used by every call and every webhook.
 
-Why not httpx's own pool, nor httpx-aiohttp: ops/decisions/0003-transport.md. Two promises matter to callers: only
-errors from inside `connect` become ConnectError, ConnectTimeout or ProxyError; and `extensions["connected"]`, if given,
-is called when `connect` has returned, the last moment at which the endpoint cannot have seen the request. Before it,
-`extensions["peer"]`, if given, is called with the connection's socket, and may refuse it by raising OSError, and
-`extensions["secured"]` of a new connection with the seconds that TLS took.
+ops/decisions/0003-transport.md says why httpx's own pool and httpx-aiohttp are not used. Callers rely on two promises:
+only errors inside `connect` become ConnectError, ConnectTimeout or ProxyError; and these extensions, if given, are
+called in this order after `connect` and before the first byte of the request:
+
+- `peer(socket)` may refuse the connection by raising OSError.
+- `secured(seconds)`, only for a new TLS connection, gets the time that TLS took.
+- `connected()` is the last call before the endpoint may see the request.
 """
 
 import asyncio
@@ -29,19 +31,19 @@ from aiohttp.streams import StreamReader
 from worker.net.exceptions import READING, connect_error, read_error
 from worker.net.protocol import WireProtocol
 
-# Below the keep-alive of the usual servers (uvicorn and Node: 5 s): reusing a connection that is just being closed
-# would cost an ambiguous failure, a new connection costs a handshake.
+# Shorter than the keep-alive of common servers (uvicorn and Node: 5 s). A request on a connection that the server is
+# closing fails ambiguously; a new connection costs only a handshake.
 KEEPALIVE_S: Final = 4.0
 _NOT_IN_A_HEADER: Final = re.compile(rb"[\0\r\n]")
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """Any number of connections, one request on each at a time. Of httpx's timeouts only `connect` is kept, for name,
-    TCP, proxy and TLS together; the others are the caller's, by cancellation.
+    """A transport without a limit of connections, with one request at a time on each.
 
-    `proxy` is an http(s) URL, with user and password if it wants them. `socket_factory` sees the numeric address of
-    every connection before it is made, and may refuse it by raising OSError. `resolver` is asked, in the context of the
-    request, for the addresses of every name that a new connection is made to; its answers are not kept.
+    Of httpx's timeouts only `connect` applies, to name, TCP, proxy and TLS together. Callers enforce the other timeouts
+    by cancellation. `proxy` is an http(s) URL, with user and password if needed. `socket_factory` gets the numeric
+    address of every new connection, and may refuse it by raising OSError. `resolver` finds the addresses for every new
+    connection, in the context of the request; its answers are not cached.
     """
 
     def __init__(
@@ -57,12 +59,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._socket_factory = socket_factory
         self._proxy, self._proxy_authorization = _split_proxy(proxy)
         self._connector: aiohttp.TCPConnector | None = None
-        # An endpoint has one address; making aiohttp's object for it costs a tenth of a request.
+        # An endpoint has one address, and building aiohttp's object for it costs a tenth of a request.
         self._direct = functools.lru_cache(maxsize=256)(_address_of)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request`, whose body must be bytes, and return the answer once its head is there."""
-        ahead = self._head(request) + await request.aread()
+        """Send `request`, with a body of bytes, and return the answer when its head has arrived."""
+        request_bytes = self._head(request) + await request.aread()
         connection = await self._connect(request)
         protocol = connection.protocol
         assert isinstance(protocol, WireProtocol)
@@ -72,7 +74,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             if protocol.fresh and request.url.scheme == "https":
                 request.extensions.get("secured", _ignore)(time.monotonic() - protocol.made_s)
             request.extensions.get("connected", _ignore)()
-            protocol.ask(ahead)
+            protocol.ask(request_bytes)
             message, body = await protocol.answer()
         except READING as error:
             _discard(connection)
@@ -80,12 +82,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         except BaseException:
             _discard(connection)
             raise
-        # httpx would parse the address of a redirect that is not followed, and fail on a bad one.
+        # Redirects are not followed, but httpx would parse their URL and fail on a bad one.
         headers = [pair for pair in message.raw_headers if pair[0].lower() != b"location"]
         return httpx.Response(message.code, headers=headers, stream=_Body(connection, body))
 
     async def aclose(self) -> None:
-        """Close every connection; bodies still being read fail."""
+        """Close every connection; unfinished bodies fail."""
         if self._connector is not None:
             await self._connector.close()
 
@@ -107,36 +109,36 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             fresh = protocol.fresh
             _discard(connection)
             if fresh:
-                raise httpx.RemoteProtocolError("the server spoke before it was asked")
+                raise httpx.RemoteProtocolError("the server sent bytes before the request")
 
     def _running_connector(self) -> aiohttp.TCPConnector:
         if self._connector is None:
             self._connector = aiohttp.TCPConnector(
-                limit=0,  # slots bound it
+                limit=0,  # the number of slots is the limit
                 keepalive_timeout=KEEPALIVE_S,
                 ssl=self._context,
                 resolver=self._resolver,
                 use_dns_cache=self._resolver is None,
                 socket_factory=self._socket_factory,
             )
-            # A private name of aiohttp's, and the reason it is pinned to a minor version.
+            # A private name of aiohttp; therefore aiohttp is pinned to a minor version.
             self._connector._factory = functools.partial(_protocol, asyncio.get_running_loop())
         return self._connector
 
     def _address(self, url: httpx.URL) -> ClientRequest:
-        """Return what aiohttp's connector needs to know of a request: where to, and through which proxy."""
+        """Return aiohttp's request object, used by its connector for the target address and the proxy."""
         if url.scheme not in ("http", "https") or not url.host:
             raise httpx.UnsupportedProtocol("only http:// and https:// addresses with a host can be called")
-        # As in the Host header: yarl's IDNA must not make another name of it.
+        # The host as in the Host header, because yarl's IDNA could make another name.
         host = url.raw_host.decode("ascii")
         if self._proxy is None:
             return self._direct(url.scheme, host, url.port)
-        # Not shared between requests: the connector adds to these headers, and they are part of its pool's key.
+        # New for each request: the connector adds to these headers, and they are part of its pool's key.
         headers = {"Proxy-Authorization": self._proxy_authorization} if self._proxy_authorization else None
         return _address_of(url.scheme, host, url.port, proxy=self._proxy, headers=headers)
 
     def _head(self, request: httpx.Request) -> bytes:
-        """Serialise the request line and the headers. Raises LocalProtocolError if one would break out of its line."""
+        """Return the request line and headers as bytes. Raises LocalProtocolError for a line break or NUL in one."""
         url = request.url
         target = url.raw_path
         headers = list(request.headers.raw)
@@ -151,7 +153,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """The bytes of one answer as they come; frees or ends the connection when closed."""
+    """The bytes of an answer as they arrive; `aclose` releases the connection for reuse, or ends it."""
 
     def __init__(self, connection: Connection, body: StreamReader) -> None:
         self._connection: Connection | None = connection
@@ -163,21 +165,21 @@ class _Body(httpx.AsyncByteStream):
             try:
                 piece = await body.readany()
             except READING as error:
-                # aiohttp raises first; what had come before the loss may be the end of a paid answer.
+                # aiohttp raises before it returns the last bytes, and these may complete a paid answer.
                 if last := body._read_nowait(-1):
                     yield last
                 raise read_error(error) from error
             if not piece:
                 return
             yield piece
-            piece = b""  # thousands of silent streams would each hold their last one
+            piece = b""  # otherwise thousands of silent streams would each keep their last piece
 
     async def aclose(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
             return
         protocol = connection.protocol
-        if isinstance(protocol, WireProtocol) and protocol.rest(self._body):
+        if isinstance(protocol, WireProtocol) and protocol.end_exchange(self._body):
             connection.release()
         else:
             _discard(connection)
@@ -196,14 +198,14 @@ def _address_of(
 
 
 def _discard(connection: Connection) -> None:
-    """End a connection at once: a close would first wait until the peer has read what we wrote."""
+    """End a connection at once; a normal close would first wait until the peer has read our bytes."""
     if connection.protocol is not None:
         connection.protocol.abort()
     connection.close()
 
 
 def _split_proxy(proxy: str | None) -> tuple[yarl.URL | None, str | None]:
-    """Return a proxy's URL without its user and password, and the Proxy-Authorization made of them."""
+    """Return a proxy's URL without user and password, and its Proxy-Authorization header."""
     if proxy is None:
         return None, None
     url = yarl.URL(proxy)
@@ -214,9 +216,9 @@ def _split_proxy(proxy: str | None) -> tuple[yarl.URL | None, str | None]:
 
 
 def _protocol(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
-    made = WireProtocol(loop)
-    made.made_s = time.monotonic()
-    return made
+    protocol = WireProtocol(loop)
+    protocol.made_s = time.monotonic()
+    return protocol
 
 
 def _ignore(*_: object) -> None:

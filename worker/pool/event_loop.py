@@ -1,7 +1,7 @@
-"""The event loop in a thread of its own, and the watchdog that ends the process when the loop is blocked.
+"""The event loop in a separate thread, and a watchdog that ends the process if the loop is blocked.
 
-A blocked loop answers no endpoint and hears no cancellation, while the heartbeat, in another thread, would go on
-renewing the lease of calls that nobody serves.
+A blocked loop reads no answer and handles no cancellation, but the heartbeat in its own thread would continue to renew
+the lease of those calls.
 """
 
 import asyncio
@@ -25,44 +25,44 @@ START_S = 10.0
 
 
 class LoopThread:
-    """An asyncio loop that runs from `start` to `stop`. A loop silent for `block_s` seconds ends the process."""
+    """An asyncio loop that runs from `start` to `stop`. A loop blocked for `block_s` seconds ends the process."""
 
     def __init__(self, *, block_s: float, uvloop: bool = False) -> None:
         self.block_s = block_s
         self.loop = _loop_factory(uvloop=uvloop)()
         self.ticked_at = monotonic()
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._rung = False
+        self._wake_sent = False
         self._started = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="afterword-loop", daemon=True)
         self._watchdog = threading.Thread(target=self._watch, name="afterword-watchdog", daemon=True)
 
     def start(self) -> None:
-        """Return when the loop runs."""
+        """Start the thread and wait until the loop runs."""
         self._thread.start()
         if not self._started.wait(START_S):
             raise RuntimeError(f"the event loop did not start within {START_S} s")
         self._watchdog.start()
 
     def is_alive(self) -> bool:
-        """Say whether the loop's thread lives."""
+        """Return whether the loop's thread is alive."""
         return self._thread.is_alive()
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have `function(*arguments)` called on the loop's thread, in order. A loop that has ended calls nothing."""
+        """Queue `function(*arguments)` for the loop's thread, in order. A loop that has ended calls nothing."""
         self._calls.append((function, arguments))
-        # One wake-up for all that waits: each costs a system call and, under load, a turn of the interpreter's lock.
-        if not self._rung and not self.loop.is_closed():
-            self._rung = True
+        # One wake-up for all waiting calls, because each costs a system call and, under load, a wait for the GIL.
+        if not self._wake_sent and not self.loop.is_closed():
+            self._wake_sent = True
             self.loop.call_soon_threadsafe(self._run_calls)
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Any]":
-        """Run a coroutine on the loop, from any other thread."""
+        """Run a coroutine on the loop; call this from another thread."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def stop(self, *, patience_s: float) -> None:
-        """Cancel what still runs and end the thread, or leave it behind after `patience_s` seconds."""
+        """Cancel the running tasks and end the thread; after `patience_s` seconds, return without waiting longer."""
         self._stopped.set()
         self.call(self.loop.stop)
         self._thread.join(patience_s)
@@ -81,8 +81,8 @@ class LoopThread:
             self.loop.close()
 
     def _run_calls(self) -> None:
-        # Before the queue is read: whoever calls later rings again.
-        self._rung = False
+        # Reset before reading the queue: a later `call` wakes the loop again.
+        self._wake_sent = False
         while self._calls:
             function, arguments = self._calls.popleft()
             self.loop.call_soon(function, *arguments)
@@ -96,16 +96,16 @@ class LoopThread:
         looked_at = monotonic()
         while not self._stopped.wait(period):
             now = monotonic()
-            # Late ourselves: the whole process was stopped. The loop gets a turn before it is judged.
-            awake = now - looked_at < 2 * period
+            # If this thread is late too, the whole process was stopped. The loop then gets one more period.
+            is_on_time = now - looked_at < 2 * period
             looked_at = now
-            if awake and now - self.ticked_at > self.block_s:
+            if is_on_time and now - self.ticked_at > self.block_s:
                 self._end_process(now - self.ticked_at)
 
     def _end_process(self, blocked_s: float) -> None:
         frame = sys._current_frames().get(self._thread.ident or 0)
         stack = "".join(traceback.format_stack(frame)) if frame is not None else "the loop's thread has ended"
-        # The loop may be blocked in writing to the very stream that we log to.
+        # Log in another thread, because the loop may be blocked in a write to the log's stream.
         report = threading.Thread(target=_report, args=(blocked_s, stack), daemon=True)
         report.start()
         report.join(LOG_S)

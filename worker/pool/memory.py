@@ -1,4 +1,4 @@
-"""How a worker process keeps memory: one arena of malloc, and a garbage collector that walks new objects only."""
+"""Keep memory small: one malloc arena, and a garbage collector that skips the objects loaded at start."""
 
 import contextlib
 import ctypes
@@ -8,16 +8,16 @@ M_ARENA_MAX = -8
 
 
 def keep_one_arena() -> None:
-    """Have all threads share one arena of glibc's malloc: each thread's own would keep what it needed once.
+    """Make all threads share one arena of glibc's malloc. Separate arenas would each keep the memory of their peak.
 
-    Python's lock keeps them apart anyway. (mallopt(3), M_ARENA_MAX; other C libraries do not know it.)
+    The GIL keeps the threads apart anyway. (mallopt(3), M_ARENA_MAX; other C libraries do not have this option.)
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def collect_seldom() -> None:
-    """Leave alone what was loaded, which stays for good, and collect less often: calls make objects by the hundred."""
+    """Exclude the loaded objects, because they stay, and collect less often, because calls make many objects."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

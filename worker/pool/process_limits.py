@@ -1,4 +1,4 @@
-"""What the operating system gives one worker process: open files, which bound its slots. Used by `pool`."""
+"""The limit of open files of a worker process, because each slot may need one. Used by `pool`."""
 
 import resource
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-# Each call in flight needs one file descriptor. These are for all the rest: Redis, the database's pool, log files,
+# Each call in flight needs one file descriptor. These are for everything else: Redis, the database's pool, log files,
 # pipes, the event loop.
 RESERVED: Final = 64
 
@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 
 
 def raise_limit() -> int:
-    """Raise this process's limit of open files (RLIMIT_NOFILE) as far as it may be raised; return the limit."""
+    """Raise this process's limit of open files (RLIMIT_NOFILE) to the hard limit; return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -25,15 +25,15 @@ def raise_limit() -> int:
 
 
 def fitting(slots: Mapping[str, int], *, limit: int) -> dict[str, int]:
-    """Return the slots of each queue that fit into `limit` open files, in proportion to the slots asked for.
+    """Return the slots of each queue, reduced in proportion if `limit` open files are too few for all.
 
     `fitting({"chat.run": 400, "webhooks": 100}, limit=164)` is `{"chat.run": 80, "webhooks": 20}`. Each queue keeps
-    one slot at least. A limit below 0 is no limit.
+    at least one slot. A negative limit means no limit.
     """
-    wanted = sum(slots.values())
+    asked = sum(slots.values())
     room = max(limit - RESERVED, 0)
-    if limit < 0 or wanted <= room:
+    if limit < 0 or asked <= room:
         return dict(slots)
-    kept = {queue: max(1, number * room // wanted) for queue, number in slots.items()}
+    kept = {queue: max(1, number * room // asked) for queue, number in slots.items()}
     log.warning("pool.slots_reduced", open_files=limit, asked=dict(slots), kept=kept, remedy="raise ulimit -n")
     return kept

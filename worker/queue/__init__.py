@@ -1,1 +1,1 @@
-"""Redis: the entries, connections and lists of the queues."""
+"""Redis: connections, the queues' lists and their entries, and Celery's consumer."""

@@ -1,11 +1,11 @@
-"""One rule for every connection to Redis, ours and kombu's: any exception but a reply of the server ends it.
+"""Close every Redis connection, ours and kombu's, after any exception other than an error reply of the server.
 
-redis-py closes a connection for the errors that it knows. Others (a MemoryError while a reply is read, a decoder's
-UnicodeDecodeError between two replies of a pipeline, an exception in the handshake) leave the rest of a reply in the
-socket, or a parser without a buffer, and the pool gives that connection to the next command: it fails for ever, or it
-takes another command's answer for its own.
+redis-py closes a connection only after the errors that it expects. Other exceptions (a MemoryError while it reads a
+reply, a UnicodeDecodeError between two replies of a pipeline, an exception in the handshake) leave the rest of a reply
+in the socket, or a parser without a buffer. The pool then gives that connection to the next command. The command fails,
+again and again, or reads the reply of another command.
 
-A connection's name is no condition: a user of Redis without the right to CLIENT SETNAME is served without it.
+A user of Redis without the right to CLIENT SETNAME also gets a connection, without a name.
 """
 
 import sys
@@ -20,30 +20,29 @@ from redis._parsers.socket import SocketBuffer
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 
-# Nothing else that we ask for is larger than an entry that is read. What is, somebody else put there: a blocking move
-# answers with the entry itself.
+# Longer than any reply that we expect. A foreign entry may be longer, and a blocking move replies with the entry.
 LONGEST_REPLY: Final = 64 * 1024 * 1024
 
 T = TypeVar("T")
 
 
 class ReplyTooLong(RedisConnectionError):
-    """A reply is larger than what is read; it was left, and its connection is closed."""
+    """A reply is longer than the limit. It was not read, and its connection is closed."""
 
 
 class _Buffer(SocketBuffer):
-    """Refuses a long reply before it is in memory, where reading it would take three times its size."""
+    """Refuses a long reply before reading it, because reading takes three times its size in memory."""
 
     longest = LONGEST_REPLY
 
     def read(self, length: int, *args: Any, **kwargs: Any) -> bytes:
         if length > self.longest:
-            raise ReplyTooLong(f"the reply has {length} bytes, more than the {self.longest} that are read")
+            raise ReplyTooLong(f"the reply has {length} bytes; allowed are {self.longest}")
         return super().read(length, *args, **kwargs)
 
 
 class _Parser(_RESP2Parser):
-    """redis-py's parser in Python, with the bound."""
+    """redis-py's parser in Python, with the limit of `_Buffer`."""
 
     def __init__(self, socket_read_size: int, *, longest: int) -> None:
         super().__init__(socket_read_size)  # type: ignore[no-untyped-call]
@@ -55,8 +54,8 @@ class _Parser(_RESP2Parser):
         self._buffer.longest = self._longest
 
 
-class _Strict:
-    """What each kind of connection gets. Mixed in before a class of redis-py's."""
+class _ClosesOnError:
+    """Mixed in before a connection class of redis-py."""
 
     client_name: str | None
 
@@ -75,25 +74,25 @@ class _Strict:
                 self.read_response()
 
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
-        self._or_closed(super().connect_check_health, *args, **kwargs)  # type: ignore[misc]
+        self._call_or_close(super().connect_check_health, *args, **kwargs)  # type: ignore[misc]
 
     def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
-        self._or_closed(super().send_packed_command, *args, **kwargs)  # type: ignore[misc]
+        self._call_or_close(super().send_packed_command, *args, **kwargs)  # type: ignore[misc]
 
     def can_read(self, *args: Any, **kwargs: Any) -> bool:
-        return self._or_closed(super().can_read, *args, **kwargs)  # type: ignore[misc,no-any-return]
+        return self._call_or_close(super().can_read, *args, **kwargs)  # type: ignore[misc,no-any-return]
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
         except (ResponseError, redis.TimeoutError):
-            # A timeout closes it too, unless the caller said that it asks again: then nothing was lost.
+            # redis-py closes after a timeout itself, unless the caller will read again; then nothing is lost.
             raise
         except BaseException:
             self.disconnect()  # type: ignore[attr-defined]
             raise
 
-    def _or_closed(self, step: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    def _call_or_close(self, step: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         try:
             return step(*args, **kwargs)
         except BaseException:
@@ -102,14 +101,14 @@ class _Strict:
 
 
 class Watcher(Protocol):
-    """What says where the primary is, see worker.sentinel."""
+    """Finds the primary: `PrimaryWatch` of worker.queue.sentinel, and that module imports this one."""
 
     def primary(self) -> tuple[str, int]: ...
     def close(self) -> None: ...
 
 
 class _ToPrimary:
-    """A connection that opens to the primary of the moment. Mixed in between `_Strict` and a class of redis-py's."""
+    """A connection that opens to the present primary. Mixed in between `_ClosesOnError` and a class of redis-py."""
 
     watch: Watcher
 
@@ -121,18 +120,18 @@ class _ToPrimary:
         try:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
         except ResponseError as error:
-            # The primary that was. A script says it in the middle of its text.
+            # The former primary. An error inside a script has READONLY in the middle of its text.
             if isinstance(error, ReadOnlyError) or "READONLY" in str(error):
                 self.disconnect()  # type: ignore[attr-defined]
             raise
 
 
 class RedisPool(redis.ConnectionPool):
-    """A pool of such connections. One that comes back while an exception is on its way is closed.
+    """A pool of such connections. It closes a connection that is released during an exception.
 
-    Between a command and its reply, or among the replies of a pipeline, no connection sees the exception. An exception
-    that a caller is handling meanwhile costs a new connection and nothing else. `longest`: bytes of a reply. `watch`:
-    says at each connect where to; without it that is `host` and `port`.
+    The connection itself does not see an exception between a command and its reply, or among the replies of a pipeline.
+    If the caller is only handling another exception, that costs a new connection. `longest`: the most bytes of a reply.
+    `watch` finds the server at each connect; without it, `host` and `port` are used.
     """
 
     def __init__(
@@ -143,15 +142,15 @@ class RedisPool(redis.ConnectionPool):
         watch: Watcher | None = None,
         **kwargs: Any,
     ) -> None:
-        # RESP2 has no messages out of turn, which nobody expects on a connection whose socket we watch ourselves.
+        # RESP2, because RESP3 may push messages between replies, and the reader polls the socket itself.
         kwargs |= {"protocol": 2, "parser_class": partial(_Parser, longest=longest)}
-        bases = (_Strict, connection_class) if watch is None else (_Strict, _ToPrimary, connection_class)
-        made = type(connection_class.__name__, bases, {} if watch is None else {"watch": watch})
-        super().__init__(connection_class=made, **kwargs)
+        mixins = (_ClosesOnError,) if watch is None else (_ClosesOnError, _ToPrimary)
+        strict = type(connection_class.__name__, (*mixins, connection_class), {} if watch is None else {"watch": watch})
+        super().__init__(connection_class=strict, **kwargs)
         self.watch = watch
 
     def disconnect(self, inuse_connections: bool = True) -> None:
-        """Close the connections, those to the sentinels too."""
+        """Close the connections, including those to the sentinels."""
         super().disconnect(inuse_connections)
         if self.watch is not None:
             self.watch.close()

@@ -1,9 +1,8 @@
-"""How Celery's consumer meets Redis here: the broker connection carries remote control only (`worker.control`); tasks
-come by `Window`.
+"""Celery's consumer: its broker connection carries remote control only, and `reader.Window` delivers the tasks.
 
-Foreign bytes never reach Celery or kombu. Entries of `chat.run` and `webhooks` are read by worker.nudge, and each good
-one becomes a message made here. Nothing is acknowledged, so there is nothing to restore and nothing of kombu's shared
-`unacked` keys is touched: a nudge that is lost is repeated by the dispatcher.
+Foreign bytes never reach Celery or kombu. `nudges.read` reads each entry of `chat.run` and `webhooks`, and this module
+builds a new message for each valid entry. Nothing is acknowledged, so nothing must be restored, and kombu's shared
+`unacked` keys stay untouched. If a nudge is lost, the dispatcher sends it again.
 """
 
 import math
@@ -25,23 +24,23 @@ from worker.queue.reader import Window
 log = structlog.get_logger(__name__)
 
 RECONNECT_S = (0.2, 0.4, 2.0)
-# Between two starts on a Redis that answers but refuses: the first pause, and the longest. Celery has none.
+# First and longest pause between two starts on a Redis that answers but refuses. Celery itself does not pause.
 REFUSED_S = (0.1, 2.0)
 FORGET_S = 10.0
 SLICE_S = 0.05
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery publishes no types
-    """`worker_consumer = "worker.queue.consumer:Consumer"`: reconnects for ever and soon, and cancels calls our way."""
+    """`worker_consumer = "worker.queue.consumer:Consumer"`: always reconnects; a shutdown never cancels a job."""
 
     def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        # There are no flags for these in a settings file. Workers meet in SQL, not by broadcast.
+        # These options have no settings. Our workers find each other in SQL, not by broadcast.
         quiet = dict.fromkeys(("without_mingle", "without_gossip", "without_heartbeat"), True)
         super().__init__(*args, worker_options={**(worker_options or {}), **quiet}, **kwargs)
         self._pause_s, self._broke_at = REFUSED_S[0], -math.inf
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, however long it takes; a stop signal is heard meanwhile."""
+        """Connect, however long that takes; a stop signal ends the wait."""
         start_s, step_s, longest_s = RECONNECT_S
 
         def failed(error: Exception, pause_s: float) -> None:
@@ -53,13 +52,13 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery publishes no typ
             interval_start=start_s,
             interval_step=step_s,
             interval_max=longest_s,
-            callback=self._meanwhile,
+            callback=self._run_callbacks,
         )
         self.first_connection_attempt = False
         return conn
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
-        """Let go of the connection, as Celery does, and rest before the next start: it may fail as fast."""
+        """Drop the connection, as Celery does, then pause, because the next start may fail at once too."""
         super().on_connection_error_after_connected(exc)
         first_s, longest_s = REFUSED_S
         again = time.monotonic() - self._broke_at < FORGET_S
@@ -67,21 +66,21 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery publishes no typ
         log.warning("broker.lost", error=str(exc)[:200], retry_s=self._pause_s)
         rested_at = time.monotonic() + self._pause_s
         while time.monotonic() < rested_at:
-            self._meanwhile()
+            self._run_callbacks()
             time.sleep(SLICE_S)
         self._broke_at = time.monotonic()
 
     def cancel_active_requests(self) -> None:
-        """Cold shutdown: cancel the calls as a shutdown. Celery's way is a revocation, and that cancels the job."""
+        """Cold shutdown: cancel the calls with the reason shutdown. Celery would revoke them and so cancel the jobs."""
         self.pool.abort(Reason.shutdown)
 
-    def _meanwhile(self) -> None:
-        self.pool.errands.run()
+    def _run_callbacks(self) -> None:
+        self.pool.hub_callbacks.run()
         maybe_shutdown()
 
 
 class QueueReadingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publishes no types
-    """The consumer's step that reads the queues the worker was started for (`-Q`)."""
+    """The consumer's step that reads the queues of this worker (`-Q`)."""
 
     requires = (Tasks,)
 
@@ -92,12 +91,12 @@ class QueueReadingStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery
         self._windows = [Window(queue, redis, hub=consumer.hub, slots=consumer.pool) for queue in queues]
 
     def start(self, consumer: Any) -> None:
-        """Open the windows; Celery has just built its strategies, which deliver."""
+        """Open the windows. Celery has built its strategies, so nudges can be delivered."""
         for window in self._windows:
             window.open(deliver_to(consumer, window.queue))
 
     def stop(self, consumer: Any) -> None:
-        """Close them at a shutdown; only pause while Celery reconnects."""
+        """Close the windows at a shutdown; only pause them while Celery reconnects."""
         for window in self._windows:
             window.pause() if consumer.blueprint.state == bootsteps.RUN else window.close()
 
@@ -108,7 +107,7 @@ def _redis_url(conf: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NudgeMessage:
-    """What Celery reads of a message. Without a content type the body is taken as it is."""
+    """The parts of a message that Celery reads. Without a content type Celery does not decode the body."""
 
     headers: dict[str, Any]
     body: tuple[list[str], dict[str, Any], dict[str, Any]]
@@ -123,7 +122,7 @@ class NudgeMessage:
 
 
 def message(queue: str, nudge: Nudge) -> NudgeMessage:
-    """Build Celery's message from the three things we take from an entry: task (the queue's), id, argument."""
+    """Build Celery's message from the queue's task, and the id and argument of an entry."""
     headers = {
         "task": TASKS[queue],
         "id": nudge.celery_id,
@@ -139,22 +138,22 @@ def message(queue: str, nudge: Nudge) -> NudgeMessage:
 
 
 def deliver_to(consumer: Any, queue: str) -> Callable[[Nudge], None]:
-    """Return what hands a nudge to Celery: its own strategy for the task, which logs, checks revocations, starts."""
+    """Return a function that gives a nudge to Celery's strategy for the task: it logs, checks revocations, starts."""
     strategy = consumer.strategies[TASKS[queue]]
     callbacks = consumer.on_task_message
 
     def deliver(nudge: Nudge) -> None:
         if nudge.celery_id in requests:
-            # The same attempt runs here. Celery finds a request by its id; the second would hide the first.
+            # This attempt runs here already. Celery finds requests by id, so a second would hide the first.
             return
         try:
             strategy(message(queue, nudge), None, _nothing, _nothing, callbacks)
         except Exception:
-            # One entry's trouble, whatever it is, is not the worker's end; its row is nudged again.
+            # A failure with one entry must not end the worker. The dispatcher sends its nudge again.
             log.exception("nudge.not_delivered", queue=queue, id=nudge.celery_id)
 
     return deliver
 
 
 def _nothing(*_: Any) -> None:
-    """Acknowledge or reject: there is nobody to tell."""
+    """The acknowledge and reject functions of a message; nudges need neither."""

@@ -1,7 +1,7 @@
-"""Opens the envelope a Celery client put round its job: any bytes at all become an Envelope or a dead letter.
+"""Decode the message of a Celery client: any bytes become an Envelope or a dead letter.
 
-Nothing of it is handed to Celery, whose consumer dies of malformed envelopes: we take task, id and argument, and name
-what else the producer asked for, because it will not happen.
+The message never reaches Celery, because malformed messages end Celery's consumer. This module takes the task, the id
+and the argument, and lists the producer's other options, because they have no effect here.
 """
 
 import binascii
@@ -14,25 +14,25 @@ from worker.core.dead_letter import LONGEST_ID, DeadLetter
 from worker.core.exact_json import JsonError, Member, elements, load, members
 from worker.core.faults import shown
 
-# How Python's Celery ends and begins the body of a task with one argument and no callbacks.
+# Start and end of the body that Python's Celery writes for a task with one argument and no callbacks.
 _PLAIN_START = "[["
 _PLAIN_END = '], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 
 _IGNORED_HEADERS = ("eta", "expires", "timelimit")
-# What Celery's messages call them, and what the producer called them.
+# Names in Celery's messages, and the producer's names for the same options.
 _IGNORED_EMBEDS = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}
 _NOTHING: tuple[Any, ...] = (None, [], [None, None])
 
-# kombu's names for zlib and gzip, short and as they stand in a message.
+# kombu's names for zlib and gzip: the short names and the names in messages.
 _COMPRESSIONS = frozenset({"zlib", "gzip", "application/x-gzip"})
 _ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A task message: `arguments_text` is its one argument, JSON as it came, to be checked by whoever reads it.
+    """A task message. `arguments_text` is its only argument, as the original JSON text; the reader must check it.
 
-    `id` is the Celery task id if it is a text at all; `ignored` names the options that have no effect here.
+    `id` is the Celery task id, or None if it is no text; `ignored` names the options without effect here.
     """
 
     task: str
@@ -42,9 +42,9 @@ class Envelope:
 
 
 def decode(entry: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Envelope | DeadLetter:
-    """Open one queue entry: Celery's message protocol 2, or 1, body in base64 or plain, whole or zlib-compressed.
+    """Decode a queue entry of Celery's message protocol 2 or 1; the body may be base64 or plain, and compressed.
 
-    `max_bytes` bounds the entry and its unpacked body. Never raises, whatever the bytes. Dead letters: `too_large,
+    `max_bytes` limits the entry and its unpacked body. Never raises an error. Reasons of dead letters: `too_large,
     not_json, too_deep, not_an_object, not_an_array, no_task, no_body, bad_arguments`.
     """
     if len(entry) > max_bytes:
@@ -57,19 +57,19 @@ def decode(entry: bytes, *, max_bytes: int = 64 * 1024 * 1024) -> Envelope | Dea
         task_id = _text_or_none(headers.get("id"))
         body = _body(outer, headers, max_bytes)
         if "task" in headers:
-            return _second(headers, task_id, body)
+            return _read_protocol_2(headers, task_id, body)
         found = members(body)
         task_id = _text_or_none(found["id"].value) if "id" in found else None
-        return _first(found, task_id, body)
+        return _read_protocol_1(found, task_id, body)
     except JsonError as error:
         return DeadLetter(error.reason, str(error), task_id)
 
 
-def _second(headers: Mapping[str, Any], task_id: str | None, body: str) -> Envelope:
-    """Protocol 2: the body is `[args, kwargs, embed]`, everything else is a header."""
+def _read_protocol_2(headers: Mapping[str, Any], task_id: str | None, body: str) -> Envelope:
+    """Read protocol 2: the body is `[args, kwargs, embed]`, everything else is a header."""
     ignored = [name for name in _IGNORED_HEADERS if headers.get(name) not in _NOTHING]
     if body.startswith(_PLAIN_START) and body.endswith(_PLAIN_END):
-        # Sound without parsing: whoever reads the argument finds out whether it is one whole JSON value.
+        # Safe without parsing, because the reader of the argument checks that it is exactly one JSON value.
         argument = body[len(_PLAIN_START) : -len(_PLAIN_END)]
         return Envelope(_task(headers.get("task")), task_id, argument, tuple(ignored))
     parts = elements(body)
@@ -80,8 +80,8 @@ def _second(headers: Mapping[str, Any], task_id: str | None, body: str) -> Envel
     return Envelope(_task(headers.get("task")), task_id, _argument(body, parts[0], parts[1]), tuple(ignored))
 
 
-def _first(found: Mapping[str, Member], task_id: str | None, body: str) -> Envelope:
-    """Protocol 1: the body is one object that holds everything."""
+def _read_protocol_1(found: Mapping[str, Member], task_id: str | None, body: str) -> Envelope:
+    """Read protocol 1: the body is one object with all parts."""
     values = {name: member.value for name, member in found.items()}
     ignored = [name for name in _IGNORED_HEADERS if values.get(name) not in _NOTHING]
     ignored += [word for name, word in _IGNORED_EMBEDS.items() if values.get(name) not in _NOTHING]
@@ -90,7 +90,7 @@ def _first(found: Mapping[str, Member], task_id: str | None, body: str) -> Envel
 
 
 def _argument(body: str, args: Member | None, kwargs: Member | None) -> str:
-    """Cut out the text of the one argument: `[job]` with `{}`, or `[]` with `{"job": job}`."""
+    """Return the text of the only argument: `[job]` with `{}`, or `[]` with `{"job": job}`."""
     given = args.value if args and args.value is not None else []
     named = kwargs.value if kwargs and kwargs.value is not None else {}
     if args and isinstance(given, list) and len(given) == 1 and named == {}:
@@ -108,7 +108,7 @@ def _body(outer: Mapping[str, Any], headers: Mapping[str, Any], max_bytes: int) 
     body = outer.get("body")
     if not isinstance(body, str) or not body:
         raise JsonError("no_body", "The entry has no body; send the arguments as JSON text, plain or in base64.")
-    # No base64 text begins with a bracket, so the body itself says what it is and `body_encoding` may be missing.
+    # Base64 never starts with a bracket, so the first character shows the encoding; `body_encoding` may be missing.
     if body.lstrip().startswith(("[", "{")):
         return body
     content_type = outer.get("content-type")
@@ -124,7 +124,7 @@ def _body(outer: Mapping[str, Any], headers: Mapping[str, Any], max_bytes: int) 
 
 
 def _refuse_serializer(content_type: Any) -> None:
-    """Raise JsonError where the label of a body that is not JSON names another serializer: pickle, YAML, msgpack."""
+    """Raise JsonError if the content type of this body names another serializer: pickle, YAML, msgpack."""
     if isinstance(content_type, str) and "json" not in content_type.lower():
         raise JsonError("not_json", f"The body is {shown(content_type)}; send JSON (task_serializer='json').")
 
@@ -140,7 +140,7 @@ def _unpacked(packed: bytes, compression: Any, max_bytes: int) -> bytes:
     try:
         body = stream.decompress(packed, max_bytes)
     except zlib.error as error:
-        raise JsonError("not_json", "The body says it is compressed but is no zlib or gzip stream.") from error
+        raise JsonError("not_json", "The body is marked as compressed but is no zlib or gzip stream.") from error
     if stream.unconsumed_tail:
         raise JsonError("too_large", f"The compressed body unpacks to more than the {max_bytes} bytes allowed.")
     return body
@@ -166,5 +166,5 @@ def _task(name: Any) -> str:
 
 
 def _text_or_none(value: Any) -> str | None:
-    # One character more than an id has: whoever reads it sees that it is none.
+    # One character more than LONGEST_ID shows the reader that the text is too long for an id.
     return value[: LONGEST_ID + 1] if isinstance(value, str) else None

@@ -1,7 +1,7 @@
-"""The names of ours in Redis, and what to do when one of them holds another type than ours.
+"""Our keys in Redis, and the repair of a key that has a wrong type.
 
-Anyone who reaches Redis can `SET chat.intake x`. Every command on that list then fails, ours and those of producers,
-until the key is gone. So it is renamed, with what it holds, and the list works again.
+Any client of Redis can `SET chat.intake x`. Then every command on that list fails, ours and those of producers, until
+the key is gone. `put_aside` renames the key, keeps its value, and the list works again.
 """
 
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from worker.queue.nudges import REJECTED, TASKS, priority_lists
 
 INTAKE: Final = "chat.intake"
-# Every worker that has a list; Redis cannot list keys of one prefix without walking all of them.
+# The set of all workers with an own list. Without it, finding keys by prefix means a walk over all keys.
 OWNERS: Final = "afterword:intakes"
 MISPLACED: Final = "afterword:misplaced:"
 
-# KEYS: names, then the names they get. ARGV: the type of each. Returns the names that were given away.
+# KEYS: names, then their new names. ARGV: the expected type of each. Returns the old names of the renamed keys.
 _RENAME = """
 local renamed = {}
 for place = 1, #ARGV do
@@ -40,8 +40,8 @@ end
 return renamed
 """
 
-# Replies of a server that takes no writes for a while: its disk, its replicas, a script that runs, a failover. Those
-# that redis-py has a class for come without their first word.
+# Error replies of a server that refuses writes for a while: full disk, missing replicas, a running script, a failover.
+# redis-py removes the first word of replies for which it has a class; those are in _REFUSALS.
 _NOT_NOW: Final = ("MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED", "READONLY")
 _REFUSALS: Final = (OutOfMemoryError, ReadOnlyError, TryAgainError, MasterDownError, NoPermissionError)
 
@@ -49,32 +49,32 @@ log = structlog.get_logger()
 
 
 def own_list(worker_id: str) -> str:
-    """Return the Redis list that holds what a worker has taken and not yet committed."""
+    """Return the Redis list of entries that a worker has taken and not yet committed."""
     return f"afterword:intake:{worker_id}"
 
 
 def is_wrong_type(error: BaseException) -> bool:
-    """Say whether a command failed because a key holds another type."""
+    """Return whether a command failed because a key has a wrong type."""
     return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
 
 
 def is_full(error: BaseException) -> bool:
-    """Say whether a script was refused because Redis is full.
+    """Return whether Redis refused a script because its memory is full.
 
-    Redis 6.2 quotes the refusal inside another error of the script; from Redis 7 on it comes as it is.
+    Redis 6.2 quotes the error inside a script error; Redis 7 and later return the error itself.
     """
     return isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and "OOM" in str(error))
 
 
 def is_redis_away(error: BaseException) -> bool:
-    """Say whether Redis cannot be reached, or will not take commands now, so that waiting is the remedy."""
+    """Return whether Redis is unreachable or refuses commands for now: the caller should wait and retry."""
     if isinstance(error, ResponseError):
         return any(word in str(error) for word in _NOT_NOW) or isinstance(error, _REFUSALS)
     return isinstance(error, RedisConnectionError | RedisTimeoutError)
 
 
 def put_aside(redis: Redis, *own_lists: str) -> None:
-    """Rename every key of ours, and these lists, that hold another type. Raises RedisError."""
+    """Rename each of our keys, and of `own_lists`, that has a wrong type. Raises RedisError."""
     types: Mapping[str, str] = {
         **dict.fromkeys([name for queue in (INTAKE, *TASKS) for name in priority_lists(queue)], "list"),
         **dict.fromkeys([REJECTED, *own_lists], "list"),
@@ -82,4 +82,4 @@ def put_aside(redis: Redis, *own_lists: str) -> None:
     }
     names = [*types, *(MISPLACED + name for name in types)]
     for name in redis.register_script(_RENAME)(keys=names, args=list(types.values())):
-        log.error("redis.key_renamed", key=name.decode(), to=MISPLACED + name.decode(), remedy="look at it, delete it")
+        log.error("redis.key_renamed", key=name.decode(), to=MISPLACED + name.decode(), remedy="check it, delete it")

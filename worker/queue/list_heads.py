@@ -1,11 +1,11 @@
-"""Entries of Redis lists, of which only the head leaves Redis where they are too large to be read."""
+"""Read entries of Redis lists; of an entry that is too large, read only its first bytes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from redis import Redis
 
-# For other scripts: `show(entry)` adds its size, and the whole of it or (if it is longer than ARGV[1]) its head.
+# The start of other scripts. `show(entry)` adds the entry's size and bytes, only the head if longer than ARGV[1].
 SHOW: Final = """
 local shown, longest, head = {}, tonumber(ARGV[1]), tonumber(ARGV[2])
 local function show(entry)
@@ -14,7 +14,7 @@ local function show(entry)
 end
 """
 
-# KEYS: lists. ARGV: longest, head, entries of each, bytes. Returns the number of its list before each, oldest first.
+# KEYS: lists. ARGV: longest, head, entries of each, bytes. Returns list number, size, bytes of each, oldest first.
 _READ = (
     SHOW
     + """
@@ -46,7 +46,7 @@ return 0
 
 
 class ListEntry(NamedTuple):
-    """An entry: its bytes, or the first of them where it is too large to be read; `size` is its own."""
+    """An entry, or the first bytes of a large entry. `size` is the size of the whole entry."""
 
     size: int
     head: bytes
@@ -57,19 +57,19 @@ class ListEntry(NamedTuple):
 
 
 class ListHeads:
-    """Reads and removes entries by value. Of an entry of more than `longest` bytes, `head` bytes are read."""
+    """Reads entries, and removes them by value. Of an entry longer than `longest` bytes, reads only `head` bytes."""
 
     def __init__(self, redis: Redis, *, longest: int, head: int) -> None:
         self._redis, self._longest, self._head = redis, max(longest, head), head
         self._read, self._remove = redis.register_script(_READ), redis.register_script(_REMOVE)
 
     def read(self, keys: Sequence[str], *, entries: int, max_bytes: int) -> list[tuple[str, ListEntry]]:
-        """Return the oldest entries with their lists: of each list so many, and none after `max_bytes`."""
+        """Return (list, entry) pairs: at most `entries` of each list, oldest first, until `max_bytes` are read."""
         shown = self._read(keys=list(keys), args=[self._longest, self._head, entries, max_bytes])
         return [(keys[source - 1], ListEntry(*held)) for source, *held in by(3, shown)]
 
     def remove(self, key: str, held: ListEntry, *, entries: int) -> None:
-        """Remove the oldest entry that is this one; a large one is looked for among the oldest `entries`."""
+        """Remove the oldest entry equal to `held`; a large entry is searched among the oldest `entries`."""
         if held.is_whole:
             self._redis.lrem(key, -1, cast("str", held.head))
         else:
@@ -77,5 +77,5 @@ class ListHeads:
 
 
 def by(number: int, flat: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield so many values at a time of what a script returned in one row."""
+    """Yield the flat reply of a script as tuples of `number` values."""
     return zip(*[iter(flat)] * number, strict=True)

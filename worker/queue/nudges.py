@@ -1,8 +1,8 @@
-"""The nudges in Redis: what an entry of `chat.run` or `webhooks` looks like, and how entries get in and out.
+"""The nudges in Redis: the format of an entry of `chat.run` or `webhooks`, and functions to push and read entries.
 
-A nudge says "this row may start", nothing else; it may be lost, late or doubled without harm. Ours are short,
-`<id>.<attempt number>`; a Celery message with the id as its only argument does as well. Everything else in these lists
-is somebody's mistake and is moved to a list of its own, with its bytes. Knows nothing of Celery.
+A nudge means "this row may start", nothing else. It may be lost, late or doubled without harm. Our nudges are short,
+`<id>.<attempt number>`. A Celery message with the id as its only argument is also valid. Any other entry is a mistake
+and moves to the list REJECTED, with its bytes. This module does not import Celery.
 """
 
 import base64
@@ -23,24 +23,24 @@ from worker.queue.envelope import decode
 from worker.queue.list_heads import SHOW
 from worker.queue.sentinel import pool_of
 
-# The only task each queue may name.
+# The only task name that each queue accepts.
 TASKS: Final[Mapping[str, str]] = {"chat.run": "chat.run", "webhooks": "webhook.deliver"}
 REJECTED: Final = "afterword:rejected"
 PRIORITIES: Final = range(10)
-# Of a rejected entry no more than this is kept; its true size is noted beside it.
+# At most so many bytes of a rejected entry are kept, with its true size.
 REJECTED_BYTES: Final = 1024 * 1024
-# Nudges are 40 bytes, Celery messages about 900.
+# A nudge has 40 bytes, a Celery message about 900.
 ENTRY_BYTES: Final = 64 * 1024
 LONGEST_MESSAGE: Final = 1024
 WINDOW_ENTRIES: Final = 50_000
 ID_CHARACTERS: Final = 255
 
-# Between name and priority, as kombu writes it.
+# kombu's separator between queue name and priority.
 _SEPARATOR = "\x06\x16"
 _NUDGE = re.compile(rb"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.[0-9]{1,10}")
 
-# KEYS: a queue's lists, best first. ARGV: longest, head, how many, and of how many bytes before it stops. Returns the
-# oldest entries of the best lists, each after its size.
+# KEYS: a queue's lists, best first. ARGV: longest, head, most entries, most bytes. Returns size and bytes of the oldest
+# entries, best list first.
 POP: Final = (
     SHOW
     + """
@@ -57,7 +57,7 @@ return shown
 """
 )
 
-# KEYS: a queue's lists. ARGV: longest, entries. Returns each list's oldest entries, of long ones the beginning.
+# KEYS: a queue's lists. ARGV: longest, entries. Returns the oldest entries of each list, long entries cut.
 _WINDOW = """
 local lists = {}
 for place, key in ipairs(KEYS) do
@@ -70,7 +70,7 @@ end
 return lists
 """
 
-# KEYS: a queue's lists, best first. ARGV: room, then priority and entry by turns. Returns how many were pushed.
+# KEYS: a queue's lists, best first. ARGV: room, then priority, entry, priority, entry… Returns the number pushed.
 _PUSH = """
 local room, pushed = tonumber(ARGV[1]), 0
 for _, key in ipairs(KEYS) do room = room - redis.call('LLEN', key) end
@@ -85,7 +85,7 @@ return pushed
 
 @dataclass(frozen=True, slots=True)
 class Nudge:
-    """An entry that is one: the row's id, the Celery id it goes by, and the options it asked for in vain."""
+    """A valid entry: the row's id, its Celery id, and the options of its producer that have no effect."""
 
     row_id: str
     celery_id: str
@@ -94,7 +94,7 @@ class Nudge:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """An entry that is none: `reason` is a short code, `message` a sentence, `size` its own where it was cut."""
+    """An invalid entry: `reason` is a short code, `message` a sentence, `size` the size before `entry` was cut."""
 
     queue: str
     reason: str
@@ -103,16 +103,16 @@ class Rejected:
     size: int
 
     def as_json(self) -> bytes:
-        """Return what stands in the list REJECTED: `{"queue", "reason", "message", "size", "entry": base64}`."""
-        kept = base64.b64encode(self.entry[:REJECTED_BYTES]).decode()
-        told = {"queue": self.queue, "reason": self.reason, "message": self.message, "size": self.size}
-        return json.dumps({**told, "entry": kept}).encode()
+        """Return the form in the list REJECTED: `{"queue", "reason", "message", "size", "entry": base64}`."""
+        entry = base64.b64encode(self.entry[:REJECTED_BYTES]).decode()
+        facts = {"queue": self.queue, "reason": self.reason, "message": self.message, "size": self.size}
+        return json.dumps({**facts, "entry": entry}).encode()
 
 
 def connect(url: str, *, longest: int = LONGEST_REPLY) -> "Redis":
-    """Return a client whose every command ends within seconds, with an error when the server is silent.
+    """Return a client. If the server is silent, every command raises an error within seconds.
 
-    `longest`: bytes of a reply that is read.
+    `longest`: the most bytes of a reply.
     """
     pool = pool_of(
         url,
@@ -120,7 +120,7 @@ def connect(url: str, *, longest: int = LONGEST_REPLY) -> "Redis":
         socket_timeout=5.0,
         socket_connect_timeout=3.0,
         health_check_interval=5,
-        # A repeated pop would lose what the first one took.
+        # No retry: a repeated pop would lose the entries of the first pop.
         retry=Retry(NoBackoff(), 0),
         client_name="afterword",
     )
@@ -128,7 +128,7 @@ def connect(url: str, *, longest: int = LONGEST_REPLY) -> "Redis":
 
 
 def priority_list(queue: str, priority: int) -> str:
-    """Return the Redis list for `priority` 0 (first) to 9, named as kombu names it."""
+    """Return kombu's name of the Redis list for `priority` 0 (first) to 9."""
     return f"{queue}{_SEPARATOR}{priority}" if priority else queue
 
 
@@ -138,57 +138,57 @@ def priority_lists(queue: str) -> list[str]:
 
 
 def nudge(row_id: str, attempt: int) -> bytes:
-    """Return the entry for one attempt of a job or a delivery; `row_id` is a lower-case UUID. Also its Celery id."""
+    """Return the entry, also the Celery id, for an attempt of a job or delivery; `row_id` is a lower-case UUID."""
     return f"{row_id}.{attempt}".encode("ascii")
 
 
 def job_of(celery_id: str) -> str | None:
-    """Return the row's id out of the Celery id of a nudge; None for the id of some other message."""
+    """Return the row id in the Celery id of a nudge; None for the id of another message."""
     return celery_id.partition(".")[0] if _NUDGE.fullmatch(celery_id.encode("utf-8", "replace")) else None
 
 
 def push_nudges(redis: "Redis", queue: str, nudges: Iterable[tuple[int, bytes]], *, room: int) -> int:
-    """Push (priority, entry) pairs, in order, while the queue's lists hold fewer than `room`; return how many.
+    """Push (priority, entry) pairs, in order, while the queue's lists hold fewer than `room`; return the number pushed.
 
-    One atomic step. Raises RedisError, also when Redis is out of memory.
+    The push is one atomic script. Raises RedisError, also if Redis is out of memory.
     """
     pairs: list[Any] = [part for pair in nudges for part in pair]
     return int(redis.register_script(_PUSH)(keys=priority_lists(queue), args=[room, *pairs])) if pairs else 0
 
 
 def push_first(redis: "Redis", queue: str, entry: bytes) -> None:
-    """Push one entry where it is popped next, whatever else stands there. Raises RedisError."""
+    """Push an entry to the place where it is popped next. Raises RedisError."""
     redis.rpush(priority_list(queue, PRIORITIES[0]), entry)
 
 
 def read_window(redis: "Redis", queue: str) -> dict[bytes, int]:
-    """Return the entries that stand in the queue's lists, foreign ones too, each with its best priority.
+    """Return the entries in the queue's lists, also foreign entries, each with its best priority.
 
-    Of each list the oldest WINDOW_ENTRIES, more than any window has; of a long entry, which is none of ours, the
-    beginning. Raises RedisError.
+    Reads the oldest WINDOW_ENTRIES of each list, more than a window can have. A long entry is foreign and is cut.
+    Raises RedisError.
     """
-    found = redis.register_script(_WINDOW)(keys=priority_lists(queue), args=[LONGEST_MESSAGE, WINDOW_ENTRIES])
-    lists = list(zip(PRIORITIES, found, strict=True))
-    return {entry: priority for priority, entries in reversed(lists) for entry in entries}
+    lists = redis.register_script(_WINDOW)(keys=priority_lists(queue), args=[LONGEST_MESSAGE, WINDOW_ENTRIES])
+    by_priority = list(zip(PRIORITIES, lists, strict=True))
+    return {entry: priority for priority, entries in reversed(by_priority) for entry in entries}
 
 
 def read(queue: str, entry: bytes, size: int | None = None) -> Nudge | Rejected:
-    """Read an entry of `queue`, whatever its bytes. `size`: its own, if `entry` is only the head of it."""
+    """Read any entry of `queue`. `size`: the size of the whole entry, if `entry` is only its head."""
     size = len(entry) if size is None else size
     if size > ENTRY_BYTES:
-        told = f"The entry has {size} bytes; allowed are {ENTRY_BYTES}."
-        return Rejected(queue, "too_large", told, entry, size)
-    if found := _NUDGE.fullmatch(entry):
-        return Nudge(found[1].decode("ascii"), entry.decode("ascii"))
+        message = f"The entry has {size} bytes; allowed are {ENTRY_BYTES}."
+        return Rejected(queue, "too_large", message, entry, size)
+    if match := _NUDGE.fullmatch(entry):
+        return Nudge(match[1].decode("ascii"), entry.decode("ascii"))
     envelope = decode(entry, max_bytes=ENTRY_BYTES)
     if isinstance(envelope, DeadLetter):
         return Rejected(queue, envelope.reason, envelope.message, entry, size)
     if envelope.task != TASKS[queue]:
-        told = f"The task is {shown(envelope.task)}; this queue takes {TASKS[queue]} only."
-        return Rejected(queue, "unknown_task", told, entry, size)
+        message = f"The task is {shown(envelope.task)}; this queue takes {TASKS[queue]} only."
+        return Rejected(queue, "unknown_task", message, entry, size)
     if not envelope.id or len(envelope.id) > ID_CHARACTERS:
-        told = f"The message has no task id of 1 to {ID_CHARACTERS} characters; send one in headers.id."
-        return Rejected(queue, "no_id", told, entry, size)
+        message = f"The message has no task id of 1 to {ID_CHARACTERS} characters; send it in headers.id."
+        return Rejected(queue, "no_id", message, entry, size)
     row_id = _uuid(envelope.arguments_text)
     if row_id is None:
         return Rejected(queue, "bad_arguments", "The argument is no UUID; send args [id].", entry, size)

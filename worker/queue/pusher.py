@@ -1,6 +1,6 @@
-"""Direct nudges: rows that may start at once go to Redis in a thread of their own, so that nobody waits for Redis.
+"""Push direct nudges, for rows that may start at once, from a separate thread: no caller waits for Redis.
 
-What is announced while Redis is away is forgotten: the dispatcher finds the rows.
+Nudges that cannot be pushed while Redis is away are dropped; the dispatcher finds their rows in SQL.
 """
 
 import threading
@@ -14,14 +14,14 @@ from worker.queue.nudges import push_nudges
 
 log = structlog.get_logger()
 
-# More than this is the dispatcher's to sort by priority.
+# With more waiting nudges the oldest are dropped: the dispatcher sorts a backlog by priority.
 MOST_AT_ONCE = 500
-# Between two turns with nothing to do.
+# The longest wait of an idle thread.
 WAIT_S = 5.0
 
 
 class Pusher:
-    """Pushes what it is given to the lists of one queue, as far as `room` allows."""
+    """Pushes nudges to the lists of one queue while the lists hold fewer than `room` entries."""
 
     def __init__(self, redis: Redis, queue: str, *, room: int, turned: Callable[[], None] = lambda: None) -> None:
         self._redis, self._queue, self.room, self._turned = redis, queue, room, turned
@@ -35,7 +35,7 @@ class Pusher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Push what waits, then end."""
+        """Push the waiting nudges, then end the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -43,7 +43,7 @@ class Pusher:
             self._thread.join(10.0)
 
     def put(self, nudges: Iterable[tuple[int, bytes]]) -> None:
-        """Announce (priority, entry) pairs; from any thread."""
+        """Queue (priority, entry) pairs from any thread."""
         with self._changed:
             self._waiting.extend(nudges)
             self._changed.notify()

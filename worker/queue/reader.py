@@ -1,8 +1,8 @@
-"""Reads one queue's nudges from Redis as far as the queue has free slots, on the thread of Celery's hub.
+"""Read the nudges of one queue from Redis on the hub's thread, never more than the queue has free slots.
 
-While entries stand there, one script pops as many as there are free slots, at every turn of the hub: so at once when a
-slot frees. When the lists are empty a blocking pop on a connection of its own is the doorbell. With no slot free
-nothing is asked of Redis. Errors of Redis end here: the reader tries again, Celery hears nothing of it.
+At every turn of the hub one script pops as many entries as there are free slots, so a freed slot is used at once. When
+the lists are empty, the reader waits at a doorbell: a blocking pop (BRPOP) on its own connection. Without a free slot
+the reader sends nothing to Redis. After a Redis error the reader tries again; Celery does not see the error.
 """
 
 from collections import deque
@@ -21,18 +21,18 @@ from worker.queue.nudges import ENTRY_BYTES, POP, REJECTED, REJECTED_BYTES, Nudg
 
 log = structlog.get_logger(__name__)
 
-# The server answers the doorbell after this long at the latest; so much later the line is dead.
+# BRPOP returns after DOORBELL_S at the latest. Without an answer after OVERDUE_S the connection is dead.
 DOORBELL_S = 5
 OVERDUE_S = DOORBELL_S + 3.0
 RETRY_S = 0.5
 MOST_AT_ONCE = 256
 MOST_BYTES = 4 * 1024 * 1024
-# Rejects that Redis would not take yet, when it is out of memory.
+# Rejected entries kept here while Redis is out of memory and refuses them.
 MOST_HELD = 1000
 
 
 class Hub(Protocol):
-    """What we use of kombu's."""
+    """The part of kombu's hub that the reader uses, with types: kombu's own methods have no annotations."""
 
     on_tick: set[Callable[[], None]]
 
@@ -42,14 +42,14 @@ class Hub(Protocol):
 
 
 class Slots(Protocol):
-    """What we use of the pool: how many tasks of a queue may start, and how to come back to Celery's thread soon."""
+    """The part of the pool that the reader uses. A protocol, because tests count slots without a pool."""
 
     def free(self, queue: str) -> int: ...
-    def soon(self, errand: Callable[[], None]) -> None: ...
+    def soon(self, callback: Callable[[], None]) -> None: ...
 
 
 class Window:
-    """The reader of one queue. `deliver(nudge)`, given with `open`, takes one of its slots or drops the nudge."""
+    """The reader of one queue. `deliver(nudge)`, given to `open`, takes a slot of the queue or drops the nudge."""
 
     def __init__(self, queue: str, redis: Redis, *, hub: Hub, slots: Slots) -> None:
         self.queue = queue
@@ -58,61 +58,61 @@ class Window:
         self._lists = priority_lists(queue)
         self._pop = redis.register_script(POP)
         self._rejected: deque[bytes] = deque(maxlen=MOST_HELD)
-        self._bell: Connection | None = None
-        self._bell_fd = -1
-        self._rung_at: float | None = None
+        self._doorbell: Connection | None = None
+        self._doorbell_fd = -1
+        self._waiting_since: float | None = None
         self._retry_at = 0.0
 
     def open(self, deliver: Callable[[Nudge], None]) -> None:
-        """Begin to read, at the hub's next turn, or go on after `pause`."""
+        """Start reading at the hub's next turn, or continue after `pause`."""
         self._deliver = deliver
         self._hub.on_tick.add(self.tick)
-        if self._bell is not None:
-            self._hub.add_reader(self._bell_fd, self._guarded, self._answered)
-        if self._rung_at is not None:
-            # Nobody listened during a pause, so the line is not overdue for that.
-            self._rung_at = monotonic()
+        if self._doorbell is not None:
+            self._hub.add_reader(self._doorbell_fd, self._run_guarded, self._receive)
+        if self._waiting_since is not None:
+            # The time of the pause does not count as waiting for an answer.
+            self._waiting_since = monotonic()
 
     def pause(self) -> None:
-        """Leave the hub. What the doorbell brings meanwhile waits in its connection."""
+        """Leave the hub. An entry that BRPOP returns during the pause waits in the connection."""
         self._deliver = None
         self._hub.on_tick.discard(self.tick)
-        if self._bell is not None:
-            self._hub.remove_reader(self._bell_fd)
+        if self._doorbell is not None:
+            self._hub.remove_reader(self._doorbell_fd)
 
     def close(self) -> None:
-        """Stop reading, and put back what the doorbell has brought.
+        """Stop reading, and push an entry that BRPOP has returned back to its list.
 
-        What it brings in this very moment is lost, and repeated by the dispatcher.
+        An entry that arrives at this moment is lost; the dispatcher sends its nudge again.
         """
         self.pause()
         try:
-            self._put_back()
+            self._push_back()
         except (RedisError, OSError) as error:
             log.warning("window.not_put_back", queue=self.queue, error=str(error)[:200])
-        self._hang_up()
+        self._close_doorbell()
 
     def tick(self) -> None:
-        """Take what may start now. Called at every turn of the hub, so it must cost nothing when there is nothing."""
+        """Take the entries that may start now. Every turn of the hub calls this, so an idle call must be cheap."""
         now = monotonic()
         if self._deliver is None:
-            return  # a timer or an errand of ours came after the end
-        if self._rung_at is not None:
-            if now - self._rung_at > OVERDUE_S:
-                self._fail(TimeoutError(f"no answer to BRPOP for {OVERDUE_S} s"))
+            return  # a late timer or hub callback, after `pause`
+        if self._waiting_since is not None:
+            if now - self._waiting_since > OVERDUE_S:
+                self._retry_later(TimeoutError(f"no answer to BRPOP for {OVERDUE_S} s"))
         elif now >= self._retry_at and (free := self._slots.free(self.queue)) > 0:
-            self._guarded(lambda: self._fill(min(free, MOST_AT_ONCE)))
+            self._run_guarded(lambda: self._fill(min(free, MOST_AT_ONCE)))
 
     def _fill(self, wanted: int) -> None:
         shown = self._pop(keys=self._lists, args=[ENTRY_BYTES, REJECTED_BYTES, wanted, MOST_BYTES])
         entries = [ListEntry(*pair) for pair in by(2, shown)]
         for entry in entries:
             self._take(entry)
-        self._give_rejects()
+        self._push_rejected()
         if len(entries) < wanted:
-            self._ring()
+            self._wait_at_doorbell()
         elif self._slots.free(self.queue) > 0:
-            # More may stand there, and nothing else wakes the hub. What else it has to do has its turn first.
+            # More entries may wait, and nothing else wakes the hub. Its other work comes first.
             self._slots.soon(self.tick)
 
     def _take(self, entry: ListEntry) -> None:
@@ -126,63 +126,63 @@ class Window:
                 log.warning("nudge.rejected", queue=self.queue, reason=rejected.reason, size=entry.size)
                 self._rejected.append(rejected.as_json())
 
-    def _give_rejects(self) -> None:
+    def _push_rejected(self) -> None:
         if self._rejected:
             self._redis.lpush(REJECTED, *self._rejected)
             self._rejected.clear()
 
-    def _ring(self) -> None:
-        """Ask for the next entry, and go on: the answer makes the connection readable."""
-        bell = self._bell or self._call()
-        bell.send_command("BRPOP", *self._lists, DOORBELL_S)  # type: ignore[no-untyped-call]
-        self._rung_at = monotonic()
+    def _wait_at_doorbell(self) -> None:
+        """Send BRPOP without waiting; its answer makes the connection readable."""
+        doorbell = self._doorbell or self._open_doorbell()
+        doorbell.send_command("BRPOP", *self._lists, DOORBELL_S)  # type: ignore[no-untyped-call]
+        self._waiting_since = monotonic()
 
-    def _call(self) -> Connection:
-        bell = self._bell = self._redis.connection_pool.get_connection()
-        self._bell_fd = bell._sock.fileno()  # type: ignore[attr-defined]  # connected by the pool
-        self._hub.add_reader(self._bell_fd, self._guarded, self._answered)
-        return bell
+    def _open_doorbell(self) -> Connection:
+        doorbell = self._doorbell = self._redis.connection_pool.get_connection()
+        self._doorbell_fd = doorbell._sock.fileno()  # type: ignore[attr-defined]  # connected by the pool
+        self._hub.add_reader(self._doorbell_fd, self._run_guarded, self._receive)
+        return doorbell
 
-    def _answered(self) -> None:
-        if self._bell is None or self._rung_at is None:
+    def _receive(self) -> None:
+        if self._doorbell is None or self._waiting_since is None:
             raise ConnectionError("Redis closed the idle connection")
-        answer = self._bell.read_response()
-        self._rung_at = None
+        answer = self._doorbell.read_response()
+        self._waiting_since = None
         if answer is not None:
             self._take(ListEntry(len(answer[1]), answer[1]))
-            self._give_rejects()
+            self._push_rejected()
         self.tick()
 
-    def _put_back(self) -> None:
-        if self._bell is None or self._rung_at is None or not self._bell.can_read(timeout=0):
+    def _push_back(self) -> None:
+        if self._doorbell is None or self._waiting_since is None or not self._doorbell.can_read(timeout=0):
             return
-        if answer := self._bell.read_response():
+        if answer := self._doorbell.read_response():
             self._redis.rpush(*answer)
 
-    def _guarded(self, step: Callable[[], None]) -> None:
+    def _run_guarded(self, step: Callable[[], None]) -> None:
         try:
             step()
         except (RedisError, OSError) as error:
-            self._fail(error)
+            self._retry_later(error)
         except Exception as error:
-            # On the hub's thread it would end the worker. Nudges that were popped already are repeated.
+            # An exception on the hub's thread would end the worker. The dispatcher sends popped nudges again.
             log.exception("window.failed", queue=self.queue)
-            self._fail(error)
+            self._retry_later(error)
 
-    def _fail(self, error: Exception) -> None:
+    def _retry_later(self, error: Exception) -> None:
         log.warning("window.unreadable", queue=self.queue, error=str(error)[:200], retry_s=RETRY_S)
-        self._hang_up()
+        self._close_doorbell()
         if is_wrong_type(error):
             with suppress(RedisError):
                 put_aside(self._redis)
         self._retry_at = monotonic() + RETRY_S
-        # Later than `_retry_at`, never before it.
+        # The timer must fire after `_retry_at`, never before.
         self._hub.call_later(RETRY_S * 1.1, self.tick)
 
-    def _hang_up(self) -> None:
-        self._rung_at = None
-        if self._bell is not None:
-            self._hub.remove_reader(self._bell_fd)
-            self._bell.disconnect()  # type: ignore[no-untyped-call]
-            self._redis.connection_pool.release(self._bell)
-            self._bell = None
+    def _close_doorbell(self) -> None:
+        self._waiting_since = None
+        if self._doorbell is not None:
+            self._hub.remove_reader(self._doorbell_fd)
+            self._doorbell.disconnect()  # type: ignore[no-untyped-call]
+            self._redis.connection_pool.release(self._doorbell)
+            self._doorbell = None

@@ -1,4 +1,4 @@
-"""Whether a Redis can serve us, and messages that stand where no worker reads. Used by the start and by `doctor`."""
+"""Check if a Redis can serve us, and find messages in lists without a reader. For a worker's start and `doctor`."""
 
 import time
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ from worker.queue.nudges import priority_lists
 from worker.queue.sentinel import UnknownPrimary
 
 OLDEST: Final = (6, 2)
-# How long `doctor` looks through the names of a Redis that it shares with other applications.
+# How long `doctor` scans the keys of a Redis, because the Redis may be shared with other applications.
 LOOK_S: Final = 2.0
-# Celery's own default queue, where messages go that name none, and how many of its entries are looked at.
+# Celery's default queue, for messages without a queue name, and the number of its entries that are read.
 _DEFAULT_QUEUE: Final = "celery"
 _SAMPLE: Final = 20
 
 
 def server_facts(redis: "Redis") -> dict[str, Any]:
-    """Return what INFO says of the server; {} where this user may not ask. Raises other RedisErrors."""
+    """Return the server's INFO; {} if this user may not run INFO. Raises other RedisErrors."""
     try:
         return dict(redis.info())
     except NoPermissionError:
@@ -30,7 +30,7 @@ def server_facts(redis: "Redis") -> dict[str, Any]:
 
 
 def unusable(facts: dict[str, Any]) -> str | None:
-    """Say in a sentence why a Redis with these facts cannot serve us, or None."""
+    """Return a sentence with the reason if a Redis with these facts cannot serve us, else None."""
     version = str(facts.get("redis_version", ""))
     numbers = version.split(".")[:2]
     if all(number.isdecimal() for number in numbers) and tuple(map(int, numbers)) < OLDEST:
@@ -44,9 +44,9 @@ def unusable(facts: dict[str, Any]) -> str | None:
 
 
 def unread_lists(redis: "Redis", *, look_s: float = LOOK_S) -> Iterator[tuple[str, int]]:
-    """Yield lists that hold jobs and that no worker reads, with their lengths; a producer's options have made them.
+    """Yield the names and lengths of lists with jobs that no worker reads, made by wrong options of a producer.
 
-    Looks at the names of all keys for `look_s` seconds at most: SCAN costs the server little at a time.
+    Scans the names of all keys for at most `look_s` seconds; each SCAN costs the server little.
     """
     known = {*priority_lists(INTAKE), OWNERS}
     give_up = time.monotonic() + look_s
@@ -61,15 +61,15 @@ def unread_lists(redis: "Redis", *, look_s: float = LOOK_S) -> Iterator[tuple[st
         if length := redis.llen(name):
             yield name, int(length)
     if redis.type(_DEFAULT_QUEUE) == b"list":
-        ours = 0
+        jobs = 0
         with suppress(ReplyTooLong):  # another application's entries
-            ours = sum(b'"chat.submit"' in entry for entry in redis.lrange(_DEFAULT_QUEUE, 0, _SAMPLE - 1))
-        if ours:
-            yield _DEFAULT_QUEUE, ours
+            jobs = sum(b'"chat.submit"' in entry for entry in redis.lrange(_DEFAULT_QUEUE, 0, _SAMPLE - 1))
+        if jobs:
+            yield _DEFAULT_QUEUE, jobs
 
 
 def trouble_of(redis: "Redis") -> str | None:
-    """Say in a sentence why this Redis cannot serve us; None where it can, or does not answer now."""
+    """Return a sentence with the reason if this Redis cannot serve us; None if it can, or does not answer now."""
     try:
         return unusable(server_facts(redis))
     except UnknownPrimary as error:

@@ -1,8 +1,8 @@
-"""Remote control: kombu's Redis transport without acknowledgements, deaf to our queues, and safe from what arrives.
+"""Remote control: kombu's Redis transport without acknowledgements and without our queues, hardened against bad input.
 
-Anyone who reaches Redis can publish on the control exchange, and write what they like into kombu's sets of bindings.
-kombu reads both on the thread of Celery's hub, where an exception ends the worker or restarts its consumer. Here what
-cannot be read is dropped with a log line; a broadcast may be lost.
+Any client of Redis can publish on the control exchange, and can write any bytes into kombu's sets of bindings. kombu
+reads both on the hub's thread, and an exception there ends the worker or restarts its consumer. This transport drops
+unreadable input with a log line; a broadcast may be lost.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,25 +24,25 @@ from worker.queue.sentinel import PrimaryWatch
 
 log = structlog.get_logger(__name__)
 
-# chat.intake has a reader of its own, see worker.intake.
+# worker.jobs.intake reads chat.intake, queue.reader the other two.
 NOT_BY_KOMBU: Final = frozenset({*TASKS, INTAKE})
-# A revocation of 17,000 ids. Reading JSON costs the hub 100 ms a MiB at the worst.
+# Enough to revoke 17,000 ids. Parsing JSON blocks the hub for up to 100 ms per MiB.
 LONGEST_MESSAGE: Final = 1024 * 1024
-# Where answers to an inspection go: a queue for each client that asks.
+# Each client that runs `inspect` binds a queue for its answers.
 MOST_BINDINGS: Final = 10_000
 
 
 class QoS(virtual.QoS):
-    """Acknowledges nothing, remembers nothing, restores nothing."""
+    """Without acknowledgements: it keeps no message and restores none."""
 
     restore_at_shutdown = False
 
     def can_consume(self) -> bool:
-        """Say yes: slots are counted where the tasks run."""
+        """Return True, because the pool counts the slots."""
         return True
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Forget the message."""
+        """Do not keep the message."""
 
     def ack(self, delivery_tag: str) -> None:
         """Do nothing."""
@@ -53,7 +53,7 @@ class QoS(virtual.QoS):
 
 @contextmanager
 def _without(queue: str) -> Iterator[None]:
-    """Go on without what Redis refuses for good: this user may not, or somebody's key has another type."""
+    """Log and ignore a permanent refusal of Redis: a missing right, or a key with a wrong type."""
     try:
         yield
     except ResponseError as error:
@@ -63,24 +63,24 @@ def _without(queue: str) -> Iterator[None]:
 
 
 class Channel(redis.Channel):
-    """kombu's channel, of which each step that reads foreign bytes is guarded."""
+    """kombu's channel, with a guard around each step that reads foreign bytes."""
 
     from_transport_options = (*redis.Channel.from_transport_options, "sentinels")  # type: ignore[assignment]  # one more
-    # The address of the sentinels that know where Redis is, if there are any.
+    # The address of the sentinels, if Redis runs behind Sentinel.
     sentinels: str | None = None
-    QoS = QoS  # type: ignore[assignment]  # the one without acknowledgements is not of the Redis kind
-    # kombu uses them for acknowledgements, which are off; should it ever, they are not the neighbours'.
+    QoS = QoS  # type: ignore[assignment]  # a virtual.QoS, not kombu's Redis QoS
+    # kombu's keys for acknowledgements. They are off; own names keep other applications safe if kombu writes any.
     unacked_key = "afterword.unacked"
     unacked_index_key = "afterword.unacked_index"
     unacked_mutex_key = "afterword.unacked_mutex"
 
     def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> None:
-        """Consume, but for our queues, which `Window` and the intake read."""
+        """Consume, except our queues: `Window` and the intake read those."""
         if queue not in NOT_BY_KOMBU:
             super().basic_consume(queue, *args, **kwargs)  # type: ignore[no-untyped-call]
 
     def get_table(self, exchange: Any) -> list[tuple[str, ...]]:
-        """Return the queues bound to an exchange, as far as they can be read."""
+        """Return the readable bindings of an exchange, at most MOST_BINDINGS."""
         key = self.keyprefix_queue % (exchange,)
         try:
             with self.conn_or_acquire() as client:
@@ -92,17 +92,17 @@ class Channel(redis.Channel):
         return [binding for binding in parts if len(binding) == 3]
 
     def maybe_refresh_binding_expiry(self) -> None:
-        """Renew our binding. What Redis refuses here hinders no work."""
+        """Renew our binding. A refusal of Redis is only logged, because jobs do not need the binding."""
         try:
             super().maybe_refresh_binding_expiry()  # type: ignore[no-untyped-call]
         except self.ResponseError as error:
             log.warning("control.not_bound", error=str(error)[:200])
-            # Not at once again: kombu notes the time of a success only.
+            # Prevents a retry at once: kombu records only the time of a success.
             self._binding_expiry_refreshed_at = self._bindings_swept_at = monotonic()
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
-        # A broadcast comes by subscription, whatever stands under the name of the set of bindings. It is left as it is:
-        # kombu's names are our neighbours' too.
+        # Broadcasts come by subscription, even if the key of the bindings has a wrong type. That key is not renamed,
+        # because other applications use kombu's names too.
         with _without(queue):
             super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[no-untyped-call]
 
@@ -116,18 +116,18 @@ class Channel(redis.Channel):
             super()._delete(queue, *args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _get_pool(self, asynchronous: bool = False) -> RedisPool:
-        # As kombu's, with our rule for connections, and with the primary found by our way.
+        # Like kombu's method, with our pool, and our own search for the primary.
         params = self._connparams(asynchronous=asynchronous)  # type: ignore[no-untyped-call]
         self.keyprefix_fanout = self.keyprefix_fanout.format(db=params["db"])
         return RedisPool(**params, watch=PrimaryWatch(read_sentinels(self.sentinels)) if self.sentinels else None)
 
     def _receive(self) -> bool:
-        """Read what has come. Between two messages kombu would let the end of the connection restart the consumer."""
+        """Read all messages. In kombu's method a connection that ends between messages would restart the consumer."""
         client = self.subclient
-        heard = [self._receive_one(client)]
+        received = [self._receive_one(client)]
         while self._has_more(client):
-            heard.append(self._receive_one(client))
-        return any(heard)
+            received.append(self._receive_one(client))
+        return any(received)
 
     def _has_more(self, client: Any) -> bool:
         # Without a socket `can_read` would connect.
@@ -145,7 +145,7 @@ class Channel(redis.Channel):
         except Empty:
             return None
         except self.ResponseError as error:
-            # Redis refuses to subscribe, as to a user without the channel. To ask again would be asked for ever.
+            # Redis refuses the subscription, for example to a user without the right. A retry would repeat for ever.
             log.warning("control.refused", error=str(error)[:200])
         except RedisError as error:
             self._lose(client, error)
@@ -154,8 +154,8 @@ class Channel(redis.Channel):
         return None
 
     def _lose(self, client: Any, error: RedisError) -> None:
-        # Ended by the rule for connections, or by Redis, which drops a listener that is 32 MB behind. The hub's next
-        # turn subscribes again; where Redis is away, that raises, and Celery connects again.
+        # Closed by queue.connections, or by Redis because this client is 32 MB behind. The hub's next turn subscribes
+        # again; if Redis is away, that raises an error and Celery reconnects.
         log.warning("control.lost", error=str(error)[:200])
         client.connection.disconnect()
 
@@ -172,17 +172,17 @@ class Transport(redis.Transport):
     """`broker_transport = "worker.queue.remote_control:Transport"`."""
 
     Channel = Channel
-    _forget: Callable[[], None] | None = None
+    _leave_hub: Callable[[], None] | None = None
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Join the hub, to leave it when the connection closes: kombu's would be called at every turn for ever."""
+        """Register with the hub, and note the callbacks to remove later: kombu would leave them in the hub for ever."""
         before = set(loop.on_tick)
         super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
-        ours = loop.on_tick - before
-        self._forget = lambda: loop.on_tick.difference_update(ours)
+        added = loop.on_tick - before
+        self._leave_hub = lambda: loop.on_tick.difference_update(added)
 
     def close_connection(self, connection: Any) -> None:
         """Close the channels and leave the hub."""
-        if self._forget is not None:
-            self._forget()
+        if self._leave_hub is not None:
+            self._leave_hub()
         super().close_connection(connection)  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""Makes the pool of connections of a Redis address; behind Sentinel each connection opens to the primary of the moment.
+"""Create the connection pool of a Redis address. Behind Sentinel, each connection opens to the present primary.
 
-The sentinels are asked whenever a connection opens. A failover ends the connections to the primary that was, so the
-next ones lead to the new one, and callers see an outage as any other.
+Each new connection asks the sentinels first. A failover ends the connections to the former primary, and the next
+connections go to the new primary. Callers see a normal outage.
 """
 
 from collections.abc import Iterator
@@ -17,43 +17,43 @@ from redis.retry import Retry
 from afterword.sentinel import Sentinels, is_sentinel, read_sentinels
 from worker.queue.connections import RedisPool
 
-# Sentinels answer at once or not at all; the next one is asked then.
+# A sentinel answers at once or not at all. After this time the next sentinel is asked.
 PATIENCE_S = 1.0
 
 
 class UnknownPrimary(RedisConnectionError):
-    """Every sentinel has answered, and none knows a primary of this name: waiting is no remedy."""
+    """Every sentinel has answered, and none knows a primary of this name. Waiting does not help."""
 
 
 class PrimaryWatch:
-    """Asks the sentinels of one address; from any thread."""
+    """Asks the sentinels of one address for the primary. Safe to use from any thread."""
 
     def __init__(self, sentinels: Sentinels) -> None:
         self._sentinels = sentinels
         self._clients = [self._client(host, port) for host, port in sentinels.hosts]
-        # The one that answered last is asked first.
+        # The index of the sentinel that answered last; it is asked first.
         self._first = 0
 
     def primary(self) -> tuple[str, int]:
-        """Return host and port of the primary. Raises RedisConnectionError with what each sentinel said."""
-        said, unknown = [], 0
+        """Return host and port of the primary. Raises RedisConnectionError with the answer of each sentinel."""
+        answers, unknown = [], 0
         for step in range(len(self._clients)):
             place = (self._first + step) % len(self._clients)
             try:
                 answer = self._ask(place, "GET-MASTER-ADDR-BY-NAME")
             except ResponseError as error:
-                said.append(f"{self._shown(place)} answers {error}")
+                answers.append(f"{self._address_of(place)} answers {error}")
                 unknown += "unknown command" in str(error).lower()
             except RedisError as error:
-                said.append(str(error))
+                answers.append(str(error))
             else:
                 if answer:
                     self._first = place
                     return answer[0].decode(), int(answer[1])
-                said.append(f"{self._shown(place)} knows no {self._sentinels.primary!r}")
+                answers.append(f"{self._address_of(place)} knows no {self._sentinels.primary!r}")
                 unknown += 1
         kind = UnknownPrimary if unknown == len(self._clients) else RedisConnectionError
-        raise kind(f"no sentinel names the primary {self._sentinels.primary!r}: {'; '.join(said)}")
+        raise kind(f"no sentinel names the primary {self._sentinels.primary!r}: {'; '.join(answers)}")
 
     def servers(self) -> Iterator[tuple[str, int]]:
         """Yield host and port of the primary and of each of its replicas. Raises RedisError."""
@@ -69,7 +69,7 @@ class PrimaryWatch:
 
     def _ask(self, place: int, question: str) -> Any:
         client: Any = self._clients[place]
-        # As two words, so that redis-py leaves the answer as it came.
+        # Two words: redis-py parses the answer to a joined name such as "SENTINEL GET-MASTER-ADDR-BY-NAME".
         return client.execute_command("SENTINEL", question, self._sentinels.primary)
 
     def _client(self, host: str, port: int) -> "Redis":
@@ -83,12 +83,12 @@ class PrimaryWatch:
             "password": self._sentinels.password,
             "socket_timeout": PATIENCE_S,
             "socket_connect_timeout": PATIENCE_S,
-            # An idle connection may have ended; to ask twice harms nobody.
+            # An idle connection may be closed. A repeated question is harmless.
             "retry": Retry(NoBackoff(), 1),
         }
         return Redis.from_pool(RedisPool(**options))
 
-    def _shown(self, place: int) -> str:
+    def _address_of(self, place: int) -> str:
         return "{}:{}".format(*self._sentinels.hosts[place])
 
 

@@ -1,7 +1,7 @@
-"""The addresses of the database and of Redis: each is read here as every library that gets it will read it.
+"""Reads the URLs of the database and of Redis and rewrites them, so all libraries understand the same.
 
-SQLAlchemy, libpq and SQLite read the first, redis-py and kombu the second, and they differ: in several hosts, in
-characters of a password, in the names and the spelling of parameters. What comes out of here means the same to all.
+SQLAlchemy, libpq and SQLite read the database URL; redis-py and kombu read the Redis URL. They differ in lists of
+hosts, in characters of passwords, and in the names and spelling of parameters.
 """
 
 import re
@@ -11,9 +11,9 @@ from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 ENCODE: Final = "write /, ?, #, @ and % in a name or password as %2F, %3F, %23, %40 and %25"
-# Those that are harmless: https://docs.sqlalchemy.org/en/21/dialects/sqlite.html
+# The harmless parameters of https://docs.sqlalchemy.org/en/21/dialects/sqlite.html
 _SQLITE: Final = frozenset({"timeout", "check_same_thread", "cached_statements"})
-# What redis-py and kombu both know; https://redis.readthedocs.io/en/stable/connections.html
+# Parameters that both redis-py and kombu know; https://redis.readthedocs.io/en/stable/connections.html
 _TLS: Final = frozenset(
     {
         "ssl_cert_reqs",
@@ -27,15 +27,18 @@ _TLS: Final = frozenset(
 )
 _FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _CERT_REQS: Final = ("none", "optional", "required")
-_FALSE: Final = frozenset({"0", "f", "false", "n", "no"})  # as redis-py reads it; kombu knows `false` only
+_FALSE: Final = frozenset({"0", "f", "false", "n", "no"})  # redis-py's words; kombu knows `false` only
 _HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]*))?")
 _HOSTS: Final = r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?"
-# A folder that holds no server: libpq then looks at all it was given, and reaches nobody.
+# A folder without a server socket: libpq checks all parameters, then fails to connect.
 _NOWHERE: Final = "/nonexistent"
 
 
 def database_url(text: str) -> str:
-    """Return a database's address as SQLAlchemy reads it; ValueError says what is wrong, and quotes no password."""
+    """Return a database URL for SQLAlchemy: `postgres://u@h/d` gives `postgresql+psycopg://u@h/d`.
+
+    Raises ValueError with the fault and the remedy, without the password.
+    """
     scheme, _, rest = text.strip().partition("://")
     if scheme in ("sqlite", "sqlite+pysqlite"):
         return _sqlite(rest)
@@ -49,9 +52,9 @@ def _sqlite(rest: str) -> str:
     if unknown := dict(parse_qsl(parameters, keep_blank_values=True)).keys() - _SQLITE:
         raise ValueError(f"SQLite knows no parameter {min(unknown)!r}; write a ? in the file's name as %3F")
     if len(path) < 2 or not path.startswith("/") or path == "/:memory:":
-        raise ValueError("the worker's processes share a file: write sqlite:////path/of/afterword.db")
+        raise ValueError("all processes must open the same file: write an absolute path, sqlite:////path/afterword.db")
     if "\0" in unquote(path):
-        raise ValueError("no file's name holds the character U+0000")
+        raise ValueError("its path has the character U+0000; a file name cannot contain it")
     return f"sqlite://{rest}"
 
 
@@ -60,27 +63,27 @@ def _postgresql(rest: str) -> str:
     address, _, parameters = place.partition("?")
     hosts, slash, name = address.partition("/")
     if re.search(r"[@#]", address):
-        raise ValueError(f"it cannot be told where its password ends; {ENCODE}")
+        raise ValueError(f"it is unclear where its password ends; {ENCODE}")
     query = _query(parameters)
-    found = [_host(one) for one in hosts.split(",")] if hosts else []
+    found = [_host(text) for text in hosts.split(",")] if hosts else []
     if len(found) > 1:
         query = _listed(found) | query
-    where = "".join(f"{_bracketed(host)}{port and ':'}{port}" for host, port in found) if len(found) == 1 else ""
-    _read_by_libpq(unquote(name), query)
-    shown = f"{user}@" if user is not None else ""
+    single = "".join(f"{_bracketed(host)}{port and ':'}{port}" for host, port in found) if len(found) == 1 else ""
+    _check_with_libpq(unquote(name), query)
+    login = f"{user}@" if user is not None else ""
     # libpq does not read + as a space.
     tail = f"?{urlencode(query, quote_via=quote, safe='/,:[]')}" if query else ""
-    return f"postgresql+psycopg://{shown}{where}{slash}{quote(unquote(name), safe='')}{tail}"
+    return f"postgresql+psycopg://{login}{single}{slash}{quote(unquote(name), safe='')}{tail}"
 
 
 def _without_user(rest: str) -> tuple[str | None, str]:
-    """Return user and password, each encoded so that every library finds their ends, and what follows them."""
+    """Return `user:password` percent-encoded (None if there is no user), and the rest of the URL after it."""
     authority = re.match(r"[^/?#]*", rest)[0]  # type: ignore[index]  # it matches anything
     if "@" in authority:
         user, _, place = authority.rpartition("@")
         place += rest[len(authority) :]
     elif "@" in rest and not re.fullmatch(f"{_HOSTS}(,{_HOSTS})*", authority):
-        # No port follows the colon, so a password does, and it holds one of / ? #.
+        # The text after the colon is not a port, so it is a password, and this password contains / ? or #.
         user, _, place = rest.partition("@")
     else:
         return None, rest
@@ -96,8 +99,8 @@ def _host(text: str) -> tuple[str, str]:
     found = _HOST.fullmatch(text)
     if found is None or not 0 <= int(found["port"] or 0) <= 65535:
         raise ValueError(
-            "each of its hosts must be host, host:port or [IPv6 address]:port, the port at most 65535, a comma between"
-            f" two, as in postgresql://user:password@one:5432,two:5432/name; {ENCODE}"
+            "each host must be host, host:port or [IPv6 address]:port, with a port of at most 65535; separate hosts by"
+            f" commas, as in postgresql://user:password@one:5432,two:5432/name; {ENCODE}"
         )
     return unquote(found["v6"] or found["name"]), found["port"] or ""
 
@@ -107,31 +110,30 @@ def _bracketed(host: str) -> str:
 
 
 def _query(text: str) -> dict[str, str]:
-    """Return parameters by name; hosts in SQLAlchemy's own spelling (host=a:1&host=b:2) as libpq lists them."""
+    """Return the parameters by name; SQLAlchemy's `host=a:1&host=b:2` becomes libpq's `host=a,b`, `port=1,2`."""
     pairs = parse_qsl(text, keep_blank_values=True)
     query = dict(pairs)
     hosts = [value for name, value in pairs if name == "host"]
-    if len(hosts) > 1 or any(re.fullmatch(r"[A-Za-z0-9.-]+:[0-9]+", one) for one in hosts):
-        found = [_host(one) for one in hosts]
-        query |= _listed(found)
+    if len(hosts) > 1 or any(re.fullmatch(r"[A-Za-z0-9.-]+:[0-9]+", host) for host in hosts):
+        query |= _listed([_host(host) for host in hosts])
     number = len(query["host"].split(",")) if "host" in query else 1
     ports = query.get("port", "").split(",")
     if len(ports) not in (1, number) or not all(re.fullmatch(r"[0-9]{0,5}", port) for port in ports):
-        raise ValueError("its parameter port must be one number, or as many as there are hosts, a comma between two")
+        raise ValueError("its parameter port must be one number, or as many as there are hosts, separated by commas")
     if number > len(ports) and ports != [""]:
-        # One for all, says libpq; SQLAlchemy wants one for each.
+        # libpq takes one port for all hosts; SQLAlchemy wants a port for each.
         query["port"] = ",".join(ports * number)
     return query
 
 
 def _listed(hosts: list[tuple[str, str]]) -> dict[str, str]:
-    """Return several hosts in libpq's spelling as parameters, which SQLAlchemy knows too."""
+    """Return hosts as parameters for libpq and SQLAlchemy: `[("a", "1"), ("b", "2")]` gives host `a,b`, port `1,2`."""
     ports = ",".join(port for _, port in hosts)
     return {"host": ",".join(host for host, _ in hosts)} | ({"port": ports} if ports.strip(",") else {})
 
 
-def _read_by_libpq(name: str, query: dict[str, str]) -> None:
-    """Have libpq look at the parameters: their names, and the values that it knows a list of."""
+def _check_with_libpq(name: str, query: dict[str, str]) -> None:
+    """Let libpq check the names of the parameters, and the values it has a list of; raise ValueError."""
     from psycopg import Error, conninfo, pq
 
     given = {**query, "dbname": name, "host": _NOWHERE, "port": "", "user": "", "password": ""}
@@ -142,11 +144,11 @@ def _read_by_libpq(name: str, query: dict[str, str]) -> None:
         raise ValueError(f"libpq cannot read its parameters ({_first_line(str(error))})") from None
     connection = pq.PGconn.connect_start(text.encode())
     try:
-        said = connection.error_message.decode(errors="replace")
+        message = connection.error_message.decode(errors="replace")
     finally:
         connection.finish()
-    if said and _NOWHERE not in said:
-        raise ValueError(f"libpq cannot read its parameters ({_first_line(said)})")
+    if message and _NOWHERE not in message:
+        raise ValueError(f"libpq cannot read its parameters ({_first_line(message)})")
 
 
 def _first_line(text: str) -> str:
@@ -154,25 +156,25 @@ def _first_line(text: str) -> str:
 
 
 def split(text: str) -> SplitResult:
-    """Split an address whose host a name server can be asked for and whose port is one; ValueError says what is not."""
+    """Split a URL; raise ValueError if its host cannot be a DNS name or its port is not a number from 0 to 65535."""
     parts = urlsplit(text)
     host = parts.hostname or ""
     try:
         if not host.isascii():
-            import idna  # httpx reads names with it too; a name in ASCII goes as it is
+            import idna  # httpx uses it too; ASCII names need no encoding
 
             idna.encode(host)
     except UnicodeError:
-        raise ValueError("its host is no host name; write it in ASCII, as in xn--bcher-kva.example") from None
+        raise ValueError("its host is not a valid name; write it in ASCII, as in xn--bcher-kva.example") from None
     try:
-        parts.port  # noqa: B018  read when it is asked for
+        parts.port  # noqa: B018  the property raises for a bad port
     except ValueError:
         raise ValueError("its port must be a number from 0 to 65535") from None
     return parts
 
 
 def redis_url(text: str) -> str:
-    """Return the address of a Redis as redis-py and kombu both read it; ValueError says what is wrong."""
+    """Return a Redis URL that redis-py and kombu read alike; raise ValueError with the fault and the remedy."""
     try:
         parts = split(text.strip())
     except ValueError as error:
@@ -182,7 +184,7 @@ def redis_url(text: str) -> str:
     if not re.fullmatch(r"/?[0-9]*", parts.path):
         raise ValueError("its path must be the number of a database, as in redis://host:6379/0")
     query = _tls(parse_qsl(parts.query, keep_blank_values=True), is_tls=parts.scheme == "rediss")
-    # redis-py takes what stands in a parameter as it is; kombu decodes it once, too.
+    # redis-py and kombu both decode the value of a parameter once; / and : need no encoding.
     return parts._replace(query=urlencode(query, safe="/:")).geturl()
 
 
@@ -192,9 +194,9 @@ def _tls(pairs: Iterable[tuple[str, str]], *, is_tls: bool) -> dict[str, str]:
         if name not in _TLS:
             raise ValueError(f"its parameter {name!r} is not known to both redis-py and kombu; leave it out")
         if not is_tls:
-            raise ValueError(f"its parameter {name!r} is about TLS; begin with rediss://")
+            raise ValueError(f"its parameter {name!r} is for TLS; begin with rediss://")
         if name in _FILES and not Path(value).exists():
-            raise ValueError(f"its parameter {name} is {value!r}, and there is no such file")
+            raise ValueError(f"its parameter {name} is {value!r}, but there is no such file")
         query[name] = value
     if (given := query.get("ssl_cert_reqs")) is not None:
         # CERT_NONE is Celery's spelling.

@@ -1,4 +1,4 @@
-"""Settings: the endpoints, `default` from the environment and the others from the TOML file of AFTERWORD_CONFIG."""
+"""Reads the endpoints: `default` from the environment, the others from the TOML file of AFTERWORD_CONFIG."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -13,42 +13,42 @@ from worker.settings.values import Reader
 DEFAULT = "default"
 ENV = "AFTERWORD_ENDPOINT_"
 
-# One line per field of Endpoint but its name: how it is read, and what it means for the page of settings.
+# For each field of Endpoint except its name: the reader, and the description for ops/settings.md.
 FIELDS: Mapping[str, tuple[Reader, str]] = {
-    "url": (values.COMPLETIONS_URL, "Where requests go."),
+    "url": (values.COMPLETIONS_URL, "The address for requests."),
     "key": (values.KEY, "The Bearer key. For `default`, `OPEAI_API_KEY` is used when this is not set."),
     "connect_s": (values.seconds(0.01, 300), "The longest wait for a connection."),
     "first_byte_s": (values.seconds(0.01, 86400), "The longest wait from the request to the answer's first byte."),
     "idle_s": (values.seconds(0.01, 86400), "The longest wait between two pieces of data; SSE comments do not count."),
-    "total_s": (values.seconds(0.01, 86400), "The longest time of a whole call; a job's `timeout_s` replaces it."),
-    "max_response_bytes": (values.whole(1024, 2**31 - 1), "The largest answer that is read."),
-    "proxy": (values.PROXY, "An HTTP proxy; `HTTPS_PROXY` and its like are not read."),
-    "ca_file": (values.FILE, "Certificates to trust instead of the usual ones, PEM."),
+    "total_s": (values.seconds(0.01, 86400), "The longest duration of a call; a job's `timeout_s` replaces it."),
+    "max_response_bytes": (values.whole(1024, 2**31 - 1), "The largest accepted answer."),
+    "proxy": (values.PROXY, "An HTTP proxy. Variables such as `HTTPS_PROXY` are ignored."),
+    "ca_file": (values.FILE, "CA certificates to trust instead of the usual set, PEM."),
     "cert_file": (values.FILE, "Our client certificate, PEM."),
     "cert_key_file": (values.FILE, "The key of our client certificate, PEM."),
     "validation": (
         values.choice("document", "openai", "shape"),
-        "Whose rules a request must meet: the endpoint's document, OpenAI's, or its shape alone.",
+        "The rules for requests: the endpoint's document, OpenAI's rules too, or the shape of the fields only.",
     ),
     "upstream": (
         values.choice("as_asked", "stream"),
-        "`stream`: every job is streamed, so that a long silent answer does not cost the connection.",
+        "`stream`: stream the answer of every job, because a long silence can end a connection.",
     ),
-    "retry_partial": (values.FLAG, "Whether an answer cut half-way is asked for again."),
-    "retry_ambiguous": (values.FLAG, "Whether a request that was sent and never answered is sent again."),
+    "retry_partial": (values.FLAG, "Send the request again after a cut answer, although it was billed."),
+    "retry_ambiguous": (values.FLAG, "Send the request again if no answer came, although it may have been billed."),
 }
-SECRETS = tuple(one.name for one in fields(Endpoint) if not one.repr and one.name in FIELDS)
-DEFAULTS = {one.name: one.default for one in fields(Endpoint) if one.default is not MISSING}
+SECRETS = tuple(field.name for field in fields(Endpoint) if not field.repr and field.name in FIELDS)
+DEFAULTS = {field.name: field.default for field in fields(Endpoint) if field.default is not MISSING}
 
 
 def environment_names() -> list[str]:
-    """Return every environment variable that describes the endpoint `default`."""
+    """Return all environment variables for the endpoint `default`."""
     names = [f"{ENV}{name.upper()}" for name in FIELDS]
     return names + [f"{ENV}{name.upper()}_FILE" for name in SECRETS]
 
 
 def read_endpoints(environment: Environment, config: Path | None) -> dict[str, Endpoint]:
-    """Return the endpoints by name; where both speak of `default`, the environment wins field by field."""
+    """Return the endpoints by name. For each field of `default` the environment wins over the TOML file."""
     tables = _tables(environment, config)
     endpoints = {name: _from_table(environment, config, name, table) for name, table in tables.items()}
     default = endpoints.get(DEFAULT, {}) | _from_environment(environment)
@@ -62,9 +62,9 @@ def read_endpoints(environment: Environment, config: Path | None) -> dict[str, E
 def _make(environment: Environment, name: str, given: dict[str, Any]) -> Endpoint | None:
     where = "AFTERWORD_ENDPOINT" if name == DEFAULT else f"[endpoints.{name}]"
     if "url" not in given:
-        environment.errors.append(f"{where} has settings but no url; name the address its requests go to.")
+        environment.errors.append(f"{where} has settings but no url; set the address for its requests.")
         return None
-    if given["url"] is None:  # its fault is noted
+    if given["url"] is None:  # its fault is already in `errors`
         return None
     made = Endpoint(name=name, **{field: value for field, value in given.items() if value is not None})
     if made.cert_key_file and not made.cert_file:
@@ -85,14 +85,14 @@ def _tables(environment: Environment, config: Path | None) -> dict[str, dict[str
     document = toml(environment, config) if config is not None else {}
     tables = document.pop("endpoints", {})
     for name in document:
-        environment.errors.append(f"[{name}] in {config} is no section; {nearest(name, ['endpoints'])}")
+        environment.errors.append(f"[{name}] in {config} is not a known section; {nearest(name, ['endpoints'])}")
     found: dict[str, dict[str, Any]] = {}
     for name, table in tables.items() if isinstance(tables, dict) else ():
         known = environment.value(f"[endpoints.{name}]", name, values.ENDPOINT_NAME)
         if known is not None and isinstance(table, dict):
             found[name] = table
         elif known is not None:
-            environment.errors.append(f"endpoints.{name} in {config} is no section; write [endpoints.{name}].")
+            environment.errors.append(f"endpoints.{name} in {config} is not a section; write [endpoints.{name}].")
     return found
 
 
@@ -104,14 +104,14 @@ def _from_table(environment: Environment, config: Path | None, name: str, table:
         if field == "headers":
             given[field] = _headers(environment, where, content)
         elif field == "key":
-            environment.errors.append(f"{where} would keep a secret in the file; write key_file or key_env instead.")
+            environment.errors.append(f"{where} would put a secret into the file; use key_file or key_env instead.")
         elif (secret := field.rpartition("_")[0]) in SECRETS and field.endswith(("_file", "_env")):
             given[secret] = _secret(environment, where, folder, (field, str(content)))
         elif field in FIELDS:
             given[field] = environment.value(where, _plain(folder, field, content), FIELDS[field][0])
         else:
-            known = [one for one in FIELDS if one != "key"] + ["key_file", "key_env", "headers"]
-            environment.errors.append(f"{where} is no setting of an endpoint; {nearest(field, known)}")
+            known = [key for key in FIELDS if key != "key"] + ["key_file", "key_env", "headers"]
+            environment.errors.append(f"{where} is not a setting of an endpoint; {nearest(field, known)}")
     return given
 
 
@@ -127,7 +127,7 @@ def _secret(environment: Environment, where: str, folder: Path, source: tuple[st
     if field.endswith("_env"):
         found = environment.text(text)
         if found is None:
-            environment.errors.append(f"{where} names the variable {text}, which is not set; set it.")
+            environment.errors.append(f"{where} names the variable {text}, but {text} is not set; set it.")
     else:
         found = environment.read_secret(where, folder / text)
     return environment.value(where, found, FIELDS[name][0], secret=True)
@@ -139,5 +139,7 @@ def _headers(environment: Environment, where: str, content: object) -> dict[str,
         return None
     for name, text in content.items():
         if not values.HEADER_NAME.fullmatch(name) or not values.HEADER_VALUE.fullmatch(text):
-            environment.errors.append(f"{where} holds {name!r}, which is not a header that can be sent.")
+            environment.errors.append(
+                f"{where} has {name!r}, but this header cannot be sent; use a name without spaces, and printable ASCII."
+            )
     return content

@@ -1,6 +1,6 @@
-"""Secrets inside addresses: found by the parts of the parsed address, and masked or looked for by their values.
+"""Finds and masks the secrets in a URL: its password, and the values of secret parameters (`core.secret_names`).
 
-Used by `afterword config`, by the sentences about bad settings, by the log's redactor and by the redaction of answers.
+Used by `afterword config`, by the error sentences about settings and by the log.
 """
 
 import re
@@ -8,19 +8,16 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
+from worker.core.secret_names import is_secret_name
+
 MASK: Final = "***"
-# A parameter with one of these words in its name holds a secret: api-key, access_token, sslpassword, X-Amz-Signature.
-_WORDS: Final = ("key", "token", "secret", "pass", "pwd", "auth", "cred", "sig", "code")
-
-
-def is_secret_name(name: str) -> bool:
-    """Say whether a parameter's or a header's name speaks of a secret."""
-    lower = name.lower()
-    return any(word in lower for word in _WORDS)
 
 
 def masked_url(url: str) -> str:
-    """Return an address with its password and the values of its secret parameters masked."""
+    """Return a URL with `***` for its password and secret parameters: `https://u:***@h/?api-key=***`.
+
+    A fragment is masked too. The result is `***` if the URL cannot be parsed.
+    """
     parts = _split(url)
     if parts is None:
         return MASK
@@ -29,24 +26,25 @@ def masked_url(url: str) -> str:
     user, at, place = parts.netloc.rpartition("@")
     name, colon, password = user.partition(":")
     netloc = f"{name}{colon}{MASK if password else ''}{at}{place}"
-    query = "&".join(_masked_parameter(one) for one in parts.query.split("&"))
+    query = "&".join(_masked_parameter(text) for text in parts.query.split("&"))
     return parts._replace(netloc=netloc, query=query, fragment=MASK if parts.fragment else "").geturl()
 
 
 def secrets_in(url: str | None) -> Iterator[str]:
-    """Yield the password and the values of secret parameters of an address, as written and as read."""
+    """Yield the password and the secret parameters of a URL, as written and percent-decoded: `a%2Fb` and `a/b`."""
     parts = _split(url) if url else None
     if parts is None:
         return
     password = parts.netloc.rpartition("@")[0].partition(":")[2]
-    values = [one.partition("=")[2] for one in parts.query.split("&") if is_secret_name(one.partition("=")[0])]
+    pairs = [text.partition("=") for text in parts.query.split("&")]
+    values = [value for name, _, value in pairs if is_secret_name(name)]
     for text in (password, *values):
         if text:
             yield from {text, unquote(text), unquote_plus(text)}
 
 
 def shown(text: str) -> str:
-    """Return a setting's text for a sentence about it; an address is masked, also one that cannot be read."""
+    """Return a setting's text for an error sentence, with secrets masked. An unreadable URL shows only its scheme."""
     if not re.search(r"://|@", text):
         return repr(text)
     readable = _split(text) is not None and "@" not in (urlsplit(text).path + urlsplit(text).fragment)

@@ -1,4 +1,4 @@
-"""Settings for people: the effective values with secrets masked, and the reference page made from the declarations."""
+"""Shows settings to people: the values in effect with masked secrets, and the reference page ops/settings.md."""
 
 from dataclasses import fields
 from typing import Any
@@ -11,16 +11,17 @@ from worker.settings.masking import MASK, masked_url
 HEAD = """\
 # Settings
 
-Made by `afterword config --reference`; a test holds it to the code. `afterword config` shows the values in effect.
+`afterword config --reference` prints this page; a test compares it with the code. `afterword config` shows the values
+in effect.
 
-Every setting is an environment variable; an empty one counts as not set, an unknown one that begins with
-`AFTERWORD_` is an error. All faults are reported together. A secret may also stand in a file, named by the
-variable with `_FILE` at its end (marked *file* below).
+Every setting is an environment variable. An empty variable counts as not set. An unknown variable that begins with
+`AFTERWORD_` is an error. All errors are reported together. A setting marked *file* below can also be read from a file:
+put the path into the variable with `_FILE` at the end, such as `AFTERWORD_DATABASE_URL_FILE`.
 """
 ENDPOINTS = """
 ## Endpoints
 
-The endpoint named `default` is described by variables; those of `AFTERWORD_CONFIG` by a TOML file:
+Variables describe the endpoint `default`. The TOML file in `AFTERWORD_CONFIG` describes the other endpoints:
 
 ```toml
 [endpoints.fast]
@@ -30,17 +31,17 @@ idle_s = 30
 headers = { "X-Team" = "search" }
 ```
 
-A file's name is taken relative to the folder of the TOML file. `[endpoints.default]` may stand there too; where both
-say something, the variable wins.
+File names are relative to the folder of the TOML file. The file can also have a section `[endpoints.default]`; a
+variable wins over its entry there.
 """
 
 
 def masked(settings: Settings) -> dict[str, Any]:
-    """Return the settings as plain JSON values by variable; of a secret only what is harmless is shown."""
+    """Return the settings by variable as JSON values: `{"AFTERWORD_LEASE_S": 30.0, …}`. Secrets are masked."""
     shown: dict[str, Any] = {}
-    for one in PLAIN:
-        value = getattr(settings, one.name)
-        shown[variable(one.name)] = _plain(value, secret=one.metadata["secret"])
+    for setting in PLAIN:
+        value = getattr(settings, setting.name)
+        shown[variable(setting.name)] = _plain(value, secret=setting.metadata["secret"])
     shown["AFTERWORD_CONFIG"] = str(settings.config) if settings.config else None
     shown["AFTERWORD_DATA_DIR"] = str(settings.data_dir) if settings.data_dir else None
     shown["endpoints"] = {name: _endpoint(endpoint) for name, endpoint in settings.endpoints.items()}
@@ -49,12 +50,12 @@ def masked(settings: Settings) -> dict[str, Any]:
 
 def _plain(value: Any, *, secret: bool) -> Any:
     if isinstance(value, tuple):
-        return [MASK if secret else str(one) for one in value]
+        return [MASK if secret else str(element) for element in value]
     return masked_url(str(value)) if secret and value is not None else value
 
 
 def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
-    shown = {one.name: getattr(endpoint, one.name) for one in fields(Endpoint) if one.name != "name"}
+    shown = {field.name: getattr(endpoint, field.name) for field in fields(Endpoint) if field.name != "name"}
     shown["url"] = masked_url(endpoint.url)
     shown["key"] = MASK if endpoint.key else None
     shown["proxy"] = masked_url(endpoint.proxy) if endpoint.proxy else None
@@ -63,9 +64,10 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def reference() -> str:
-    """Return the page of all settings in Markdown."""
+    """Return ops/settings.md, the page of all settings in Markdown."""
     plain = [
-        _row(f"`{variable(one.name)}`", one.metadata["reader"].expects, one.default, one.metadata) for one in PLAIN
+        _row(f"`{variable(setting.name)}`", setting.metadata["reader"].expects, setting.default, setting.metadata)
+        for setting in PLAIN
     ]
     endpoint = [
         _row(f"`{ENV}{name.upper()}`", reader.expects, DEFAULTS.get(name), {"text": text, "secret": name in SECRETS})

@@ -1,4 +1,4 @@
-"""Reads the address of a Redis behind Sentinel: what it says of Redis is read as the address of any Redis is."""
+"""Reads the URL of a Redis behind Sentinel. The Redis part of it follows the rules of every Redis URL."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,7 +7,10 @@ from afterword.sentinel import is_sentinel, read_sentinels
 
 
 def by_sentinels(read_redis: Callable[[str], str]) -> Callable[[str], str]:
-    """Return what reads both: `read_redis` reads redis:// and rediss://, and raises ValueError as this does."""
+    """Return a reader that also accepts sentinel:// URLs; `read_redis` reads redis:// and rediss://.
+
+    Both raise ValueError for a bad URL.
+    """
 
     def read(text: str) -> str:
         if not is_sentinel(text):

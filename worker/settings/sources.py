@@ -1,4 +1,4 @@
-"""Settings, second step: where a setting's text comes from (the environment, a file, TOML), with every fault noted."""
+"""Settings, second step: gets the text of a setting from the environment, a file or TOML, and collects the faults."""
 
 import tomllib
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ from worker.settings.masking import shown
 from worker.settings.values import Reader
 
 PREFIX = "AFTERWORD_"
-SECRET = "(not shown)"  # noqa: S105  what an error prints instead of a secret
+SECRET = "(not shown)"  # noqa: S105  error sentences print this instead of a secret
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The environment's texts by name; faults are gathered as sentences in `errors`, none is raised."""
+    """Environment variables by name. Faults are not raised: each adds a sentence to `errors`."""
 
     names: Mapping[str, str]
     errors: list[str] = field(default_factory=list)
 
     def text(self, name: str, *, secret: bool = False) -> str | None:
-        """Return a variable's text, for a secret else its `_FILE`'s content; empty counts as absent.
+        """Return the text of a variable, for a secret else the content of its `_FILE`. None if it is absent or empty.
 
-        Without line breaks at its end: `echo` makes one, and Kubernetes passes it on.
+        Line breaks at the end are removed: `echo` writes a line break, and Kubernetes passes it on.
         """
         direct = self.names.get(name, "").rstrip("\r\n")
         file = self.names.get(f"{name}_FILE", "").rstrip("\r\n") if secret else ""
@@ -35,20 +35,20 @@ class Environment:
         return self.read_secret(f"{name}_FILE", Path(file))
 
     def read_secret(self, name: str, path: Path) -> str | None:
-        """Return a file's text without the line break at its end, or None with the fault noted."""
+        """Return the text of a file without line breaks at its end; on a fault add a sentence and return None."""
         try:
-            # Editors on Windows begin a text with a mark of its encoding.
+            # utf-8-sig, because editors on Windows write a byte order mark.
             text = path.read_text(encoding="utf-8-sig").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            self.errors.append(f"{name} is {str(path)!r}, which cannot be read ({reason}); name a readable file.")
+            self.errors.append(f"{name} is {str(path)!r}, but it cannot be read ({reason}); name a readable file.")
             return None
         if not text:
-            self.errors.append(f"{name} is {str(path)!r}, which is empty; put the secret into it.")
+            self.errors.append(f"{name} is {str(path)!r}, but it is empty; put the secret into it.")
         return text or None
 
     def value(self, name: str, text: str | None, reader: Reader, *, secret: bool = False) -> Any:
-        """Return the value of `text`, or None when there is none or its fault has been noted under `name`."""
+        """Return the value of `text`; None if `text` is None. On a fault add a sentence about `name`, return None."""
         if text is None:
             return None
         try:
@@ -59,13 +59,13 @@ class Environment:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Return the end of a sentence about an unknown name: the nearest known one, or all of them."""
+    """Return the end of a sentence about an unknown name: `did you mean url?`, or else the list of known names."""
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}."
 
 
 def unknown_names(environment: Environment, known: list[str]) -> None:
-    """Note every variable that begins with AFTERWORD_ and is none of ours."""
+    """Add a sentence for every AFTERWORD_ variable that is not in `known`."""
     tails = [name.removeprefix(PREFIX) for name in known]
     for name in sorted(environment.names):
         if name.startswith(PREFIX) and name not in known:
@@ -73,15 +73,17 @@ def unknown_names(environment: Environment, known: list[str]) -> None:
             remedy = (
                 f"did you mean {PREFIX}{close[0]}?" if close else "`afterword config --reference` lists all settings."
             )
-            environment.errors.append(f"{name} is no setting; {remedy}")
+            environment.errors.append(f"{name} is not a setting; {remedy}")
 
 
 def toml(environment: Environment, path: Path) -> dict[str, Any]:
-    """Return a TOML file's content, or {} with the fault noted."""
+    """Return the content of a TOML file; on a fault add a sentence and return {}."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        environment.errors.append(f"AFTERWORD_CONFIG is {str(path)!r}, which cannot be read ({error.strerror}).")
+        environment.errors.append(
+            f"AFTERWORD_CONFIG is {str(path)!r}, but it cannot be read ({error.strerror}); name a readable file."
+        )
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        environment.errors.append(f"AFTERWORD_CONFIG is {str(path)!r}, which is not TOML: {error}.")
+        environment.errors.append(f"AFTERWORD_CONFIG is {str(path)!r}, but it is not TOML: {error}.")
     return {}

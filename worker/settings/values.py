@@ -1,4 +1,4 @@
-"""Settings, first step: the text of one setting to its value, or a ValueError that says what it must be."""
+"""Settings, first step: turns the text of a setting into its value, or raises ValueError with the expected form."""
 
 import math
 import re
@@ -23,7 +23,7 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How one kind of setting is read: `read` returns the value or raises ValueError; `expects` is for the page."""
+    """Reads one kind of setting. `read` returns the value or raises ValueError; `expects` is for ops/settings.md."""
 
     expects: str
     read: Callable[[str], Any]
@@ -58,7 +58,7 @@ def seconds(low: float, high: float) -> Reader:
 
 
 def choice(*words: str) -> Reader:
-    """Read one of a few words."""
+    """Read one of these words."""
     expects = " or ".join(words)
 
     def read(text: str) -> str:
@@ -77,16 +77,16 @@ def _flag(text: str) -> bool:
 
 
 def completions_url(text: str) -> str:
-    """Return the address requests are POSTed to.
+    """Return the URL for the POST of a chat completion. A query stays.
 
-    No path: `/v1/chat/completions` is added. A path that ends in `/chat/completions` is used as it is. Any other
-    path is what OpenAI's clients call `base_url`: `/chat/completions` is added. A query stays where it is.
+    Without a path, `/v1/chat/completions` is added. A path that ends in `/chat/completions` stays. Any other path is
+    the `base_url` of OpenAI's clients: `https://h/api` gives `https://h/api/chat/completions`.
     """
     parts = split(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
         raise ValueError("it must be an address such as https://api.example.com or http://127.0.0.1:8000/v1")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("it must not hold a user or password; a key belongs into the endpoint's key")
+        raise ValueError("it must not have a user or password; put a key into the endpoint's key")
     path = parts.path.rstrip("/")
     if not path.endswith("/chat/completions"):
         path = f"{path or '/v1'}/chat/completions"
@@ -102,13 +102,13 @@ def _proxy(text: str) -> str:
 
 def _egress_proxy(text: str) -> str:
     if not text.startswith("http://"):
-        # The certificate of a proxy could not be told apart from a receiver's.
+        # With https:// the proxy's certificate could not be distinguished from a receiver's.
         raise ValueError("it must begin with http://, as in http://proxy.example.com:3128")
     return _proxy(text)
 
 
 def _key(text: str) -> str:
-    # It becomes a header's value: a line break in it would start a header of its own.
+    # The key becomes a header value: a line break in it would start another header.
     if not re.fullmatch(r"[\x21-\x7e]{1,4096}", text):
         raise ValueError("it must be one word of printable ASCII characters")
     return text
@@ -127,20 +127,20 @@ def _schema(text: str) -> str:
 
 
 def _listed(text: str) -> list[str]:
-    # In a file of secrets people write one to a line.
-    return [one for one in re.split(r"[,\s]+", text) if one]
+    # In a file of keys, people write a key per line.
+    return [word for word in re.split(r"[,\s]+", text) if word]
 
 
 def _secret_keys(text: str) -> tuple[str, ...]:
     keys = _listed(text)
-    for place, one in enumerate(keys, 1):
-        if not FERNET_KEY.fullmatch(one):
+    for place, key in enumerate(keys, 1):
+        if not FERNET_KEY.fullmatch(key):
             raise ValueError(
                 f"key {place} must be 32 bytes in URL-safe base64, 44 characters; "
                 "make one with `openssl rand -base64 32 | tr +/ -_`"
             )
-        if one in keys[: place - 1]:
-            raise ValueError(f"key {place} stands there twice; keep its first place")
+        if key in keys[: place - 1]:
+            raise ValueError(f"key {place} repeats an earlier key; keep only the first")
     if not keys:
         raise ValueError("it must hold at least one key")
     return tuple(keys)
@@ -148,22 +148,22 @@ def _secret_keys(text: str) -> tuple[str, ...]:
 
 def _networks(text: str) -> tuple[Network, ...]:
     found: list[Network] = []
-    for one in _listed(text):
+    for network in _listed(text):
         try:
-            found.append(ip_network(one))
+            found.append(ip_network(network))
         except ValueError as error:
-            raise ValueError(f"{one!r} must be a network such as 10.1.0.0/16 or fd00::/8 ({error})") from error
+            raise ValueError(f"{network!r} must be a network such as 10.1.0.0/16 or fd00::/8 ({error})") from error
     return tuple(found)
 
 
 def _ports(text: str) -> tuple[int, ...]:
     found = _listed(text)
-    for one in found:
-        if not re.fullmatch(r"[0-9]{1,5}", one) or not 1 <= int(one) <= 65535:
-            raise ValueError(f"{one!r} must be a port, a number from 1 to 65535, such as 8443")
+    for port in found:
+        if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+            raise ValueError(f"{port!r} must be a port, a number from 1 to 65535, such as 8443")
     if not found:
         raise ValueError("it must hold at least one port, such as 8443")
-    return tuple(sorted({int(one) for one in found}))
+    return tuple(sorted({int(port) for port in found}))
 
 
 def _file(text: str) -> str:
@@ -181,8 +181,8 @@ EGRESS_PROXY = Reader("http://host:port", _egress_proxy)
 KEY = Reader("one word", _key)
 ENDPOINT_NAME = Reader("a name", _endpoint_name)
 SCHEMA_NAME = Reader("a name", _schema)
-SECRET_KEYS = Reader("keys of 44 characters, the newest first, a comma between two", _secret_keys)
-NETWORKS = Reader("networks such as 10.1.0.0/16, a comma between two", _networks)
-PORTS = Reader("ports such as 8443, a comma between two", _ports)
+SECRET_KEYS = Reader("keys of 44 characters, separated by commas, the newest first", _secret_keys)
+NETWORKS = Reader("networks such as 10.1.0.0/16, separated by commas", _networks)
+PORTS = Reader("ports such as 8443, separated by commas", _ports)
 FILE = Reader("path of a file", _file)
 FOLDER = Reader("path of a folder", Path)

@@ -1,1 +1,1 @@
-"""SQL: tables, moves, and the functions over them. Synchronous, lists in, lists out."""
+"""SQL for both wings: engine, tables, guarded moves. Functions are synchronous and take and return lists."""

@@ -1,4 +1,4 @@
-"""The database's clock, the only one that decides: `now()`, moved by durations in seconds."""
+"""SQL expressions for time. Only the database's clock decides: `now()`, plus or minus durations in seconds."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,14 +10,14 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from worker.store.types import Instant
 
-# Milliseconds are all that SQLite's 'now' has before 3.42; julianday alone would lose them in its double.
+# SQLite before 3.42 knows 'now' only in milliseconds. ROUND is needed because julianday() returns a double.
 SQLITE_NOW = "(CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)"
-# Not now(): that is the start of the transaction, older than the locks it waited for.
+# Not now(): it returns the start of the transaction, before its waits for locks.
 POSTGRESQL_NOW = "clock_timestamp()"
 
 
 class now(FunctionElement[datetime]):
-    """The present instant, by the database."""
+    """The database's current time."""
 
     type = Instant()
     inherit_cache = True
@@ -34,7 +34,7 @@ def _now_sqlite(element: now, compiler: Any, **options: Any) -> str:
 
 
 class shifted(FunctionElement[datetime]):
-    """An instant moved by `seconds` (a float or a column of floats)."""
+    """An instant plus `seconds`, a float or a column of floats; negative seconds go back."""
 
     type = Instant()
     inherit_cache = True
@@ -57,7 +57,7 @@ def _shifted_sqlite(element: shifted, compiler: Any, **options: Any) -> str:
 
 
 class seconds_until(FunctionElement[float]):
-    """Seconds from now to an instant; negative when it has passed."""
+    """Seconds from now to an instant; negative if the instant is past."""
 
     type = Float()
     inherit_cache = True
@@ -75,19 +75,20 @@ def _until_sqlite(element: seconds_until, compiler: Any, **options: Any) -> str:
     return f"(({instant} - {SQLITE_NOW}) / 1000000.0)"
 
 
-# Unix time, by the database.
+# Unix time of the database's clock.
 UNIX_S = -seconds_until(literal(datetime(1970, 1, 1, tzinfo=UTC), Instant()))
 
 
 def from_now(seconds: float | ColumnElement[float]) -> shifted:
-    """The instant `seconds` from now."""
+    """Return the instant `seconds` from now."""
     return shifted(now(), seconds)
 
 
 def present() -> ScalarSelect[datetime]:
-    """The present instant as a value read once a statement, for conditions that end an index range.
+    """Return the current time as a scalar subquery, for conditions that bound an index scan.
 
-    PostgreSQL calls a volatile function, as clock_timestamp() is, anew for each row, and so never uses one as the bound
-    of an index scan; a scalar subquery of it is such a bound. (PostgreSQL manual, 38.7 Function Volatility Categories.)
+    PostgreSQL calls a volatile function such as clock_timestamp() again for each row, and never uses it as the bound of
+    an index scan. A scalar subquery runs once and can be the bound. (PostgreSQL manual, 38.7 Function Volatility
+    Categories.)
     """
     return select(now()).scalar_subquery()

@@ -1,4 +1,4 @@
-"""The connection to the database: one engine a process, set up so that both databases keep the same promises."""
+"""Open the database engine of a process with the same guarantees on PostgreSQL and SQLite, and classify its errors."""
 
 import contextlib
 import sqlite3
@@ -15,13 +15,13 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 from worker.store import session
 
 SQLITE_MINIMUM = (3, 38, 0)
-# PostgreSQL's "not now": connection (08), resources (53), shutting down (57P), its disk or its files (58), who we are
-# (28), gone (3D000), read-only after a failover (25006), a session it ended because we rested in a transaction (25P03),
-# a permission somebody is changing (42501).
+# SQLSTATE prefixes of a PostgreSQL that cannot serve us now: connection (08), resources (53), shutdown (57P), disk or
+# files (58), authentication (28), missing database (3D000), read-only after a failover (25006), session ended because
+# its transaction was idle (25P03), a permission that may be changing (42501).
 _POSTGRESQL_AWAY = ("08", "53", "57P", "58", "28", "3D000", "25006", "25P03", "42501")
-# Serialisation failure, deadlock, lock timeout, statement timeout: another transaction was in the way.
+# Conflicts with another transaction: serialisation failure, deadlock, lock timeout, statement timeout.
 _POSTGRESQL_BUSY = ("40001", "40P01", "55P03", "57014")
-# The file, its disk or this process's memory: https://sqlite.org/rescode.html
+# SQLite's codes for trouble with the file, its disk or this process's memory: https://sqlite.org/rescode.html
 SQLITE_AWAY = frozenset(
     {
         *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR),
@@ -29,9 +29,9 @@ SQLITE_AWAY = frozenset(
         sqlite3.SQLITE_NOTADB,
     }
 )
-# A row that a person left locked in a console must not hold up all the others; nor must a machine of ours that froze in
-# the middle of a transaction: the feed's counter is locked by every end of a job, and a dead connection is noticed by
-# PostgreSQL after two hours (tcp_keepalives_idle). No transaction of ours rests between two statements.
+# lock_timeout: a row that a person left locked in a console must not block all other rows. The idle timeout: a machine
+# of ours that froze inside a transaction must not keep its locks. Every job's end locks the feed's counter, and
+# PostgreSQL notices a dead connection only after two hours (tcp_keepalives_idle). Our transactions never idle.
 _BOUNDS = "SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '5s'"
 
 
@@ -39,14 +39,14 @@ log = structlog.get_logger()
 
 
 class UnusableDatabase(RuntimeError):
-    """The database cannot be used as it is; the text says why and what to do."""
+    """The database cannot be used; the message has the reason and the remedy."""
 
 
 def open_engine(url: str, *, schema: str | None = None, reading: bool = False) -> Engine:
     """Return an engine for `sqlite:///…` or `postgresql+psycopg://…`.
 
-    `schema` puts every table into a PostgreSQL schema. `reading`: only reads, and takes no lock that writers want.
-    Raises UnusableDatabase for anything else.
+    `schema`: the PostgreSQL schema of all tables. `reading`: the engine is for reads only and does not block writers.
+    Raises UnusableDatabase for any other database.
     """
     address = make_url(url)
     backend = address.get_backend_name()
@@ -63,17 +63,17 @@ def open_engine(url: str, *, schema: str | None = None, reading: bool = False) -
 
 
 def _leave_wrong_server(context: ExceptionContext) -> None:
-    """End the connection, and all idle ones, when the database says that it cannot serve us now.
+    """Close this connection and all idle connections if the error says that the database cannot serve us now.
 
-    A name may lead to another server by then: after a failover the old primary lives on as a read-only replica, and a
-    connection to it would stay in the pool for ever. A SQLite file may have been replaced.
+    The host name may point to another server by now. After a failover the old primary continues as a read-only replica,
+    and a connection to it would stay in the pool for ever. A SQLite file may have been replaced.
     """
     if context.connection is None or context.connection.invalidated or not is_away(context.sqlalchemy_exception):
         return
     context.is_disconnect = True
     driver = context.connection.connection.dbapi_connection
     if isinstance(driver, sqlite3.Connection):
-        # SQLite keeps a closed connection, and with it the lock, for as long as somebody holds a cursor of it.
+        # SQLite keeps a closed connection and its lock while a cursor of the connection exists.
         with contextlib.suppress(sqlite3.Error):
             driver.rollback()
 
@@ -89,14 +89,14 @@ def _open_sqlite(address: URL, *, begin: str) -> Engine:
     def _configure(connection: Any, record: Any) -> None:
         if sqlite3.sqlite_version_info < SQLITE_MINIMUM:
             raise UnusableDatabase(f"SQLite is {sqlite3.sqlite_version}; 3.38 or newer is needed, or use PostgreSQL")
-        connection.isolation_level = None  # transactions begin below, not in the driver
-        # FULL: an answer that was paid for survives a power cut; group commit makes it cheap.
+        connection.isolation_level = None  # the driver begins no transaction; `_begin` below does
+        # FULL: a paid answer survives a power cut. Group commit keeps it cheap.
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "cache_size=-32000"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # Deferred transactions that read and then write fail at once under contention: no busy timeout applies.
+        # A deferred transaction that reads and then writes fails at once under contention, without the busy timeout.
         connection.exec_driver_sql(begin)
 
     return engine
@@ -107,17 +107,17 @@ def _open_postgresql(address: URL, *, reading: bool) -> Engine:
         address.set(drivername="postgresql+psycopg"),
         pool_size=8,
         max_overflow=8,
-        # Not what a role's default may say: after a conflict we must see what the other one committed.
+        # A role's default may differ. After a conflict we must see the other transaction's commit.
         isolation_level="READ COMMITTED",
-        # Prompts and answers are parameters, and parameters stand in the texts of errors.
+        # Error texts quote parameters, and our parameters are prompts and answers.
         hide_parameters=True,
-        # JSON travels as the text that core.clean made.
+        # JSON columns take and give text, cleaned by core.storable_text.
         json_serializer=_as_text,
         json_deserializer=_as_text,
         connect_args=session.arguments(address, reading=reading),
     )
-    # Before SQLAlchemy's own look at the server, which another encoding breaks.
-    event.listen(engine, "connect", _settle, insert=True)
+    # First, because SQLAlchemy's own queries at connect fail under another encoding.
+    event.listen(engine, "connect", _prepare_session, insert=True)
     if not reading:
 
         @event.listens_for(engine, "begin")
@@ -128,10 +128,10 @@ def _open_postgresql(address: URL, *, reading: bool) -> Engine:
     return engine
 
 
-def _settle(connection: Any, record: Any) -> None:
+def _prepare_session(connection: Any, record: Any) -> None:
     if fault := session.fault(connection):
         raise UnusableDatabase(fault)
-    session.settle(connection)
+    session.set_parameters(connection)
 
 
 def _as_text(text: str | bytes) -> str:
@@ -139,7 +139,7 @@ def _as_text(text: str | bytes) -> str:
 
 
 def is_away(error: BaseException | None) -> bool:
-    """Say whether the database cannot be reached, or will not take writes now, so that waiting is the remedy."""
+    """Return whether the database is unreachable or refuses writes for now: the caller should wait and retry."""
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:
@@ -147,12 +147,12 @@ def is_away(error: BaseException | None) -> bool:
     if isinstance(error.orig, sqlite3.Error):
         return sqlite_code(error.orig) in SQLITE_AWAY
     state = sqlstate(error)
-    # No state at all: libpq could not connect.
+    # Without an SQLSTATE, libpq could not connect.
     return isinstance(error, OperationalError) if state is None else state.startswith(_POSTGRESQL_AWAY)
 
 
 def is_busy(error: BaseException) -> bool:
-    """Say whether another transaction was in the way, so that the same work may succeed when done again."""
+    """Return whether another transaction caused a conflict: a retry of the same work may succeed."""
     if not isinstance(error, DBAPIError):
         return False
     if isinstance(error.orig, sqlite3.Error):
@@ -161,19 +161,19 @@ def is_busy(error: BaseException) -> bool:
 
 
 def is_refused(error: BaseException) -> bool:
-    """Say whether the data itself, or our own code, is probably at fault: the same work will fail the same way.
+    """Return whether the data or our code is probably at fault, and a retry would fail the same way.
 
-    Only probably: a trigger or a constraint refuses everything in the same words. `succeeds` knows more.
+    Only probably: a trigger or a constraint may refuse every write with the same error. `succeeds` finds out.
     """
     if not isinstance(error, DBAPIError):
         return True
     state = sqlstate(error) or ""
-    # 54: larger than the database can hold.
+    # 54: a program limit of PostgreSQL is exceeded, for example a value is too large.
     return isinstance(error, DataError | IntegrityError) or state.startswith("54")
 
 
 def succeeds(engine: Engine, write: Callable[[Connection], object]) -> bool:
-    """Say whether the database takes a write now: it is made and rolled back."""
+    """Return whether the database accepts this write now: make the write, then roll it back."""
     try:
         with engine.connect() as connection:
             write(connection)
@@ -185,7 +185,7 @@ def succeeds(engine: Engine, write: Callable[[Connection], object]) -> bool:
 
 
 def sqlite_code(error: sqlite3.Error) -> int | None:
-    """Return SQLite's primary result code; the upper bits only say more of the same."""
+    """Return SQLite's primary result code, the lower 8 bits of the extended code."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
@@ -197,9 +197,10 @@ def sqlstate(error: DBAPIError) -> str | None:
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """Return what a log line may say of an error: where it was raised, never its text where that quotes data.
+    """Return the facts of an error that a log line may contain: its type and the last six frames.
 
-    PostgreSQL's DETAIL and CONTEXT hold rows, and rows hold prompts. A server that cannot serve us says why.
+    A database error's message is left out, because PostgreSQL's DETAIL and CONTEXT quote rows, and rows hold prompts.
+    Only a server that cannot serve us is quoted (`reason`).
     """
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     places = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
@@ -211,9 +212,9 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def reason(error: BaseException) -> str:
-    """Return what a server that does not serve us said of itself, on one line: such a text quotes no row.
+    """Return, on one line, the message of a server that cannot serve us; such a message quotes no row.
 
-    Only the first of PostgreSQL's fields: DETAIL and CONTEXT follow on lines of their own.
+    Of PostgreSQL's fields only the primary message is used, without DETAIL and CONTEXT.
     """
-    said = getattr(error, "orig", None) or error
-    return " ".join(str(getattr(getattr(said, "diag", None), "message_primary", None) or said).split())
+    cause = getattr(error, "orig", None) or error
+    return " ".join(str(getattr(getattr(cause, "diag", None), "message_primary", None) or cause).split())

@@ -1,4 +1,4 @@
-"""A start that cannot succeed: an address, a name, a password or a right is wrong, and waiting mends none of them."""
+"""Recognise connection errors that waiting does not repair: a wrong address, name, password or right."""
 
 import re
 import sqlite3
@@ -8,8 +8,8 @@ from sqlalchemy.exc import DBAPIError
 
 from worker.store.engine import SQLITE_AWAY, sqlite_code, sqlstate
 
-_SQLITE: Final = SQLITE_AWAY - {sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
-_SAID: Final = re.compile(
+_FATAL_SQLITE_CODES: Final = SQLITE_AWAY - {sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
+_FATAL_MESSAGE: Final = re.compile(
     r"authentication failed|no password supplied|pg_hba\.conf|not permitted to log in|permission denied for database"
     r"|(database|role) \".*\" does not exist|no such (database|user)|not currently accepting connections"
     r"|Name or service not known|nodename nor servname|unrecognized configuration parameter|unsupported startup"
@@ -19,16 +19,16 @@ _SAID: Final = re.compile(
 
 
 def is_hopeless(error: BaseException) -> bool:
-    """Say whether a connection at a start fails for a reason that waiting does not mend: a name, a password, a right.
+    """Return whether a worker should give up its start after this connection error, instead of waiting.
 
-    Of several hosts each must fail so. In English only: libpq tells no SQLSTATE of a failed connection. A server that
-    speaks another language is waited for, with its words in the log.
+    With several hosts in the URL, each must fail in such a way. libpq gives no SQLSTATE for a failed connection, so
+    English messages are matched; for a server with messages in another language the worker waits and logs them.
     """
     if not isinstance(error, DBAPIError):
         return False
     if isinstance(error.orig, sqlite3.Error):
-        return sqlite_code(error.orig) in _SQLITE
+        return sqlite_code(error.orig) in _FATAL_SQLITE_CODES
     if state := sqlstate(error):
         return state.startswith(("28", "3D000", "42501"))
-    each = str(error.orig).partition("All failures were:")[2].split("\n- host:")[1:] or [str(error.orig)]
-    return all(_SAID.search(one) for one in each)
+    messages = str(error.orig).partition("All failures were:")[2].split("\n- host:")[1:] or [str(error.orig)]
+    return all(_FATAL_MESSAGE.search(message) for message in messages)

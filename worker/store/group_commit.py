@@ -1,11 +1,12 @@
-"""Group commit: what arrives together commits together, through one writer thread a process.
+"""Group commit: one writer thread commits writes that arrive together in one transaction.
 
-The event loop awaits `submit(function, item)`; the thread takes all that has arrived, calls each store function once
-with its list of items, and commits once. One bad item never fails its neighbours: when a transaction fails, its items
-are done again one by one. While the database is away the thread waits; an item that another transaction stands in the
-way of is done again later, alone. A refused claim fails at once: nothing was bought. A record with a paid answer fails
-only when its own data is refused, and no class of error says as much: a trigger, a lost table or an exhausted counter
-of transactions refuses every record in the same words. See `_is_its_own`.
+The event loop awaits `submit(function, item)`. The thread takes all waiting items, calls each store function once with
+its list of items, and commits once. A bad item never fails the others: if a transaction fails, the thread repeats its
+items one by one. While the database is away the thread waits. After a lock conflict an item is repeated later, alone.
+
+A refused claim fails at once, because nothing was bought. A record with a paid answer fails only if the database
+refuses its own data. The class of the error does not show that: a trigger, a lost table or an exhausted transaction
+counter refuses every record with the same error. See `_is_refused_alone`.
 """
 
 import asyncio
@@ -26,15 +27,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 StoreFunction = Callable[[Connection, Sequence[Item]], list[Result]]
 
-AWAY_S = (0.1, 5.0)  # first and longest pause before something is done again
+AWAY_S = (0.1, 5.0)  # first and longest pause before a retry
 BUSY_TRIES = 3
-IDLE_S = 5.0  # between two turns with nothing to do
+IDLE_S = 5.0  # the longest wait of an idle thread
 
 log = structlog.get_logger()
 
 
 async def undisturbed(work: "asyncio.Future[Result]") -> Result:
-    """Return the result of `work`; a cancellation meanwhile is delivered again afterwards, at the next await."""
+    """Wait for `work` and return its result; a cancellation during the wait is raised at the caller's next await."""
     task, cancelled = asyncio.current_task(), False
     while not work.done():
         try:
@@ -48,7 +49,7 @@ async def undisturbed(work: "asyncio.Future[Result]") -> Result:
 
 
 class BatcherClosed(RuntimeError):
-    """The writer has ended; nothing more is written by this process."""
+    """The writer thread has ended; this process writes nothing more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,16 +59,16 @@ class _Write:
     size: int
     plain: Callable[[], Any] | None = None
     future: "Future[Any]" = field(default_factory=Future)
-    due_at: float = 0.0  # monotonic; after a failure that says nothing against the item
+    due_at: float = 0.0  # monotonic time of the retry, after a failure that was not the item's fault
     pause_s: float = AWAY_S[0]
-    is_suspect: bool = False  # it was refused, and then the plain item was not
+    is_suspect: bool = False  # the item was refused, then the plain item was accepted
 
 
 class Batcher:
     """Runs store functions for a process, in batches of at most `max_items` items and `max_bytes` bytes.
 
-    `last`: those that lock what every process wants until the commit; they are called after all others, in this order.
-    `apart`: each function in a transaction of its own. `turned` is called at each turn of the thread, see
+    `last`: functions that lock rows which every process needs, until the commit. They run after all other functions, in
+    this order. `apart`: each function gets its own transaction. `turned` is called at each turn of the thread, see
     `worker.pool.liveness`.
     """
 
@@ -96,7 +97,7 @@ class Batcher:
         self._thread.start()
 
     def close(self, *, timeout_s: float) -> bool:
-        """Write what waits, then end; False when `timeout_s` was not enough (the database is away)."""
+        """Write the waiting items, then end the thread; return False if that takes longer than `timeout_s`."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -111,11 +112,11 @@ class Batcher:
         size: int = 0,
         plain: Callable[[], Item] | None = None,
     ) -> Result:
-        """Run `function` on `item` in the next transaction and return its result once that is committed.
+        """Run `function` on `item` in the next transaction and return its result after the commit.
 
-        `plain` makes an item for the same rows without the data that may be at fault: with it, the item fails only when
-        the plain one does not. Only the wire is ever cancelled: a cancellation waits until the write is made, and is
-        raised at the caller's next await.
+        `plain` returns an item for the same rows without the data that the database may refuse. With `plain`, the item
+        fails only if the plain item would not. A cancellation does not stop the write: it is raised at the caller's
+        next await.
         """
         return await undisturbed(asyncio.wrap_future(self.put(function, item, size=size, plain=plain)))
 
@@ -127,11 +128,11 @@ class Batcher:
         size: int = 0,
         plain: Callable[[], Item] | None = None,
     ) -> "Future[Result]":
-        """Queue a write from any thread; the future is resolved after its commit."""
+        """Queue a write from any thread; the future gets its result after the commit."""
         write = _Write(function, item, size, plain)
         with self._changed:
             if self._closing:
-                raise BatcherClosed("the worker is ending; the write was not made")
+                raise BatcherClosed("the worker is ending; this write was not made")
             self._waiting.append(write)
             self._changed.notify()
         return write.future
@@ -139,10 +140,10 @@ class Batcher:
     def _run(self) -> None:
         while batch := self._take():
             try:
-                for together in self._by_function(batch) if self._apart else [batch]:
-                    self._write(together)
+                for writes in self._by_function(batch) if self._apart else [batch]:
+                    self._write(writes)
             except Exception as error:
-                # A defect in the writer itself: its callers learn of it, the thread goes on.
+                # A bug in the writer itself: the callers get the exception, and the thread continues.
                 log.error("writer.failed", items=len(batch), **describe(error))
                 for write in batch:
                     if not write.future.done():
@@ -181,7 +182,7 @@ class Batcher:
                 log.warning("writer.batch_split", items=len(batch), **describe(error))
                 for write in batch:
                     self._write([write])
-            elif self._is_its_own(batch[0], error):
+            elif self._is_refused_alone(batch[0], error):
                 batch[0].future.set_exception(error)
             else:
                 self._postpone(batch[0], error)
@@ -189,11 +190,11 @@ class Batcher:
         for write, result in results:
             write.future.set_result(result)
 
-    def _is_its_own(self, write: _Write, error: Exception) -> bool:
-        """Say whether an item fails by its own data.
+    def _is_refused_alone(self, write: _Write, error: Exception) -> bool:
+        """Return whether the database refuses this item because of its own data.
 
-        A paid one is refused, then its plain item is not (it is made and rolled back), then the paid one is refused
-        again: so a database that begins or ceases to refuse everything is not mistaken for it.
+        For a paid item that takes three steps: the item is refused, its plain item is accepted (and rolled back), the
+        item is refused again. A database that starts or stops refusing everything in between gives another result.
         """
         if is_busy(error):
             return False
@@ -213,7 +214,7 @@ class Batcher:
             self._postponed.append(write)
 
     def _transaction(self, batch: list[_Write]) -> list[tuple[_Write, Any]]:
-        """Do the batch in one transaction; wait while the database is away, do it again when another was in the way."""
+        """Run the batch in one transaction; wait while the database is away, retry a batch after a lock conflict."""
         pause_s, tries = AWAY_S[0], 0
         while True:
             try:
@@ -238,11 +239,11 @@ class Batcher:
         return results
 
     def _by_function(self, batch: list[_Write]) -> list[list[_Write]]:
-        """Return the writes of each function, in one order everywhere: two processes shall not wait in turns."""
+        """Group the writes by function. All processes use the same order, because another order could deadlock."""
         groups: dict[Callable[..., list[Any]], list[_Write]] = {}
         for write in batch:
             groups.setdefault(write.function, []).append(write)
-        return [groups[function] for function in sorted(groups, key=self._place)]
+        return [groups[function] for function in sorted(groups, key=self._rank)]
 
-    def _place(self, function: Callable[..., list[Any]]) -> tuple[int, str]:
+    def _rank(self, function: Callable[..., list[Any]]) -> tuple[int, str]:
         return (self._last.index(function) if function in self._last else -1), function.__name__

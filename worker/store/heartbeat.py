@@ -1,10 +1,10 @@
-"""The heartbeat of a worker process: one row renewed every second, from a thread of its own.
+"""The heartbeat: a thread renews the lease of this worker process, one row in afterword_workers, every `beat_s`.
 
-Each beat compares the database's clock with our monotonic one: where the first was set, all leases may seem to have
-ended, and whoever takes leases back waits one lease until the living have renewed theirs.
+Each beat compares the database's clock with our monotonic clock. If the database's clock was set, the leases of living
+workers may seem to have ended. The dispatcher then waits for one whole lease: living workers renew theirs before.
 
-It beats only while the event loop turns: a process whose calls no longer move must not keep them. When the row is gone
-(another worker took it back) every call is aborted at once, and the process enters itself anew under another id.
+The thread beats only while the event loop turns, because a process with a blocked loop must not keep its calls. If the
+row is gone (another worker took the lease back), the thread aborts every call and registers the process with a new id.
 """
 
 import threading
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 class LeaseTimes(NamedTuple):
-    """How long a lease lasts and how often it is renewed, in seconds."""
+    """The length of a lease and the time between two renewals, in seconds."""
 
     lease_s: float
     beat_s: float
@@ -34,20 +34,20 @@ class LeaseTimes(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HeldCalls:
-    """What the heartbeat needs of the calls that this process holds; the functions must work from any thread."""
+    """The calls of this process, as the heartbeat sees them. Every function must be safe to call from any thread."""
 
     ticked_at: Callable[[], float | None]
-    """Monotonic time of the event loop's last turn; None before it runs."""
+    """Return the monotonic time of the event loop's last turn; None before the loop runs."""
     abort: Callable[[], None]
-    """Abort every call: the lease is lost."""
+    """Abort every call, because the lease is lost."""
     cancelled: Callable[[Connection, str], list[str]]
-    """Return which jobs of a worker id were asked to be cancelled."""
+    """Return the ids of the jobs that this worker id holds and a user asked to cancel."""
     cancel: Callable[[list[str]], None]
     """End the calls of these jobs as cancelled."""
 
 
 class Lease:
-    """The lease of this process: its row in the table of workers. `slots`: the most calls in flight."""
+    """The lease of this process and the thread that renews it. `slots`: the most calls in flight."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Lease:
         self._engine, self._times, self._calls = engine, times, calls
         self._name, self.slots = name, slots
         self._turned = turned
-        # A beat that took longer tells of a database that stood still, without an error, for everybody.
+        # A longer time between beats means that the database hung without an error, for all workers.
         self._gap_s = max(3 * times.beat_s, times.lease_s / 3)
         self._beaten_at = 0.0
         self._unbroken_since: float | None = None
@@ -73,13 +73,13 @@ class Lease:
         self._thread = threading.Thread(target=self._run, name="afterword-lease", daemon=True)
 
     def start(self) -> None:
-        """Enter the process, then beat."""
-        self._enter()
+        """Register the process, then start the thread."""
+        self._register()
         self._turned()
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop beating and leave: what is still held is taken back by the next dispatcher."""
+        """Stop the thread and delete the row; the next dispatcher takes back the rows that are still held."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(self._times.lease_s)
@@ -90,28 +90,28 @@ class Lease:
             log.warning("lease.not_resigned", error=type(error).__name__)
 
     def unbroken_s(self) -> float:
-        """Return for how long beats have succeeded without a gap: that the database was there for others too."""
+        """Return for how long beats have succeeded without a gap; as long could other workers reach the database."""
         now = time.monotonic()
         if self._unbroken_since is None or now - self._beaten_at > self._gap_s:
             return 0.0
         return now - self._unbroken_since
 
     def knows_time(self, connection: Connection) -> bool:
-        """Say whether the database's clock has not been set since the last beat."""
-        # First: a beat in between restarts the evidence before it changes the offset.
+        """Return whether the database's clock was not set since the last beat."""
+        # Read the offset first: a beat in between resets `unbroken_s` before it changes the offset.
         known = self._offset
-        return known is not None and not known.step_s(_look(connection), tolerance_s=self._tolerance_s)
+        return known is not None and not known.step_s(_clock_offset(connection), tolerance_s=self._tolerance_s)
 
-    def _enter(self) -> None:
+    def _register(self) -> None:
         with self._engine.begin() as connection:
             leases.register(connection, self.worker_id, name=self._name, slots=self.slots, lease_s=self._times.lease_s)
-            self._offset = _look(connection)
+            self._offset = _clock_offset(connection)
         self._unbroken_since = self._beaten_at = time.monotonic()
 
     def _run(self) -> None:
         while not self._stop.wait(self._times.beat_s):
-            if self._loop_stands():
-                log.error("lease.not_renewed", reason="the event loop does not turn")
+            if self._is_loop_blocked():
+                log.error("lease.not_renewed", reason="the event loop is blocked")
                 self._unbroken_since = None
                 self._turned()
                 continue
@@ -120,16 +120,16 @@ class Lease:
                 self._turned()
             except SQLAlchemyError as error:
                 self._turned()
-                # The database is away: nothing can be renewed, and nobody can take back either. Whether that was a gap
-                # the next beat tells: a connection that was dropped and made anew at once kept nobody from renewing,
-                # and where that happens again and again, no lease would ever be taken back.
+                # While the database is away, no worker can renew or take back a lease. `_unbroken_since` stays: the
+                # next beat decides whether this was a gap. A connection that drops and reopens at once stops no other
+                # worker; if each such drop were a gap, frequent drops would prevent every take-back.
                 log.warning("lease.not_renewed", error=type(error).__name__)
             except Exception as error:
-                # This thread is what holds the calls; whatever is wrong, it goes on beating.
+                # Without this thread the process loses its calls, so it continues after any error.
                 log.error("lease.failed", **describe(error))
                 self._unbroken_since = None
 
-    def _loop_stands(self) -> bool:
+    def _is_loop_blocked(self) -> bool:
         ticked_at = self._calls.ticked_at()
         return ticked_at is not None and time.monotonic() - ticked_at > self._times.lease_s / 3
 
@@ -140,13 +140,13 @@ class Lease:
             answered_at = time.monotonic()
             cancelled = [] if unix_s is None else self._calls.cancelled(connection, self.worker_id)
         if unix_s is None:
-            self._lost()
+            self._replace_lost_lease()
         else:
-            self._count(time.monotonic(), Offset.seen(unix_s, asked_at=asked_at, answered_at=answered_at))
+            self._note_beat(time.monotonic(), Offset.seen(unix_s, asked_at=asked_at, answered_at=answered_at))
         if cancelled:
             self._calls.cancel(cancelled)
 
-    def _count(self, now: float, offset: Offset) -> None:
+    def _note_beat(self, now: float, offset: Offset) -> None:
         step_s = self._offset.step_s(offset, tolerance_s=self._tolerance_s) if self._offset is not None else 0.0
         if step_s:
             log.warning("clock.stepped", by_s=round(step_s, 3), reason="the database's clock was set")
@@ -154,15 +154,15 @@ class Lease:
             self._unbroken_since = now
         self._beaten_at, self._offset = now, offset
 
-    def _lost(self) -> None:
+    def _replace_lost_lease(self) -> None:
         log.error("lease.lost", worker=self.worker_id)
-        # The new id first: a call that starts during the abort claims under the lease that stands.
+        # Set the new id first: a call that starts during the abort must claim under the new lease.
         self.worker_id = str(uuid.uuid4())
         self._calls.abort()
-        self._enter()
+        self._register()
 
 
-def _look(connection: Connection) -> Offset:
+def _clock_offset(connection: Connection) -> Offset:
     asked_at = time.monotonic()
     unix_s = leases.unix_s(connection)
     return Offset.seen(unix_s, asked_at=asked_at, answered_at=time.monotonic())

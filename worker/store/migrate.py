@@ -1,4 +1,4 @@
-"""Migrations from code: the same steps as `alembic upgrade head`, found in the wheel or in the repository."""
+"""Run migrations from code: the steps of `alembic upgrade head`, with scripts from the wheel or the repository."""
 
 import time
 
@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from worker.store.engine import is_busy
 from worker.store.version import scripts
 
-# Workers run meanwhile: a statement that changes a table waits for theirs, and theirs for it.
+# Workers run during an upgrade: ALTER TABLE and their statements wait for each other's locks.
 TRIES, PAUSE_S = 10, 0.5
 
 
@@ -22,7 +22,7 @@ def _config() -> Config:
 
 
 def upgrade(engine: Engine, *, schema: str | None = None, revision: str = "head") -> None:
-    """Bring the database to a revision, in one transaction; done again while others are in the way."""
+    """Upgrade the database to a revision in one transaction; after a lock conflict, try again up to 10 times."""
     for tries_left in reversed(range(TRIES)):
         try:
             _upgrade(engine, schema, revision)
@@ -41,7 +41,7 @@ def _upgrade(engine: Engine, schema: str | None, revision: str) -> None:
 
 
 def downgrade(engine: Engine, *, schema: str | None = None, revision: str = "base") -> None:
-    """Take the database back to a revision, in one transaction; `base` removes all that is ours."""
+    """Downgrade the database to a revision in one transaction; `base` removes all tables of Afterword."""
     config = _config()
     with engine.begin() as connection:
         config.attributes.update(connection=connection, schema=schema)

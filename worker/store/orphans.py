@@ -1,6 +1,6 @@
-"""Rows that are this worker's by the database and that nobody here works on: forgotten, and given back.
+"""Release orphans: rows that the database assigns to this worker, but no task of this process works on.
 
-A commit whose answer was lost with the connection leaves one behind.
+A row becomes an orphan when its claim was committed but the answer to COMMIT was lost with the connection.
 """
 
 from collections.abc import Callable, Container
@@ -14,7 +14,10 @@ log = structlog.get_logger()
 
 
 class Orphans:
-    """Looks for rows of one kind: `held` lists a worker's rows and their attempts, `give_back` queues some again."""
+    """Finds and queues the orphans of one kind of row, `job` or `delivery`.
+
+    `held` returns the ids and attempt numbers of the rows that a worker id holds; `give_back` queues rows again.
+    """
 
     def __init__(
         self,
@@ -28,13 +31,13 @@ class Orphans:
         self._suspects: dict[str, int] = {}
 
     def release(self, worker_id: str, known: Container[str]) -> None:
-        """Give back what two looks in a row found without anybody who works on it; `known` are those worked on."""
+        """Queue again each row that two calls in a row found held but not `known`; `known` has the ids worked on."""
         with self._engine.begin() as connection:
             held = self._held(connection, worker_id)
             idle = {row_id: number for row_id, number in held.items() if row_id not in known}
-            strays = [(row_id, number) for row_id, number in idle.items() if self._suspects.get(row_id) == number]
-            if strays:
-                self._give_back(connection, worker_id, strays)
+            orphans = [(row_id, number) for row_id, number in idle.items() if self._suspects.get(row_id) == number]
+            if orphans:
+                self._give_back(connection, worker_id, orphans)
         self._suspects = idle
-        if strays:
-            log.warning(f"{self._kind}.forgotten", rows=len(strays))
+        if orphans:
+            log.warning(f"{self._kind}.forgotten", rows=len(orphans))

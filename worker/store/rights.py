@@ -1,16 +1,17 @@
-"""Who may create objects where our statements look for operators, and could so act as the owner of our tables.
+"""Find roles that may create objects in our search path, and could therefore act as the owner of our tables.
 
-PostgreSQL resolves `status = 'queued'` along the search path, and an operator that fits the types better than its own
-wins (manual, 10.2 Operators). A role that may create one in our schema has it called by whoever runs our statements:
-the worker's role, or through the doors' functions the owner. Until PostgreSQL 15 everybody may create in `public`.
+PostgreSQL resolves the operator of `status = 'queued'` along the search path, and prefers an operator that matches the
+types better than its built-in operator (manual, 10.2 Operators). A role with CREATE on our schema could add such an
+operator. The operator would run with the rights of the worker's role, or, in the trigger functions of cancel_v1 and
+replay_v1, with the owner's rights. Before PostgreSQL 15 every role may create objects in `public`.
 """
 
 from sqlalchemy import Connection, text
 
 from worker.store.version import VERSION_TABLE
 
-NAMED = 5
-# Superusers, and members of the roles that own the database, our schema or our tables, can do as much anyway.
+MOST_NAMES = 5
+# Superusers and members of the roles that own the database, our schema or our tables have these rights anyway.
 _STRANGERS = text("""
 SELECT quote_ident(place.nspname), quote_ident(role.rolname)
 FROM pg_namespace AS place
@@ -30,16 +31,16 @@ ORDER BY 1, 2""")
 
 
 def open_schema(connection: Connection, *, schema: str | None = None) -> str | None:
-    """Return a sentence about roles that could act as the owner of our tables, with the remedy; None without any."""
+    """Return a sentence with the roles that could act as our tables' owner, and the remedy; None if there are none."""
     if connection.dialect.name != "postgresql":
         return None
     found = connection.execute(_STRANGERS, {"schema": schema, "made": VERSION_TABLE}).all()
     if not found:
         return None
-    place = found[0][0]
-    roles = [role for where, role in found if where == place]
-    more = f" and {len(roles) - NAMED} more" if len(roles) > NAMED else ""
+    schema_name = found[0][0]
+    roles = [role for name, role in found if name == schema_name]
+    more = f" and {len(roles) - MOST_NAMES} more" if len(roles) > MOST_NAMES else ""
     return (
-        f"the roles {', '.join(roles[:NAMED])}{more} may create objects in the schema {place}, and so act as the owner "
-        f"of our tables; run: REVOKE CREATE ON SCHEMA {place} FROM PUBLIC, {', '.join(roles)}"
+        f"the roles {', '.join(roles[:MOST_NAMES])}{more} may create objects in the schema {schema_name}, and so act "
+        f"as the owner of our tables; run: REVOKE CREATE ON SCHEMA {schema_name} FROM PUBLIC, {', '.join(roles)}"
     )

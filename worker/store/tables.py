@@ -1,7 +1,7 @@
-"""The tables. Narrow rows that move, and bodies apart from them: a move never rewrites a prompt or an answer.
+"""The tables. Status columns and bodies are in different tables, so a move never rewrites a prompt or an answer.
 
-There are no foreign keys: the mover is the only writer of the rows that refer, and each key would lock the job's row
-once more for every attempt and body.
+There are no foreign keys. The code that moves a job is the only writer of its attempts and bodies, and each key would
+lock the job's row once more for every attempt and body.
 """
 
 from sqlalchemy import (
@@ -28,16 +28,16 @@ from worker.store.types import Id, Instant, JsonText, Money
 
 metadata = MetaData()
 
-# Indexes of this name serve questions to the views alone. The migrations that make the views make them, in the words of
-# the views, which differ by dialect; no statement of ours is planned by them, but those that ask a view.
+# Indexes with this prefix serve queries on the views only. The migrations that create the views create these indexes,
+# with the same expressions, and those differ by dialect. The worker's statements on tables use none of these indexes.
 VIEW_INDEXES = "afterword_view_"
 
-# SQLite numbers rows by itself only where the column is declared INTEGER.
+# SQLite numbers rows automatically only if the column is declared INTEGER.
 Serial = BigInteger().with_variant(Integer, "sqlite")
 
 
 def one_of(column: str, values: list[str]) -> str:
-    """Return the condition of a CHECK that a column holds one of a few words."""
+    """Return the condition of a CHECK that a column has one of these values."""
     return f"{column} IN ({', '.join(repr(str(value)) for value in sorted(values))})"
 
 
@@ -50,24 +50,24 @@ jobs = Table(
     Column("endpoint", String, nullable=False),
     Column("model", String),
     Column("priority", SmallInteger, nullable=False),
-    # The earliest start, tested by every claim. Neither an alarm nor a lease.
+    # The earliest start. Every claim tests it.
     Column("run_at", Instant, nullable=False),
     Column("deadline", Instant, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("not_before", Instant),
     Column("started_at", Instant),
     Column("finished_at", Instant),
-    # The fence: rises by one with each claim, never goes back.
+    # The fence: each claim adds one; it never decreases.
     Column("attempt", Integer, nullable=False, server_default=text("0")),
-    # The budget: requests the endpoint may have executed.
+    # Requests that the endpoint may have executed; counted against `max_attempts`.
     Column("attempts_used", Integer, nullable=False, server_default=text("0")),
     Column("max_attempts", Integer, nullable=False),
-    # How many attempts in a row the endpoint refused for the moment; valid while `error_code` is such a refusal's.
+    # The number of attempts in a row that were refused for the moment. Valid only while `error_code` is such a refusal.
     Column("refusals", Integer, nullable=False, server_default=text("0")),
     Column("answer_attempt", Integer),
-    # Part of the Idempotency-Key; a replay begins a new one, because some endpoints store failures under a key.
+    # Part of the Idempotency-Key. A replay adds one, because some endpoints store failures under a key.
     Column("generation", Integer, nullable=False, server_default=text("0")),
-    # From acceptance to the first deadline; kept by the first replay for those after it.
+    # Seconds from acceptance to the first deadline. The first replay stores them for later replays.
     Column("replay_time_s", Float),
     Column("worker_id", Id),
     Column("cancel_requested_at", Instant),
@@ -75,12 +75,12 @@ jobs = Table(
     Column("timeout_s", Float, nullable=False),
     Column("streamed", Boolean, nullable=False),
     Column("choices", Integer),
-    # The most tokens an answer may have by its request; more is flagged in the usage.
+    # The most tokens that the request allows for an answer; `usage_flags` marks an answer with more.
     Column("token_limit", BigInteger),
     Column("batch", String),
     Column("custom_id", String),
     Column("idempotency_key", String),
-    # False where the job carries a key that is not its own: a conflict, or a request that was refused.
+    # False if another job owns the key (a conflict), or if the request was refused.
     Column("owns_key", Boolean, nullable=False, server_default=text("false")),
     Column("fingerprint", String, nullable=False),
     Column("ordering_key", String),
@@ -95,33 +95,33 @@ jobs = Table(
     CheckConstraint(f"({one_of('status', list(FINAL))}) = (finished_at IS NOT NULL)", name="afterword_jobs_finish"),
     CheckConstraint("(status = 'completed') = (answer_attempt IS NOT NULL)", name="afterword_jobs_answer"),
     CheckConstraint("priority BETWEEN 0 AND 9", name="afterword_jobs_priority"),
-    # Dispatch, lane by lane: the best due rows of one (endpoint, tenant), whatever waits or is paused beside them.
+    # Dispatch: the best due rows of one lane (endpoint, tenant), without reading the rows of other lanes.
     Index(
         "afterword_jobs_due", "endpoint", "tenant", "priority", "run_at",
         postgresql_where=text("status = 'queued'"), sqlite_where=text("status = 'queued'"),
     ),
-    # The next start of all lanes: when the dispatcher must look again.
+    # The next start in any lane: when the dispatcher must look again.
     Index(
         "afterword_jobs_start", "run_at",
         postgresql_where=text("status = 'queued'"), sqlite_where=text("status = 'queued'"),
     ),
-    # Expiry: what passed its deadline, behind however many better rows.
+    # Expiry: rows past their deadline, however many rows have a better priority.
     Index(
         "afterword_jobs_deadline", "deadline",
         postgresql_where=text("status IN ('queued', 'in_progress')"),
         sqlite_where=text("status IN ('queued', 'in_progress')"),
     ),
-    # Take-back of an ended lease, and the holder's look for cancellations.
+    # Take-back after a lease has ended, and the holder's query for cancellations.
     Index(
         "afterword_jobs_held", "worker_id",
         postgresql_where=text("status = 'in_progress'"), sqlite_where=text("status = 'in_progress'"),
     ),
-    # One job a key and tenant.
+    # One job for each tenant and idempotency key.
     Index(
         "afterword_jobs_key", "tenant", "idempotency_key", unique=True,
         postgresql_where=text("owns_key"), sqlite_where=text("owns_key"),
     ),
-    # Reading a batch.
+    # Queries for the jobs of a batch.
     Index(
         "afterword_jobs_batch", "batch",
         postgresql_where=text("batch IS NOT NULL"), sqlite_where=text("batch IS NOT NULL"),
@@ -143,7 +143,7 @@ attempts = Table(
     Column("attempt", Integer, primary_key=True, autoincrement=False),
     Column("endpoint", String, nullable=False),
     Column("worker_id", Id, nullable=False),
-    # Written with the claim, before the wire; cleared at the close if the connection never opened.
+    # Written with the claim, before the request is sent. Cleared at the end if the connection never opened.
     Column("sent_at", Instant),
     Column("first_byte_at", Instant),
     Column("first_token_at", Instant),
@@ -155,7 +155,7 @@ attempts = Table(
     Column("billed", String, nullable=False),
     Column("request_id", String),
     Column("retry_after_s", Float),
-    # Whose trouble the failure is by itself, `job` or `endpoint`; NULL in rows of releases before.
+    # The owner of the failure, judged from this attempt alone: `job` or `endpoint`. NULL in rows of older releases.
     Column("trouble", String),
     Column("headers", JsonText),
     Column("usage_requested", Boolean, nullable=False, server_default=text("false")),
@@ -168,7 +168,7 @@ attempts = Table(
     CheckConstraint(one_of("billed", ["yes", "no", "unknown"]), name="afterword_attempts_billed"),
 )
 
-# What came on the wire, exactly, and what was understood of it: whole answers and partial ones.
+# The exact bytes of an answer, whole or partial, and the values parsed from them.
 answers = Table(
     "afterword_answers",
     metadata,
@@ -189,7 +189,7 @@ answers = Table(
     Column("system_fingerprint", String),
 )
 
-# The feed: numbers given in the order of commit (store.finish), so that `cursor > N` never misses a row.
+# The feed: cursors rise in the order of commit (jobs/store/finished_feed.py), so `cursor > N` never misses a row.
 finished = Table(
     "afterword_finished",
     metadata,
@@ -204,7 +204,7 @@ counters = Table(
     Column("value", BigInteger, nullable=False),
 )
 
-# Ids that a producer used and that became another job, or the mark of one.
+# Ids that lead to a job with another id: of duplicates, and task or inbox ids of jobs that name their own `id`.
 aliases = Table(
     "afterword_aliases",
     metadata,
@@ -214,7 +214,7 @@ aliases = Table(
     Column("created_at", Instant, nullable=False),
 )
 
-# The SQL door: the job's text, unread; a jsonb column would abort the caller's transaction on \u0000.
+# Jobs inserted through submit_v1, as unparsed text: a jsonb column would abort the caller's transaction on \u0000.
 inbox = Table(
     "afterword_inbox",
     metadata,
@@ -222,34 +222,35 @@ inbox = Table(
     Column("id", Id, nullable=False, server_default=text("gen_random_uuid()")),
     Column("job", Text, nullable=False),
     Column("created_at", Instant, nullable=False, server_default=now()),
-    # What its producer says of the job, for the views and for filters; at acceptance the text decides.
+    # Values that the producer gives for views and filters. At acceptance only the job's text counts.
     *(Column(name, String) for name in ("tenant", "batch", "custom_id", "idempotency_key")),
-    # jobs_v1 by id.
+    # Queries on jobs_v1 by id.
     Index("afterword_inbox_id", "id"),
 )
 
-# Endpoints that rest, and what makes us think of it; a name without a row is open.
+# The state of each endpoint, and the trouble that led to it. An endpoint without a row is open.
 endpoints = Table(
     "afterword_endpoints",
     metadata,
     Column("name", String, primary_key=True),
     Column("state", String, nullable=False),
-    # Who paused it, and the failure code that made us.
+    # Who paused it (see the CHECK below), and the failure code that was the reason.
     Column("cause", String),
     Column("reason", String),
     Column("since", Instant, nullable=False),
-    # While it is paused: no probe before `probe_at`, and no claim but that of `probe_job`.
+    # While the endpoint is paused, no probe starts before `probe_at`, and only `probe_job` can be claimed.
     Column("probe_at", Instant),
     Column("probe_job", Id),
-    # The first of two different jobs that met trouble.
+    # The job that met trouble first; trouble of a second, different job pauses the endpoint.
     Column("suspect_job", Id),
     Column("suspect_at", Instant),
-    # When the first call began that met trouble, if none was answered since; the waits of a job held alone grow by it.
+    # Start of the first call that met trouble, if no call was answered since. The wait of a job held alone grows by it.
     Column("troubled_at", Instant),
-    # When the latest call began that was answered, and when an answer last came to anybody; told about once a second.
+    # Start of the latest call that was answered, and the time of the latest answer to any worker. Written about once a
+    # second.
     Column("alive_at", Instant),
     Column("answered_at", Instant),
-    # JSON: the different jobs whose calls it failed since, by all workers; ten at most.
+    # JSON: up to ten ids of different jobs, of all workers, that the endpoint failed since its latest answer.
     Column("sick_jobs", Text),
     CheckConstraint(one_of("state", ["open", "paused", "slow"]), name="afterword_endpoints_state"),
     CheckConstraint(
@@ -258,7 +259,7 @@ endpoints = Table(
     CheckConstraint("(state = 'paused') = (cause IS NOT NULL)", name="afterword_endpoints_pause"),
 )
 
-# Ids somebody cancelled through cancel_v1: until the job's end is numbered and told, or its message has come.
+# Ids cancelled through cancel_v1. A row stays until the job's end is in the feed, or until the job's message arrives.
 cancellations = Table(
     "afterword_cancellations",
     metadata,
@@ -273,7 +274,7 @@ dead_letters = Table(
     Column("queue", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("message", Text, nullable=False),
-    # Whatever id could be read; it need not be a UUID.
+    # The id of the entry, if one could be read. It may be no UUID.
     Column("job_id", Text),
     Column("entry", LargeBinary, nullable=False),
     Column("created_at", Instant, nullable=False),
@@ -287,13 +288,13 @@ workers = Table(
     Column("slots", Integer, nullable=False),
     Column("started_at", Instant, nullable=False),
     Column("lease_until", Instant, nullable=False),
-    # How long the lease was when it was renewed, seconds; NULL of a worker of 0007.
+    # Length of the lease at its last renewal, in seconds. NULL in rows of workers of release 0007.
     Column("lease_s", Float),
-    # The number of its release, see store/version.py; NULL: a release that did not say it.
+    # The number of the worker's release, see store/version.py. NULL in rows of releases that did not write it.
     Column("release", String),
 )
 
-# One row: the oldest release that the schema serves.
+# One row: the number of the oldest release that the schema serves.
 contract = Table(
     "afterword_contract",
     metadata,

@@ -11,19 +11,19 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 # A UUID as lower-case text on both sides; PostgreSQL stores 16 bytes.
 Id = UUID(as_uuid=False).with_variant(String(36), "sqlite")
 
-# JSON text that was cleaned at write (core.clean): the engine passes it on as it stands, so no value is parsed twice.
+# JSON as text, cleaned before the write (core.storable_text). The engine passes the text through, without parsing it.
 JsonText = Text().with_variant(JSONB(none_as_null=True), "postgresql")
 
 
 def microseconds(instant: datetime) -> int:
-    """Return an instant as SQLite keeps it: whole microseconds since 1970."""
+    """Return whole microseconds since 1970, the form of an instant in SQLite."""
     return int(instant.timestamp()) * 1_000_000 + instant.microsecond
 
 
 class Instant(TypeDecorator[datetime]):
     """An aware UTC datetime: timestamptz, or integer microseconds since 1970 on SQLite.
 
-    SQLite has no time type; text would not compare with the expressions of `store.clock`.
+    SQLite has no time type, and text would not compare with the numbers of `store.clock`.
     """
 
     impl = DateTime
@@ -45,7 +45,7 @@ class Instant(TypeDecorator[datetime]):
 
 
 class Money(TypeDecorator[Decimal]):
-    """A decimal of any precision: numeric, or its text on SQLite, whose numbers are doubles."""
+    """A decimal of any precision: numeric, or text on SQLite, because SQLite's numbers are doubles."""
 
     impl = Numeric
     cache_ok = True

@@ -1,7 +1,7 @@
-"""Which migration a database is at, which releases it serves, and which schema this release needs; without Alembic.
+"""Compare the migration of a database with this release, without Alembic.
 
-The number of a release is the newest migration that it holds. A worker works on any schema that has its own number or
-a later one, as long as the table `afterword_contract` says that the schema serves that number.
+The number of a release is its newest migration. A worker accepts a schema with the worker's own number or a later
+number, if the table `afterword_contract` says that the schema serves the worker's number.
 """
 
 from functools import cache
@@ -14,7 +14,7 @@ CONTRACT_TABLE = "afterword_contract"
 
 
 def scripts() -> Path:
-    """Return the folder of the migrations: inside the package when installed, beside it in the repository."""
+    """Return the folder of the migrations: inside the installed package, or beside `worker` in the repository."""
     package = Path(__file__).resolve().parent.parent
     packaged = package / "migrations"
     return packaged if packaged.is_dir() else package.parent / "migrations"
@@ -22,7 +22,7 @@ def scripts() -> Path:
 
 @cache
 def known() -> list[str]:
-    """Return the revisions of this release, oldest first: the numbers that the files' names begin with."""
+    """Return the revisions of this release, oldest first: the numbers at the start of the file names."""
     return sorted(path.name.partition("_")[0] for path in (scripts() / "versions").glob("[0-9]*.py"))
 
 
@@ -32,7 +32,7 @@ def newest() -> str:
 
 
 def current(engine: Engine, *, schema: str | None = None) -> str | None:
-    """Return the revision the database is at, None when it holds nothing of ours."""
+    """Return the revision of the database; None if it has no table of Alembic's for Afterword."""
     if not inspect(engine).has_table(VERSION_TABLE, schema=schema):
         return None
     versions = table(VERSION_TABLE, column("version_num"), schema=schema)
@@ -41,12 +41,12 @@ def current(engine: Engine, *, schema: str | None = None) -> str | None:
 
 
 def state(engine: Engine, *, schema: str | None = None) -> tuple[str | None, str]:
-    """Return the revision the database is at and the newest one this release knows."""
+    """Return the revision of the database and the newest revision of this release."""
     return current(engine, schema=schema), newest()
 
 
 def serves_from(connection: Connection, *, schema: str | None = None) -> str | None:
-    """Return the number of the oldest release that the database serves; None where the database does not say it."""
+    """Return the number of the oldest release that the database serves; None if the database does not record it."""
     if not inspect(connection).has_table(CONTRACT_TABLE, schema=schema):
         return None
     contract = table(CONTRACT_TABLE, column("serves_from"), schema=schema)
@@ -54,7 +54,7 @@ def serves_from(connection: Connection, *, schema: str | None = None) -> str | N
 
 
 def fault(engine: Engine, *, schema: str | None = None) -> str | None:
-    """Return why this release cannot work on the database and what to do, in a sentence; None when it can."""
+    """Return a sentence with the reason why this release cannot use the database, and the remedy; None if it can."""
     found = current(engine, schema=schema)
     if found is None:
         return "the database has no tables of Afterword yet; run: afterword db upgrade"
@@ -66,7 +66,7 @@ def fault(engine: Engine, *, schema: str | None = None) -> str | None:
 
 
 def unserved(oldest: str) -> str | None:
-    """Return why a database that serves releases from `oldest` on does not serve this one; None when it does."""
+    """Return a sentence if a database that serves releases from `oldest` on does not serve this release, else None."""
     if oldest <= newest():
         return None
     return (

@@ -1,6 +1,7 @@
-"""Python imports this at its start where the folder is on PYTHONPATH: the process's clock is then SKEW_S seconds wrong.
+"""Python imports this module at its start if the folder is on PYTHONPATH; it shifts the process's clock by SKEW_S
+seconds.
 
-That is the time of day as Python code asks for it; monotonic time stays as it is.
+It shifts the time of day for Python code; monotonic time stays unchanged.
 """
 
 import datetime
@@ -22,7 +23,7 @@ def _skewed_time_ns() -> int:
 
 
 class _Like(type):
-    """What C code makes, a driver's rows for instance, is a datetime too."""
+    """Instances made by C code, such as a driver's rows, count as datetime too."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, _datetime)
@@ -32,7 +33,7 @@ class _Like(type):
 
 
 class datetime_(_datetime, metaclass=_Like):
-    """The class, with a wrong idea of now."""
+    """The class datetime with a shifted clock."""
 
     __slots__ = ()
 

@@ -1,5 +1,5 @@
-"""A chat-completions endpoint that costs nothing: same wire, invented answers, every fault on request.
+"""A free chat-completions endpoint with the real wire format, invented answers, and faults on request.
 
-`script` says what one request gets, `presets` are scripts by model name, `answers` and `usage` make the JSON, `ledger`
-counts, `server` plays it over HTTP. The page for users is ops/fake_endpoint.md.
+`script` has the behaviour for a request, `presets` has scripts by model name, `answers` and `usage` make the JSON,
+`plan` makes the bytes, `ledger` counts, `server` serves HTTP. The page for users is ops/fake_endpoint.md.
 """

@@ -1,4 +1,4 @@
-"""Fake endpoint: the invented completion of a request, whole or as chunks; the same request gets the same answer."""
+"""Fake endpoint: invent the completion of a request, whole or in chunks; equal requests get equal answers."""
 
 import base64
 import hashlib
@@ -16,16 +16,16 @@ FILLER = "afterword speaks when all is said and done "
 
 
 def encode(value: object) -> bytes:
-    """Return compact JSON; plain UTF-8 as providers send it, escaped where the text cannot be encoded."""
+    """Return compact JSON in UTF-8, as providers send it; escaped if the text cannot be encoded."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     try:
         return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate in what we echo
+    except UnicodeEncodeError:  # a lone surrogate in the echoed text
         return json.dumps(value, separators=(",", ":")).encode()
 
 
 def completion(request: Mapping[str, Any], script: Script, *, job: str) -> dict[str, Any]:
-    """Return the chat.completion for a request; usage stands where the script's shape wants it."""
+    """Return the chat.completion for a request, with usage at the place of the script's shape."""
     wanted = request.get("n")
     n = wanted if isinstance(wanted, int) and wanted > 0 else 1
     choices = [_choice(request, script, index) for index in range(n)]
@@ -56,19 +56,19 @@ def _choice(request: Mapping[str, Any], script: Script, index: int) -> dict[str,
     if script.refusal is not None:
         message["refusal"] = script.refusal
         return {"index": index, "message": message, "finish_reason": _finish(script, "stop")}
-    said, whole = _said(request, script, index)
+    spoken, is_whole = _spoken(request, script, index)
     if "audio" in (request.get("modalities") or ()):
-        message["audio"] = _audio(said, index)
+        message["audio"] = _audio(spoken, index)
     else:
-        message["content"] = said
-    return {"index": index, "message": message, "finish_reason": _finish(script, "stop" if whole else "length")}
+        message["content"] = spoken
+    return {"index": index, "message": message, "finish_reason": _finish(script, "stop" if is_whole else "length")}
 
 
 def _finish(script: Script, reason: str) -> str | None:
     return (reason if script.finish_reason is None else script.finish_reason) or None
 
 
-def _said(request: Mapping[str, Any], script: Script, index: int) -> tuple[str, bool]:
+def _spoken(request: Mapping[str, Any], script: Script, index: int) -> tuple[str, bool]:
     text = _text(request, script) + (f" ({index + 1})" if index else "")
     limit = request.get("max_completion_tokens") or request.get("max_tokens")
     words = _words(text)
@@ -107,14 +107,15 @@ def _tool_calls(request: Mapping[str, Any], script: Script, index: int) -> list[
     ]
 
 
-def _audio(said: str, index: int) -> dict[str, Any]:
-    sound = base64.b64encode(hashlib.sha256(said.encode("utf-8", "replace")).digest() * 6).decode()
-    return {"id": f"audio_{index}", "data": sound, "transcript": said, "expires_at": CREATED + 3600}
+def _audio(transcript: str, index: int) -> dict[str, Any]:
+    sound = base64.b64encode(hashlib.sha256(transcript.encode("utf-8", "replace")).digest() * 6).decode()
+    return {"id": f"audio_{index}", "data": sound, "transcript": transcript, "expires_at": CREATED + 3600}
 
 
 def _last_user_text(request: Mapping[str, Any]) -> str:
-    users = [one for one in request.get("messages") or () if isinstance(one, dict) and one.get("role") == "user"]
-    return _content_text(users[-1].get("content")) if users else ""
+    messages = [message for message in request.get("messages") or () if isinstance(message, dict)]
+    from_user = [message for message in messages if message.get("role") == "user"]
+    return _content_text(from_user[-1].get("content")) if from_user else ""
 
 
 def _content_text(content: object) -> str:
@@ -128,14 +129,14 @@ def _words(text: str) -> list[str]:
 
 
 def count(request: Mapping[str, Any], script: Script, choices: list[dict[str, Any]]) -> Counts:
-    """Return the tokens of an answer; a token is a word here, so that a reader can check the numbers by eye."""
-    messages = [one for one in request.get("messages") or () if isinstance(one, dict)]
-    prompt = sum(len(_words(_content_text(one.get("content")))) for one in messages)
+    """Return the token counts of an answer. A token is a word here, and a person can check the numbers."""
+    messages = [message for message in request.get("messages") or () if isinstance(message, dict)]
+    prompt = sum(len(_words(_content_text(message.get("content")))) for message in messages)
     reasoning = len(_words(script.reasoning or "")) * len(choices)
-    said = sum(len(_words(text)) for choice in choices for text in _texts(choice["message"]))
+    spoken = sum(len(_words(text)) for choice in choices for text in _texts(choice["message"]))
     audio = sum(len(_words((choice["message"].get("audio") or {}).get("transcript", ""))) for choice in choices)
     cached = min(script.cached_tokens, prompt)
-    return Counts(prompt, said + reasoning, reasoning=reasoning, cached=cached, audio=audio)
+    return Counts(prompt, spoken + reasoning, reasoning=reasoning, cached=cached, audio=audio)
 
 
 def _texts(message: Mapping[str, Any]) -> Iterator[str]:
@@ -147,21 +148,21 @@ def _texts(message: Mapping[str, Any]) -> Iterator[str]:
 
 
 def chunks(answer: Mapping[str, Any], script: Script, *, include_usage: bool) -> list[dict[str, Any]]:
-    """Return the chat.completion.chunk objects of an answer: its choices interleaved, then its usage if asked for."""
+    """Return the chat.completion.chunk objects of an answer: its choices interleaved, then usage if requested."""
     envelope = {name: answer[name] for name in ("id", "created", "model", "system_fingerprint")}
     envelope["object"] = "chat.completion.chunk"
     rounds = zip_longest(*(_deltas(choice, script) for choice in answer["choices"]))
-    made = [envelope | {"choices": [delta]} for delta in chain.from_iterable(rounds) if delta is not None]
+    objects = [envelope | {"choices": [delta]} for delta in chain.from_iterable(rounds) if delta is not None]
     if "x_groq" in answer:
-        made[-1]["x_groq"] = answer["x_groq"]
+        objects[-1]["x_groq"] = answer["x_groq"]
     if include_usage and answer["usage"] is not None:
-        made = [one | {"usage": None} for one in made]
-        made.append(envelope | {"choices": [], "usage": answer["usage"]})
-    return made
+        objects = [chunk | {"usage": None} for chunk in objects]
+        objects.append(envelope | {"choices": [], "usage": answer["usage"]})
+    return objects
 
 
 def _deltas(choice: Mapping[str, Any], script: Script) -> Iterator[dict[str, Any]]:
-    """Yield one choice's chunks: the role, then each part of the message in pieces, then the finish_reason."""
+    """Yield the chunks of a choice: the role, then each part of the message in pieces, then the finish_reason."""
     message, index = choice["message"], choice["index"]
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "" if message["content"] is not None else None}]
     for name in ("reasoning_content", "refusal", "content"):

@@ -1,4 +1,4 @@
-"""Fake endpoint: what was asked and what would have been charged, for tests to compare with a client's own books."""
+"""Fake endpoint: count requests and charges, for tests to compare with a client's own records."""
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ KEPT_BYTES = 64 * 1024
 
 @dataclass(slots=True)
 class Row:
-    """One job, by its Idempotency-Key (else its body): how often it was asked for, how often charged."""
+    """The counters of a job: its requests and its charges. The Idempotency-Key names the job, else the body."""
 
     requests: int = 0
     billed: int = 0
@@ -20,7 +20,7 @@ class Row:
 
 @dataclass(slots=True)
 class Ledger:
-    """Everything since the start or the last reset."""
+    """All counters since the start or the last reset."""
 
     requests: int = 0
     in_flight: int = 0
@@ -44,12 +44,12 @@ class Ledger:
         return row
 
     def close(self, row: Row) -> None:
-        """Note that a request has ended, however it did."""
+        """Note the end of a request, successful or not."""
         row.running -= 1
         self.in_flight -= 1
 
     def stats(self) -> dict[str, Any]:
-        """Return all counters; `billed_duplicates` is what was charged beyond once a job."""
+        """Return all counters; `billed_duplicates` counts the charges after the first of each job."""
         billed = [row.billed for row in self.jobs.values()]
         return {
             "requests": self.requests,
@@ -65,12 +65,12 @@ class Ledger:
         }
 
     def job(self, name: str) -> dict[str, int]:
-        """Return one job's counters; zeros for a job that never came."""
+        """Return the counters of a job; zeros for an unknown job."""
         row = self.jobs.get(name, Row())
         return {"requests": row.requests, "billed": row.billed}
 
     def keep(self, *, job: str, headers: dict[str, str], body: bytes) -> None:
-        """Remember a request for `GET /__requests`: the last thousand, their bodies up to 64 KiB, never the key."""
+        """Store a request for `GET /__requests`: the last thousand, bodies up to 64 KiB, never the key."""
         shown = {name.lower(): value for name, value in headers.items()}
         if "authorization" in shown:
             shown["authorization"] = f"{shown['authorization'].partition(' ')[0]} ***"

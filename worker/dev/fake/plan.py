@@ -1,4 +1,4 @@
-"""Fake endpoint: the bytes of one answer, in the pieces they are written in. No sockets and no clock here."""
+"""Fake endpoint: make the bytes of an answer, in the pieces to write. Uses no sockets and no clock."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ EVENTS = "text/event-stream"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole answer: `pieces` are written one after another."""
+    """A whole answer; the server writes `pieces` in order."""
 
     status: int
     headers: Mapping[str, str]
@@ -26,17 +26,17 @@ class Plan:
 
 
 def plan(request: Mapping[str, Any], script: Script, *, job: str) -> Plan:
-    """Return the answer that a script asks for."""
+    """Return the answer for a request and its script."""
     streamed = request.get("stream") is True
     if script.body is not None:
         plain = not streamed or script.body.lstrip().startswith("{")
-        return _made(script, JSON if plain else EVENTS, [script.body.encode("utf-8", "surrogatepass")])
+        return _build(script, JSON if plain else EVENTS, [script.body.encode("utf-8", "surrogatepass")])
     if script.status >= 400:
-        return _made(script, JSON, [_error(script)])
+        return _build(script, JSON, [_error(script)])
     if not streamed:
         whole = completion(request, script, job=job) if script.error is None else {"error": script.error}
-        return _made(script, JSON, [encode(whole)])
-    return _made(script, EVENTS, _events(request, script, job=job))
+        return _build(script, JSON, [encode(whole)])
+    return _build(script, EVENTS, _events(request, script, job=job))
 
 
 def refusal(status: int, message: str, *, code: str, param: str | None = None) -> Plan:
@@ -45,7 +45,7 @@ def refusal(status: int, message: str, *, code: str, param: str | None = None) -
     return Plan(status, {"Content-Type": JSON}, (encode({"error": error}),))
 
 
-def _made(script: Script, content_type: str, pieces: list[bytes]) -> Plan:
+def _build(script: Script, content_type: str, pieces: list[bytes]) -> Plan:
     headers = {"Content-Type": script.content_type or content_type}
     if script.retry_after is not None:
         headers["Retry-After"] = str(script.retry_after)
@@ -68,12 +68,12 @@ def _error(script: Script) -> bytes:
 def _events(request: Mapping[str, Any], script: Script, *, job: str) -> list[bytes]:
     options = request.get("stream_options")
     include_usage = isinstance(options, dict) and options.get("include_usage") is True
-    objects = [encode(one) for one in _chunks(request, script, job=job, include_usage=include_usage)]
+    objects = [encode(chunk) for chunk in _chunks(request, script, job=job, include_usage=include_usage)]
     if script.error is not None:
         objects = [*objects[: script.error_after or 0], _error(script)]
     end = script.line_end.encode() * 2
     done = [b"data: [DONE]" + end] if script.done else []
-    return [b"data: " + one + end for one in objects] + done
+    return [b"data: " + text + end for text in objects] + done
 
 
 def _chunks(request: Mapping[str, Any], script: Script, *, job: str, include_usage: bool) -> list[dict[str, Any]]:

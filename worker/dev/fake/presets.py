@@ -1,4 +1,4 @@
-"""Fake endpoint: scripts by model name, so that a job can choose its fate with nothing but `model`."""
+"""Fake endpoint: scripts by model name, for jobs that choose a fault with the field `model` only."""
 
 import re
 from typing import Any
@@ -26,7 +26,7 @@ QUOTA = {
 NO_MODEL = {"message": "No channel for the model.", "type": "new_api_error", "code": "model_not_found"}
 HTML = "<html><head><title>502</title></head><body><h1>Bad gateway</h1></body></html>"
 
-# What each does, in the words of the page; `fake-<status>`, `-once` and `-twice` are made in preset().
+# The descriptions are those of ops/fake_endpoint.md. preset() adds `fake-<status>`, `-once` and `-twice`.
 NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "fake-echo": ("Echoes the last user message; any name that is not listed does the same.", {}),
     "fake-slow": ("Echoes after two seconds of silence.", {"latency_s": 2.0}),
@@ -60,9 +60,9 @@ TIMES = {"-once": 1, "-twice": 2}
 
 
 def preset(model: str) -> dict[str, Any]:
-    """Return the script of a model name: a named one, or `fake-<status>`, either with `-once` or `-twice` at its end.
+    """Return the script of a model name: a name of NAMED or `fake-<status>`, also with `-once` or `-twice` at its end.
 
-    An unknown name is an echo, so that any model's name can be tried.
+    An unknown name gets the echo, because users may try the names of real models.
     """
     for ending, times in TIMES.items():
         if model.endswith(ending) and (fault := _single(model.removesuffix(ending))):
@@ -73,8 +73,8 @@ def preset(model: str) -> dict[str, Any]:
 def _single(model: str) -> dict[str, Any]:
     if model in NAMED:
         return NAMED[model][1]
-    if (found := re.fullmatch(r"fake-([45]\d\d)", model)) is None:
+    if (match := re.fullmatch(r"fake-([45]\d\d)", model)) is None:
         return {}
-    status = int(found[1])
+    status = int(match[1])
     script: dict[str, Any] = {"status": status, "error": ERRORS.get(status, ERRORS[500])}
     return script | ({"retry_after": 1} if status == 429 else {})

@@ -1,4 +1,4 @@
-"""Fake endpoint: what one request gets. Read from the request, laid over the preset of its model name."""
+"""Fake endpoint: the script of a request, from its model's preset and the fields of the request itself."""
 
 import hashlib
 import json
@@ -14,42 +14,42 @@ FIELD = "fake"
 
 
 class BadScript(ValueError):
-    """A script nobody can play; the text says what is wrong with it."""
+    """An invalid script; the message names the fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One answer. Seconds for times, bytes for places; what is not given is as a well-behaved endpoint does it."""
+    """The behaviour for one request. Times are in seconds, positions in bytes; defaults give a healthy endpoint."""
 
     text: str | None = None  # None: an echo of the last user message
-    size: int = 0  # the answer's length in characters, of filler, instead of a text
+    size: int = 0  # length of an answer of filler text, in characters
     reasoning: str | None = None
     refusal: str | None = None
     tool_calls: tuple[Mapping[str, Any], ...] = ()  # {"name": …, "arguments": …}; "" as name: the request's first tool
-    finish_reason: str | None = None  # "": none is ever sent
+    finish_reason: str | None = None  # "": no finish_reason is sent
     usage: str | Mapping[str, Any] = "openai"  # a shape of worker.dev.fake.usage, or the object to send
     cached_tokens: int = 0
     status: int = 200
     error: Mapping[str, Any] | str | None = None  # the value of "error" in the body
-    error_after: int | None = None  # in a stream: the error comes as an event after so many others
+    error_after: int | None = None  # in a stream: the error is an event after so many other events
     retry_after: float | str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: str | None = None  # sent as it is instead of any answer
+    body: str | None = None  # sent unchanged instead of an answer
     content_type: str | None = None
     latency_s: float = 0.0  # before the status line
     chunk_s: float = 0.0  # before each piece of the body
-    chunks: int = 0  # pieces of text in a stream; 0: one a word
-    stall_after: int | None = None  # events after which nothing comes for stall_s
+    chunks: int = 0  # pieces of text in a stream; 0: a piece for each word
+    stall_after: int | None = None  # after so many events the stream pauses for stall_s
     stall_s: float = 0.0
-    ping_s: float = 0.0  # a comment so often while it waits
+    ping_s: float = 0.0  # seconds between comments during a pause
     no_answer: bool = False  # the request is read, then the connection closes
-    cut_at: int | None = None  # bytes of the body after which the connection closes
-    reset: bool = False  # it closes with RST instead of FIN
+    cut_at: int | None = None  # the connection closes after so many bytes of the body
+    reset: bool = False  # closes with RST instead of FIN
     framing: Literal["chunked", "length", "close"] | None = None
     piece: int = 0  # bytes written at once; 0: an event, or a whole plain body
     line_end: Literal["\n", "\r\n", "\r"] = "\n"
-    done: bool = True  # whether [DONE] ends a stream
-    billed: bool | None = None  # None: when an answer below 400 has begun
+    done: bool = True  # [DONE] ends a stream
+    billed: bool | None = None  # None: billed once an answer below 400 has started
     idempotency: Literal["ignored", "honoured"] = "ignored"
 
 
@@ -69,9 +69,9 @@ WORDS: dict[str, tuple[str, ...]] = {
 
 
 def controls(request: Mapping[str, Any], header: str | None) -> dict[str, Any]:
-    """Return the script's fields for a request: its model's preset, then `metadata.fake`, `fake`, the header.
+    """Return the script's fields for a request. Raises BadScript.
 
-    Raises BadScript.
+    Later sources win: the model's preset, `metadata.fake`, the field `fake`, the header.
     """
     metadata = request.get("metadata")
     texts = [metadata.get(FIELD) if isinstance(metadata, dict) else None, header]
@@ -95,24 +95,25 @@ def _parse(text: str | None) -> dict[str, Any]:
 
 
 def choose(given: Mapping[str, Any], *, turn: int, weather: Mapping[str, Any] | None = None) -> Script:
-    """Return the script of the `turn`-th request (from 1) of a job; `attempts` holds one for each, the last repeats.
+    """Return the script of the `turn`-th request (from 1) of a job. Raises BadScript.
 
-    `weather` is what the endpoint itself goes through just now; its fields win. Raises BadScript.
+    `attempts` has a script for each request; the last repeats. The fields of `weather`, the endpoint's present state,
+    win.
     """
     attempts = given.get("attempts", [{}])
-    if not isinstance(attempts, list) or not attempts or not all(isinstance(one, dict) for one in attempts):
+    if not isinstance(attempts, list) or not attempts or not all(isinstance(attempt, dict) for attempt in attempts):
         raise BadScript(f"attempts is {attempts!r}; it must be a list of scripts, one for each request")
     merged = {name: value for name, value in given.items() if name != "attempts"}
     return _make(merged | attempts[min(turn, len(attempts)) - 1] | dict(weather or {}))
 
 
 def _make(given: Mapping[str, Any]) -> Script:
-    known = [one.name for one in fields(Script)]
+    known = [known_field.name for known_field in fields(Script)]
     for name, value in given.items():
         if name not in known:
             close = get_close_matches(name, known, n=1)
             remedy = f"did you mean {close[0]}?" if close else f"known are attempts, {', '.join(known)}"
-            raise BadScript(f"{name} is nothing a script can say; {remedy}")
+            raise BadScript(f"{name} is no field of a script; {remedy}")
         kinds = KINDS[name]
         if value is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             raise BadScript(f"{name} is {value!r}; it must be {' or '.join(kind.__name__ for kind in kinds)}")
@@ -123,5 +124,5 @@ def _make(given: Mapping[str, Any]) -> Script:
 
 
 def job_of(idempotency_key: str | None, body: bytes) -> str:
-    """Return what names the job of a request: its Idempotency-Key, else its body's hash."""
+    """Return the name of a request's job: its Idempotency-Key, else the hash of its body."""
     return idempotency_key or f"body:{hashlib.sha256(body).hexdigest()[:32]}"

@@ -1,4 +1,4 @@
-"""Fake endpoint: the HTTP server that plays plans to clients and keeps the ledger."""
+"""Fake endpoint: the HTTP server; it sends plans to clients and keeps the ledger."""
 
 import asyncio
 import hashlib
@@ -18,36 +18,36 @@ from worker.dev.fake.script import HEADER, BadScript, Script, choose, controls, 
 from worker.dev.fake.usage import SHAPES
 
 BIGGEST = 256 * 1024 * 1024
-MOST_CHOICES = 128  # of one request, as at OpenAI
+MOST_CHOICES = 128  # OpenAI's limit for a request
 BACKLOG = 4096
-RST = struct.pack("ii", 1, 0)  # SO_LINGER with no time: closing discards and resets
+RST = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: close discards unsent bytes and sends RST
 MODELS = [{"id": name, "object": "model", "owned_by": "fake"} for name in NAMED]
 
 
 class _UntilClose(web.StreamResponse):
-    """A body whose end is the end of the connection: neither Content-Length nor chunks."""
+    """A body that ends with the connection, without Content-Length or chunks."""
 
-    _length_check = False  # aiohttp's own way (its WebSocket response) to leave the framing out
+    _length_check = False  # as aiohttp's own WebSocket response does, to omit the framing
 
 
 @dataclass(slots=True)
 class FakeServer:
-    """One fake endpoint: its ledger, the answers it keeps for Idempotency-Keys, and what it demands."""
+    """A fake endpoint: its demands, its ledger, and the saved answers of Idempotency-Keys."""
 
-    key: str | None = None  # the only Bearer key that is accepted; None: any, or none
+    key: str | None = None  # the only accepted Bearer key; None: no key is checked
     idempotency: Literal["ignored", "honoured"] = "ignored"
-    outage: Script | None = None  # what every request gets while it is set, whatever it asks for
+    outage: Script | None = None  # while set, every request gets this script
     ledger: Ledger = field(default_factory=Ledger)
     saved: dict[str, Plan] = field(default_factory=dict)
-    # A script that wins over every request's own, for as long as it stands: an endpoint's bad hour.
+    # Fields of a script that win over every request's own script, for simulated trouble of the endpoint.
     weather: dict[str, Any] = field(default_factory=dict)
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Delete the counters and the saved answers."""
         self.ledger, self.saved = Ledger(), {}
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Answer one chat completion."""
+        """Answer a chat completion."""
         body = await request.read()
         job = job_of(request.headers.get("Idempotency-Key"), body)
         asked = _object(body)
@@ -65,7 +65,7 @@ class FakeServer:
     async def _play(
         self, request: web.Request, row: Row, asked: dict[str, Any] | None, *, job: str, body: bytes
     ) -> web.StreamResponse:
-        made, script = self._decide(request, row, asked, job=job, body=body)
+        answer_plan, script = self._decide(request, row, asked, job=job, body=body)
         await asyncio.sleep(script.latency_s)
         if script.billed is True:
             row.billed += 1
@@ -73,15 +73,15 @@ class FakeServer:
             self.ledger.statuses["no_answer"] += 1
             _hang_up(request, reset=script.reset)
             return web.Response()
-        self.ledger.statuses[str(made.status)] += 1
-        kept = self.saved.get(job) is made
-        if script.billed is None and made.status < 400 and not kept:
+        self.ledger.statuses[str(answer_plan.status)] += 1
+        kept = self.saved.get(job) is answer_plan
+        if script.billed is None and answer_plan.status < 400 and not kept:
             row.billed += 1
         if kept:
             self.ledger.replayed += 1
-        elif self._honours(script) and made.status < 400:
-            self.saved[job] = made
-        return await _write(request, made, script)
+        elif self._honours(script) and answer_plan.status < 400:
+            self.saved[job] = answer_plan
+        return await _write(request, answer_plan, script)
 
     def _honours(self, script: Script) -> bool:
         return "honoured" in (self.idempotency, script.idempotency)
@@ -101,8 +101,8 @@ class FakeServer:
                 raise BadScript(f"usage is {script.usage!r}; known shapes are none, {', '.join(SHAPES)}")
         except BadScript as error:
             return refusal(400, str(error), code="bad_fake_script", param="fake"), Script()
-        if self._honours(script) and (told := self._repeated(row, job=job, body=body)) is not None:
-            return told, Script()
+        if self._honours(script) and (repeated := self._repeated(row, job=job, body=body)) is not None:
+            return repeated, Script()
         return plan(asked, script, job=job), script
 
     def _fault(self, request: web.Request, asked: dict[str, Any] | None) -> Plan | None:
@@ -135,12 +135,12 @@ def _object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-async def _write(request: web.Request, made: Plan, script: Script) -> web.StreamResponse:
-    response = _begin(request, made, script)
+async def _write(request: web.Request, answer_plan: Plan, script: Script) -> web.StreamResponse:
+    response = _begin(request, answer_plan, script)
     await response.prepare(request)
-    room = sum(map(len, made.pieces)) + 1 if script.cut_at is None else script.cut_at
-    for number, piece in enumerate(made.pieces):
-        await _pause(response, script, number, streamed=made.streamed)
+    room = sum(map(len, answer_plan.pieces)) + 1 if script.cut_at is None else script.cut_at
+    for number, piece in enumerate(answer_plan.pieces):
+        await _pause(response, script, number, streamed=answer_plan.streamed)
         await response.write(piece[:room])
         room -= len(piece)
         if room <= 0:
@@ -151,15 +151,15 @@ async def _write(request: web.Request, made: Plan, script: Script) -> web.Stream
     return response
 
 
-def _begin(request: web.Request, made: Plan, script: Script) -> web.StreamResponse:
-    framing = script.framing or ("chunked" if made.streamed else "length")
+def _begin(request: web.Request, answer_plan: Plan, script: Script) -> web.StreamResponse:
+    framing = script.framing or ("chunked" if answer_plan.streamed else "length")
     kind = _UntilClose if framing == "close" else web.StreamResponse
-    response = kind(status=made.status, headers=made.headers)
+    response = kind(status=answer_plan.status, headers=answer_plan.headers)
     if framing == "length":
-        response.content_length = sum(map(len, made.pieces))
+        response.content_length = sum(map(len, answer_plan.pieces))
     elif framing == "close":
         response.force_close()
-    asked = request.headers.get("X-Oneapi-Request-Id")  # adopted, as gateways of that family do
+    asked = request.headers.get("X-Oneapi-Request-Id")  # kept, as gateways of that family do
     response.headers["X-Request-Id"] = f"req_{hashlib.sha256((asked or str(id(request))).encode()).hexdigest()[:16]}"
     if asked:
         response.headers["X-Oneapi-Request-Id"] = asked
@@ -177,13 +177,13 @@ async def _pause(response: web.StreamResponse, script: Script, number: int, *, s
 
 
 async def _drained(request: web.Request) -> None:
-    # RST discards what the kernel has not got from us yet, and a cut must be at its exact byte.
-    while request.transport is not None and request.transport.get_write_buffer_size():  # noqa: ASYNC110  no event says it
+    # RST discards bytes that the kernel does not have yet, and a cut must be at the exact byte.
+    while request.transport is not None and request.transport.get_write_buffer_size():  # noqa: ASYNC110  there is no event for it
         await asyncio.sleep(0.001)
 
 
 def _hang_up(request: web.Request, *, reset: bool) -> None:
-    # What aiohttp still wants to write after this meets a closed transport, which it takes for a client that left.
+    # aiohttp may still write after this. It finds a closed transport, as if the client had left.
     transport = request.transport
     if transport is not None and reset:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
@@ -201,7 +201,7 @@ def application(endpoint: FakeServer) -> web.Application:
 
     async def recent(request: web.Request) -> web.Response:
         job = request.query.get("key")
-        return web.json_response([one for one in endpoint.ledger.recent if job in (None, one["job"])])
+        return web.json_response([kept for kept in endpoint.ledger.recent if job in (None, kept["job"])])
 
     async def reset(_: web.Request) -> web.Response:
         endpoint.reset()
@@ -221,9 +221,9 @@ def application(endpoint: FakeServer) -> web.Application:
 
 
 async def listen(endpoint: FakeServer, *, host: str, port: int, tls: ssl.SSLContext | None = None) -> web.AppRunner:
-    """Start serving and return the runner, whose `addresses` say where.
+    """Start serving and return the runner; its `addresses` have host and port.
 
-    A client that leaves cancels its answer, as a real provider's gateway notices it.
+    If a client leaves, its answer is cancelled, as at a real provider's gateway.
     """
     runner = web.AppRunner(
         application(endpoint), access_log=None, handler_cancellation=True, shutdown_timeout=0.2, max_line_size=65536
@@ -236,6 +236,6 @@ async def listen(endpoint: FakeServer, *, host: str, port: int, tls: ssl.SSLCont
 
 async def stop(runner: web.AppRunner) -> None:
     """Close the port and every connection."""
-    # asyncio drops a connection it is about to take when its server closes in the same turn of the loop.
+    # asyncio drops a new connection if its server closes in the same turn of the loop.
     await asyncio.sleep(0.01)
     await runner.cleanup()

@@ -1,4 +1,4 @@
-"""Fake endpoint: the same counts in the shapes that providers report them in."""
+"""Fake endpoint: the usage object, in the shapes of different providers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What one answer took; `completion` holds the reasoning, `prompt` the cached."""
+    """The tokens of an answer; `completion` includes `reasoning`, `prompt` includes `cached`."""
 
     prompt: int
     completion: int
@@ -52,16 +52,16 @@ def _deepseek(counts: Counts) -> dict[str, Any]:
 
 
 def _xai(counts: Counts) -> dict[str, Any]:
-    # Reasoning stands beside the completion, and the total holds all three.
-    said = counts.completion - counts.reasoning
+    # completion_tokens is without the reasoning tokens, but total_tokens includes them.
+    visible = counts.completion - counts.reasoning
     return _plain(counts) | {
-        "completion_tokens": said,
+        "completion_tokens": visible,
         "completion_tokens_details": {"reasoning_tokens": counts.reasoning},
     }
 
 
 def _anthropic(counts: Counts) -> dict[str, Any]:
-    # Cached tokens are not part of the input here.
+    # input_tokens is without the cached tokens.
     return {
         "input_tokens": counts.prompt - counts.cached,
         "output_tokens": counts.completion,
@@ -74,7 +74,7 @@ def _zero(_: Counts) -> dict[str, Any]:
     return _plain(Counts(0, 0))
 
 
-# Shapes by name: the object, and where it stands ("top", "choice", "x_groq").
+# Shapes by name: the place of the object ("top", "choice", "x_groq"), and the object.
 SHAPES: Mapping[str, tuple[str, Callable[[Counts], dict[str, Any]]]] = {
     "plain": ("top", _plain),
     "openai": ("top", _openai),
@@ -94,9 +94,9 @@ SHAPES: Mapping[str, tuple[str, Callable[[Counts], dict[str, Any]]]] = {
 
 
 def shaped(shape: str | Mapping[str, Any], counts: Counts) -> tuple[str, dict[str, Any] | None]:
-    """Return where usage stands ("top", "choice", "x_groq" or "none") and the object.
+    """Return the place of the usage ("top", "choice", "x_groq" or "none") and the object.
 
-    Raises KeyError for an unknown shape's name.
+    Raises KeyError for an unknown name of a shape.
     """
     if not isinstance(shape, str):
         return "top", dict(shape)
