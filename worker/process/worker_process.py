@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from worker.jobs.core.message import most_bytes
 from worker.jobs.dispatcher import Dispatcher
@@ -26,13 +25,12 @@ from worker.pool.pool import TaskPool
 from worker.pool.running_calls import RunningCalls
 from worker.pool.running_task import Reason
 from worker.process.schema_watch import SchemaWatch
-from worker.process.startup_checks import NotReady, check_startup
+from worker.process.startup_checks import start_lease
 from worker.queue.connections import LONGEST_REPLY
 from worker.queue.nudges import connect
 from worker.run import AttemptContext
 from worker.settings import Settings, need
-from worker.store.engine import describe, is_away, open_engine, reason
-from worker.store.fatal_errors import is_hopeless
+from worker.store.engine import open_engine
 from worker.store.group_commit import Batcher
 from worker.store.heartbeat import HeldCalls, Lease, LeaseTimes
 from worker.store.orphans import Orphans
@@ -159,20 +157,9 @@ class WorkerProcess:
         )
 
     def open(self) -> None:
-        """Check the database, start the lease and the writers; wait while the database is away. Raises NotReady."""
+        """Start the lease when the database is ready, then the writers. Raises NotReady."""
         memory.keep_one_arena()
-        pause_s = 0.2
-        while True:
-            try:
-                check_startup(self.engine, self.redis, self.settings)
-                self.lease.start()
-                break
-            except SQLAlchemyError as error:
-                if not is_away(error) or is_hopeless(error):
-                    raise NotReady(f"AFTERWORD_DATABASE_URL leads nowhere: {reason(error)}") from error
-                log.warning("database.away", pause_s=pause_s, **describe(error))
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 5.0)
+        start_lease(self.lease, self.engine, self.redis, self.settings)
         self.batcher.start()
         self.webhooks.start()
         self.liveness.start()

@@ -78,7 +78,7 @@ def _held(once_only: Collection[str]) -> Select[Any]:
 
 
 def _requeue(connection: Connection, rows: Sequence[Row[Any]], *, workers: int = 0) -> TakenBack:
-    """Queue the jobs of a worker that is gone. Their attempts become `unknown`: possibly billed; a late answer counts.
+    """Queue the jobs of a worker that is gone. Their attempts become `unknown`: possibly billed, open to a late answer.
 
     A job that has spent its attempts fails: a job that kills its worker must end.
     """
