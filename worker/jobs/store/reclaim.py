@@ -22,14 +22,14 @@ from worker.store.transitions import error_columns
 
 def held(connection: Connection, worker_id: str) -> dict[str, int]:
     """Return the jobs that the rows assign to this worker, with their attempt numbers."""
-    mine = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress)
-    return dict(connection.execute(select(jobs.c.id, jobs.c.attempt).where(*mine)).all())
+    is_held = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress)
+    return dict(connection.execute(select(jobs.c.id, jobs.c.attempt).where(*is_held)).all())
 
 
 def cancellations(connection: Connection, worker_id: str) -> list[str]:
     """Return the jobs of this worker that have a cancel mark."""
-    mine = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress, jobs.c.cancel_requested_at.is_not(None))
-    return list(connection.scalars(select(jobs.c.id).where(*mine)))
+    is_held = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress)
+    return list(connection.scalars(select(jobs.c.id).where(*is_held, jobs.c.cancel_requested_at.is_not(None))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,9 @@ def give_back(
     """Queue jobs again that a living worker holds but does not work on; `once_only` as for `take_back`."""
     if not keys:
         return TakenBack(0, frozenset(), frozenset(), frozenset())
-    mine = _held(once_only).where(jobs.c.worker_id == worker_id, tuple_(jobs.c.id, jobs.c.attempt).in_(sorted(keys)))
-    return _requeue(connection, connection.execute(mine.with_for_update()).all())
+    given = tuple_(jobs.c.id, jobs.c.attempt).in_(sorted(keys))
+    held_jobs = _held(once_only).where(jobs.c.worker_id == worker_id, given)
+    return _requeue(connection, connection.execute(held_jobs.with_for_update()).all())
 
 
 def _held(once_only: Collection[str]) -> Select[Any]:
