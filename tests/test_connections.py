@@ -138,7 +138,7 @@ def test_kombus_connections_obey_it_too(redis_url: str) -> None:
         for pool in (channel.pool, channel.async_pool):
             made = pool.make_connection()
             assert isinstance(pool, RedisPool)
-            assert "_Strict" in {one.__name__ for one in type(made).__mro__}
+            assert "_ClosesOnError" in {one.__name__ for one in type(made).__mro__}
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if place(path) != "dev"], ids=name)
@@ -147,7 +147,7 @@ def test_no_connection_of_the_worker_is_made_without_the_rule(path: Path) -> Non
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
             ("Redis", "Redis.from_url", "ConnectionPool")
         ):
-            raise AssertionError(f"{path}:{node.lineno} makes a client of Redis; take worker.nudge.connect or Pool")
+            raise AssertionError(f"{path}:{node.lineno} makes a client of Redis; use nudges.connect or RedisPool")
 
 
 def test_a_listener_that_lost_bytes_is_made_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

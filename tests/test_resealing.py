@@ -114,7 +114,7 @@ def test_a_removed_key_is_found_with_the_names_that_need_it(engine: Engine) -> N
     found_out = {one.receiver: one.fault for one in secrets(engine, Vault([NEW]))}
 
     assert found_out["default/second"] is None
-    assert "the one it was sealed with is missing" in (found_out["default/billing"] or "")
+    assert "the key that sealed it is missing" in (found_out["default/billing"] or "")
 
 
 def test_a_moved_secret_is_found_and_never_resealed(engine: Engine) -> None:

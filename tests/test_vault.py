@@ -74,8 +74,8 @@ def test_a_wrong_master_key_is_reported_with_its_id_and_the_remedy() -> None:
 
     assert error.fault is SecretFault.WRONG_KEY
     assert str(error) == (
-        f"no key of AFTERWORD_SECRET_KEYS ({key_id(NEW)}) opens a secret of receiver rcv_1: the one it was sealed with "
-        "is missing, or it was damaged; add the missing key at the end of AFTERWORD_SECRET_KEYS"
+        f"no key of AFTERWORD_SECRET_KEYS ({key_id(NEW)}) opens a secret of receiver rcv_1: the key that sealed it "
+        "is missing, or the secret was damaged; add the missing key at the end of AFTERWORD_SECRET_KEYS"
     )
     assert Vault([NEW]).sealed_with(token) is None
     with pytest.raises(CannotOpen, match="opens a stored secret"):
@@ -127,7 +127,7 @@ def test_the_sealed_content_has_the_documented_form() -> None:
 
 
 def test_a_missing_master_key_is_reported() -> None:
-    with pytest.raises(BadMasterKeys, match="AFTERWORD_SECRET_KEYS is not set, and receivers' secrets"):
+    with pytest.raises(BadMasterKeys, match="AFTERWORD_SECRET_KEYS is not set, but receivers' secrets"):
         Vault([])
 
 
@@ -147,7 +147,7 @@ def test_master_keys_that_do_not_fit_the_database_are_reported_at_the_start() ->
         Vault([NEW]).check([new, old])
     assert str(caught.value) == (
         f"AFTERWORD_SECRET_KEYS holds the keys {new}, but the database holds secrets sealed with {old}; "
-        "add what is missing at the end of AFTERWORD_SECRET_KEYS"
+        "add the missing keys at the end of AFTERWORD_SECRET_KEYS"
     )
 
 

@@ -50,9 +50,7 @@ def test_a_job_whose_worker_is_gone_is_named_after_the_grace(
     result = afterword("verify", "--grace", "0", settings={"AFTERWORD_DATABASE_URL": database_url})
 
     assert result.exit_code == 1
-    assert f"holder_lives: 1. A job in progress is held by a worker whose lease stands.\n  {claimed.job_id}" in (
-        result.stdout
-    )
+    assert f"holder_lives: 1. The worker of a job in progress has a valid lease.\n  {claimed.job_id}" in (result.stdout)
 
 
 ID = "018f4a5e-7c1b-7d2e-9a53-0242ac120002"

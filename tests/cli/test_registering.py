@@ -82,7 +82,7 @@ def test_the_sentence_about_an_awaited_receiver_names_its_tenant(run: Command, e
     ended(engine, tenant="acme")
     assert "URL --tenant acme" in refused(run, "webhooks", "enable", "billing", "--tenant", "acme")
     (held,) = rows(engine, "SELECT id FROM afterword_deliveries")
-    assert "nobody has registered the receiver billing" in refused(run, "webhooks", "redeliver", str(held.id))
+    assert "the receiver billing is not registered yet" in refused(run, "webhooks", "redeliver", str(held.id))
 
 
 def test_an_awaited_receiver_can_be_removed(run: Command, engine: Engine) -> None:

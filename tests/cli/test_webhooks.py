@@ -126,7 +126,7 @@ def test_mistakes_are_sentences(run: Command) -> None:
     run("webhooks", "add", "billing", HOOK)
     add = ("webhooks", "add")
     assert "has a receiver 'billing' already" in refused(run, *add, "billing", HOOK)
-    assert "does not allow; use https://" in refused(run, *add, "b", "http://a.example/", code=2)
+    assert "does not allow it; use https://" in refused(run, *add, "b", "http://a.example/", code=2)
     assert "address is not public" in refused(run, *add, "b", "https://127.0.0.1/", code=2)
     assert "set by this service" in refused(run, *add, "b", HOOK, "--header", "webhook-id: 1", code=2)
     assert "'Name: value'" in refused(run, *add, "b", HOOK, "--header", "X", code=2)
@@ -137,7 +137,7 @@ def test_mistakes_are_sentences(run: Command) -> None:
     assert "has no header x-a" in refused(run, "webhooks", "change", "billing", "--drop-header", "X-A")
     assert "is no id" in refused(run, "webhooks", "redeliver", "7", code=2)
     assert "write a span" in refused(run, "webhooks", "rotate", "billing", "--overlap", "soon", code=2)
-    assert "from nothing to 7 days" in refused(run, "webhooks", "rotate", "billing", "--overlap", "8d")
+    assert "from 0 to 7 days" in refused(run, "webhooks", "rotate", "billing", "--overlap", "8d")
     assert "how long ago" in refused(run, "webhooks", "recover", "billing", "--since", "999999999d", code=2)
     assert "not before --until" in refused(
         run, *["webhooks", "recover", "billing", "--since", "1h", "--until", "2h"], code=2
@@ -257,10 +257,10 @@ def test_deliveries_say_why_they_wait(run: Command, engine: Engine) -> None:
     delivery(engine, made, FAILED)
 
     (row,) = told(run, *["webhooks", "deliveries", "--receiver", "billing", "--status", "queued"])
-    assert (row["id"], row["why"]) == (waits, "order: an earlier delivery under its key is not over")
+    assert (row["id"], row["why"]) == (waits, "order: an earlier delivery of its key has not ended")
     assert len(told(run, "webhooks", "deliveries")) == 3
     run("webhooks", "disable", "billing")
-    assert "it will be put on hold" in run("webhooks", "attempts", waits).stdout
+    assert "the delivery will be put on hold" in run("webhooks", "attempts", waits).stdout
 
 
 def test_a_jobs_deliveries_are_found_by_its_id(run: Command, engine: Engine) -> None:

@@ -443,6 +443,11 @@ def test_usage_is_the_exact_text_of_the_last_object() -> None:
     assert usage_of(STOP, closing('{"prompt_tokens":1}'), closing(text)) == (text.encode(), "top", ("multiple_usage",))
 
 
+def test_usage_of_a_chunk_inside_an_array_of_one_is_kept() -> None:
+    for usage in ('{"id": null}', '{"prompt_tokens": 3}'):
+        assert assemble(event(f'[{{"usage": {usage}}}]')).usage == usage.replace(" ", "").encode()
+
+
 def test_usage_is_the_last_of_two_members_with_that_name() -> None:
     twice = '{"choices":[],"usage":{"prompt_tokens":1},"usage":{"prompt_tokens":2}}'
     assert usage_of(STOP, event(twice))[0] == b'{"prompt_tokens":2}'

@@ -169,7 +169,7 @@ def test_a_field_out_of_its_bounds_is_a_fault_at_its_path(field, value, path):
 
 def test_an_invalid_receiver_name_is_refused_with_the_rule_of_names():
     assert fault_of(webhook={"to": "Billing"}).message.startswith('is "Billing"; use up to 64 of a-z')
-    assert "are given to addresses" in fault_of(webhook={"to": f"url-{'0a' * 12}"}).message
+    assert "are reserved for the URLs of jobs" in fault_of(webhook={"to": f"url-{'0a' * 12}"}).message
     assert read({"request": REQUEST, "webhook": {"to": "a.b-c_1"}}).webhook == '{"to": "a.b-c_1"}'
 
 

@@ -53,7 +53,7 @@ def test_good_values_are_read(values, expected):
         (
             {"events": ["receiver.test"]},
             "events[0]",
-            'is "receiver.test"; a test is sent whenever somebody asks for one; leave it out',
+            'is "receiver.test"; a test is sent only on request; leave it out',
         ),
         ({"payload": "fat"}, "payload", 'is "fat"; send thin or full or auto'),
         ({"payload": ["thin"]}, "payload", "is an array of 1 elements; send thin or full or auto"),
@@ -62,7 +62,7 @@ def test_good_values_are_read(values, expected):
         (
             {"profile": "openai", "payload": "full"},
             "payload",
-            'is "full", but events of the profile openai hold no result; leave it out',
+            'is "full", but events of the profile openai have no result; leave it out',
         ),
     ],
 )

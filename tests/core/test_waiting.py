@@ -26,7 +26,7 @@ OPEN = ReceiverHealth(ramp=1, open_until_s=NOW + 90)
 PAUSED = ReceiverHealth(paused_until_s=NOW + 7200)
 DISABLED = {"status": "disabled", "disabled_reason": "failing"}
 CASES = {
-    "nothing": (queued(), standing(), "nothing: a worker takes it when one has a free slot"),
+    "nothing": (queued(), standing(), "nothing: a worker takes it when it has a free slot"),
     "retry": (queued("retry", 300.0, last_http_status=503), standing(), "retry: next attempt in 5 min, after HTTP 503"),
     "retry-code": (
         queued("retry", 30.0, last_error_code="dns_failed"),
@@ -39,31 +39,31 @@ CASES = {
         "our trouble: no_secret (This service could not open the receiver's secret; its operator must mend that): "
         "next try in 1 min, no attempt is spent",
     ),
-    "order": (queued("order", 9.0), standing(), "order: an earlier delivery under its key is not over"),
+    "order": (queued("order", 9.0), standing(), "order: an earlier delivery of its key has not ended"),
     "breaker": (queued(), standing(OPEN), "breaker: open; 1.5 min until one delivery probes billing"),
     "half-open": (
         queued(),
         standing(ReceiverHealth(ramp=2, open_until_s=NOW - 1), in_flight=2),
-        "breaker: half-open; billing is sent 2 at a time until they succeed",
+        "breaker: half-open; billing gets 2 at a time until they succeed",
     ),
-    "retry-after": (queued(), standing(PAUSED), "Retry-After: billing asked to be sent nothing for 2 h more"),
+    "retry-after": (queued(), standing(PAUSED), "Retry-After: billing asked for no requests for 2 h more"),
     "the-longer": (queued("retry", 60.0), standing(OPEN), "breaker: open; 1.5 min until one delivery probes billing"),
     "the-later": (queued("retry", 600.0), standing(OPEN), "retry: next attempt in 10 min"),
     "in-flight": (
         queued(),
         standing(in_flight=10),
-        "in flight: billing is sent 10 at a time, and as many are on their way",
+        "in flight: billing gets 10 at a time, and 10 are in flight",
     ),
-    "rate": (queued(), standing(rate_per_s=2.0, tokens=0.4), "rate: billing is sent 2 a second"),
+    "rate": (queued(), standing(rate_per_s=2.0, tokens=0.4), "rate: billing gets 2 a second"),
     "rate-left": (
         queued(),
         standing(rate_per_s=2.0, tokens=1.4),
-        "nothing: a worker takes it when one has a free slot",
+        "nothing: a worker takes it when it has a free slot",
     ),
     "disabled": (
         queued("order"),
         standing(**DISABLED),
-        "billing is disabled: it failed for five days; it will be put on hold",
+        "billing is disabled: it failed for five days; the delivery will be put on hold",
     ),
     "held": (
         WaitingDelivery("held", None, 0.0),
@@ -73,7 +73,7 @@ CASES = {
     "forgotten": (
         WaitingDelivery("held", None, 0.0),
         standing(),
-        "hold: left on hold although billing is enabled; enable it once more to send it",
+        "hold: still on hold although billing is enabled; enable it once more to send this",
     ),
     "removed": (WaitingDelivery("held", None, 0.0), standing(status="removed"), "hold: billing was removed"),
     "on-its-way": (WaitingDelivery("in_progress", None, 0.0), standing(OPEN), None),
@@ -99,8 +99,8 @@ def test_a_sentence_gives_the_reason_of_a_deliverys_wait(
             standing(ReceiverHealth(failing_since_s=NOW - 86400 * 2, failed_attempts=7, forbidden_in_row=2)),
             [
                 "breaker: closed",
-                "failing for 2 d: 7 attempts since its last success; disabled after 5 d of it",
-                "address refused 2 times in a row; disabled when that lasts an hour",
+                "failing for 2 d: 7 attempts since its last success; disabled after 5 d of failures",
+                "address refused 2 times in a row; disabled when this lasts an hour",
             ],
         ),
     ],

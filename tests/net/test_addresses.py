@@ -203,11 +203,11 @@ def test_a_denied_network_wins_over_an_allowed_one() -> None:
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "example.com", "", "fd00::/129"])
 def test_a_bad_network_is_named(text: str) -> None:
-    with pytest.raises(ValueError, match="is no network; write one as"):
+    with pytest.raises(ValueError, match="is not a network; write it as"):
         policy(allow_cidrs=[text])
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_a_bad_port_is_named(port: int) -> None:
-    with pytest.raises(ValueError, match=f"{port} is no port"):
+    with pytest.raises(ValueError, match=f"{port} is not a port number"):
         policy(ports=[port])

@@ -26,7 +26,7 @@ from tests.net.receiver import (
 )
 from worker.net.transport import AiohttpTransport
 from worker.webhooks.core.outcome import SendResult
-from worker.webhooks.net.address_guard import PASSAGE, Forbidden, Guard, OutgoingRequest
+from worker.webhooks.net.address_guard import OUTGOING, Forbidden, Guard, OutgoingRequest
 from worker.webhooks.net.address_policy import Policy, policy
 from worker.webhooks.net.resolver import Resolver, look_up
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
@@ -248,22 +248,22 @@ def test_a_receivers_cookies_are_not_sent_back() -> None:
 def test_the_socket_factory_refuses_by_numeric_address_alone() -> None:
     guard = Guard(PUBLIC_ONLY, Resolver())
     passage = OutgoingRequest("", looking=lambda: None, found=lambda: None)
-    token = PASSAGE.set(passage)
+    token = OUTGOING.set(passage)
     with pytest.raises(Forbidden):
         guard.open_socket((socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 443)))
-    PASSAGE.reset(token)
+    OUTGOING.reset(token)
     assert passage.forbidden
 
 
 def test_the_peer_of_a_connection_is_judged_too() -> None:
     guard = Guard(PUBLIC_ONLY, Resolver())
     passage = OutgoingRequest("", looking=lambda: None, found=lambda: None)
-    token = PASSAGE.set(passage)
+    token = OUTGOING.set(passage)
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sock:
         assert Guard(LOOPBACK, Resolver()).check_peer(TransportSocket(sock)) == "127.0.0.1"
         with pytest.raises(Forbidden):
             guard.check_peer(TransportSocket(sock))
-    PASSAGE.reset(token)
+    OUTGOING.reset(token)
     assert passage.forbidden
 
 

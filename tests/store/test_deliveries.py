@@ -330,7 +330,7 @@ def test_deliveries_to_a_disabled_receiver_are_held(engine: Engine) -> None:
     with engine.begin() as connection:
         (lane,), _ = webhook_lanes.lanes(connection)
         assert lane.free is None
-        expire.settle(connection, lane)
+        expire.hold_or_drop(connection, lane)
 
     assert [row.status for row in rows(engine, DELIVERIES)] == ["held", "held"]
 

@@ -75,7 +75,7 @@ def test_the_dispatcher_holds_no_delivery_that_is_being_resumed(engine: Engine) 
         connection.execute(update(deliveries).values(status="queued"))
 
     with enabled_meanwhile(engine, receiver_id) as connection:
-        assert expire.settle(connection, ReceiverLane(receiver_id, None)) == 1
+        assert expire.hold_or_drop(connection, ReceiverLane(receiver_id, None)) == 1
 
     assert [row.status for row in rows(engine, DELIVERIES)] == ["queued"]
 

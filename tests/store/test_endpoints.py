@@ -283,7 +283,7 @@ def test_lanes_of_a_paused_endpoint_are_skipped_in_one_step(engine: Engine) -> N
     assert len(steps) <= 15
 
 
-def probe(engine: Engine, after: due.Place = FIRST, *, last: str | None = None) -> tuple[str | None, Any]:
+def probe(engine: Engine, after: due.LanePosition = FIRST, *, last: str | None = None) -> tuple[str | None, Any]:
     with engine.begin() as connection:
         row, place = due.probe(connection, "default", after=after, last=last)
     return (None if row is None else row.row_id), place

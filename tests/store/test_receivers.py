@@ -26,7 +26,7 @@ from worker.webhooks.core.outcome import DisableReason
 from worker.webhooks.core.receiver_health import ReceiverHealth
 from worker.webhooks.store import receivers, redeliver
 from worker.webhooks.store.due import ReceiverLane
-from worker.webhooks.store.expire import settle
+from worker.webhooks.store.expire import hold_or_drop
 from worker.webhooks.store.health_column import text_of
 from worker.webhooks.store.receivers import Receiver
 from worker.webhooks.store.tables import receivers as table
@@ -56,7 +56,7 @@ def drop(engine: Engine, to: Receiver, before: datetime | None = None) -> int:
 
 def put_on_hold(engine: Engine, to: Receiver) -> int:
     with engine.begin() as connection:
-        return settle(connection, ReceiverLane(to.id, None))
+        return hold_or_drop(connection, ReceiverLane(to.id, None))
 
 
 def test_a_receiver_is_found_as_it_was_registered(engine: Engine) -> None:

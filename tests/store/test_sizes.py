@@ -128,7 +128,7 @@ def test_an_entry_that_looks_like_a_cut_one_is_a_dead_letter_too(
 ) -> None:
     redis.lpush("chat.intake", entry)
     work = intake(engine, redis, redis_url)
-    work._accept_taken(work._taking.take())
+    work._accept_taken(work._intake_list.take())
 
     assert len(rows(engine, "SELECT reason FROM afterword_dead_letters")) == 1
     assert redis.keys("*intake*") == [b"afterword:intakes"]

@@ -30,7 +30,7 @@ from worker.store.tables import (
     workers,
 )  # fmt: skip
 from worker.store.types import Id
-from worker.verify.rules import WALKS
+from worker.verify.rules import RULES
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 USAGE: dict[str, Any] = {
@@ -88,7 +88,7 @@ def test_rows_of_our_own_code_are_sound(world: World) -> None:
 
     assert report.broken == ()
     assert report.jobs == 7
-    assert len(report.findings) == sum(len(walk.checks) for walk in WALKS)
+    assert len(report.findings) == sum(len(table.checks) for table in RULES)
     assert all(one.rule.endswith(".") or ":" in one.rule for one in report.findings)
 
 
@@ -208,7 +208,7 @@ def test_a_rule_names_the_damaged_row(world: World, rule: str, whose: str, hand:
 
 def test_every_rule_is_broken_by_a_test() -> None:
     hands = [*BREAKS, *WEBHOOK_BREAKS]
-    assert {check.__name__ for walk in WALKS for check in walk.checks} == {rule for rule, _, _ in hands}
+    assert {check.__name__ for table in RULES for check in table.checks} == {rule for rule, _, _ in hands}
 
 
 def order(engine: Engine, door: str, job_id: str) -> None:

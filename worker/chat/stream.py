@@ -29,7 +29,7 @@ from worker.chat.provider_error import error_of
 from worker.chat.sse import ErrorData, Events
 from worker.chat.unknown_members import OF_ANSWER, OF_CHOICE, keep_last
 from worker.chat.usage_report import Reported
-from worker.core.lenient_json import TooManyParts, object_in, read, whole_number
+from worker.core.lenient_json import TooManyParts, compact, object_in, read, whole_number
 
 # Gateways send these as data, besides comments, to keep a connection open.
 _KEEP_ALIVE = frozenset({"ping", "[ping]", "keep-alive", "keepalive", "heartbeat"})
@@ -138,9 +138,8 @@ class Assembler:
             return True
         except ValueError:
             return self._take_text(text.strip(), is_error=isinstance(data, ErrorData))
-        if type(chunk) is not dict and (chunk := object_in(chunk)) is None:
-            self._fail(AnswerKind.invalid_chunk)
-            return True
+        if type(chunk) is not dict:
+            return self._take_array(chunk, data)
         error, choices, usage = chunk.get("error"), chunk.get("choices"), chunk.get("usage")
         # Most chunks have only a delta: one test finds all rare members.
         is_rare = not choices or type(data) is ErrorData or not OF_ANSWER.issuperset(chunk)
@@ -158,6 +157,13 @@ class Assembler:
         elif usage:
             self._reported.note_top(usage, text, is_closing=False)
         return True
+
+    def _take_array(self, value: Any, data: bytes) -> bool:
+        """Take the object in an array of one; its exact text is the compact one. Anything else is no chunk."""
+        if (chunk := object_in(value)) is None:
+            self._fail(AnswerKind.invalid_chunk)
+            return True
+        return self._take(type(data)(compact(chunk).encode("utf-8", "replace")))
 
     def _note_error(self, error: Any, choices: Any) -> bool:
         """Record an error, or text after the seeming end; return whether the choices of this chunk count."""

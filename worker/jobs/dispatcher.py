@@ -1,8 +1,8 @@
-"""The dispatcher: one among all workers tops the window in Redis up from SQL, and ends what time has ended.
+"""The dispatcher: one worker at a time tops up the window in Redis, takes back lost jobs and ends overdue jobs.
 
-Redis knows what is in Redis: each tick reads the window back and pushes the best due rows that are not in it, so that
-a flushed Redis, an old snapshot or two dispatchers are all repaired by the next tick. SQL is the only truth: what needs
-it alone (ended leases, deadlines) comes first, and no step's failure keeps another from its turn.
+Each tick reads the window back from Redis and pushes the best due rows that are missing from it. The next tick thus
+repairs a flushed Redis, an old snapshot, or the work of two dispatchers. SQL is the only truth: steps that need SQL
+alone (ended leases, deadlines) come first. A step that fails does not stop the others.
 """
 
 import math
@@ -29,12 +29,12 @@ from worker.webhooks.service import WebhookService
 
 LEADER = "dispatch"
 LEADER_LEASE_S = 5.0
-# Renewed during a long tick too, and not by a commit at each of many short ones.
+# The leadership is renewed at this age: also within a long tick, but not once per short tick (each renewal commits).
 LEADER_BEAT_S = LEADER_LEASE_S / 3
 QUEUE = "chat.run"
 TAKE_BACK_BATCH = 500
 
-# However many rows become due one after another, and however often somebody wakes us.
+# The least time between two ticks, however many rows become due and however often `wake` is called.
 SHORTEST_S = 0.02
 
 log = structlog.get_logger()
@@ -42,13 +42,13 @@ T = TypeVar("T")
 
 
 class Dispatcher:
-    """A thread in every worker that takes its turn at dispatch.
+    """A thread of every worker; it dispatches while this worker holds the leadership.
 
-    `leader_tasks` are called at each of its ticks as the leader, `local_tasks` once a tick in any case. `window_s`: how
-    many seconds of starts stand ready in Redis. `once_only`: endpoints whose lost requests are not made again.
+    `leader_tasks` run in each tick of the leader, `local_tasks` once per tick in every worker. `window_s`: seconds of
+    work to keep in the Redis window. `once_only`: endpoints for which a lost request is never repeated.
     """
 
-    def __init__(  # noqa: PLR0913  parts and settings; a bundle of them would be opened at once
+    def __init__(  # noqa: PLR0913  parts and settings; a class around them would be unpacked at once
         self,
         engine: Engine,
         redis: Redis,
@@ -70,9 +70,9 @@ class Dispatcher:
         self._local_tasks_at = 0.0
         self._led_at = -math.inf
         self._after = due.FIRST
-        self._pace = WindowSize(window_s)
+        self._window_size = WindowSize(window_s)
         self._probes = Probes(engine, redis, QUEUE)
-        self._shares = FairShare(engine, leads=self._leads)
+        self._fair_share = FairShare(engine, leads=self._leads)
         self._asked_at = math.inf
         self._changed = threading.Condition()
         self._stopping = False
@@ -83,7 +83,7 @@ class Dispatcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the ticks, and give the leadership up so that another worker dispatches at once."""
+        """End the thread and give up the leadership, so another worker can dispatch at once."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -92,7 +92,7 @@ class Dispatcher:
         self._guarded(self._step_down)
 
     def wake(self, delay_s: float = 0.0) -> None:
-        """Tick again after `delay_s` at the latest: a row becomes due then."""
+        """Tick again within `delay_s`, because a row becomes due then."""
         with self._changed:
             self._asked_at = min(self._asked_at, time.monotonic() + delay_s)
             self._changed.notify()
@@ -102,12 +102,13 @@ class Dispatcher:
             began = time.monotonic()
             next_s = self._guarded(self._tick)
             self._turned()
-            # As much rest as work: rows that become due one by one, in thousands of lanes, would else be all we do.
+            # Rest as long as the tick took. Without this, rows that become due one by one in thousands of lanes would
+            # keep the thread busy all the time.
             rest_s = max(SHORTEST_S, min(time.monotonic() - began, self._tick_s))
             self._sleep(self._tick_s if next_s is None else next_s, rest_s=rest_s)
 
     def _sleep(self, seconds: float, *, rest_s: float) -> None:
-        """Wait so long, or until somebody wants us; `rest_s` in any case."""
+        """Wait for `seconds`, or less if `wake` is called, but at least `rest_s`."""
         began = time.monotonic()
         with self._changed:
             while not self._stopping:
@@ -119,7 +120,7 @@ class Dispatcher:
                 self._asked_at = math.inf
 
     def _guarded(self, step: Callable[[], T]) -> T | None:
-        """Do a step; whatever goes wrong in it is one log line and None, and the other steps have their turn."""
+        """Run a step; on any error write one log line and return None, so the other steps still run."""
         name = getattr(getattr(step, "func", step), "__name__", "chore").strip("_")
         try:
             return step()
@@ -136,7 +137,7 @@ class Dispatcher:
         put_aside(self._redis)
 
     def _tick(self) -> float:
-        """Do one round if we lead; return the seconds until the next row becomes due, or the tick."""
+        """Run the steps while we lead; return the seconds until the next row becomes due, at most `tick_s`."""
         if time.monotonic() >= self._local_tasks_at:
             self._local_tasks_at = time.monotonic() + self._tick_s
             for task in self._local_tasks:
@@ -150,7 +151,7 @@ class Dispatcher:
         return min([self._tick_s, *(next_s for next_s in starts if next_s is not None)])
 
     def _leads(self) -> bool:
-        """Say whether this worker dispatches; asks the database when a good part of the lease has passed."""
+        """Return whether this worker leads; renews the leadership in the database every LEADER_BEAT_S."""
         if self._stopping:
             return False
         self._turned()  # between the steps of a long tick
@@ -182,12 +183,13 @@ class Dispatcher:
             taken = self._take_back()
 
     def _take_back(self) -> int:
-        """Take back one batch of jobs; return how many.
+        """Take back one batch of jobs; return their number.
 
-        After an outage of the database all leases have run out at once. Whoever has beaten without a gap for a whole
-        lease knows that the others could have beaten too; before that, taking back buys running calls twice. The same
-        holds after a step of the database's clock. Asked again before the commit: our own statement may be what waited
-        the outage out, or what met the new time first.
+        After an outage of the database, all leases have run out at once, but their workers are alive. So we wait until
+        our own heartbeat has had no gap for a whole lease: by then, living workers have renewed too. An earlier
+        take-back would run, and pay for, calls in flight a second time. A step of the database's clock has the same
+        effect. Both are checked again before the commit: our own statement may have waited through the outage, or may
+        be the first to see the new time.
         """
         if self._lease.unbroken_s() < self._lease_s:
             return 0
@@ -212,22 +214,22 @@ class Dispatcher:
             self.wake(next_s)
 
     def _fill(self) -> float | None:
-        """Top the window up; return the seconds until the next row becomes due, None when none waits."""
-        standing = read_window(self._redis, QUEUE)
+        """Top up the window; return the seconds until the next row becomes due, or None if no row waits."""
+        window = read_window(self._redis, QUEUE)
         with self._engine.begin() as connection:
-            # Before the due rows: what becomes due in between is among those.
+            # Read before the due rows: a row that becomes due in between is found there.
             next_s = due.next_start_s(connection)
             seen = endpoints.read_all(connection).values()
-            paused = {one.name for one in seen if one.state is State.paused}
+            paused = {endpoint.name for endpoint in seen if endpoint.state is State.paused}
             lanes, self._after = due.lanes(connection, after=self._after, limit=due.RANGES_A_TICK, skipped=paused)
             slots = sum(leases.living(connection).values())
-        room = self._pace.room(standing.keys(), slots=slots, at=time.monotonic())
-        free = room - len(standing)
+        room = self._window_size.room(window.keys(), slots=slots, at=time.monotonic())
+        free = room - len(window)
         if free <= 0:
             return next_s
-        slow = {one.name: one.since_s for one in seen if one.state is State.slow}
-        missing = self._shares.missing(lanes, slow, room, standing)[:free]
+        slow = {endpoint.name: endpoint.since_s for endpoint in seen if endpoint.state is State.slow}
+        missing = self._fair_share.missing(lanes, slow, room, window)[:free]
         if missing and self._leads():
             push_nudges(self._redis, QUEUE, missing, room=room)
-            self._pace.filled({entry for _, entry in missing})
+            self._window_size.filled({entry for _, entry in missing})
         return next_s

@@ -1,4 +1,4 @@
-"""The dispatcher's choice: the best due rows, a like share of each lane, of endpoints just back not all at once."""
+"""Chooses the due rows for the window: an equal share per lane, and a slow start for endpoints that are just back."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,45 +11,45 @@ from worker.jobs.store.due import JobLane
 from worker.queue.nudges import nudge
 from worker.store.transitions import Due
 
-# On SQLite a transaction holds the one write lock: a few milliseconds at a time.
+# A transaction on SQLite holds the only write lock; this keeps it to a few milliseconds.
 LANES_A_TRANSACTION = 20
-# Shares that shallow lanes leave are handed to the deep ones this often; the next tick goes on.
+# How often the unused shares of short lanes are divided among longer ones; the next tick continues.
 PASSES = 3
 
 
 class FairShare:
-    """Reads due rows as long as `leads()` says that it is our turn."""
+    """Reads due rows while `leads()` is true."""
 
     def __init__(self, engine: Engine, *, leads: Callable[[], bool]) -> None:
         self._engine, self._leads = engine, leads
         self._ramp = Ramp()
 
     def missing(
-        self, lanes: Sequence[JobLane], slow: Mapping[str, float], room: int, standing: Mapping[bytes, int]
+        self, lanes: Sequence[JobLane], slow: Mapping[str, float], room: int, window: Mapping[bytes, int]
     ) -> list[tuple[int, bytes]]:
-        """Return priorities and nudges that the window lacks: of each of the endpoints `slow` no more than may start.
+        """Return (priority, nudge) pairs to add to `window`, a mapping of nudge to priority.
 
-        `slow`: for how many seconds each has been.
+        `slow` maps each slow endpoint to the seconds since it came back; its starts are limited (`Ramp`).
         """
         found: list[tuple[int, bytes]] = []
         for name, slow_s in slow.items():
-            some = [lane for lane in lanes if lane.endpoint == name]
-            share = math.ceil(room * len(some) / max(1, len(lanes)))
-            more = self._entries(some, min(share, self._ramp.left(name, slow_s)), standing)
+            its_lanes = [lane for lane in lanes if lane.endpoint == name]
+            share = math.ceil(room * len(its_lanes) / max(1, len(lanes)))
+            more = self._entries(its_lanes, min(share, self._ramp.left(name, slow_s)), window)
             self._ramp.spend(name, slow_s, len(more))
             found += more
-        return found + self._entries([lane for lane in lanes if lane.endpoint not in slow], room - len(found), standing)
+        return found + self._entries([lane for lane in lanes if lane.endpoint not in slow], room - len(found), window)
 
-    def _entries(self, lanes: Sequence[JobLane], wanted: int, standing: Mapping[bytes, int]) -> list[tuple[int, bytes]]:
-        # Of `wanted` rows at most those that stand are known: the others are enough to fill the window.
+    def _entries(self, lanes: Sequence[JobLane], wanted: int, window: Mapping[bytes, int]) -> list[tuple[int, bytes]]:
+        # Rows that the window already holds are dropped below; the rest of the `wanted` rows is enough to fill it.
         entries = [
             (row.priority, nudge(row.row_id, row.attempt)) for row in self._best(lanes, wanted)[: max(0, wanted)]
         ]
-        # Again where its priority is better by now than its place; the nudge left behind finds it claimed.
-        return [entry for entry in entries if entry[0] < standing.get(entry[1], math.inf)]
+        # A row whose priority was raised is pushed again; its old nudge then finds the row claimed.
+        return [entry for entry in entries if entry[0] < window.get(entry[1], math.inf)]
 
     def _best(self, lanes: Sequence[JobLane], wanted: int) -> list[Due]:
-        """Return about `wanted` due rows, best first: a like share of each lane, and what some leave to the others."""
+        """Return about `wanted` due rows, best first: an equal share per lane; unused shares go to other lanes."""
         rows: dict[JobLane, list[Due]] = {}
         deep, share = list(lanes), 0
         for _ in range(PASSES):
@@ -59,12 +59,12 @@ class FairShare:
             share += math.ceil(left / len(deep))
             rows.update(self._read(deep, share))
             deep = [lane for lane in deep if len(rows.get(lane, ())) == share]
-        return sorted((row for some in rows.values() for row in some), key=lambda row: (row.priority, -row.age_s))
+        return sorted((row for of_lane in rows.values() for row in of_lane), key=lambda row: (row.priority, -row.age_s))
 
     def _read(self, lanes: Sequence[JobLane], limit: int) -> Iterator[tuple[JobLane, list[Due]]]:
         for first in range(0, len(lanes), LANES_A_TRANSACTION):
             if not self._leads():
                 return
             with self._engine.begin() as connection:
-                some = [(lane, due.due(connection, lane, limit=limit)) for lane in lanes[first:][:LANES_A_TRANSACTION]]
-            yield from some
+                read = [(lane, due.due(connection, lane, limit=limit)) for lane in lanes[first:][:LANES_A_TRANSACTION]]
+            yield from read

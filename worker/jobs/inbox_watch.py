@@ -1,4 +1,4 @@
-"""Notices rows that other processes put into a SQLite inbox: its version changes with each of their commits."""
+"""Watches a SQLite inbox for rows of other processes: `PRAGMA data_version` changes with each of their commits."""
 
 import contextlib
 import threading
@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from worker.store.engine import describe, is_away, is_busy
 
-# How often it is looked at; a look costs microseconds.
+# The time between two looks at the version; a look costs microseconds.
 WATCH_S = 0.02
 PAUSE_S = 2.0
 
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class InboxWatch:
-    """Calls `drain` when something stands in the inbox, until `stopping` is set; `run` is for a thread."""
+    """Calls `drain` when the inbox has rows, until `stopping` is set; start `run` in a thread."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class InboxWatch:
         self._engine, self._drain, self._stopping, self._turned = engine, drain, stopping, turned
 
     def run(self) -> None:
-        """Watch; a database that cannot be read is looked at again."""
+        """Watch; if the database cannot be read, log it and try again after PAUSE_S."""
         self._turned()
         while not self._stopping.is_set():
             try:
@@ -51,6 +51,6 @@ class InboxWatch:
             if version == seen:
                 continue
             seen = version
-            # A look without a lock; taking the rows needs one.
+            # This SELECT takes no lock; `drain` needs the write lock.
             if connection.execute("SELECT 1 FROM afterword_inbox LIMIT 1").fetchone():
                 self._drain()

@@ -1,8 +1,9 @@
-"""INTAKE: makes rows of what stands in `chat.intake` and in the SQL inbox, in batches, in a thread of its own.
+"""INTAKE: a thread that turns entries of the Redis list `chat.intake` and of the SQL inbox into rows, in batches.
 
-Entries are taken from Redis in one atomic step (`taking`), decoded by pure functions, committed as rows and dead
-letters in one transaction, and only then deleted. Nothing goes through Celery's consumer: running calls cannot slow it.
-No entry can stop it: what cannot be accepted in a batch is tried alone, and alone becomes a dead letter.
+Each batch is taken from Redis in one atomic step (`intake_list`) and decoded by pure functions. Jobs and dead letters
+are committed in one transaction, and only then is the batch deleted from Redis. Celery's consumer takes no part, so
+running calls cannot slow intake. A bad entry cannot stop it: when a batch fails, each entry is accepted alone, and only
+an entry that fails alone becomes a dead letter.
 """
 
 import logging
@@ -34,10 +35,10 @@ log = structlog.get_logger()
 
 
 class Intake:
-    """The reader of one worker process.
+    """The intake threads of one worker process.
 
-    `room` is how many nudges may stand in Redis before it stops adding to them; `is_open` says whether the jobs of an
-    endpoint may start at once, `address_fault` what is wrong with a webhook's address that a job brings.
+    `room`: intake pushes no nudges while Redis holds this many. `is_open(endpoint)`: whether the endpoint's jobs may
+    start at once. `address_fault(url)` returns the fault of a job's webhook URL, or None.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Intake:
         liveness = liveness or Liveness()
         self._is_open, self._turned = is_open, liveness.turns("intake")
         self._reader = EntryReader(settings, address_fault)
-        self._taking = IntakeList(redis, worker_id, batch=settings.intake_batch, longest=self._reader.longest)
+        self._intake_list = IntakeList(redis, worker_id, batch=settings.intake_batch, longest=self._reader.longest)
         self._worker_id = worker_id
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run, name="afterword-intake", daemon=True)]
@@ -70,7 +71,7 @@ class Intake:
             thread.start()
 
     def stop(self) -> None:
-        """Stop taking; give back to the queue what was taken and not committed."""
+        """Stop the threads; put entries that were taken but not committed back into the queue."""
         self._stopping.set()
         started = [thread for thread in self._threads if thread.ident is not None]
         for thread in started:
@@ -78,40 +79,40 @@ class Intake:
         if not started:
             return
         try:
-            self._taking.give_back(self._worker_id())
+            self._intake_list.give_back(self._worker_id())
         except RedisError as error:
             log.warning("intake.not_returned", error=type(error).__name__)
 
     def drain_inbox(self) -> None:
-        """Accept all that stands in the SQL inbox; each batch leaves it in the transaction that makes its rows."""
+        """Accept every row of the SQL inbox. The transaction that writes a batch's jobs also deletes its inbox rows."""
         taken = 1
         while taken and not self._stopping.is_set():
             try:
                 taken = self._drain(INBOX_BATCH, self._reader.read_row)
             except Exception as error:
-                _unless_away(error)
+                _raise_if_away(error)
                 taken = self._drain_one()
 
     def return_lists(self) -> None:
-        """Give the lists of workers that are no more back to the queue; a chore of the dispatcher."""
-        owners = self._taking.owners()
+        """Return the lists of dead workers to the queue. The dispatcher calls this."""
+        owners = self._intake_list.owners()
         if not owners:
             return
         with self._engine.begin() as connection:
             living = leases.living(connection)
         for owner in sorted(owners - living.keys()):
-            if moved := self._taking.give_back(owner):
+            if moved := self._intake_list.give_back(owner):
                 log.warning("intake.returned", worker=owner, messages=moved)
 
     def _run(self) -> None:
         pause_s = PAUSE_S[0]
         while not self._stopping.is_set():
             try:
-                taken = self._taking.take()
+                taken = self._intake_list.take()
                 if taken.entries:
                     self._accept_taken(taken)
                 elif taken.own is None:
-                    self._stopping.wait(pause_s)  # nothing to wait on in a full Redis
+                    self._stopping.wait(pause_s)  # Redis is full, so `take` did not block
                 pause_s = PAUSE_S[0]
                 self._turned()
                 continue
@@ -123,25 +124,25 @@ class Intake:
             pause_s = min(pause_s * 2, PAUSE_S[1])
 
     def _accept_taken(self, taken: TakenEntries) -> None:
-        entries = [self._reader.read_message(held) for held in taken.entries]
+        entries = [self._reader.read_message(entry) for entry in taken.entries]
         try:
             accepted = self._accept(entries)
         except Exception as error:
-            _unless_away(error)
-            accepted = [one for entry in entries for one in self._accept_alone(entry)]
-        # First what others wait for: should the list outlive this process, its entries are duplicates.
+            _raise_if_away(error)
+            accepted = [result for entry in entries for result in self._accept_alone(entry)]
+        # Nudge first: if this process dies before `done`, the entries come again and are duplicates.
         self._announce(entries, accepted)
-        self._taking.done(taken)
+        self._intake_list.done(taken)
 
     def _accept_alone(self, entry: Entry) -> list[Accepted]:
         try:
             return self._accept([entry])
         except Exception as error:
-            self._unless_its_own(error)
+            self._raise_if_general(error)
         try:
             return self._accept([entry])
         except Exception as error:
-            self._unless_its_own(error)
+            self._raise_if_general(error)
             return self._accept([not_accepted(entry.queue, entry.raw)])
 
     def _accept(self, entries: list[Entry]) -> list[Accepted]:
@@ -149,7 +150,7 @@ class Intake:
             return accept(connection, entries, job_ttl_s=self._settings.job_ttl_s)
 
     def _drain(self, limit: int, read: Callable[[Submitted], Entry]) -> int:
-        """Accept up to `limit` rows of the inbox; return how many there were."""
+        """Accept up to `limit` rows of the inbox; return the number of rows."""
         with self._engine.begin() as connection:
             rows = take_inbox(connection, limit=limit, max_bytes=MOST_BYTES, longest=self._reader.longest)
             entries = [read(row) for row in rows]
@@ -158,25 +159,25 @@ class Intake:
         return len(rows)
 
     def _drain_one(self) -> int:
-        """Accept the oldest row alone. A row that fails twice by its own fault becomes a dead letter.
+        """Accept the oldest row alone. If the row itself fails twice, it becomes a dead letter.
 
-        Another reader may take the row in between, so that a later transaction meets another one: it is read as usual.
+        Another worker may take the row between two tries. The next try then reads a different row, as usual.
         """
-        tried: list[str] = []
+        tried_ids: list[str] = []
 
         def read(row: Submitted) -> Entry:
-            tried.append(row.id)
-            return not_accepted(INBOX, row.job, row.id) if tried.count(row.id) > 2 else self._reader.read_row(row)
+            tried_ids.append(row.id)
+            return not_accepted(INBOX, row.job, row.id) if tried_ids.count(row.id) > 2 else self._reader.read_row(row)
 
         for _ in range(2):
             try:
                 return self._drain(1, read)
             except Exception as error:
-                self._unless_its_own(error)
+                self._raise_if_general(error)
         return self._drain(1, read)
 
-    def _unless_its_own(self, error: Exception) -> None:
-        """Raise again what the database says to every job, which is no fault of this entry; log what it says to it."""
+    def _raise_if_general(self, error: Exception) -> None:
+        """Re-raise if the database is away or refuses a plain job too; otherwise log that it refused this entry."""
         plain = self._reader.plain()
         ttl_s = self._settings.job_ttl_s
         away = is_away(error) or is_busy(error)
@@ -185,34 +186,34 @@ class Intake:
         log.error("intake.refused", **describe(error))
 
     def _announce(self, entries: list[Entry], accepted: list[Accepted]) -> None:
-        # Jobs of an endpoint that rests, or has just come back, start by the dispatcher's measure.
+        # Only the dispatcher nudges jobs of a paused or slow endpoint: it sends the probes and limits the starts.
         jobs = (entry.job for entry in entries if not isinstance(entry.read, DeadLetter))
         waiting = {job.id for job in jobs if not self._is_open(job.endpoint)}
-        self._nudge([one for one in accepted if one.due and one.outcome == "queued" and one.job_id not in waiting])
-        if logging.getLogger().isEnabledFor(logging.DEBUG):  # a line that nobody reads costs as much as the decoding
-            for one in accepted:
-                log.debug("job.accepted", job_id=one.job_id, outcome=one.outcome)
-        for one in accepted:
-            if one.outcome == "dead":
-                log.warning("message.buried", job_id=one.job_id)
+        self._nudge([job for job in accepted if job.due and job.outcome == "queued" and job.job_id not in waiting])
+        if logging.getLogger().isEnabledFor(logging.DEBUG):  # building an unused log line costs as much as decoding
+            for result in accepted:
+                log.debug("job.accepted", job_id=result.job_id, outcome=result.outcome)
+        for result in accepted:
+            if result.outcome == "dead":
+                log.warning("message.buried", job_id=result.job_id)
         for entry in entries:
             if not isinstance(entry.read, DeadLetter) and entry.job.ignored:
                 log.info("job.options_ignored", job_id=entry.job.id, ignored=list(entry.job.ignored))
 
     def _nudge(self, due: list[Accepted]) -> None:
-        """Let the first of these start at once, as far as there is room."""
-        nudges = [(one.priority, nudge(one.job_id, 1)) for one in due[: self.room] if one.job_id]
+        """Push nudges for the first of these jobs, up to `room`."""
+        nudges = [(job.priority, nudge(job.job_id, 1)) for job in due[: self.room] if job.job_id]
         if not nudges:
             return
         try:
             push_nudges(self._redis, RUN_QUEUE, nudges, room=self.room)
         except RedisError as error:
-            # The rows are there: the dispatcher finds them.
+            # Nothing is lost: the dispatcher finds the rows in SQL.
             log.warning("nudge.postponed", error=type(error).__name__, jobs=len(nudges))
 
 
-def _unless_away(error: Exception) -> None:
-    """Raise again what says nothing against the entries; log what may."""
+def _raise_if_away(error: Exception) -> None:
+    """Re-raise if the database is away or busy; otherwise log it, because an entry may be the cause."""
     if is_away(error) or is_busy(error):
         raise error
     log.warning("intake.split", **describe(error))

@@ -1,10 +1,10 @@
-"""The Redis side of intake: entries move into a list of this worker's own, and leave it when they are committed.
+"""The Redis side of intake: entries move to this worker's own list and are deleted after the commit.
 
-One atomic step takes them, so that nothing is lost between two commands; a worker that dies leaves its list behind,
-known by the set OWNERS, and the dispatcher gives it back. When Redis is full nothing can be moved; then entries are
-read where they stand and removed by value after the commit. Two readers make a duplicate, which ACCEPT knows.
+One Lua script moves them, so no entry is lost between two commands. A dead worker leaves its list behind; the set
+OWNERS names it, and the dispatcher returns its entries to the queue. A full Redis allows no moves: entries are then
+read in place and removed by value after the commit. If two workers read the same entry, ACCEPT sees a duplicate.
 
-Of an entry that is too large to be read only the head is taken.
+Of an entry that is too large to read, only the head is taken.
 """
 
 from collections.abc import Callable
@@ -26,15 +26,15 @@ CUT = b"afterword:cut:"
 OWNERS_AT_ONCE = 1000
 
 # KEYS: our list, the set of owners, then the sources, best priority first. ARGV: longest, head, our id, entries, bytes,
-# the mark of an entry that was cut. Returns what our list holds, oldest first. Redis reads an entry of half a gigabyte
-# for a second or more, and should we have given up by then, we ask again: so our list gets its size and its head only.
+# the mark of a cut entry. Returns the entries of our list, oldest first. Redis needs a second or more to read an entry
+# of half a gigabyte; after a timeout we would ask for it again. Our list therefore keeps only its size and head.
 _TAKE = (
     SHOW
     + """
 redis.call('SADD', KEYS[2], ARGV[3])
-local standing = redis.call('LRANGE', KEYS[1], 0, -1)
-for place = #standing, 1, -1 do show(standing[place]) end
-local left, bytes = tonumber(ARGV[4]) - #standing, tonumber(ARGV[5])
+local held = redis.call('LRANGE', KEYS[1], 0, -1)
+for place = #held, 1, -1 do show(held[place]) end
+local left, bytes = tonumber(ARGV[4]) - #held, tonumber(ARGV[5])
 for source = 3, #KEYS do
     while left > 0 and bytes > 0 do
         local entry = redis.call('LMOVE', KEYS[source], KEYS[1], 'RIGHT', 'LEFT')
@@ -52,7 +52,7 @@ return shown
 """
 )
 
-# KEYS: a worker's list, the source, the set of owners. ARGV: the worker. Puts the oldest first again.
+# KEYS: a worker's list, the source, the set of owners. ARGV: the worker. The oldest entry is next in the queue again.
 _GIVE_BACK = """
 local moved = 0
 while redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT') do moved = moved + 1 end
@@ -62,7 +62,7 @@ return moved
 
 
 class TakenEntries(NamedTuple):
-    """Entries to be committed, oldest first: held in our list `own`, or (None) still at their sources."""
+    """Entries to commit, oldest first. `own` is our list that holds them; None if they are still in `sources`."""
 
     own: str | None
     entries: list[ListEntry]
@@ -70,47 +70,47 @@ class TakenEntries(NamedTuple):
 
 
 class IntakeList:
-    """What one worker takes. `worker_id()` is the id of its lease, which changes when a lease is lost.
+    """The list of one worker. `worker_id()` returns the id of its lease; it changes when a lease is lost.
 
-    `longest`: of an entry of more bytes only the head is taken.
+    `longest`: of an entry with more bytes, only the head is taken.
     """
 
     def __init__(self, redis: Redis, worker_id: Callable[[], str], *, batch: int, longest: int = MOST_BYTES) -> None:
         self._redis, self._worker_id, self._batch = redis, worker_id, batch
         self._longest = max(longest, HEAD_BYTES)
         self._sources = priority_lists(INTAKE)
-        # Where the last entry came from: a blocking move watches one list only.
+        # BLMOVE watches one list only, so we watch the source that had entries last.
         self._doorbell = self._sources[0]
-        self._last = ""
+        self._last_worker_id = ""
         self._take = redis.register_script(_TAKE)
         self._heads = ListHeads(redis, longest=self._longest, head=HEAD_BYTES)
         self._give_back = redis.register_script(_GIVE_BACK)
 
     def take(self) -> TakenEntries:
-        """Return the oldest entries; wait a second at most when there are none. Raises RedisError."""
+        """Return the oldest entries; wait up to a second if there are none. Raises RedisError."""
         worker_id = self._worker_id()
         try:
-            if self._last not in ("", worker_id):
-                self.give_back(self._last)
-            self._last = worker_id
-            taken = self._moved(worker_id)
+            if self._last_worker_id not in ("", worker_id):
+                self.give_back(self._last_worker_id)
+            self._last_worker_id = worker_id
+            taken = self._move(worker_id)
             if taken.entries:
                 return taken
-            # The oldest entry is moved to where it stands: a doorbell. Redis would move it into our list also while we
-            # are frozen, and after a flush nobody knows whose list that is.
-            with suppress(ReplyTooLong):  # an entry that large: the script will cut it
+            # A doorbell: BLMOVE puts the oldest entry back at its place. A move into our list could also happen while
+            # this process is frozen, and after a flush OWNERS would not name that list.
+            with suppress(ReplyTooLong):  # the script will cut so large an entry
                 if self._redis.blmove(self._doorbell, self._doorbell, DOORBELL_S, "RIGHT", "RIGHT") is None:
                     self._watch_another()
-            return self._moved(worker_id)
+            return self._move(worker_id)
         except ResponseError as error:
             if is_wrong_type(error):
                 put_aside(self._redis, own_list(worker_id))
             if not is_full(error):
                 raise
-            return self._read()
+            return self._read_in_place()
 
     def done(self, taken: TakenEntries) -> None:
-        """Forget what was committed."""
+        """Delete committed entries from Redis."""
         if taken.own is not None:
             self._redis.delete(taken.own)
             return
@@ -118,20 +118,20 @@ class IntakeList:
             self._heads.remove(source, entry, entries=self._batch)
 
     def give_back(self, owner: str) -> int:
-        """Return a worker's list to the queue; how many entries it held."""
+        """Return a worker's entries to the queue; return their number."""
         return int(self._give_back(keys=[own_list(owner), self._sources[0], OWNERS], args=[owner]))
 
     def owners(self) -> set[str]:
-        """Return workers that have a list, living or not, OWNERS_AT_ONCE at most. What is no name is forgotten."""
-        found = set(cast("list[bytes]", self._redis.srandmember(OWNERS, OWNERS_AT_ONCE)))
-        if foreign := {name for name in found if not _is_name(name)}:
+        """Return up to OWNERS_AT_ONCE workers that have a list, dead or alive. Removes foreign members from OWNERS."""
+        members = set(cast("list[bytes]", self._redis.srandmember(OWNERS, OWNERS_AT_ONCE)))
+        if foreign := {name for name in members if not _is_worker_id(name)}:
             self._redis.srem(OWNERS, *cast("set[str]", foreign))
-        return {name.decode() for name in found - foreign}
+        return {name.decode() for name in members - foreign}
 
-    def _moved(self, worker_id: str) -> TakenEntries:
+    def _move(self, worker_id: str) -> TakenEntries:
         keys = [own_list(worker_id), OWNERS, *self._sources]
-        shown = self._take(keys=keys, args=[self._longest, HEAD_BYTES, worker_id, self._batch, MOST_BYTES, CUT])
-        return TakenEntries(keys[0], [_held(*pair) for pair in by(2, shown)], [])
+        reply = self._take(keys=keys, args=[self._longest, HEAD_BYTES, worker_id, self._batch, MOST_BYTES, CUT])
+        return TakenEntries(keys[0], [_list_entry(*pair) for pair in by(2, reply)], [])
 
     def _watch_another(self) -> None:
         for source in self._sources:
@@ -139,23 +139,23 @@ class IntakeList:
                 self._doorbell = source
                 return
 
-    def _read(self) -> TakenEntries:
-        """Read entries where they stand: Redis is full, and taking them is what makes room."""
-        keys = [own_list(self._last), *self._sources]
+    def _read_in_place(self) -> TakenEntries:
+        """Read entries without a move, because Redis is full; `done` then removes them and frees memory."""
+        keys = [own_list(self._last_worker_id), *self._sources]
         found = self._heads.read(keys, entries=self._batch, max_bytes=MOST_BYTES)
-        return TakenEntries(None, [held for _, held in found], [key for key, _ in found])
+        return TakenEntries(None, [entry for _, entry in found], [key for key, _ in found])
 
 
-def _held(size: int, entry: bytes) -> ListEntry:
-    """Read an entry of our list. One that was cut may come from the queue too, where a dead worker's list was put."""
+def _list_entry(size: int, entry: bytes) -> ListEntry:
+    """Read an entry of our list. The queue may hold cut entries too, because dead workers' lists return to it."""
     if entry.startswith(CUT):
-        told, _, head = entry[len(CUT) :].partition(b":")
-        # No more digits than a size has: anyone may write such an entry.
-        if told.isdigit() and len(told) <= 12:
-            return ListEntry(int(told), head)
+        full_size, _, head = entry[len(CUT) :].partition(b":")
+        # Anyone may write an entry that looks cut, so the digits are limited to those of a real size.
+        if full_size.isdigit() and len(full_size) <= 12:
+            return ListEntry(int(full_size), head)
     return ListEntry(size, entry)
 
 
-def _is_name(name: bytes) -> bool:
+def _is_worker_id(name: bytes) -> bool:
     # A worker's id is a UUID; tests and people write shorter ones.
     return len(name) <= 64 and name.isascii()

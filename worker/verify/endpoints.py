@@ -1,4 +1,4 @@
-"""Rules of endpoints that rest: why they do, and that somebody finds out when they are back."""
+"""Rules of paused endpoints: they have a cause, and probes find out when they are back."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ _is_probed = (endpoints.c.cause.is_not(None)) & _resumes
 
 
 def rest_has_a_cause(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """An endpoint has a cause while it rests, and unless an operator wanted it, a reason and a time for a probe."""
+    """An endpoint has a cause exactly while it is paused; if no operator paused it, also a reason and a probe time."""
     wrong = or_(
         (endpoints.c.state == State.paused) != endpoints.c.cause.is_not(None),
         _is_probed != endpoints.c.reason.is_not(None),
@@ -29,26 +29,26 @@ def rest_has_a_cause(connection: Connection, within: ColumnElement[bool]) -> Ite
 
 
 def probes_are_jobs(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """The probe of an endpoint is one of its jobs."""
+    """The probe of an endpoint is a job of this endpoint."""
     job = exists().where(jobs.c.id == endpoints.c.probe_job, jobs.c.endpoint == endpoints.c.name)
     probes = select(endpoints.c.name, endpoints.c.probe_job).where(within, endpoints.c.probe_job.is_not(None))
     return found(connection, probes.where(~job))
 
 
 def rest_is_probed(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """An endpoint that rests by itself is probed while jobs wait for it: else it would rest for ever."""
+    """A paused endpoint is probed while jobs wait for it, unless an operator paused it."""
     waits = exists().where(
         jobs.c.endpoint == endpoints.c.name,
         jobs.c.status == Status.queued,
         jobs.c.run_at <= now(),
         jobs.c.deadline > now(),
     )
-    # By its time, which each probe moves on: overdue again is not overdue still.
+    # The offender names `probe_at`. Each probe moves it, so the second check does not take a later probe for this one.
     overdue = select(endpoints.c.name, endpoints.c.probe_at).where(within, _resumes, endpoints.c.probe_at <= now())
     return found(connection, overdue.where(waits))
 
 
 def slow_start_ends(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """An endpoint that is back starts slowly for some seconds, and then freely."""
+    """The slow start of an endpoint ends after some seconds."""
     late = (endpoints.c.state == State.slow, endpoints.c.since <= from_now(-SLOW_S))
     return found(connection, select(endpoints.c.name, endpoints.c.since).where(within, *late))

@@ -1,4 +1,4 @@
-"""Rules of the feed of finished jobs, and of the cancellations that wait to be numbered in it."""
+"""Rules of the feed of finished jobs and of the cancel requests."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,8 +14,8 @@ _is_final = jobs.c.status.in_(sorted(FINAL))
 
 
 def feed_has_what_is_final(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A job is in the feed of finished jobs when it is final, and only then; or its cancellation still is to come."""
-    # What cancel_v1 ended is numbered by the dispatcher, for which the mark stands.
+    """A job is in the feed of finished jobs exactly when it is final, unless its cancel request is still open."""
+    # cancel_v1 cancels a queued job at once; the dispatcher later adds it to the feed and deletes the mark.
     marked = exists().where(cancellations.c.id == jobs.c.id)
     wrong = or_(and_(_is_final, finished.c.cursor.is_(None), ~marked), and_(~_is_final, finished.c.cursor.is_not(None)))
     joined = select(jobs.c.id, jobs.c.status, finished.c.cursor).outerjoin(finished, finished.c.job_id == jobs.c.id)
@@ -23,7 +23,7 @@ def feed_has_what_is_final(connection: Connection, within: ColumnElement[bool]) 
 
 
 def cancellations_are_served(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A mark of a cancellation goes when its job is over, and its job is over unless a worker has it and knows."""
+    """The cancel request of a job stays only while a worker runs the job and `cancel_requested_at` is set."""
     owner = func.coalesce(aliases.c.job_id, cancellations.c.id)
     known = and_(jobs.c.status == Status.in_progress, jobs.c.cancel_requested_at.is_not(None))
     columns = select(cancellations.c.id, jobs.c.id.label("job_id"), jobs.c.status, cancellations.c.created_at)
@@ -34,19 +34,19 @@ def cancellations_are_served(connection: Connection, within: ColumnElement[bool]
 
 
 def finished_jobs_exist(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """Every number of the feed belongs to a job."""
+    """Every cursor of the feed belongs to a job."""
     job = exists().where(jobs.c.id == finished.c.job_id)
     return found(connection, select(finished.c.job_id, finished.c.cursor).where(within, ~job))
 
 
 def counter_knows_every_number(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """No number of the feed is above its counter, which would give it again; those that are gone were replayed."""
+    """No cursor of the feed is above the counter (it would be given twice), and only replays leave a gap below it."""
 
-    def one(value: ColumnElement[Any], *where: ColumnElement[bool]) -> ColumnElement[Any]:
+    def number(value: ColumnElement[Any], *where: ColumnElement[bool]) -> ColumnElement[Any]:
         return func.coalesce(select(value).where(*where).scalar_subquery(), 0)
 
-    last, rows = one(func.max(finished.c.cursor)), one(func.count(finished.c.cursor))
-    replays = one(func.sum(jobs.c.generation), jobs.c.generation > 0)
+    last, rows = number(func.max(finished.c.cursor)), number(func.count(finished.c.cursor))
+    replays = number(func.sum(jobs.c.generation), jobs.c.generation > 0)
     wrong = or_(counters.c.value < last, counters.c.value - rows > replays)
     columns = (counters.c.name, counters.c.value, last.label("last"), rows.label("rows"), replays.label("replays"))
     return found(connection, select(*columns).where(within, counters.c.name == COUNTER, wrong))

@@ -1,8 +1,8 @@
-"""What must be true of jobs and their attempts, one small function a rule; `verify.verify` asks each of them.
+"""Rules of jobs and their attempts. `verify.verify` calls each function with a span of rows.
 
-A rule's name is its function's, its text the first line of its docstring. It is given a connection and the condition
-that holds for the rows to look at, a span of its walk's key, and yields each offender: an id and what is wrong with it.
-A new rule is one more function and its place in `verify.rules`. Uniqueness is not among them: the indexes hold it.
+`afterword verify` prints the function's name and the first line of its docstring. A rule gets a connection and a
+condition on the key of its table, and yields an offender for each row that breaks it: the row's id and the fault.
+No rule checks uniqueness, because unique indexes already ensure it.
 """
 
 from collections.abc import Iterable
@@ -17,45 +17,44 @@ from worker.verify.rule import Offender, found
 
 _OPEN: Final = sorted(set(Status) - FINAL)
 
-
 _of_job = attempts.c.job_id == jobs.c.id
 _current = and_(_of_job, attempts.c.attempt == jobs.c.attempt)
 _is_final = jobs.c.status.in_(sorted(FINAL))
 
 
 def status_is_known(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A job stands at one of the six statuses."""
-    strange = jobs.c.status.not_in(sorted(Status))
-    return found(connection, select(jobs.c.id, jobs.c.status).where(within, strange))
+    """Every job has one of the six statuses."""
+    is_unknown = jobs.c.status.not_in(sorted(Status))
+    return found(connection, select(jobs.c.id, jobs.c.status).where(within, is_unknown))
 
 
 def only_running_jobs_are_held(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A job has a worker while it is in progress, and only then."""
+    """A job has a worker exactly while it is in progress."""
     differs = (jobs.c.status == Status.in_progress) != jobs.c.worker_id.is_not(None)
     return found(connection, select(jobs.c.id, jobs.c.status, jobs.c.worker_id).where(within, differs))
 
 
 def holder_lives(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A job in progress is held by a worker whose lease stands."""
+    """The worker of a job in progress has a valid lease."""
     alive = exists().where(workers.c.id == jobs.c.worker_id, workers.c.lease_until > now())
     running = jobs.c.status == Status.in_progress
     return found(connection, select(jobs.c.id, jobs.c.worker_id, jobs.c.attempt).where(within, running, ~alive))
 
 
 def deadline_is_kept(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A job whose deadline has passed is over."""
+    """A job has ended when its deadline has passed."""
     overdue = (jobs.c.status.in_(_OPEN), jobs.c.deadline < now())
     return found(connection, select(jobs.c.id, jobs.c.status, jobs.c.deadline).where(within, *overdue))
 
 
 def cancellation_is_heard(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """No job waits that somebody asked to cancel: nobody would ever claim it."""
+    """No queued job has a cancel request: no worker would ever claim it."""
     waits = (jobs.c.status == Status.queued, jobs.c.cancel_requested_at.is_not(None))
     return found(connection, select(jobs.c.id, jobs.c.cancel_requested_at).where(within, *waits))
 
 
 def finish_is_dated(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A job has the time of its end when it is final, and only then."""
+    """A job has `finished_at` exactly when its status is final."""
     differs = _is_final != jobs.c.finished_at.is_not(None)
     return found(connection, select(jobs.c.id, jobs.c.status, jobs.c.finished_at).where(within, differs))
 
@@ -67,46 +66,46 @@ def request_is_kept(connection: Connection, within: ColumnElement[bool]) -> Iter
 
 
 def attempts_are_numbered(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A job's attempts are numbered 1 to n without a gap, and n is the job's own number."""
+    """A job's attempts are numbered 1 to n without a gap, and n is the job's `attempt`."""
 
-    def of(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    def over_attempts(value: ColumnElement[Any]) -> ColumnElement[Any]:
         return func.coalesce(select(value).where(_of_job).scalar_subquery(), 0)
 
-    rows, last = of(func.count()), of(func.max(attempts.c.attempt))
-    least = of(func.min(attempts.c.attempt))
-    wrong = or_(jobs.c.attempt != rows, last != rows, and_(rows > 0, least != 1))
+    rows, last = over_attempts(func.count()), over_attempts(func.max(attempts.c.attempt))
+    first = over_attempts(func.min(attempts.c.attempt))
+    wrong = or_(jobs.c.attempt != rows, last != rows, and_(rows > 0, first != 1))
     columns = (jobs.c.id, jobs.c.attempt, rows.label("rows"), last.label("last"))
     return found(connection, select(*columns).where(within, wrong))
 
 
 def running_jobs_have_an_open_attempt(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A job in progress has an open attempt of its number and its worker."""
+    """A job in progress has an open attempt with its attempt number and its worker."""
     held = exists().where(_current, attempts.c.outcome.is_(None), attempts.c.worker_id == jobs.c.worker_id)
     running = jobs.c.status == Status.in_progress
     return found(connection, select(jobs.c.id, jobs.c.attempt, jobs.c.worker_id).where(within, running, ~held))
 
 
 def budget_is_kept(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A job used what surely counts, at most what it made and was allowed, and waits only with a request left."""
-    # What was never sent is free, and so are the endpoint's trouble and limits where nothing can have been billed. An
-    # answer and a lost worker always count. Releases before wrote no `trouble`, and let it pass unspent.
+    """`attempts_used` is at least the attempts that must count, at most the limit; a queued job has an attempt left."""
+    # Attempts without a request are free, and so are the endpoint's trouble and limits if nothing can be billed. An
+    # answer and a lost worker always count. Earlier releases wrote no `trouble` and did not count it.
     billed = and_(attempts.c.trouble == "endpoint", attempts.c.billed != "no")
     counts = or_(attempts.c.outcome.in_([Outcome.completed, Outcome.unknown]), billed)
-    sure = select(func.count()).where(_of_job, attempts.c.sent_at.is_not(None), counts).scalar_subquery()
+    least = select(func.count()).where(_of_job, attempts.c.sent_at.is_not(None), counts).scalar_subquery()
     used = jobs.c.attempts_used
     wrong = or_(
-        # A replay begins the count anew, and no attempt says whether it was made before it.
-        and_(jobs.c.generation == 0, used < sure),
+        # A replay resets the count, and attempts do not record whether they were made before it.
+        and_(jobs.c.generation == 0, used < least),
         used > jobs.c.attempt,
         used > jobs.c.max_attempts,
         and_(jobs.c.status == Status.queued, used >= jobs.c.max_attempts),
     )
-    columns = (jobs.c.id, jobs.c.status, used, jobs.c.max_attempts, jobs.c.attempt, sure.label("surely"))
+    columns = (jobs.c.id, jobs.c.status, used, jobs.c.max_attempts, jobs.c.attempt, least.label("must_count"))
     return found(connection, select(*columns).where(within, wrong))
 
 
 def answer_is_kept(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """A completed job has its answering attempt, sent and completed, with a body; no other job has one."""
+    """A completed job has an answering attempt that was sent and completed, with a body; other jobs have none."""
     kept = exists().where(
         _of_job,
         attempts.c.attempt == jobs.c.answer_attempt,
@@ -122,15 +121,15 @@ def answer_is_kept(connection: Connection, within: ColumnElement[bool]) -> Itera
 
 
 def answer_is_used(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """No job that is not over has an answer to its current attempt: it would be bought again, and nobody asked."""
-    bought = exists().where(_current, attempts.c.outcome == Outcome.completed)
-    # An answer that came after the job's end is kept with its attempt; whoever replays the job wants another.
-    unasked = (jobs.c.status.in_(_OPEN), jobs.c.generation == 0)
-    return found(connection, select(jobs.c.id, jobs.c.attempt).where(within, *unasked, bought))
+    """A job with an answer to its current attempt has ended: otherwise the answer would be bought twice."""
+    is_answered = exists().where(_current, attempts.c.outcome == Outcome.completed)
+    # Not for replayed jobs: an answer that came after the job's end stays on its attempt, and a replay wants a new one.
+    not_replayed = (jobs.c.status.in_(_OPEN), jobs.c.generation == 0)
+    return found(connection, select(jobs.c.id, jobs.c.attempt).where(within, *not_replayed, is_answered))
 
 
 def open_attempts_are_held(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """An open attempt is the current one of a job in progress, by the same worker."""
+    """An open attempt is the current attempt of a job in progress, with the same worker."""
     held = exists().where(_current, jobs.c.status == Status.in_progress, jobs.c.worker_id == attempts.c.worker_id)
     columns = (attempts.c.job_id, attempts.c.attempt, attempts.c.worker_id)
     return found(connection, select(*columns).where(within, attempts.c.outcome.is_(None), ~held))
@@ -143,13 +142,13 @@ def attempts_have_a_job(connection: Connection, within: ColumnElement[bool]) -> 
 
 
 def answers_have_an_attempt(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """Every answer belongs to an attempt that is closed."""
-    asked = exists().where(
+    """Every answer belongs to a closed attempt."""
+    closed = exists().where(
         attempts.c.job_id == answers.c.job_id,
         attempts.c.attempt == answers.c.attempt,
         attempts.c.outcome.is_not(None),
     )
-    return found(connection, select(answers.c.job_id, answers.c.attempt).where(within, ~asked))
+    return found(connection, select(answers.c.job_id, answers.c.attempt).where(within, ~closed))
 
 
 def requests_have_a_job(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
@@ -159,14 +158,14 @@ def requests_have_a_job(connection: Connection, within: ColumnElement[bool]) -> 
 
 
 def aliases_lead_to_a_job(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """Every other id of a job that was accepted leads to it, in one step."""
-    # Marks of ids that were not accepted yet stand in the same table.
+    """The `job_id` of every accepted alias is the id of a job."""
+    # The table also has marks of ids that are not accepted yet.
     accepted = aliases.c.outcome.in_(["accepted", "duplicate"])
     job = exists().where(jobs.c.id == aliases.c.job_id)
     return found(connection, select(aliases.c.id, aliases.c.job_id).where(within, accepted, ~job))
 
 
 def ended_leases_are_struck(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
-    """No worker is listed whose lease has ended."""
+    """No worker with an ended lease is in the table of workers."""
     columns = (workers.c.id, workers.c.name, workers.c.lease_until)
     return found(connection, select(*columns).where(within, workers.c.lease_until < now()))

@@ -1,125 +1,99 @@
-"""The walks of `verify.verify`: which tables, by which key, and the rules that the rows of each are asked about."""
+"""Every rule, by the table whose rows it checks. A new rule is a function in this package and its place here."""
 
 from typing import Final
 
-from worker.store.tables import (
-    aliases,
-    answers,
-    attempts,
-    cancellations,
-    counters,
-    endpoints,
-    finished,
-    jobs,
-    requests,
-    workers,
-)
-from worker.verify import (
-    deliveries as checks_deliveries,
-)
-from worker.verify import (
-    endpoints as checks_endpoints,
-)
-from worker.verify import (
-    events as checks_events,
-)
-from worker.verify import (
-    feed,
-    usage,
-)
-from worker.verify import (
-    jobs as checks,
-)
+from worker.store import tables
+from worker.verify import deliveries, endpoints, events, feed, jobs, usage
 from worker.verify.rule import TableRules
-from worker.webhooks.store.tables import deliveries, delivery_attempts, events, receivers
+from worker.webhooks.store import tables as webhook_tables
 
-WALKS: Final = (
+RULES: Final = (
     TableRules(
-        jobs.c.id,
+        tables.jobs.c.id,
         (
-            checks.status_is_known,
-            checks.only_running_jobs_are_held,
-            checks.holder_lives,
-            checks.deadline_is_kept,
-            checks.cancellation_is_heard,
-            checks.finish_is_dated,
+            jobs.status_is_known,
+            jobs.only_running_jobs_are_held,
+            jobs.holder_lives,
+            jobs.deadline_is_kept,
+            jobs.cancellation_is_heard,
+            jobs.finish_is_dated,
             feed.feed_has_what_is_final,
-            checks.request_is_kept,
-            checks.attempts_are_numbered,
-            checks.running_jobs_have_an_open_attempt,
-            checks.budget_is_kept,
-            checks.answer_is_kept,
-            checks.answer_is_used,
-            checks_events.ends_are_told,
-            checks_events.ends_are_told_once,
+            jobs.request_is_kept,
+            jobs.attempts_are_numbered,
+            jobs.running_jobs_have_an_open_attempt,
+            jobs.budget_is_kept,
+            jobs.answer_is_kept,
+            jobs.answer_is_used,
+            events.ends_are_told,
+            events.ends_are_told_once,
         ),
     ),
     TableRules(
-        attempts.c.job_id,
-        (checks.open_attempts_are_held, checks.attempts_have_a_job, usage.usage_is_what_was_reported),
+        tables.attempts.c.job_id,
+        (jobs.open_attempts_are_held, jobs.attempts_have_a_job, usage.usage_is_what_was_reported),
     ),
-    TableRules(answers.c.job_id, (checks.answers_have_an_attempt,)),
-    TableRules(requests.c.job_id, (checks.requests_have_a_job,)),
-    TableRules(aliases.c.id, (checks.aliases_lead_to_a_job,)),
-    TableRules(cancellations.c.id, (feed.cancellations_are_served,)),
-    TableRules(finished.c.cursor, (feed.finished_jobs_exist,)),
-    TableRules(workers.c.id, (checks.ended_leases_are_struck,)),
-    TableRules(counters.c.name, (feed.counter_knows_every_number,)),
+    TableRules(tables.answers.c.job_id, (jobs.answers_have_an_attempt,)),
+    TableRules(tables.requests.c.job_id, (jobs.requests_have_a_job,)),
+    TableRules(tables.aliases.c.id, (jobs.aliases_lead_to_a_job,)),
+    TableRules(tables.cancellations.c.id, (feed.cancellations_are_served,)),
+    TableRules(tables.finished.c.cursor, (feed.finished_jobs_exist,)),
+    TableRules(tables.workers.c.id, (jobs.ended_leases_are_struck,)),
+    TableRules(tables.counters.c.name, (feed.counter_knows_every_number,)),
     TableRules(
-        endpoints.c.name,
+        tables.endpoints.c.name,
         (
-            checks_endpoints.rest_has_a_cause,
-            checks_endpoints.probes_are_jobs,
-            checks_endpoints.rest_is_probed,
-            checks_endpoints.slow_start_ends,
+            endpoints.rest_has_a_cause,
+            endpoints.probes_are_jobs,
+            endpoints.rest_is_probed,
+            endpoints.slow_start_ends,
         ),
     ),
     TableRules(
-        events.c.id,
+        webhook_tables.events.c.id,
         (
-            checks_events.events_are_delivered,
-            checks_events.events_have_a_job,
-            checks_events.events_tell_an_end,
-            checks_events.bodies_are_of_their_job,
+            events.events_are_delivered,
+            events.events_have_a_job,
+            events.events_tell_an_end,
+            events.bodies_are_of_their_job,
         ),
     ),
     TableRules(
-        deliveries.c.id,
+        webhook_tables.deliveries.c.id,
         (
-            checks_deliveries.deliveries_have_their_event,
-            checks_deliveries.deliveries_have_a_body,
-            checks_deliveries.delivery_attempts_are_numbered,
-            checks_deliveries.sending_worker_lives,
-            checks_deliveries.sent_deliveries_have_an_open_attempt,
-            checks_deliveries.delivered_means_it_was_taken,
-            checks_deliveries.deliveries_have_a_start,
-            checks_deliveries.delivery_deadline_is_kept,
-            checks_deliveries.waiting_deliveries_wait_for_one,
-            checks_deliveries.held_deliveries_have_a_disabled_receiver,
-            checks_deliveries.lanes_have_no_gap,
+            deliveries.deliveries_have_their_event,
+            deliveries.deliveries_have_a_body,
+            deliveries.delivery_attempts_are_numbered,
+            deliveries.sending_worker_lives,
+            deliveries.sent_deliveries_have_an_open_attempt,
+            deliveries.delivered_means_it_was_taken,
+            deliveries.deliveries_have_a_start,
+            deliveries.delivery_deadline_is_kept,
+            deliveries.waiting_deliveries_wait_for_one,
+            deliveries.held_deliveries_have_a_disabled_receiver,
+            deliveries.lanes_have_no_gap,
         ),
     ),
     TableRules(
-        delivery_attempts.c.delivery_id,
-        (checks_deliveries.open_delivery_attempts_are_held, checks_deliveries.delivery_attempts_have_a_delivery),
+        webhook_tables.delivery_attempts.c.delivery_id,
+        (deliveries.open_delivery_attempts_are_held, deliveries.delivery_attempts_have_a_delivery),
     ),
-    TableRules(receivers.c.id, (checks_deliveries.disabled_receivers_say_why,)),
+    TableRules(webhook_tables.receivers.c.id, (deliveries.disabled_receivers_say_why,)),
 )
 
-# Broken for a moment while the workers go about mending it: an offender is one only if it still is a lease later.
-# The ids these yield are keys of their walk.
+# Workers repair faults of these rules by themselves: a row counts only if it still breaks the rule a lease later.
+# The ids that these rules yield are keys of their table.
 SETTLING: Final = frozenset(
     {
-        checks.holder_lives,
-        checks.deadline_is_kept,
-        checks.cancellation_is_heard,
-        checks.ended_leases_are_struck,
+        jobs.holder_lives,
+        jobs.deadline_is_kept,
+        jobs.cancellation_is_heard,
+        jobs.ended_leases_are_struck,
         feed.cancellations_are_served,
-        checks_endpoints.rest_is_probed,
-        checks_endpoints.slow_start_ends,
-        checks_deliveries.sending_worker_lives,
-        checks_deliveries.delivery_deadline_is_kept,
-        checks_deliveries.waiting_deliveries_wait_for_one,
-        checks_deliveries.held_deliveries_have_a_disabled_receiver,
+        endpoints.rest_is_probed,
+        endpoints.slow_start_ends,
+        deliveries.sending_worker_lives,
+        deliveries.delivery_deadline_is_kept,
+        deliveries.waiting_deliveries_wait_for_one,
+        deliveries.held_deliveries_have_a_disabled_receiver,
     }
 )

@@ -1,4 +1,4 @@
-"""The rule that the token columns say what the endpoint reported: each is read again from the raw usage object."""
+"""The rule of usage: reads each raw usage object again and compares it with the attempt's token columns."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from worker.store.tables import answers, attempts, jobs
 
 
 def usage_is_what_was_reported(connection: Connection, within: ColumnElement[bool]) -> Iterable[tuple[str, str]]:
-    """The token columns, the cost and the flags of an attempt are those of the raw usage object kept with it."""
+    """The token columns, the cost and the flags of an attempt equal those of its raw usage object."""
     of_attempt = (answers.c.job_id == attempts.c.job_id) & (answers.c.attempt == attempts.c.attempt)
     statement: Select[Any] = (
         select(
@@ -43,7 +43,7 @@ def _read_again(connection: Connection, row: Row[Any]) -> Usage:
         return normalise(raw, source=row.usage_source, has_text=has_text, limit=row.token_limit)
 
     usage = read(has_text=False)
-    # Only a report of nothing but zeros asks whether there was an answer, which may be megabytes.
+    # Read the answer, maybe megabytes, only if all reported values are 0: only then its text changes the result.
     return read(has_text=_has_text(connection, row)) if "all_zero" in usage.flags else usage
 
 
@@ -55,11 +55,11 @@ def _has_text(connection: Connection, row: Row[Any]) -> bool:
 
 def _differences(row: Row[Any], usage: Usage) -> Iterator[str]:
     for name in (*TOKENS, "reported_cost"):
-        stored, said = row._mapping[name], usage.reported_cost if name == "reported_cost" else usage.tokens[name]
-        if stored != said:
-            yield f"{name} is {stored}, the object says {said}"
-    # An attempt that nobody recorded, for its worker was lost, has no flags at all.
+        stored, reported = row._mapping[name], usage.reported_cost if name == "reported_cost" else usage.tokens[name]
+        if stored != reported:
+            yield f"{name} is {stored}, the object says {reported}"
+    # An attempt of a lost worker was not recorded, so it has no flags.
     if row.usage_source is not None:
         stored_flags = json.loads(row.usage_flags or "[]")
-        # The answer has flags of its own, which the usage object does not know.
+        # More stored flags are fine: some come from the answer, not from the usage object.
         yield from (f"the flag {flag} is missing" for flag in usage.flags if flag not in stored_flags)

@@ -1,4 +1,4 @@
-"""Changing the master keys: which of them each secret needs, sealing all with the first, and whether we can start."""
+"""Rotation of the master keys: checks and reseals every secret; a worker checks a sample at its start."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from worker.webhooks import sealed_fields
-from worker.webhooks.store import secrets as sealed
+from worker.webhooks.store import secrets
 from worker.webhooks.store.secrets import SealedRow
 from worker.webhooks.vault import SETTING, BadMasterKeys, CannotOpen, Vault
 
@@ -16,13 +16,16 @@ KINDS: Final = {
     "headers_sealed": sealed_fields.HEADERS,
     "keys_sealed": sealed_fields.KEYS,
 }
-# Enough to know that none of the keys is right, and no more than a start can afford.
+# Receivers that a worker checks at its start: enough to see that no key fits, few enough to start fast.
 SAMPLE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class UnusableSecret:
-    """One sealed secret: whose, which, and the master key that opens it; `fault` is a sentence when none does."""
+    """A sealed secret and the id of the master key that opens it; `fault` is a sentence if it cannot be opened.
+
+    `receiver` is `tenant/name`, `kind` a value of KINDS.
+    """
 
     receiver: str
     kind: str
@@ -32,7 +35,10 @@ class UnusableSecret:
 
 @dataclass(frozen=True, slots=True)
 class RotationPage:
-    """What came of a page of receivers: where the next begins (None: that was the last), and its secrets."""
+    """The result for a page of receivers. `after`: the id to continue after, None after the last page.
+
+    `resealed` counts the new tokens; `faults` are the secrets that cannot be opened.
+    """
 
     after: str | None
     resealed: int
@@ -40,52 +46,51 @@ class RotationPage:
 
 
 def examine(
-    connection: Connection, vault: Vault, *, after: str = sealed.FIRST
+    connection: Connection, vault: Vault, *, after: str = secrets.FIRST
 ) -> tuple[str | None, list[UnusableSecret]]:
-    """Return the secrets of a page of receivers, and where the next page begins or None."""
-    rows = sealed.page(connection, after=after)
-    return _next(rows), [secret for row in rows for secret in _secrets(row, vault)]
+    """Return the id to continue after (None after the last page) and the secrets of a page of receivers."""
+    rows = secrets.page(connection, after=after)
+    return _next(rows), [secret for row in rows for secret in _open_all(row, vault)]
 
 
-def reseal(connection: Connection, vault: Vault, *, after: str = sealed.FIRST) -> RotationPage:
-    """Seal what a page of receivers has sealed with another key than the first again, and headers without an origin.
+def reseal(connection: Connection, vault: Vault, *, after: str = secrets.FIRST) -> RotationPage:
+    """Seal a page's secrets with the first master key, unless they are already; bind headers without an origin.
 
-    It can be repeated, broken off and begun anew: what is sealed with the first key already is left as it is. A secret
-    that is changed meanwhile is sealed with the first key of whoever changes it.
+    It can be stopped and repeated. A secret that an operator changes in the meantime keeps its new token.
     """
-    rows = sealed.page(connection, after=after)
+    rows = secrets.page(connection, after=after)
     resealed, faults = 0, []
     for row in rows:
-        for (column, token), secret in zip(row.tokens, _secrets(row, vault), strict=True):
+        for (column, token), secret in zip(row.tokens, _open_all(row, vault), strict=True):
             if secret.fault is not None:
                 faults.append(secret)
-            elif (new := _renewed(row, column, token, secret, vault)) is not None:
-                resealed += sealed.replace(connection, row.id, column, old=token, new=new)
+            elif (new := _new_token(row, column, token, secret, vault)) is not None:
+                resealed += secrets.replace(connection, row.id, column, old=token, new=new)
     return RotationPage(_next(rows), resealed, tuple(faults))
 
 
 def unusable_secrets(connection: Connection, vault_keys: Sequence[str]) -> str | None:
-    """Say in a sentence why a worker with these master keys cannot serve the receivers of its database, or None.
+    """Return a sentence why a worker with these master keys cannot serve the receivers of its database, or None.
 
-    It can while some of a sample opens: one damaged row must not keep all workers from starting.
+    One secret of the sample that opens is enough: a damaged row must not stop all workers from starting.
     """
-    if not sealed.any_sealed(connection):
+    if not secrets.any_sealed(connection):
         return None
     try:
         vault = Vault(vault_keys)
     except BadMasterKeys as error:
         return f"the database has receivers of webhooks, but {error}"
-    secrets = [secret for row in sealed.page(connection, limit=SAMPLE) for secret in _secrets(row, vault)]
-    if not secrets or any(secret.fault is None for secret in secrets):
+    sample = [secret for row in secrets.page(connection, limit=SAMPLE) for secret in _open_all(row, vault)]
+    if not sample or any(secret.fault is None for secret in sample):
         return None
     return (
         f"no key of {SETTING} ({', '.join(vault.key_ids)}) opens the secrets of receivers in the database; add the key "
-        "they were sealed with, and look with: afterword secrets check"
+        "that sealed them, then check with: afterword secrets check"
     )
 
 
-def _secrets(row: SealedRow, vault: Vault) -> Iterator[UnusableSecret]:
-    whose = f"{row.tenant}/{row.name}"
+def _open_all(row: SealedRow, vault: Vault) -> Iterator[UnusableSecret]:
+    receiver = f"{row.tenant}/{row.name}"
     for column, token in row.tokens:
         kind = KINDS[column]
         try:
@@ -93,13 +98,13 @@ def _secrets(row: SealedRow, vault: Vault) -> Iterator[UnusableSecret]:
             if column == "headers_sealed":
                 sealed_fields.headers_of(vault, row.id, token, url=_url(row, vault))
         except CannotOpen as error:
-            yield UnusableSecret(whose, kind, None, str(error))
+            yield UnusableSecret(receiver, kind, None, str(error))
         else:
-            yield UnusableSecret(whose, kind, vault.sealed_with(token), None)
+            yield UnusableSecret(receiver, kind, vault.sealed_with(token), None)
 
 
-def _renewed(row: SealedRow, column: str, token: str, secret: UnusableSecret, vault: Vault) -> str | None:
-    """Return the token that takes the place of `token`, None where it stays."""
+def _new_token(row: SealedRow, column: str, token: str, secret: UnusableSecret, vault: Vault) -> str | None:
+    """Return the replacement of `token`, or None to keep it."""
     if column == "headers_sealed" and (bound := sealed_fields.bind_headers(vault, row.id, token, url=_url(row, vault))):
         return bound
     return vault.rotate(token) if secret.key_id != vault.key_ids[0] else None
@@ -110,4 +115,4 @@ def _url(row: SealedRow, vault: Vault) -> str:
 
 
 def _next(rows: Sequence[SealedRow]) -> str | None:
-    return rows[-1].id if len(rows) == sealed.PAGE else None
+    return rows[-1].id if len(rows) == secrets.PAGE else None

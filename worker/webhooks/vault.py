@@ -1,9 +1,10 @@
-"""Secrets at rest: sealed under AFTERWORD_SECRET_KEYS, opened for one attempt; the only module that knows cryptography.
+"""Seals secrets with AFTERWORD_SECRET_KEYS for storage and opens them. The only module that imports cryptography.
 
 A sealed secret is a Fernet token around `{"v":1,"receiver":…,"kind":…,"key":…}`. Fernet authenticates no context, so
-the receiver and the kind stand inside: who can write to the database cannot make another receiver's secret of it.
+the token contains the receiver and the kind: a copy of it in another receiver's row does not open.
 
-No error and no repr holds a secret; errors are raised outside the except block so that none hangs on them as context.
+No error and no repr holds a secret. Errors are raised outside the except block: inside, Python would attach the first
+error, which may hold a secret, as context.
 """
 
 import hashlib
@@ -27,11 +28,11 @@ MAKE_ONE = "make one with `openssl rand -base64 32 | tr +/ -_`"
 
 
 class BadMasterKeys(ValueError):
-    """The keys of AFTERWORD_SECRET_KEYS are missing, malformed or not those the database was sealed with."""
+    """The keys of AFTERWORD_SECRET_KEYS are missing or malformed, or the database was sealed with other keys."""
 
 
 class SecretFault(StrEnum):
-    """Why a sealed secret cannot be opened."""
+    """The reason why a sealed secret cannot be opened: no key fits, another receiver's token, an unknown form."""
 
     WRONG_KEY = "wrong_key"
     MOVED = "moved"
@@ -39,7 +40,7 @@ class SecretFault(StrEnum):
 
 
 class CannotOpen(ValueError):
-    """A sealed secret cannot be opened; `fault` says why in a word, the text in a sentence."""
+    """A sealed secret cannot be opened; `fault` is the reason in a word, the text a sentence."""
 
     def __init__(self, fault: SecretFault, message: str) -> None:
         super().__init__(message)
@@ -47,11 +48,11 @@ class CannotOpen(ValueError):
 
 
 class Vault:
-    """Seals with the first of the master keys, opens with any. Raises BadMasterKeys with one sentence."""
+    """Seals with the first master key, opens with any of them. Raises BadMasterKeys with one sentence."""
 
     def __init__(self, master_keys: Sequence[str]) -> None:
         if not master_keys:
-            raise BadMasterKeys(f"{SETTING} is not set, and receivers' secrets are sealed with it; {MAKE_ONE}")
+            raise BadMasterKeys(f"{SETTING} is not set, but receivers' secrets are sealed with its keys; {MAKE_ONE}")
         fernets = [_fernet(text, place) for place, text in enumerate(master_keys, 1)]
         self._by_id = {key_id(text): fernet for text, fernet in zip(master_keys, fernets, strict=True)}
         self._all = MultiFernet(list(self._by_id.values()))
@@ -61,17 +62,17 @@ class Vault:
 
     @property
     def key_ids(self) -> tuple[str, ...]:
-        """The ids of the master keys, the one that seals first; they may be stored and shown."""
+        """The ids of the master keys, the sealing key first. They are not secret."""
         return tuple(self._by_id)
 
     def seal(self, receiver_id: str, kind: str, value: str) -> str:
-        """Return the token, ASCII text, that only `open` with the same receiver and kind gives back."""
+        """Return the sealed token, ASCII text; `open` needs the same receiver and kind."""
         content = {"v": VERSION, "receiver": receiver_id, "kind": str(kind), "key": value}
         return self._all.encrypt(json.dumps(content, separators=(",", ":")).encode()).decode("ascii")
 
     def open(self, receiver_id: str, kind: str, token: str) -> str:
-        """Return the sealed value; raise CannotOpen. Open for one attempt and forget it."""
-        content = self._opened(token, f"receiver {receiver_id}")
+        """Return the sealed value. Raises CannotOpen. Open it for one attempt and do not keep it."""
+        content = self._open(token, f"receiver {receiver_id}")
         if (content["receiver"], content["kind"]) != (receiver_id, str(kind)):
             raise CannotOpen(
                 SecretFault.MOVED,
@@ -81,7 +82,7 @@ class Vault:
         return content["key"]
 
     def rotate(self, token: str) -> str:
-        """Return the token sealed again with the first master key; its age stays. Raises CannotOpen."""
+        """Return the token sealed again with the first master key; its timestamp stays. Raises CannotOpen."""
         try:
             return self._all.rotate(token.encode()).decode("ascii")
         except InvalidToken:
@@ -89,46 +90,46 @@ class Vault:
         raise self._wrong_key("a stored secret")
 
     def sealed_with(self, token: str) -> str | None:
-        """Return the id of the master key that opens a token, or None; `rotate` is due when it is not the first."""
-        for known, fernet in self._by_id.items():
+        """Return the id of the master key that opens a token, or None; if it is not the first, `rotate` is due."""
+        for known_id, fernet in self._by_id.items():
             try:
                 fernet.decrypt(token.encode())
             except InvalidToken:
                 continue
-            return known
+            return known_id
         return None
 
     def check(self, stored_ids: Iterable[str]) -> None:
-        """Raise BadMasterKeys when the database holds secrets sealed with a master key that is not among ours."""
+        """Raise BadMasterKeys if the database holds secrets that were sealed with a master key we do not have."""
         if missing := sorted(set(stored_ids) - set(self._by_id)):
             raise BadMasterKeys(
                 f"{SETTING} holds the keys {', '.join(self._by_id)}, but the database holds secrets sealed with "
-                f"{', '.join(missing)}; add what is missing at the end of {SETTING}"
+                f"{', '.join(missing)}; add the missing keys at the end of {SETTING}"
             )
 
-    def _opened(self, token: str, whose: str) -> dict[str, str]:
+    def _open(self, token: str, owner: str) -> dict[str, str]:
         try:
             text = self._all.decrypt(token.encode())
         except InvalidToken:
             text = None
         if text is None:
-            raise self._wrong_key(f"a secret of {whose}")
+            raise self._wrong_key(f"a secret of {owner}")
         content = _content(text)
         if content is None:
-            message = f"a secret of {whose} has a form this worker does not know; run the version that sealed it"
+            message = f"a secret of {owner} has a form that this worker does not know; run the release that sealed it"
             raise CannotOpen(SecretFault.UNKNOWN_FORM, message)
         return content
 
-    def _wrong_key(self, what: str) -> CannotOpen:
+    def _wrong_key(self, secret: str) -> CannotOpen:
         return CannotOpen(
             SecretFault.WRONG_KEY,
-            f"no key of {SETTING} ({', '.join(self._by_id)}) opens {what}: the one it was sealed with is missing, or "
-            f"it was damaged; add the missing key at the end of {SETTING}",
+            f"no key of {SETTING} ({', '.join(self._by_id)}) opens {secret}: the key that sealed it is missing, or the "
+            f"secret was damaged; add the missing key at the end of {SETTING}",
         )
 
 
 def key_id(master_key: str) -> str:
-    """Return what a master key is called where it may be read: the first 8 hex digits of its bytes' SHA-256."""
+    """Return the public id of a master key: the first 8 hex digits of its bytes' SHA-256."""
     return hashlib.sha256(urlsafe_b64decode(master_key)).hexdigest()[:8]
 
 
@@ -146,7 +147,7 @@ def new_key(kind: KeyKind, created_at: datetime) -> SigningKey:
 
 
 def import_key(text: str, created_at: datetime) -> SigningKey:
-    """Return the signing key somebody brought as a text; raise BadKey, also for a pair whose halves do not match."""
+    """Return the signing key of a text. Raises BadKey, also for an ed25519 pair with halves that do not match."""
     key = read_key(text, created_at=created_at)
     if key.kind is KeyKind.ED25519:
         seed, public = key.key[:-PUBLIC_BYTES], key.key[-PUBLIC_BYTES:]
@@ -156,20 +157,20 @@ def import_key(text: str, created_at: datetime) -> SigningKey:
 
 
 def sign_ed25519(key: bytes, content: bytes) -> bytes:
-    """Return the signature of `content`, 64 bytes; `key` is a seed and its public key."""
+    """Return the signature of `content`, 64 bytes; `key` is a seed followed by its public key."""
     return Ed25519PrivateKey.from_private_bytes(key[:-PUBLIC_BYTES]).sign(content)
 
 
 def fingerprint(secret: str) -> str:
-    """Return the first 8 hex digits of a secret text's SHA-256: tells two secrets apart and says nothing else.
+    """Return the first 8 hex digits of a secret text's SHA-256: enough to compare two secrets without showing them.
 
-    Whoever holds the secret gets the same from `printf %s "$SECRET" | sha256sum`.
+    `printf %s "$SECRET" | sha256sum` prints the same.
     """
     return hashlib.sha256(secret.encode()).hexdigest()[:8]
 
 
 def _fernet(text: str, place: int) -> Fernet:
-    # Fernet itself skips what is no base64 and what follows the padding.
+    # Fernet itself ignores characters outside base64 and text after the padding.
     try:
         if len(b64decode(text, altchars=b"-_", validate=True)) == MASTER_BYTES:
             return Fernet(text)
@@ -181,9 +182,11 @@ def _fernet(text: str, place: int) -> Fernet:
 def _content(text: bytes) -> dict[str, str] | None:
     try:
         content = json.loads(text)
-    except ValueError:  # it keeps the whole text, so it must not get out
+    except ValueError:  # json's error keeps the whole secret text, so it must not leave this function
         return None
     if not isinstance(content, dict) or content.pop("v", None) != VERSION:
         return None
-    known = content.keys() == {"receiver", "kind", "key"} and all(isinstance(one, str) for one in content.values())
-    return content if known else None
+    is_known = content.keys() == {"receiver", "kind", "key"} and all(
+        isinstance(value, str) for value in content.values()
+    )
+    return content if is_known else None

@@ -1,4 +1,4 @@
-"""Reads which jobs an operator means: `status=failed endpoint=eu created_after=2026-11-23T00:00:00Z`. Never SQL."""
+"""Parses an operator's job filter: `status=failed endpoint=eu created_after=2026-11-23T00:00:00Z`. It takes no SQL."""
 
 import shlex
 from collections.abc import Sequence
@@ -17,12 +17,13 @@ EXAMPLE = "status=failed created_after=2026-11-23T00:00:00Z"
 
 
 class BadFilter(ValueError):
-    """What was written is no filter; the text says what is wrong with which part of it."""
+    """The text is not a filter; the message names the wrong part and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a column of the job must be: one of the `values`, or `before` or `after` the only one of them."""
+    """A condition on one column of a job. `is`: equal to any of `values`; `before`, `after`: compared with the only
+    value."""
 
     column: str
     compare: Literal["is", "before", "after"]
@@ -30,31 +31,31 @@ class Condition:
 
 
 def parse(texts: Sequence[str]) -> tuple[Condition, ...]:
-    """Read `name=value` pairs, apart by spaces; values with spaces stand in quotes, as in a shell.
+    """Parse `name=value` pairs, separated by spaces; quote values that contain spaces, as in a shell.
 
-    A name given twice means either value; different names must all hold. Raises BadFilter, also for no pair at all:
-    all jobs are meant only by somebody who says so.
+    A repeated name matches any of its values; different names must all match. Raises BadFilter, also for an empty
+    filter, because it would match all jobs.
     """
-    found: dict[str, list[str | int | datetime]] = {}
+    values_of: dict[str, list[str | int | datetime]] = {}
     for pair in (pair for text in texts for pair in _pairs(text)):
         name, sign, value = pair.partition("=")
         if not sign or not value:
-            raise BadFilter(f"{pair!r} is no name=value pair; write {EXAMPLE}")
+            raise BadFilter(f"{pair!r} is not a name=value pair; write {EXAMPLE}")
         if name not in NAMES:
             near = get_close_matches(name, NAMES, n=1)
             raise BadFilter(
-                f"{name!r} cannot be asked for; did you mean {near[0]}?"
+                f"{name!r} is not a filter name; did you mean {near[0]}?"
                 if near
-                else f"{name!r} cannot be asked for; there are {', '.join(NAMES)}"
+                else f"{name!r} is not a filter name; the names are {', '.join(NAMES)}"
             )
-        found.setdefault(name, []).append(_value(name, value))
-    if not found:
+        values_of.setdefault(name, []).append(_value(name, value))
+    if not values_of:
         raise BadFilter(f"the filter is empty; write {EXAMPLE}")
-    return tuple(_condition(name, values) for name, values in found.items())
+    return tuple(_condition(name, values) for name, values in values_of.items())
 
 
 def instant(name: str, text: str) -> datetime:
-    """Read a time with an offset (RFC 3339) as near as a row may hold it; BadFilter if it is none."""
+    """Read a time with an offset (RFC 3339), moved into the range that a row can hold. Raises BadFilter."""
     try:
         return message_fields.within_reach(message_fields.instant(text))
     except ValueError as error:
@@ -73,11 +74,11 @@ def _value(name: str, text: str) -> str | int | datetime:
         return text
     if name == "priority":
         if text not in tuple("0123456789"):
-            raise BadFilter(f"priority is {text!r}; it is a digit from 0, which runs first, to 9")
+            raise BadFilter(f"priority is {text!r}; give a digit from 0 (runs first) to 9")
         return int(text)
     if name == "status":
         if text not in tuple(Status):
-            raise BadFilter(f"status is {text!r}; it is one of {', '.join(Status)}")
+            raise BadFilter(f"status is {text!r}; give one of {', '.join(Status)}")
         return text
     return instant(name, text)
 

@@ -1,4 +1,4 @@
-"""Reads a job's text, from the queue or the SQL inbox alike, into a job, a visible refusal or a dead letter."""
+"""Reads the text of a job, from Redis or the SQL inbox, into a job, a visible refusal or a dead letter."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,25 +15,16 @@ from worker.jobs.core.request import Request, read_request
 DEFAULT_PRIORITY = 5
 DEFAULT_MAX_ATTEMPTS = 5
 
-# Beside the request: the job's other fields, and what a Celery client puts round it.
+# Room for the job's other fields and for the envelope of a Celery client.
 _SPARE_BYTES = 64 * 1024
-
-
-def most_bytes(max_request_bytes: int) -> int:
-    """Return how large an entry may be that is read at all: parsing costs several times its size in memory.
-
-    Base64 makes a third more of a job, and JSON text inside JSON text up to twice as much. What is between the limit
-    of a request and this becomes a visible failed job.
-    """
-    return 2 * max_request_bytes + _SPARE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as its producer sent it. `request` and `webhook` are JSON texts, character for character as they came.
+    """A job as its producer sent it. `request` and `webhook` are the exact JSON texts of the message.
 
-    `webhook`: None means absent, the text `null` nobody. `streamed` and `n` are what the request says; `ignored` names
-    what came with the message and was left aside, for the job's log line.
+    `webhook`: None if absent; the text `null` means that no webhook is sent. `streamed` and `n` are copied from the
+    request. `ignored`, for the job's log line: unsupported options of the message, and an invalid `traceparent`.
     """
 
     id: str
@@ -62,8 +53,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A job that fails at once and visibly. What of `job` could not be read has its default; a request that is not
-    kept (missing, or too large) is the text `null`."""
+    """A job that fails at once, with a row. Fields of `job` that could not be read have their defaults; a request that
+    is missing, too large or too deep is the text `null`."""
 
     job: Job
     code: Literal["invalid_request", "idempotency_conflict"]
@@ -82,13 +73,13 @@ def read_job(
 ) -> Job | Refusal | DeadLetter:
     """Read the text of a job message, version 1.
 
-    `default_id` is the id of the message it came in (the job's own `id` wins), `ignored` what the envelope had in
-    excess. `address_fault(url)` says what is wrong with an address for webhooks that the job brings. Never raises,
-    whatever the text. Dead letters: `too_large, not_json, too_deep, not_an_object, no_id, id_not_uuid`; everything else
-    that is wrong is a Refusal with all its faults.
+    `default_id`: the id of the Celery message or inbox row; the job's own `id` wins. `ignored`: unsupported options of
+    the envelope. `address_fault(url)` returns the fault of the job's webhook URL, or None. Never raises. Dead letters:
+    `too_large, not_json, too_deep, not_an_object, no_id, id_not_uuid`; any other fault makes a Refusal that lists all
+    faults.
     """
     if len(text) > most_bytes(max_request_bytes):
-        size = f"The message has {len(text)} characters where a request may have {max_request_bytes} bytes"
+        size = f"The message has {len(text)} characters; its request may have at most {max_request_bytes} bytes"
         return DeadLetter("too_large", f"{size}; send large content by URL.", default_id)
     try:
         found = members(text)
@@ -99,37 +90,52 @@ def read_job(
         return job_id
     good, faults = _read_fields(found)
     endpoint = endpoints.get(_endpoint_name(good))
-    faults += _whole_job(good, endpoints)
-    # An endpoint nobody knows has no rules of its own: the request is held to what all endpoints share.
+    faults += _cross_field_faults(good, endpoints)
+    # An unknown endpoint has no validation setting, so the request is checked by the rules for all endpoints.
     endpoint = endpoint or Endpoint(_endpoint_name(good), url="", validation="shape")
     request, more = read_request(text, found.get("request"), endpoint.validation, max_bytes=max_request_bytes)
     faults += more
-    if (fault := _address(good, address_fault)) is not None:
+    if (fault := _webhook_url_fault(good, address_fault)) is not None:
         faults.append(fault)
-        # Nothing goes there, not even the news of the refusal.
+        # Nothing is sent to a bad address, not even the event of the refusal.
         good["webhook"] = "null"
     elif "webhook" in good:
         good["webhook"] = text[found["webhook"].start : found["webhook"].end]
     elif "tenant" not in good and "tenant" in found and found["tenant"].value is not None:
-        # The owner could not be read, so nobody's receivers may hear of it.
+        # The tenant could not be read, so no tenant's receivers may get the event.
         good["webhook"] = "null"
     job = _job(job_id, good, request, endpoint, ignored=ignored)
     return _refusal(job, faults) if faults else job
 
 
+def conflict(job: Job, owner_id: str) -> Refusal:
+    """Refuse a job: its idempotency key belongs to the job `owner_id`, with another request."""
+    fault = f"the key {shown(job.idempotency_key)} belongs to job {owner_id} with a different request; use a new key"
+    return Refusal(job, "idempotency_conflict", (Fault("idempotency_key", fault),), f"idempotency_key: {fault}")
+
+
+def most_bytes(max_request_bytes: int) -> int:
+    """Return the size limit of an entry; a larger one is not parsed, because parsing needs several times its size.
+
+    The limit leaves room for encodings: base64 makes a job a third larger, JSON text inside JSON text up to twice as
+    large. A request above its own limit but within this one becomes a visible failed job.
+    """
+    return 2 * max_request_bytes + _SPARE_BYTES
+
+
 def _read_id(member: Member | None, default_id: str | None) -> str | DeadLetter:
     given = default_id if member is None or member.value is None else member.value
     if given is None:
-        return DeadLetter("no_id", "The message has no id; send one with the job or as the message's task id.", None)
-    if (read := read_uuid(given)) is not None:
-        return read
+        return DeadLetter("no_id", "The message has no id; set the job's id or the message's task id.", None)
+    if (job_id := read_uuid(given)) is not None:
+        return job_id
     remedy = "send a UUID such as 018f4a5e-7c1b-7d2e-9a53-0242ac120002"
     kept = given[:LONGEST_ID] if type(given) is str else None
     return DeadLetter("id_not_uuid", f"The id is {shown(given)}; {remedy}.", kept)
 
 
 def _read_fields(found: Mapping[str, Member]) -> tuple[dict[str, Any], list[Fault]]:
-    """Hold each field to its rule; null counts as absent except for `webhook`, where it means nobody."""
+    """Check each field by its rule. null counts as absent, except for `webhook`, where it means: send none."""
     good: dict[str, Any] = {}
     faults: list[Fault] = []
     for name, member in found.items():
@@ -137,9 +143,9 @@ def _read_fields(found: Mapping[str, Member]) -> tuple[dict[str, Any], list[Faul
         if rule is None:
             faults.append(unknown_field(name))
         elif member.value is not None or name == "webhook":
-            wrong = list(rule(name, member.value))
-            faults += wrong
-            if not wrong:
+            found_faults = list(rule(name, member.value))
+            faults += found_faults
+            if not found_faults:
                 good[name] = member.value
         if len(faults) > FAULT_LIMIT:
             break
@@ -151,7 +157,7 @@ def _endpoint_name(good: Mapping[str, Any]) -> str:
     return str(name[0] if isinstance(name, list) else name)
 
 
-def _whole_job(good: Mapping[str, Any], endpoints: Mapping[str, Endpoint]) -> Iterator[Fault]:
+def _cross_field_faults(good: Mapping[str, Any], endpoints: Mapping[str, Endpoint]) -> Iterator[Fault]:
     endpoint = _endpoint_name(good)
     if endpoint not in endpoints:
         known = ", ".join(sorted(endpoints)) or "none"
@@ -163,11 +169,10 @@ def _whole_job(good: Mapping[str, Any], endpoints: Mapping[str, Endpoint]) -> It
         )
 
 
-def _address(good: Mapping[str, Any], address_fault: Callable[[str], str | None]) -> Fault | None:
-    """Find what is wrong with the address of a job's own that its webhook shall go to."""
+def _webhook_url_fault(good: Mapping[str, Any], address_fault: Callable[[str], str | None]) -> Fault | None:
     match good.get("webhook"):
-        case {"url": str(url)} if (told := address_fault(url)) is not None:
-            return Fault("webhook.url", told)
+        case {"url": str(url)} if (message := address_fault(url)) is not None:
+            return Fault("webhook.url", message)
     return None
 
 
@@ -211,13 +216,7 @@ def _refusal(job: Job, faults: list[Fault]) -> Refusal:
     first = f"{faults[0].path} {faults[0].message}."
     message = first if len(faults) == 1 else f"The job has {len(faults)} faults; the first: {first}"
     if len(faults) > FAULT_LIMIT:
-        more = Fault("job", f"has more faults than the {FAULT_LIMIT} listed here; mend these first")
+        more = Fault("job", f"has more faults than the {FAULT_LIMIT} listed here; fix these first")
         faults = [*faults[:FAULT_LIMIT], more]
         message = f"The job has more than {FAULT_LIMIT} faults; the first: {first}"
     return Refusal(job, "invalid_request", tuple(faults), message)
-
-
-def conflict(job: Job, owner_id: str) -> Refusal:
-    """Refuse a job whose idempotency key belongs to another request, the job `owner_id`."""
-    told = f"the key {shown(job.idempotency_key)} belongs to job {owner_id}, whose request is another; use a new key"
-    return Refusal(job, "idempotency_conflict", (Fault("idempotency_key", told),), f"idempotency_key: {told}")

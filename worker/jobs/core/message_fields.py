@@ -1,4 +1,4 @@
-"""The rule of each field of a job message; the contract they keep is `api_contracts/job_message.schema.json`."""
+"""The rule of each field of a job message. Contract: `api_contracts/job_message.schema.json`."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from worker.chat.schema_rules import Rule, integer, json_object, text
 from worker.core.faults import Fault, member_path, shown
 from worker.webhooks.core.registration import name_fault
 
-# Bounds of our own, so that a key of an SQL index holds any of these texts and no job runs for ever.
+# Our own bounds: an SQL index key must hold any of these texts, and no job may run without end.
 _LONGEST_TEXT = 255
 _LONGEST_URL = 2048
 _LONGEST_TIMEOUT_S = 86_400
@@ -22,8 +22,8 @@ _METADATA_PAIRS = 16
 _METADATA_NAME = 64
 _METADATA_TEXT = 512
 
-# What every database, view and client can show. Not the last second of 9999: a session east of Greenwich would show it
-# in year 10000. A time before 1970 has passed as 1970 has.
+# The range that every database, view and client can show. It ends a day before the year 10000, because a session east
+# of Greenwich would show the last second of 9999 in that year. Times before 1970 act like 1970: both are past.
 FIRST_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_INSTANT = datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -38,32 +38,32 @@ _metadata_text = text(longest=_METADATA_TEXT, empty=True)
 
 
 def instant(value: str) -> datetime:
-    """Read an RFC 3339 time with offset as an aware UTC datetime; ValueError if it is none or beyond year 9999."""
+    """Read an RFC 3339 time with offset as an aware UTC datetime. Raises ValueError, also outside years 1 to 9999."""
     if not _rfc3339(value):
-        raise ValueError(f"{value!r} is no RFC 3339 time with an offset")
+        raise ValueError(f"{value!r} is not an RFC 3339 time with an offset")
     try:
         return datetime.fromisoformat(value.upper()).astimezone(UTC)
     except OverflowError as error:
-        raise ValueError(f"{value!r} lies beyond the years 1 to 9999") from error
+        raise ValueError(f"{value!r} is outside the years 1 to 9999") from error
 
 
-def within_reach(found: datetime) -> datetime:
-    """Return the instant, or the nearest that everybody can show."""
-    return min(max(found, FIRST_INSTANT), LAST_INSTANT)
+def within_reach(given: datetime) -> datetime:
+    """Return the instant, or the nearest between FIRST_INSTANT and LAST_INSTANT."""
+    return min(max(given, FIRST_INSTANT), LAST_INSTANT)
 
 
 def is_traceparent(value: str) -> bool:
-    """Say whether a text is a W3C trace context; the standard asks to ignore one that is not."""
+    """Return whether the text is a valid W3C `traceparent`; the standard says to ignore an invalid value."""
     return _traceparent(value) is not None
 
 
 def unknown_field(name: str) -> Fault:
-    """Refuse a field that a job does not have, with the nearest one it has."""
+    """Return the fault of an unknown field; it names the closest known field."""
     if name in RULES["document"]:
-        return Fault(_path(name), 'is no field of a job but of a chat request; put it inside "request"')
+        return Fault(_path(name), 'is a field of the chat request, not of the job; put it inside "request"')
     near = get_close_matches(name[:64], FIELDS, n=1)
     remedy = f'did you mean "{near[0]}"?' if near else f"the fields are {', '.join(FIELDS)}"
-    return Fault(_path(name), f"is no field of a job; {remedy}")
+    return Fault(_path(name), f"is not a field of a job; {remedy}")
 
 
 def _path(name: str) -> str:
@@ -71,7 +71,7 @@ def _path(name: str) -> str:
 
 
 def _label(path: str, value: Any) -> Iterator[Fault]:
-    """A text that goes into a column of its own."""
+    """Check a text that has its own column."""
     yield from _label_text(path, value)
     if type(value) is str and _unstorable(value):
         yield Fault(path, _NOT_STORABLE)
@@ -118,28 +118,28 @@ def _webhook(path: str, value: Any) -> Iterator[Fault]:
         case None:
             return
         case _:
-            # A text may be an address with a token in it: what is wrong with a job is stored, shown and sent.
-            told = "a text" if type(value) is str else shown(value)
-            yield Fault(path, f'is {told}; send {{"to": a receiver\'s name}}, {{"url": "https://…"}} or null')
+            # Faults are stored, shown and sent, so a text is never quoted: it may be a URL that holds a token.
+            kind = "a text" if type(value) is str else shown(value)
+            yield Fault(path, f'is {kind}; send {{"to": a receiver\'s name}}, {{"url": "https://…"}} or null')
 
 
 def _receiver(path: str, name: Any) -> Iterator[Fault]:
-    """A name that somebody can register: what is on hold for any other would wait for nobody."""
+    """Check that a receiver can be registered under this name; otherwise its deliveries would be on hold for ever."""
     if type(name) is str and "://" in name:
-        yield Fault(path, 'is an address, not a receiver\'s name; send it as {"url": "https://…"}')
+        yield Fault(path, 'is a URL, not a receiver\'s name; send it as {"url": "https://…"}')
     elif fault := name_fault(name):
         yield Fault(path, fault)
 
 
 def _url(path: str, value: Any) -> Iterator[Fault]:
-    # Whether plain http is allowed is the operator's setting, known where deliveries are sent.
+    # A setting of the operator allows plain http or not; it is checked where deliveries are sent.
     if type(value) is str and len(value) > _LONGEST_URL:
-        # Never quoted: its query may be a token.
+        # Not quoted: its query may hold a token.
         yield Fault(path, f"has {len(value)} characters; send at most {_LONGEST_URL}")
     elif type(value) is not str or not value:
-        yield Fault(path, f"is {shown(value)}; send an address that begins with https://")
+        yield Fault(path, f"is {shown(value)}; send a URL that begins with https://")
     elif not value.startswith(("https://", "http://")) or _unstorable(value):
-        yield Fault(path, "is no address a webhook can go to; send one that begins with https://")
+        yield Fault(path, "is not a usable webhook URL; send a URL that begins with https://")
 
 
 def _metadata(path: str, value: Any) -> Iterator[Fault]:
@@ -149,13 +149,13 @@ def _metadata(path: str, value: Any) -> Iterator[Fault]:
     if len(value) > _METADATA_PAIRS:
         yield Fault(path, f"has {len(value)} pairs; send at most {_METADATA_PAIRS}")
         return
-    for name, each in value.items():
-        where = member_path(path, name)
+    for name, member in value.items():
+        member_at = member_path(path, name)
         if len(name) > _METADATA_NAME:
-            yield Fault(where, f"has a name of {len(name)} characters; send at most {_METADATA_NAME}")
-        yield from _metadata_text(where, each)
-        if _unstorable(name) or (type(each) is str and _unstorable(each)):
-            yield Fault(where, _NOT_STORABLE)
+            yield Fault(member_at, f"has a name of {len(name)} characters; send at most {_METADATA_NAME}")
+        yield from _metadata_text(member_at, member)
+        if _unstorable(name) or (type(member) is str and _unstorable(member)):
+            yield Fault(member_at, _NOT_STORABLE)
 
 
 FIELDS: Mapping[str, Rule] = {

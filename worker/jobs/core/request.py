@@ -1,4 +1,4 @@
-"""Reads the `request` of a job message: its exact text, its fingerprint, and whether the endpoint may have it."""
+"""Reads and validates the `request` of a job message: its exact text, its fingerprint, its faults."""
 
 import hashlib
 import json
@@ -13,13 +13,19 @@ from worker.core.faults import FAULT_LIMIT, Fault, unsendable
 from worker.core.lenient_json import MAX_DEPTH
 from worker.core.storable_text import clean_text
 
-# What the row shows of a model's name, beside the request that has all of it.
+# The longest model name in the column `model`; the stored request has the whole name.
 _LONGEST_MODEL = 255
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, sort_keys=True, separators=(",", ":")
+).encode
 
 
-# A tuple for the reason `jsontext.Member` is one.
+# A tuple because a frozen dataclass costs three times as much to create, once for each message.
 class Request(NamedTuple):
-    """A request as it came, `null` where it is missing or not kept, and what its row shows of it."""
+    """A request with the values of its columns. `text` is the exact text; `null` if the request is missing or dropped.
+
+    `token_limit`: the most tokens the whole answer may have, all choices together.
+    """
 
     text: str
     fingerprint: str
@@ -32,35 +38,53 @@ class Request(NamedTuple):
 def read_request(
     text: str, member: Member | None, validation: Validation, *, max_bytes: int
 ) -> tuple[Request, list[Fault]]:
-    """Read the request that stands at `member` in a job's text; one above `max_bytes` (UTF-8) is not kept."""
+    """Read the request at `member` of a job's text; return it with its faults.
+
+    A request above `max_bytes` (UTF-8), or nested too deep, is dropped. A request that is not an object has no fault
+    here: the field's rule in `message_fields` reports it.
+    """
     if member is None or member.value is None:
-        return _not_kept("null"), [Fault("request", "is missing; put the chat-completion body there")]
-    written = text[member.start : member.end]
-    size = len(written) if written.isascii() else len(written.encode("utf-8", "surrogatepass"))
+        return _dropped("null"), [Fault("request", "is missing; put the chat-completion body there")]
+    exact = text[member.start : member.end]
+    size = len(exact) if exact.isascii() else len(exact.encode("utf-8", "surrogatepass"))
     if size > max_bytes:
         remedy = "send large content by URL, or raise AFTERWORD_MAX_REQUEST_BYTES"
-        return _not_kept(written), [Fault("request", f"has {size} bytes; allowed are {max_bytes}; {remedy}")]
+        return _dropped(exact), [Fault("request", f"has {size} bytes; the limit is {max_bytes}; {remedy}")]
     if type(member.value) is not dict:
-        # What it should have been, the rule of the field has said.
-        return Request(written, text_fingerprint(written)), []
-    if written.count("{") + written.count("[") > MAX_DEPTH and deeper_than(member.value, MAX_DEPTH):
-        return _not_kept(written), [Fault("request", f"nests more than {MAX_DEPTH} levels deep; send flatter JSON")]
-    return _checked(written, member.value, validation)
+        return Request(exact, text_fingerprint(exact)), []
+    if exact.count("{") + exact.count("[") > MAX_DEPTH and deeper_than(member.value, MAX_DEPTH):
+        return _dropped(exact), [Fault("request", f"nests more than {MAX_DEPTH} levels deep; send flatter JSON")]
+    return _validated(exact, member.value, validation)
 
 
-def _checked(written: str, value: Mapping[str, Any], validation: Validation) -> tuple[Request, list[Fault]]:
+def fingerprint(value: Any) -> str:
+    """Hash a parsed JSON value: SHA-256 of its canonical text, as 64 hexadecimal digits.
+
+    Key order, whitespace and escapes do not matter. Integers count exactly, other numbers as doubles: `1e2` equals
+    `100.0` but not `100`. Raises ValueError for NaN, an infinity or a lone surrogate (JSON cannot carry them), and
+    RecursionError for very deep nesting.
+    """
+    return hashlib.sha256(_encode(value).encode()).hexdigest()
+
+
+def text_fingerprint(text: str) -> str:
+    """Hash the exact text of a request without a canonical form, so a repeated message is still a duplicate."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _validated(exact: str, value: Mapping[str, Any], validation: Validation) -> tuple[Request, list[Fault]]:
     faults = validate(value, validation)
     try:
         digest = fingerprint(value)
     except ValueError:
-        # A number or a character that JSON cannot carry, somewhere.
+        # The request holds a number or a character that JSON cannot carry.
         faults += islice(unsendable("request", value), FAULT_LIMIT)
-        digest = text_fingerprint(written)
+        digest = text_fingerprint(exact)
     model, n = value.get("model"), value.get("n")
-    # A column of 32 bits holds it; no endpoint makes as many choices.
+    # The column has 32 bits; no endpoint makes so many choices.
     n = n if type(n) is int and 0 < n < 2**31 else None
     request = Request(
-        text=written,
+        text=exact,
         fingerprint=digest,
         model=clean_text(model[:_LONGEST_MODEL]) if type(model) is str else None,
         streamed=value.get("stream") is True,
@@ -70,32 +94,12 @@ def _checked(written: str, value: Mapping[str, Any], validation: Validation) -> 
     return request, faults
 
 
-def _not_kept(written: str) -> Request:
-    return Request("null", text_fingerprint(written))
+def _dropped(exact: str) -> Request:
+    return Request("null", text_fingerprint(exact))
 
 
 def _token_limit(value: Mapping[str, Any], n: int) -> int | None:
-    """Return the most tokens the answer may have: the larger of the two limits, for each choice."""
+    """Return the larger of the two token limits, times the number of choices."""
     limits = [value.get("max_completion_tokens"), value.get("max_tokens")]
     known = [limit for limit in limits if type(limit) is int and limit > 0]
     return n * max(known) if known and n * max(known) < 2**63 else None
-
-
-_encode = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, check_circular=False, sort_keys=True, separators=(",", ":")
-).encode
-
-
-def fingerprint(value: Any) -> str:
-    """Hash a parsed JSON value: 64 hexadecimal digits, SHA-256 of its canonical text.
-
-    Key order, whitespace and the way a character is escaped do not matter; integers count exactly, other numbers as
-    doubles (`1e2` is `100.0`, but `100` is another number). Errors: ValueError for NaN, an infinity or a lone
-    surrogate (none of them can be sent), RecursionError for a value nested very deeply.
-    """
-    return hashlib.sha256(_encode(value).encode()).hexdigest()
-
-
-def text_fingerprint(text: str) -> str:
-    """Hash a text as it is: for what has no canonical form, so that its second delivery is still known as the same."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

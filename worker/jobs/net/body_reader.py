@@ -1,4 +1,4 @@
-"""Chooses how an answer under 2xx is read: as a stream of events or as one JSON object. Used by `jobs.net.progress`."""
+"""Reads the body of a 2xx answer as a stream of events or as one JSON object. Used by `jobs.net.progress`."""
 
 from typing import Final, Protocol
 
@@ -10,27 +10,27 @@ _EVENT_FIELDS: Final = (b"data", b":", b"event", b"id", b"retry")
 
 
 class BodyReader(Protocol):
-    """What takes the pieces of an answer: `chat.stream.Assembler`, or WholeBody below."""
+    """Takes the pieces of an answer: `chat.stream.Assembler`, or WholeBody below."""
 
     done: bool
 
     @property
     def failed(self) -> bool:
-        """A fault is certain, whatever follows."""
+        """The answer has a fault, and the rest of the body cannot change that."""
         ...
 
     def feed(self, piece: bytes) -> int:
-        """Take a piece; return how much *data* it held: keep-alives are none."""
+        """Take a piece; return the amount of *data* in it. Keep-alives are not data."""
         ...
 
     def finish(self, *, reset: bool = False) -> Answer:
-        """Say what came; `reset` if the body did not end by itself."""
+        """Return the answer so far. `reset`: the body did not end by itself."""
         ...
 
 
 class WholeBody:
-    """Collects a body that is read when it has ended. Every byte counts as data: blank lines are DeepSeek's way to say
-    that it works on a request that is not streamed.
+    """Collects a body and parses it at its end. Every byte counts as data: while DeepSeek works on a request that is
+    not streamed, it sends blank lines.
     """
 
     __slots__ = ("_body", "done")
@@ -47,31 +47,32 @@ class WholeBody:
         return len(piece)
 
     def finish(self, *, reset: bool = False) -> Answer:
-        """Read what came; a body that broke off after its last brace is whole."""
+        """Parse the body. If it broke off after its last brace, it is still complete."""
         return read_body(bytes(self._body))
 
     def body(self) -> bytes:
-        """Return what came."""
+        """Return the bytes so far."""
         return bytes(self._body)
 
 
 def start_of(first: bytes) -> bytes:
-    """Return the first bytes of an answer without what may stand before it: a byte order mark, blank lines."""
+    """Return the first bytes of an answer without a leading byte order mark or blank lines."""
     return first.removeprefix(_BOM).lstrip()
 
 
 def choose(start: bytes, *, is_labelled: bool, n: int | None, max_bytes: int) -> BodyReader | None:
-    """Choose by the answer's first bytes, then by its label (text/event-stream); None while they are too few to tell.
+    """Choose a reader by the first bytes, then by the label (text/event-stream); None if more bytes are needed.
 
-    JSON comes to requests that asked for a stream, events come labelled as text/plain or not at all; an object never
-    begins like an event's field, nor an event stream with a brace.
+    The label alone is not enough: some servers answer a streamed request with JSON, others label events as text/plain
+    or not at all. The bytes are clear: an object never begins like an event's field, an event stream never with a
+    brace.
     """
-    if not start or (not is_labelled and any(start in _beginnings(field) for field in _EVENT_FIELDS)):
+    if not start or (not is_labelled and any(start in _prefixes(field) for field in _EVENT_FIELDS)):
         return None
     if not start.startswith(b"{") and (is_labelled or start.startswith(_EVENT_FIELDS)):
         return Assembler(n=n, max_bytes=max_bytes)
     return WholeBody()
 
 
-def _beginnings(field: bytes) -> tuple[bytes, ...]:
+def _prefixes(field: bytes) -> tuple[bytes, ...]:
     return tuple(field[:length] for length in range(1, len(field)))

@@ -1,8 +1,8 @@
-"""Undoes the compression that servers and gateways apply without being asked: by the bytes, not by their label.
+"""Decompresses bodies that servers and gateways compress unasked; looks at the bytes first, then at the label.
 
-Content-Encoding is wrong in both directions: a gateway unpacks a body and leaves the label, another packs it and sets
-none. Bytes that begin with the mark of gzip or zlib are packed; bytes that are text are not; the label decides only
-where neither is so. Used by `jobs.net.progress`.
+Content-Encoding may be wrong either way: one gateway unpacks a body and keeps the label, another packs it and sets no
+label. Bytes that begin like gzip or zlib are packed, and text is not; the label decides only the other cases. Used by
+`jobs.net.progress`.
 """
 
 import codecs
@@ -11,38 +11,38 @@ import zlib
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-# What one step may unfold to: a bomb meets the answer's byte budget between two steps.
+# The most output of one step. The caller checks the answer's byte budget after each step, which stops a zip bomb.
 STEP_BYTES: Final = 64 * 1024
-# A body packed twice is real (a gateway behind a gateway), more is an attack.
+# Two layers exist (a gateway behind a gateway); more is an attack.
 MOST_LAYERS: Final = 2
 _GZIP_OR_ZLIB: Final = 47
 _RAW_DEFLATE: Final = -15
-# RFC 1952, section 2.3.1; RFC 1950, section 2.2, at the four levels. No JSON and no event begins like this.
+# RFC 1952, section 2.3.1; RFC 1950, section 2.2, at its four levels. No JSON and no event stream begins like this.
 _MARKS: Final = (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _CONTROL: Final = re.compile(rb"[\0-\x08\x0e-\x1f\x7f]")
-_JUDGED_BYTES: Final = 64
+_SAMPLE_BYTES: Final = 64
 
 
 class Damaged(Exception):
-    """The bytes are packed in a way that we do not know, or are damaged."""
+    """The encoding is unknown, or the compressed bytes are damaged."""
 
 
 class Decoder(Protocol):
     """Turns the bytes of the wire into the bytes of the body."""
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Yield what `piece` unfolds to, at most STEP_BYTES at a time. Raises Damaged."""
+        """Yield the decoded bytes of `piece`, at most STEP_BYTES at a time. Raises Damaged."""
         ...
 
 
 def decoder(content_encoding: str) -> Decoder:
     """Return the decoder for a body with this Content-Encoding header ("" if there is none)."""
     names = {name.strip().lower() for name in content_encoding.split(",")} - {"", "identity"}
-    return _ByBytes(names, MOST_LAYERS)
+    return _Detector(names, MOST_LAYERS)
 
 
-class _ByBytes:
-    """Chooses by the first two bytes."""
+class _Detector:
+    """Chooses a decoder by the first two bytes."""
 
     def __init__(self, names: set[str], layers: int) -> None:
         self._names = names
@@ -53,7 +53,7 @@ class _ByBytes:
     def feed(self, piece: bytes) -> Iterator[bytes]:
         if self._chosen is None:
             piece = self._held + piece
-            # One byte of text is passed on: an event may not wait for the next.
+            # A single byte of text is passed on at once, so an event never waits for its next byte.
             if len(piece) < 2 and (self._names or piece in (b"", b"\x1f", b"\x78")):
                 self._held = piece
                 return iter(())
@@ -63,11 +63,11 @@ class _ByBytes:
 
     def _choose(self, piece: bytes) -> Decoder:
         if piece.startswith(_MARKS) and self._layers:
-            return _Inflate(_GZIP_OR_ZLIB, _ByBytes(set(), self._layers - 1))
-        if not self._names or _is_text(piece[:_JUDGED_BYTES]):
+            return _Inflate(_GZIP_OR_ZLIB, _Detector(set(), self._layers - 1))
+        if not self._names or _is_text(piece[:_SAMPLE_BYTES]):
             return _Identity()
         if self._names == {"deflate"}:
-            # "deflate" means zlib (RFC 9110, section 8.4.1.2), but some servers send it bare, some with other windows.
+            # "deflate" means zlib (RFC 9110, section 8.4.1.2), but some servers send raw deflate or other window sizes.
             is_zlib = piece[0] & 15 == 8 and int.from_bytes(piece[:2], "big") % 31 == 0
             return _Inflate(_GZIP_OR_ZLIB if is_zlib else _RAW_DEFLATE, _Identity())
         raise Damaged("the encoding is unknown")
@@ -75,7 +75,7 @@ class _ByBytes:
 
 def _is_text(start: bytes) -> bool:
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(start)  # a character may be cut at the end
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # incremental: the last character may be cut
     except UnicodeDecodeError:
         return False
     return _CONTROL.search(start) is None
@@ -98,7 +98,7 @@ class _Inflate:
     def feed(self, piece: bytes) -> Iterator[bytes]:
         while piece:
             if self._ended:
-                # Gzip members may follow one another, and zeros fill up blocks.
+                # More gzip members may follow, and padding of zeros.
                 piece = piece.lstrip(b"\0")
                 if not piece:
                     return

@@ -8,7 +8,7 @@ from worker.core.failure import ErrorCode
 
 
 class Overdue(Exception):
-    """The call passed the deadline that `code` names."""
+    """A deadline of the call passed; `code` is its timeout error."""
 
     def __init__(self, code: ErrorCode) -> None:
         super().__init__(code)
@@ -16,10 +16,10 @@ class Overdue(Exception):
 
 
 class Deadlines:
-    """A context in which the current task is cancelled, and Overdue raised, when the deadline in force passes.
+    """A context manager: when the current deadline passes, it cancels the task and raises Overdue.
 
-    One deadline is in force at a time, besides the total. Moving it later, as every piece of a stream does, costs an
-    assignment: the timer stays, and looks again when it fires.
+    One deadline is in force at a time, plus the total. Every piece of a stream moves it later, and that costs only an
+    assignment: the timer is left alone and compares again when it fires.
     """
 
     __slots__ = ("_at", "_cancelling", "_code", "_loop", "_overdue", "_task", "_timer", "_total_at")
@@ -32,7 +32,7 @@ class Deadlines:
         self._timer: asyncio.TimerHandle
 
     def expect(self, code: ErrorCode, within_s: float) -> None:
-        """Put the deadline `code` in force, `within_s` seconds from now; it replaces the one before."""
+        """Replace the current deadline: `code`, `within_s` seconds from now."""
         at = self._loop.time() + within_s
         if at < self._total_at:
             self._at, self._code = at, code
@@ -40,11 +40,11 @@ class Deadlines:
             self._at, self._code = self._total_at, ErrorCode.total_timeout
         if self._at < self._timer.when():
             self._timer.cancel()
-            self._timer = self._loop.call_at(self._at, self._look)
+            self._timer = self._loop.call_at(self._at, self._on_timer)
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         if self._loop.time() < self._at:
-            self._timer = self._loop.call_at(self._at, self._look)
+            self._timer = self._loop.call_at(self._at, self._on_timer)
             return
         self._overdue = True
         self._task.cancel()
@@ -53,9 +53,9 @@ class Deadlines:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        # A cancellation of the caller's may be under way already; it is not ours to swallow.
+        # The caller may have cancelled the task already; that cancellation must not be swallowed.
         self._cancelling = task.cancelling()
-        self._timer = self._loop.call_at(self._at, self._look)
+        self._timer = self._loop.call_at(self._at, self._on_timer)
         return self
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""What is known of one call while it runs, and the Reply made of it. `run` reads it too, after cancelling a call."""
+"""State of one call in flight; builds its Reply when the call ends. `run` uses it too, after it cancels a call."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ from worker.net.redaction import redact, secrets_of
 Result = TypeVar("Result")
 
 MAX_ERROR_BYTES: Final = 256 * 1024
-# Larger JSON is parsed in a thread: the loop does the network and nothing else.
+# Larger JSON is parsed in a thread, to keep the event loop free for the network.
 LARGE_BYTES: Final = 256 * 1024
 _REQUEST_IDS: Final = ("x-request-id", "x-oneapi-request-id", "request-id", "x-generation-id", "apim-request-id")
 _KEPT: Final = frozenset(
@@ -34,11 +34,11 @@ _MAX_HEADER_CHARS: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a call ended. `failure` None: `answer` is complete. A failure may have a partial answer beside it.
+    """The end of a call. `failure` None: `answer` is complete; a failure may come with a partial answer.
 
-    `sent`: connect returned, so the endpoint may have seen the request. The three times are seconds since the call
-    began. `raw` is the body without its Content-Encoding, in `raw_encoding` ("identity" or "gzip"), `body_bytes` its
-    size without that. `headers` are the ones we keep, with lower-case names.
+    `sent`: the connection was made, so the endpoint may have seen the request. The three times are seconds since the
+    call began. `raw`: the body after its Content-Encoding is undone, stored as `raw_encoding` ("identity" or "gzip");
+    `body_bytes`: its size before that gzip. `headers`: the subset that we keep, with lower-case names.
     """
 
     failure: Failure | None
@@ -56,7 +56,7 @@ class Reply:
 
 
 class Progress:
-    """Collects one call. Give it to `call`; after cancelling the task, `cut` says what had come by then."""
+    """Collects one call. Pass it to `call`; if you cancel the task, `cut` returns the Reply so far."""
 
     def __init__(self) -> None:
         self.sent = False
@@ -69,11 +69,11 @@ class Progress:
         self._first_token_s: float | None = None
         self._headers: dict[str, str] = {}
         self._decoder: Decoder | None = None
-        self._reading: BodyReader | None = None
-        self._before = b""
-        self._left = 0
-        self._taken = 0
-        self._unparsed = 0
+        self._reader: BodyReader | None = None
+        self._start = b""
+        self._budget_left = 0
+        self._body_bytes = 0
+        self._unparsed_bytes = 0
         self._answer: Answer | None = None
         self._log = RawLog()
 
@@ -84,89 +84,89 @@ class Progress:
         self._started = time.monotonic()
 
     def note_head(self, response: httpx.Response) -> None:
-        """Take the status and the headers. Raises content.Damaged for an encoding that is unknown."""
+        """Read the status and the headers."""
         assert self._endpoint is not None
         self.http_status = response.status_code
         self._first_byte_s = self._elapsed_s()
-        self._headers = self._kept(response.headers)
-        self._left = self._endpoint.max_response_bytes if response.is_success else MAX_ERROR_BYTES
+        self._headers = self._select_headers(response.headers)
+        self._budget_left = self._endpoint.max_response_bytes if response.is_success else MAX_ERROR_BYTES
         if not response.is_success:
-            self._reading = WholeBody()
+            self._reader = WholeBody()
         self._decoder = decoder(response.headers.get("content-encoding", ""))
 
     def decoded(self, piece: bytes) -> Iterator[bytes]:
-        """Yield the bytes of the body in a piece from the wire. Raises content.Damaged."""
+        """Undo the Content-Encoding of a piece from the wire; yield bytes of the body. Raises Damaged."""
         assert self._decoder is not None
         return self._decoder.feed(piece)
 
     def take(self, piece: bytes) -> int:
-        """Take a piece of the body, up to the byte budget; return how much data it held."""
+        """Take a piece of the body, up to the byte budget; return the amount of data in it (0 for keep-alives)."""
         piece = redact(piece, self._secrets)
-        self._left -= len(piece)
-        if self._left < 0:
-            piece = piece[: self._left]
-        self._taken += len(piece)
+        self._budget_left -= len(piece)
+        if self._budget_left < 0:
+            piece = piece[: self._budget_left]
+        self._body_bytes += len(piece)
         self._log.add(piece)
-        reading = self._reading
-        if reading is None:
-            # Blank lines are dropped here, not kept until something follows: a flood of them would be.
-            piece = self._before = start_of(self._before + piece)
-            reading = self._reading = self._choose(piece)
-            if reading is None:
+        reader = self._reader
+        if reader is None:
+            # Blank lines are dropped at once: a flood of them would fill the memory.
+            piece = self._start = start_of(self._start + piece)
+            reader = self._reader = self._choose_reader(piece)
+            if reader is None:
                 return 0 if self._is_labelled_stream() else 1
-        data = reading.feed(piece)
-        self._unparsed = 0 if data and not isinstance(reading, WholeBody) else self._unparsed + len(piece)
-        if data and self._first_token_s is None and isinstance(reading, Assembler):
+        data = reader.feed(piece)
+        self._unparsed_bytes = 0 if data and not isinstance(reader, WholeBody) else self._unparsed_bytes + len(piece)
+        if data and self._first_token_s is None and isinstance(reader, Assembler):
             self._first_token_s = self._elapsed_s()
         return data
 
     @property
     def is_heavy(self) -> bool:
-        """The next piece may complete an event so large that `take_in_thread` is for it."""
-        return self._unparsed >= LARGE_BYTES and not isinstance(self._reading, WholeBody)
+        """The next piece may complete a very large event; take it with `take_in_thread`."""
+        return self._unparsed_bytes >= LARGE_BYTES and not isinstance(self._reader, WholeBody)
 
     async def take_in_thread(self, piece: bytes) -> int:
-        """Do as `take` does, off the loop."""
+        """Call `take` in a thread."""
         return await _in_thread(self.take, piece)
 
     async def finish(self, *, reset: bool) -> None:
-        """Read what came, in a thread if that is much, so that `reply` and `cut` have only to say it.
+        """Parse a large body in a thread, so `reply` and `cut` have little to do.
 
         `reset`: the body did not end by itself. A cancellation is raised when the thread has ended.
         """
-        if self._answer is None and self._reading is not None and self._taken >= LARGE_BYTES:
-            await _in_thread(self._finish, reset)
+        if self._answer is None and self._reader is not None and self._body_bytes >= LARGE_BYTES:
+            await _in_thread(self._finish_body, reset)
 
-    def _finish(self, reset: bool) -> None:
-        assert self._reading is not None
-        self._answer = self._reading.finish(reset=reset)
+    def _finish_body(self, reset: bool) -> None:
+        assert self._reader is not None
+        self._answer = self._reader.finish(reset=reset)
 
     @property
     def is_full(self) -> bool:
-        """More came than the budget allows."""
-        return self._left < 0
+        """The body has more bytes than the budget allows."""
+        return self._budget_left < 0
 
     @property
     def is_settled(self) -> bool:
-        """Nothing that still comes can change what the answer is, except its usage."""
-        return self._reading is not None and (self._reading.done or self._reading.failed)
+        """The rest of the body can change only the answer's usage."""
+        return self._reader is not None and (self._reader.done or self._reader.failed)
 
     def cut(self, code: Literal[ErrorCode.cancelled, ErrorCode.expired, ErrorCode.worker_lost]) -> Reply:
-        """Say what had come when we ended the call ourselves; an answer complete by then is no failure."""
+        """Return the Reply of a call that we ended ourselves; if its answer is already complete, it has no failure."""
         return self.reply(code)
 
     def reply(self, broken: ErrorCode | None) -> Reply:
-        """Close the call. `broken`: what ended it before its body did."""
-        answer, found = self._judge(broken)
-        if found is not None and self._endpoint is not None:
-            found = under_policy(
-                found,
+        """Close the call. `broken`: the error that ended it before the end of the body, if any."""
+        answer, problem = self._answer_and_failure(broken)
+        if problem is not None and self._endpoint is not None:
+            problem = under_policy(
+                problem,
                 retry_partial=self._endpoint.retry_partial,
                 retry_ambiguous=self._endpoint.retry_ambiguous,
             )
         raw, raw_encoding = self._log.close()
         return Reply(
-            failure=found,
+            failure=problem,
             answer=answer,
             sent=self.sent,
             http_status=self.http_status,
@@ -177,28 +177,28 @@ class Progress:
             raw=raw,
             raw_encoding=raw_encoding,
             headers=self._headers,
-            body_bytes=self._taken,
+            body_bytes=self._body_bytes,
         )
 
-    def _judge(self, broken: ErrorCode | None) -> tuple[Answer | None, Failure | None]:
+    def _answer_and_failure(self, broken: ErrorCode | None) -> tuple[Answer | None, Failure | None]:
         status = self.http_status
         if status is None:
             assert broken is not None
             return None, self._failure(broken, produced=False)
         if not 200 <= status < 300:
-            # The status says it, even if the body broke off.
-            body = self._reading.body() if isinstance(self._reading, WholeBody) else b""
+            # The status decides, even if the body broke off.
+            body = self._reader.body() if isinstance(self._reader, WholeBody) else b""
             return None, from_response(status, self._headers, body, now=datetime.now(UTC))
         answer = self._answer
         if answer is None:
-            answer = read_body(b"") if self._reading is None else self._reading.finish(reset=broken is not None)
-        return answer, None if answer.fault is None else self._fault(answer, broken)
+            answer = read_body(b"") if self._reader is None else self._reader.finish(reset=broken is not None)
+        return answer, None if answer.fault is None else self._failure_of(answer, broken)
 
-    def _fault(self, answer: Answer, broken: ErrorCode | None) -> Failure:
+    def _failure_of(self, answer: Answer, broken: ErrorCode | None) -> Failure:
         assert answer.fault is not None
         produced = has_output(answer.completion) or answer.usage is not None
-        # A cut stream has names of its own, and an error that came in it says more than how it then ended.
-        streamed = isinstance(self._reading, Assembler) or (self._reading is None and self._is_labelled_stream())
+        # A cut stream has its own error codes, and an error event in it explains more than the way it ended.
+        streamed = isinstance(self._reader, Assembler) or (self._reader is None and self._is_labelled_stream())
         if broken is None or (streamed and (self.is_settled or broken is ErrorCode.body_truncated)):
             return from_answer(answer.fault, answer.provider, produced=produced)
         return self._failure(broken, produced=produced)
@@ -208,15 +208,15 @@ class Progress:
             return interrupted(code, sent=self.sent, produced=produced)
         return failure(code, sent=self.sent, produced=produced)
 
-    def _choose(self, start: bytes) -> BodyReader | None:
-        # The budget has been applied; the assembler must not find it exceeded.
-        max_bytes = max(0, self._left) + len(start)
+    def _choose_reader(self, start: bytes) -> BodyReader | None:
+        # `take` enforces the budget, so the assembler gets a limit that it cannot exceed.
+        max_bytes = max(0, self._budget_left) + len(start)
         return choose(start, is_labelled=self._is_labelled_stream(), n=self._n, max_bytes=max_bytes)
 
     def _is_labelled_stream(self) -> bool:
         return "event-stream" in self._headers.get("content-type", "").lower()
 
-    def _kept(self, headers: httpx.Headers) -> dict[str, str]:
+    def _select_headers(self, headers: httpx.Headers) -> dict[str, str]:
         kept: dict[str, str] = {}
         for name, value in headers.multi_items():
             if len(kept) < _MAX_KEPT and (name in _KEPT or name.startswith("x-ratelimit-")):
@@ -229,7 +229,7 @@ class Progress:
 
 
 async def _in_thread(work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
-    """Return what `work` returns; raise a cancellation only when it has ended, since it changes what others read."""
+    """Run `work` in a thread. A cancellation is raised only after the thread ends, because `work` changes our state."""
     running = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
     cancelled: asyncio.CancelledError | None = None
     while not running.done():

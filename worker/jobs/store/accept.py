@@ -1,4 +1,4 @@
-"""ACCEPT: what was decoded becomes rows, in one transaction: queued jobs, refused jobs, aliases, dead letters."""
+"""ACCEPT: writes decoded entries in one transaction: queued jobs, refused jobs, aliases, dead letters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,10 @@ from worker.store.tables import aliases, jobs
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One message as it came from a door, and what core made of it. `alias` is an id the door gave besides its own."""
+    """One message: its raw bytes, its queue (`submit_v1` for the SQL inbox), and the result of reading it.
+
+    `alias`: the id of the Celery message or inbox row; it finds the job too, even if the job sets another `id`.
+    """
 
     queue: str
     raw: bytes
@@ -36,12 +39,12 @@ class Entry:
 
     @property
     def ids(self) -> set[str]:
-        """The ids by which its producer may know the job."""
+        """The ids that the producer may use for the job."""
         return set() if isinstance(self.read, DeadLetter) else {self.job.id, self.alias or self.job.id}
 
 
 class Accepted(NamedTuple):
-    """What became of one message: queued, refused, duplicate, conflict or dead; `due`: it may start at once."""
+    """The result for one message. `outcome`: queued, refused, duplicate, conflict or dead; `due`: it may start now."""
 
     job_id: str | None
     outcome: str
@@ -51,39 +54,39 @@ class Accepted(NamedTuple):
 
 @dataclass(slots=True)
 class _Batch:
-    """What one transaction is about to write."""
+    """The results so far, and the rows still to write in this transaction."""
 
     accepted: list[Accepted] = field(default_factory=list)
-    letters: list[StoredEntry] = field(default_factory=list)
+    dead_letters: list[StoredEntry] = field(default_factory=list)
     aliases: list[dict[str, str]] = field(default_factory=list)
 
-    def bury(self, entry: Entry, letter: DeadLetter) -> None:
-        self.letters.append(StoredEntry(entry.queue, letter.reason, letter.message, entry.raw, letter.id))
+    def add_dead_letter(self, entry: Entry, letter: DeadLetter) -> None:
+        self.dead_letters.append(StoredEntry(entry.queue, letter.reason, letter.message, entry.raw, letter.id))
         self.accepted.append(Accepted(letter.id, "dead"))
 
-    def duplicate(self, entry: Entry, job_id: str) -> None:
+    def add_duplicate(self, entry: Entry, job_id: str) -> None:
         self.accepted.append(Accepted(job_id, "duplicate"))
-        self.alias(entry.job.id, job_id, "duplicate")
-        self.alias(entry.alias, job_id, "duplicate")
+        self.add_alias(entry.job.id, job_id, "duplicate")
+        self.add_alias(entry.alias, job_id, "duplicate")
 
-    def alias(self, used: str | None, job_id: str, outcome: str) -> None:
-        if used is not None and used != job_id:
-            self.aliases.append({"id": used, "job_id": job_id, "outcome": outcome})
+    def add_alias(self, alias: str | None, job_id: str, outcome: str) -> None:
+        if alias is not None and alias != job_id:
+            self.aliases.append({"id": alias, "job_id": job_id, "outcome": outcome})
 
 
 def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float) -> list[Accepted]:
-    """Write rows for every entry; return what became of each, in no particular order.
+    """Write rows for every entry; return the results, in no particular order.
 
-    The same id or idempotency key with the same request is one job, however often and by whichever door it comes.
-    Another request under a used key becomes a visible failed job; another request under a used id has no row it could
-    become and is a dead letter. Nothing is dropped. `job_ttl_s` is the deadline of jobs that name none.
+    Entries with the same id or idempotency key and the same request are one job, whether they come from Redis or SQL.
+    A used key with another request becomes a visible failed job. A used id with another request becomes a dead letter,
+    because its row exists already. Nothing is dropped. Jobs without a deadline get one in `job_ttl_s` seconds.
     """
     batch = _Batch()
     for entry in entries:
         if isinstance(entry.read, DeadLetter):
-            batch.bury(entry, entry.read)
+            batch.add_dead_letter(entry, entry.read)
     pending = [entry for entry in entries if not isinstance(entry.read, DeadLetter)]
-    # Each round writes or resolves the first of every group, so it ends; nearly always after one round.
+    # The loop ends, because each round writes or resolves the first entry of every id and key. One round usually does.
     while pending:
         first, losers = _first_of_each(connection, pending)
         written = _insert(connection, first, batch, job_ttl_s=job_ttl_s)
@@ -91,9 +94,10 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
         pending = _resolve(connection, losers, batch) if losers else []
     if batch.aliases:
         write_aliases(connection, batch.aliases)
-    write_dead_letters(connection, batch.letters)
+    write_dead_letters(connection, batch.dead_letters)
     finished_feed.append_to_feed(
-        connection, {a.job_id for a in batch.accepted if a.job_id and a.outcome in ("refused", "conflict")}
+        connection,
+        {result.job_id for result in batch.accepted if result.job_id and result.outcome in ("refused", "conflict")},
     )
     apply_cancel_requests(connection, ids={used for entry in entries for used in entry.ids})
     assert len(batch.accepted) == len(entries), "an entry was neither written nor resolved"
@@ -101,7 +105,7 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
 
 
 def _first_of_each(connection: Connection, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """Part the entries that may become rows from those whose id or key came before, here or as an alias."""
+    """Split off the losers: entries whose id is an alias, or whose id or key an earlier entry of the batch has."""
     aliased = used_ids(connection, [entry.job.id for entry in entries])
     ids: set[str] = set()
     keys: set[tuple[str, str]] = set()
@@ -121,13 +125,13 @@ def _first_of_each(connection: Connection, entries: list[Entry]) -> tuple[list[E
 
 
 def _insert(connection: Connection, entries: list[Entry], batch: _Batch, *, job_ttl_s: float) -> set[str]:
-    """Insert what no row stands in the way of; return the ids that were inserted."""
+    """Insert the jobs that conflict with no existing row; return the inserted ids."""
     due = write_jobs(connection, [entry.acceptable for entry in entries], job_ttl_s=job_ttl_s)
     written = [entry for entry in entries if entry.job.id in due]
     if written:
         write_requests(connection, [entry.job for entry in written])
     for entry in written:
-        batch.alias(entry.alias, entry.job.id, "accepted")
+        batch.add_alias(entry.alias, entry.job.id, "accepted")
         batch.accepted.append(Accepted(entry.job.id, _outcome(entry), entry.job.priority, due[entry.job.id]))
     return set(due)
 
@@ -139,7 +143,7 @@ def _outcome(entry: Entry) -> str:
 
 
 def _resolve(connection: Connection, losers: list[Entry], batch: _Batch) -> list[Entry]:
-    """Find the row that stood in each entry's way, and decide what the entry becomes; return those to try again."""
+    """Compare each loser with the existing row: duplicate, conflict or dead letter. Return entries to try again."""
     again: list[Entry] = []
     ids = {entry.job.id for entry in losers}
     known = dict(connection.execute(select(aliases.c.id, aliases.c.job_id).where(aliases.c.id.in_(sorted(ids)))).all())
@@ -153,22 +157,22 @@ def _resolve(connection: Connection, losers: list[Entry], batch: _Batch) -> list
         job = entry.job
         if row := by_id.get(known.get(job.id, job.id)):
             if (row.tenant, row.fingerprint) == (job.tenant, job.fingerprint):
-                batch.duplicate(entry, row.id)
+                batch.add_duplicate(entry, row.id)
             else:
-                batch.bury(entry, _taken(job.id))
+                batch.add_dead_letter(entry, _id_conflict(job.id))
         elif row := by_key.get((job.tenant, job.idempotency_key)):
             if row.fingerprint == job.fingerprint:
-                batch.duplicate(entry, row.id)
+                batch.add_duplicate(entry, row.id)
             else:
                 again.append(Entry(entry.queue, entry.raw, conflict(job, row.id), entry.alias))
-        else:  # what stood in the way is gone, or was never written
+        else:  # the conflicting row is gone, or was never written
             again.append(entry)
     return again
 
 
-def _taken(job_id: str) -> DeadLetter:
+def _id_conflict(job_id: str) -> DeadLetter:
     return DeadLetter(
         reason="id_conflict",
-        message=f"the id {job_id} is already the id of another request; give every request an id of its own",
+        message=f"the id {job_id} belongs to a job with another request or tenant; give every request its own id",
         id=job_id,
     )

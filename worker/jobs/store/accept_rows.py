@@ -1,4 +1,4 @@
-"""What ACCEPT writes: jobs, their requests and aliases, each kind in one statement, however many there are."""
+"""The INSERTs of ACCEPT: jobs, requests and aliases; one statement per table for any number of rows."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -29,8 +29,8 @@ from worker.store.clock import now, seconds_until, shifted
 from worker.store.tables import aliases, jobs, requests
 from worker.store.types import Instant, JsonText
 
-# What a packed job says of itself; the rest of its columns has one source for all of them.
-_SAID = (
+# The columns with a value per job. The other columns are computed in the statement.
+_GIVEN = (
     "id", "status", "tenant", "endpoint", "model", "priority", "not_before", "max_attempts", "timeout_s", "streamed",
     "choices", "token_limit", "batch", "custom_id", "idempotency_key", "owns_key", "fingerprint", "ordering_key",
     "traceparent", "webhook", "error_code", "error_message",
@@ -38,30 +38,30 @@ _SAID = (
 
 
 def used_ids(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Return those of the ids that became another job."""
+    """Return the ids that are already aliases of other jobs."""
     return set(connection.scalars(_find_aliases(connection.dialect.name), {"ids": ids}))
 
 
 def write_jobs(connection: Connection, read: Sequence[Job | Refusal], *, job_ttl_s: float) -> dict[str, bool]:
-    """Insert what no row stands in the way of; return the ids that were inserted, and whether each may start now."""
+    """Insert the jobs that conflict with no existing row; return the inserted ids, and whether each may start now."""
     dialect = connection.dialect.name
-    given = {**pack(dialect, [_job(one) for one in read]), "ttl_s": job_ttl_s}
-    return {job_id: wait_s <= 0 for job_id, wait_s in connection.execute(_insert_jobs(dialect), given)}
+    values = {**pack(dialect, [_job_columns(job) for job in read]), "ttl_s": job_ttl_s}
+    return {job_id: wait_s <= 0 for job_id, wait_s in connection.execute(_insert_jobs(dialect), values)}
 
 
 def write_requests(connection: Connection, written: Sequence[Job]) -> None:
-    """Insert the bodies of jobs."""
+    """Insert the requests of these jobs."""
     dialect = connection.dialect.name
-    connection.execute(_insert_requests(dialect), pack(dialect, [_request(job) for job in written]))
+    connection.execute(_insert_requests(dialect), pack(dialect, [_request_columns(job) for job in written]))
 
 
 def write_aliases(connection: Connection, rows: Sequence[Mapping[str, str]]) -> None:
-    """Keep ids that became other jobs, `{"id", "job_id", "outcome"}`; what is kept already stays as it is."""
+    """Insert aliases, `{"id", "job_id", "outcome"}`; an existing alias is not changed."""
     dialect = connection.dialect.name
     connection.execute(_insert_aliases(dialect), pack(dialect, rows))
 
 
-# Each statement is built once a dialect: building costs more than running.
+# Each statement is built once per dialect, because building costs more than running.
 @cache
 def _find_aliases(dialect: str) -> Executable:
     return select(aliases.c.id).where(any_of(dialect, aliases.c.id, "ids"))
@@ -70,12 +70,12 @@ def _find_aliases(dialect: str) -> Executable:
 @cache
 def _insert_jobs(dialect: str) -> Executable:
     texts = {"metadata": Text(), "error": Text()}
-    given = unpacked(dialect, {name: jobs.c[name].type for name in _SAID} | texts | {"deadline": Instant()}).c
+    given = unpacked(dialect, {name: jobs.c[name].type for name in _GIVEN} | texts | {"deadline": Instant()}).c
     later, earlier = (func.greatest, func.least) if dialect == "postgresql" else (func.max, func.min)
-    # A start in the past is now: it must not overtake those who waited.
+    # A start in the past counts as now, or the job would overtake jobs that have waited.
     start = later(func.coalesce(given.not_before, now()), now(), type_=Instant())
     end = earlier(shifted(start, cast(bindparam("ttl_s"), Float)), literal(LAST_INSTANT, Instant()), type_=Instant())
-    values = {name: given[name] for name in _SAID} | {
+    values = {name: given[name] for name in _GIVEN} | {
         "metadata": cast(given.metadata, JsonText),
         "error": cast(given.error, JsonText),
         "run_at": start,
@@ -83,8 +83,8 @@ def _insert_jobs(dialect: str) -> Executable:
         "created_at": now(),
         "finished_at": case((given.status == Status.failed, now())),
     }
-    # In the order of the ids, so that two processes with the same entries do not lock each other out.
-    # SQLite takes ON CONFLICT after SELECT for a join, but for a WHERE between them (its manual, "UPSERT").
+    # Sorted by id, because two processes with the same entries would otherwise deadlock.
+    # The WHERE is for SQLite: without it, ON CONFLICT after SELECT is parsed as a join (its manual, "UPSERT").
     rows = select(*values.values()).where(true()).order_by(given.id)
     statement = upsert(dialect, jobs).from_select(list(values), rows).on_conflict_do_nothing()
     return statement.returning(jobs.c.id, seconds_until(jobs.c.run_at))
@@ -106,7 +106,7 @@ def _insert_aliases(dialect: str) -> Executable:
     return upsert(dialect, aliases).from_select(columns, rows).on_conflict_do_nothing()
 
 
-def _job(read: Job | Refusal) -> dict[str, Any]:
+def _job_columns(read: Job | Refusal) -> dict[str, Any]:
     refused = isinstance(read, Refusal)
     job = read.job if isinstance(read, Refusal) else read
     row = {
@@ -132,12 +132,12 @@ def _job(read: Job | Refusal) -> dict[str, Any]:
         "traceparent": job.traceparent,
         "webhook": job.webhook,
         "metadata": None if job.metadata is None else clean_json(job.metadata),
-        **(_error(read) if isinstance(read, Refusal) else {}),
+        **(_error_columns(read) if isinstance(read, Refusal) else {}),
     }
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _error(refusal: Refusal) -> dict[str, str]:
+def _error_columns(refusal: Refusal) -> dict[str, str]:
     faults = [{"path": fault.path, "message": fault.message} for fault in refusal.faults]
     return {
         "error_code": refusal.code,
@@ -146,7 +146,7 @@ def _error(refusal: Refusal) -> dict[str, str]:
     }
 
 
-def _request(job: Job) -> dict[str, str]:
-    """Return a request as it came, and as the views show it where that is another text."""
+def _request_columns(job: Job) -> dict[str, str]:
+    """Return a request's exact text, and as `shown` the text for the views if it differs."""
     shown = clean_json(job.request)
     return {"job_id": job.id, "text": job.request} | ({} if shown == job.request else {"shown": shown})

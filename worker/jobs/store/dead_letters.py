@@ -1,4 +1,4 @@
-"""DEAD LETTERS for whoever looks after them: what is there, what one holds, back into the inbox, gone."""
+"""DEAD LETTERS for the operator: list, read, count, delete, and move back into the inbox."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class StoredLetter:
-    """A dead letter without its bytes: `size` says how many there are."""
+    """A dead letter without its bytes. `size`: their number."""
 
     seq: int
     queue: str
@@ -27,7 +27,7 @@ class StoredLetter:
 
 @dataclass(frozen=True, slots=True)
 class LetterFilter:
-    """Which letters are meant: all that hold of what is not None."""
+    """A filter for letters. Every field that is not None must match; `before` is compared with `created_at`."""
 
     queue: str | None = None
     reason: str | None = None
@@ -36,39 +36,40 @@ class LetterFilter:
 
 def newest(connection: Connection, chosen: LetterFilter, *, limit: int) -> list[StoredLetter]:
     """Return the newest letters."""
-    found = _columns().where(*_meant(chosen)).order_by(dead_letters.c.seq.desc()).limit(limit)
-    return [StoredLetter(*row) for row in connection.execute(found)]
+    statement = _columns().where(*_conditions(chosen)).order_by(dead_letters.c.seq.desc()).limit(limit)
+    return [StoredLetter(*row) for row in connection.execute(statement)]
 
 
 def read(connection: Connection, seq: int) -> tuple[StoredLetter, bytes] | None:
-    """Return a letter and its bytes."""
+    """Return a letter and its bytes; None if there is no such letter."""
     row = connection.execute(_columns().add_columns(dead_letters.c.entry).where(dead_letters.c.seq == seq)).first()
     return None if row is None else (StoredLetter(*row[:-1]), bytes(row.entry))
 
 
 def count(connection: Connection, chosen: LetterFilter) -> int:
-    """Return how many letters are meant."""
-    return int(connection.execute(select(func.count()).select_from(dead_letters).where(*_meant(chosen))).scalar_one())
+    """Return the number of matching letters."""
+    statement = select(func.count()).select_from(dead_letters).where(*_conditions(chosen))
+    return int(connection.execute(statement).scalar_one())
 
 
 def after(connection: Connection, chosen: LetterFilter, seq: int) -> list[int]:
-    """Return the numbers of the next letters that are meant, oldest first, BATCH at most."""
-    found = select(dead_letters.c.seq).where(*_meant(chosen), dead_letters.c.seq > seq)
-    return list(connection.scalars(found.order_by(dead_letters.c.seq).limit(BATCH)))
+    """Return the `seq` of up to BATCH matching letters behind `seq`, oldest first."""
+    statement = select(dead_letters.c.seq).where(*_conditions(chosen), dead_letters.c.seq > seq)
+    return list(connection.scalars(statement.order_by(dead_letters.c.seq).limit(BATCH)))
 
 
 def purge(connection: Connection, chosen: LetterFilter) -> int:
-    """Delete the oldest letters that are meant, BATCH at most; return how many."""
+    """Delete up to BATCH of the oldest matching letters; return their number."""
     return forget(connection, after(connection, chosen, -1))
 
 
 def forget(connection: Connection, seqs: Sequence[int]) -> int:
-    """Delete letters; return how many there were."""
+    """Delete these letters; return the number deleted."""
     return connection.execute(delete(dead_letters).where(dead_letters.c.seq.in_(seqs))).rowcount if seqs else 0
 
 
 def resubmit(connection: Connection, seq: int, *, job: str, job_id: str | None) -> bool:
-    """Move a letter into the inbox as the text `job`, under the id its row had; False if somebody was quicker."""
+    """Move a letter into the inbox with the text `job` and its old id; False if the letter is gone already."""
     if not forget(connection, [seq]):
         return False
     connection.execute(insert(inbox).values(job=job, **({} if job_id is None else {"id": job_id})))
@@ -83,7 +84,7 @@ def _columns() -> Select[Any]:
     )  # fmt: skip
 
 
-def _meant(chosen: LetterFilter) -> list[ColumnElement[bool]]:
+def _conditions(chosen: LetterFilter) -> list[ColumnElement[bool]]:
     conditions = []
     if chosen.queue is not None:
         conditions.append(dead_letters.c.queue == chosen.queue)

@@ -1,4 +1,4 @@
-"""The feed of finished jobs: every final move gets a number, in the order of commit, and those it concerns are told."""
+"""The feed of finished jobs: numbers every final move in the order of commit, and writes its webhook events."""
 
 from collections.abc import Iterable
 
@@ -11,12 +11,12 @@ COUNTER = "finished"
 
 
 def append_to_feed(connection: Connection, job_ids: Iterable[str]) -> dict[str, list[str]]:
-    """Give each finished job its cursor and write its event; return the deliveries that may go at once, by job.
+    """Give each finished job its cursor and write its events; return the deliveries that may start now, by job.
 
-    Call it last in the transaction that ends the jobs: the one way in which a job's end becomes known.
+    Every transaction that ends jobs must call this, and must call it last.
 
-    The counter's row stays locked until the commit, so a smaller number is never seen after a larger one, and a
-    reader that asks for `cursor > N` misses nothing. Last, so that the lock is held only for the commit itself.
+    The counter's row stays locked until the commit. So a smaller cursor never appears after a larger one, and a reader
+    that asks for `cursor > N` misses nothing. Called last, the lock is held only for the commit itself.
     """
     ids = sorted(job_ids)
     if not ids:
@@ -29,6 +29,6 @@ def append_to_feed(connection: Connection, job_ids: Iterable[str]) -> dict[str, 
     )
     last = connection.execute(statement).scalar_one()
     first = last - len(ids) + 1
-    rows = [{"cursor": first + place, "job_id": job_id} for place, job_id in enumerate(ids)]
+    rows = [{"cursor": first + offset, "job_id": job_id} for offset, job_id in enumerate(ids)]
     connection.execute(insert(finished), rows)
     return emit_events(connection, ids)

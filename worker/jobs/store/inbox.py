@@ -1,4 +1,4 @@
-"""The SQL door and the dead letters: rows in, rows out."""
+"""Takes rows from the SQL inbox, and writes dead letters."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,19 +15,29 @@ from worker.store.tables import dead_letters, inbox
 
 
 class Submitted(NamedTuple):
-    """A row of the inbox, unread: the id the door gave it, and the job's bytes, or the first of them if the job is too
-    large; `size` is the job's own."""
+    """An unread row of the inbox. `job`: the job's bytes, or only the first HEAD_BYTES if the job is too large; `size`:
+    the size of the whole job in bytes."""
 
     id: str
     job: bytes
     size: int
 
 
-def take_inbox(connection: Connection, *, limit: int, max_bytes: int, longest: int = 2**30) -> list[Submitted]:
-    """Take the oldest rows out of the inbox; accept them in the same transaction, or they stay.
+class StoredEntry(NamedTuple):
+    """A dead letter to write: the entry's bytes, the queue it came from, and the reason."""
 
-    At most `limit` rows, and no more once they hold `max_bytes`. Of a job with more than `longest` bytes only the head
-    is read: both databases know a size without reading what it is the size of.
+    queue: str
+    reason: str
+    message: str
+    entry: bytes
+    job_id: str | None = None
+
+
+def take_inbox(connection: Connection, *, limit: int, max_bytes: int, longest: int = 2**30) -> list[Submitted]:
+    """Delete the oldest rows from the inbox and return them; accept them in the same transaction.
+
+    It takes at most `limit` rows and stops after `max_bytes`. Of a job with more than `longest` bytes it reads only the
+    head; both databases return the size of a value without reading it.
     """
     sizes: dict[int, int] = {}
     for seq, size in _oldest(connection, limit):
@@ -36,16 +46,29 @@ def take_inbox(connection: Connection, *, limit: int, max_bytes: int, longest: i
         sizes[seq] = size
         max_bytes -= size if size <= longest else HEAD_BYTES
     heads = {seq: _head(connection, seq) for seq, size in sizes.items() if size > longest}
-    rows = [(row.seq, row.id, row.job) for row in _taken(connection, sizes.keys() - heads.keys(), _job(connection))]
-    rows += [(row.seq, row.id, heads[row.seq]) for row in _taken(connection, heads.keys())]
+    whole = sizes.keys() - heads.keys()
+    rows = [(row.seq, row.id, row.job) for row in _delete(connection, whole, _job_column(connection))]
+    rows += [(row.seq, row.id, heads[row.seq]) for row in _delete(connection, heads.keys())]
     return [Submitted(id, _bytes(job), sizes[seq]) for seq, id, job in sorted(rows)]
 
 
+def write_dead_letters(connection: Connection, letters: Sequence[StoredEntry]) -> None:
+    """Insert rows into the table of dead letters."""
+    rows = [
+        letter._asdict()
+        | {name: clean_text(text) for name, text in letter._asdict().items() if name in ("queue", "reason", "message")}
+        | {"job_id": letter.job_id and clean_text(letter.job_id[:LONGEST_ID])}
+        for letter in letters
+    ]
+    if rows:
+        connection.execute(insert(dead_letters).values(created_at=now()), rows)
+
+
 def _oldest(connection: Connection, limit: int) -> Iterator[tuple[int, int]]:
-    """Yield numbers of rows, each with the size of its job."""
+    """Yield `seq` and the job's size in bytes of the oldest rows."""
     oldest = select(inbox.c.seq).order_by(inbox.c.seq).limit(limit).with_for_update(skip_locked=True)
     if connection.dialect.name != "sqlite":
-        # The size before compression stands in the row, beside the pointer to the job's pieces (TOAST).
+        # The row holds the size before compression, next to the pointer to the job's pieces (TOAST).
         for seq, size in connection.execute(oldest.add_columns(func.octet_length(inbox.c.job))):
             yield seq, size
         return
@@ -54,15 +77,16 @@ def _oldest(connection: Connection, limit: int) -> Iterator[tuple[int, int]]:
             yield seq, len(blob)
 
 
-def _taken(connection: Connection, seqs: Iterable[int], *columns: ColumnElement[Any]) -> Sequence[Any]:
-    these = any_of(connection.dialect.name, inbox.c.seq, "chosen")
-    statement = delete(inbox).where(these).returning(inbox.c.seq, inbox.c.id, *columns)
+def _delete(connection: Connection, seqs: Iterable[int], *columns: ColumnElement[Any]) -> Sequence[Any]:
+    """Delete rows of the inbox; return their `seq`, `id` and `columns`."""
+    is_chosen = any_of(connection.dialect.name, inbox.c.seq, "chosen")
+    statement = delete(inbox).where(is_chosen).returning(inbox.c.seq, inbox.c.id, *columns)
     chosen = sorted(seqs)
     return connection.execute(statement, {"chosen": chosen}).all() if chosen else []
 
 
-def _job(connection: Connection) -> ColumnElement[Any]:
-    # SQLite keeps whatever type a producer gave it, and text that is no UTF-8; as bytes everything can be fetched.
+def _job_column(connection: Connection) -> ColumnElement[Any]:
+    # SQLite stores any type a producer inserts, also text that is not UTF-8; all of it can be fetched as bytes.
     is_sqlite = connection.dialect.name == "sqlite"
     return (cast(inbox.c.job, LargeBinary) if is_sqlite else type_coerce(inbox.c.job, Text)).label("job")
 
@@ -76,8 +100,9 @@ def _head(connection: Connection, seq: int) -> bytes:
 
 
 def _blob(connection: Connection, seq: int) -> sqlite3.Blob:
-    """Open a job in SQLite. Its length() and substr() read the whole job first, from 3.43 on octet_length() does not;
-    a handle does not, in any version, and is opened sooner than a statement is run."""
+    """Open a job's value in SQLite as a blob handle. A handle reads only the bytes asked for, in every version, and
+    opens faster than a statement runs. length() and substr() read the whole job first; octet_length() does not, but
+    exists only from 3.43 on."""
     driver: Any = connection.connection.dbapi_connection
     opened: sqlite3.Blob = driver.blobopen(inbox.name, "job", seq, readonly=True)
     return opened
@@ -85,25 +110,3 @@ def _blob(connection: Connection, seq: int) -> sqlite3.Blob:
 
 def _bytes(job: str | bytes) -> bytes:
     return job.encode() if isinstance(job, str) else bytes(job)
-
-
-class StoredEntry(NamedTuple):
-    """An entry that could not be used, with where it was found and why."""
-
-    queue: str
-    reason: str
-    message: str
-    entry: bytes
-    job_id: str | None = None
-
-
-def write_dead_letters(connection: Connection, letters: Sequence[StoredEntry]) -> None:
-    """Keep entries that can become nothing, with their bytes and the reason."""
-    rows = [
-        letter._asdict()
-        | {name: clean_text(text) for name, text in letter._asdict().items() if name in ("queue", "reason", "message")}
-        | {"job_id": letter.job_id and clean_text(letter.job_id[:LONGEST_ID])}
-        for letter in letters
-    ]
-    if rows:
-        connection.execute(insert(dead_letters).values(created_at=now()), rows)

@@ -1,4 +1,4 @@
-"""What an operator asks of the database: the newest jobs, a job's attempts, the workers, counts, its migration."""
+"""Reads for the command line: the newest jobs, a job's attempts, workers, endpoints, counts, the migration."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -32,12 +32,12 @@ from worker.store.engine import open_engine
 from worker.store.rights import open_schema
 from worker.store.row_count import count
 from worker.store.tables import dead_letters, inbox, jobs, workers
-from worker.store.tables import endpoints as resting
+from worker.store.tables import endpoints as endpoint_rows
 from worker.store.types import Id, JsonText
 
 Answer = TypeVar("Answer")
 
-# The views, as a reader sees them: other columns are there, these are shown.
+# The columns of the views that these commands show; the views have more.
 _views = MetaData()
 _jobs = Table(
     "jobs_v1",
@@ -57,44 +57,45 @@ _attempts = Table(
     Column("usage", JsonText),
 )
 _JSON = frozenset({"usage"})
-# It met trouble, its job is not over, and nobody was answered since.
+# A job met trouble at an endpoint that is not paused; it has not ended, and no call that began later was answered.
 _is_alone = and_(
-    resting.c.state != State.paused,
-    resting.c.suspect_job.is_not(None),
+    endpoint_rows.c.state != State.paused,
+    endpoint_rows.c.suspect_job.is_not(None),
     jobs.c.id.is_not(None),
-    or_(resting.c.alive_at.is_(None), resting.c.suspect_at >= resting.c.alive_at),
+    or_(endpoint_rows.c.alive_at.is_(None), endpoint_rows.c.suspect_at >= endpoint_rows.c.alive_at),
 )
-# The probe's own failure says more than a code does.
-_is_probed = and_(resting.c.state == State.paused, resting.c.cause != Cause.operator)
-_next_try = case((jobs.c.status == Status.queued, jobs.c.run_at))
+# Then the message of the probe job's failure is shown, because it says more than an error code.
+_is_probed = and_(endpoint_rows.c.state == State.paused, endpoint_rows.c.cause != Cause.operator)
+_next_try_at = case((jobs.c.status == Status.queued, jobs.c.run_at))
 _ENDPOINTS = select(
-    resting.c.name,
-    resting.c.state,
-    case((_is_alone, Cause.trouble), else_=resting.c.cause).label("cause"),
-    case((_is_alone, jobs.c.error_code), else_=resting.c.reason).label("reason"),
+    endpoint_rows.c.name,
+    endpoint_rows.c.state,
+    case((_is_alone, Cause.trouble), else_=endpoint_rows.c.cause).label("cause"),
+    case((_is_alone, jobs.c.error_code), else_=endpoint_rows.c.reason).label("reason"),
     case(
-        (_is_alone, func.coalesce(resting.c.troubled_at, resting.c.suspect_at)),
-        (resting.c.state != State.open, resting.c.since),
+        (_is_alone, func.coalesce(endpoint_rows.c.troubled_at, endpoint_rows.c.suspect_at)),
+        (endpoint_rows.c.state != State.open, endpoint_rows.c.since),
     ).label("since"),
-    case((_is_alone, _next_try), else_=resting.c.probe_at).label("next_probe"),
-    case((_is_alone, resting.c.suspect_job)).label("suspect_job"),
+    case((_is_alone, _next_try_at), else_=endpoint_rows.c.probe_at).label("next_probe"),
+    case((_is_alone, endpoint_rows.c.suspect_job)).label("suspect_job"),
     case((or_(_is_alone, _is_probed), jobs.c.error_message)).label("message"),
 ).outerjoin(
     jobs,
     and_(
-        jobs.c.id == func.coalesce(resting.c.suspect_job, resting.c.probe_job),
+        jobs.c.id == func.coalesce(endpoint_rows.c.suspect_job, endpoint_rows.c.probe_job),
         jobs.c.status.in_([Status.queued, Status.in_progress]),
     ),
 )
-_EVER: ColumnElement[Any] = literal_column("'1970-01-01'")
+# Before any time in the table.
+_EPOCH: ColumnElement[Any] = literal_column("'1970-01-01'")
 
 
 class CannotRead(RuntimeError):
-    """The database did not do what was asked; the text is the first line of what its driver said."""
+    """The database cannot be used; the text says why in one line."""
 
 
 class Listing:
-    """A database for the command line; every error of it is a CannotRead. Use it in `with`."""
+    """A context manager that reads a database for the command line. Database errors are raised as CannotRead."""
 
     def __init__(self, url: str, *, schema: str | None = None) -> None:
         self._engine = open_engine(url, schema=schema, reading=True)
@@ -112,21 +113,21 @@ class Listing:
         return self._engine.dialect.name
 
     def state(self) -> tuple[str | None, str]:
-        """Return the migration the database is at and the newest one this release has."""
+        """Return the migration of the database and the newest migration of this release."""
         with sentences():
             return version.state(self._engine, schema=self._schema)
 
     def open_schema(self) -> str | None:
-        """Return a sentence about roles that could act as our owner, None without any."""
+        """Return a warning about roles that could act as the owner of our schema; None if there are none."""
         return self.ask(lambda connection: open_schema(connection, schema=self._schema))
 
     def fault(self) -> str | None:
-        """Return why this release cannot work on the database, in a sentence; None when it can."""
+        """Return a sentence that says why this release cannot use the database; None if it can."""
         with sentences():
             return version.fault(self._engine, schema=self._schema)
 
     def upgrade(self) -> None:
-        """Bring the database to the newest migration."""
+        """Migrate the database to the newest migration."""
         engine = open_engine(self._url, schema=self._schema)
         try:
             with sentences():
@@ -135,44 +136,44 @@ class Listing:
             engine.dispose()
 
     def newest(self, *, limit: int, **wanted: str | None) -> list[dict[str, Any]]:
-        """Return the newest jobs with these values of `status`, `batch` or `tenant`, as plain JSON values by column."""
+        """Return the newest jobs as JSON objects. `wanted`: `status`, `batch` or `tenant` to match, or None for any."""
         statement: Select[Any] = select(_jobs).order_by(_jobs.c.created_at.desc()).limit(limit)
         conditions = [_jobs.c[column] == value for column, value in wanted.items() if value is not None]
-        return [_plain(row) for row in self._rows(statement.where(*conditions))]
+        return [_json_object(row) for row in self._rows(statement.where(*conditions))]
 
     def attempts_of(self, job_id: str) -> list[dict[str, Any]]:
-        """Return a job's attempts in order, as plain JSON values by column."""
+        """Return a job's attempts in order, as JSON objects."""
         statement = select(_attempts).where(_attempts.c.job_id == job_id).order_by(_attempts.c.attempt)
-        return [_plain(row) for row in self._rows(statement)]
+        return [_json_object(row) for row in self._rows(statement)]
 
     def attempts_used(self, job_id: str) -> int | None:
-        """Return how many attempts a job has spent, None where there is no such job."""
-        found = self._rows(select(_jobs.c.attempts_used).where(_jobs.c.id == job_id))
-        return found[0][0] if found else None
+        """Return the attempts that count against `max_attempts`; None if there is no such job."""
+        rows = self._rows(select(_jobs.c.attempts_used).where(_jobs.c.id == job_id))
+        return rows[0][0] if rows else None
 
     def workers(self) -> dict[str, float]:
-        """Return the workers by name (`host:pid`) and the seconds each lease still has; negative when it has ended."""
+        """Return the seconds left of each worker's lease by name (`host:pid`); negative after its end."""
         return {
             name: left_s for name, left_s in self._rows(select(workers.c.name, seconds_until(workers.c.lease_until)))
         }
 
     def endpoints(self) -> list[dict[str, Any]]:
-        """Return the endpoints that have a row or jobs to do, by name, as plain JSON values by column.
+        """Return the endpoints that have a row or unfinished jobs, sorted by name, as JSON objects.
 
-        `suspect_job`: the job that alone meets trouble at an endpoint that is not paused. `cause`, `reason`, `since`
-        and `next_probe` are then the job's; otherwise `since` is of an endpoint that is not open. `message`: the latest
-        failure of that job, or of the latest probe.
+        `suspect_job`: the only job with trouble at an endpoint that is not paused. `cause`, `reason`, `since` and
+        `next_probe` then describe this job. Without it, `since` is set only for an endpoint that is not open.
+        `message`: the latest failure of the suspect job or of the latest probe.
         """
         unfinished = select(jobs.c.endpoint, jobs.c.status, func.count()).where(
             jobs.c.status.in_([Status.queued, Status.in_progress])
         )
-        found = {row.name: _plain(row) | {"queued": 0, "in_progress": 0} for row in self._rows(_ENDPOINTS)}
+        by_name = {row.name: _json_object(row) | {"queued": 0, "in_progress": 0} for row in self._rows(_ENDPOINTS)}
         for name, status, number in self._rows(unfinished.group_by(jobs.c.endpoint, jobs.c.status)):
-            found.setdefault(name, {"name": name, "state": "open", "queued": 0, "in_progress": 0})[status] = number
-        return [found[name] for name in sorted(found)]
+            by_name.setdefault(name, {"name": name, "state": "open", "queued": 0, "in_progress": 0})[status] = number
+        return [by_name[name] for name in sorted(by_name)]
 
     def ask(self, question: Callable[[Connection], Answer]) -> Answer:
-        """Return what a reading function answers."""
+        """Call `question` with a connection; return its result."""
         with sentences(), self._engine.connect() as connection:
             return question(connection)
 
@@ -182,40 +183,40 @@ class Listing:
 
 
 def counts(connection: Connection) -> dict[str, int]:
-    """Return how many jobs there are of each status, rows that no worker has read, and dead letters: MOST at most.
+    """Return the number of jobs by status, of rows in the `inbox`, and of `dead_letters`; each at most MOST.
 
-    A count of all reads all of them, on either database; each of these reads the beginning of an index.
+    The limit keeps it fast: each count reads only the beginning of an index, a full count would read every row.
     """
-    found = {}
-    # SQLite's index is on what the view shows; it does not use it for IS NOT NULL.
-    shown = jobs if connection.dialect.name == "postgresql" else _jobs
+    numbers = {}
+    # On SQLite the index is on the expression of the view, and `IS NOT NULL` would not use it.
+    source = jobs if connection.dialect.name == "postgresql" else _jobs
     for status in Status:
-        # Literals: with bound parameters the planner could not use a partial index.
+        # A literal, because the planner could not use a partial index with a bound parameter.
         wanted: ColumnElement[str] = literal_column(f"'{status}'")
         if status in FINAL:
-            ended: ColumnElement[Any] = shown.c.finished_at
-            chosen = select(ended).where(shown.c.status == wanted, ended > _EVER).order_by(ended)
+            ended_at: ColumnElement[Any] = source.c.finished_at
+            chosen = select(ended_at).where(source.c.status == wanted, ended_at > _EPOCH).order_by(ended_at)
         else:
             first = jobs.c.run_at if status is Status.queued else jobs.c.worker_id
             chosen = select(first).where(jobs.c.status == wanted).order_by(first)
         if number := count(connection, chosen):
-            found[str(status)] = number
+            numbers[str(status)] = number
     for name, table in (("inbox", inbox), ("dead_letters", dead_letters)):
-        found[name] = count(connection, select(table.c.seq).order_by(table.c.seq))
-    return found
+        numbers[name] = count(connection, select(table.c.seq).order_by(table.c.seq))
+    return numbers
 
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Turn an error of the database into a CannotRead."""
+    """Raise database errors as CannotRead."""
     try:
         yield
     except SQLAlchemyError as error:
-        # SQLAlchemy adds the statement and a link; the driver's own first line says it, and holds no password.
+        # SQLAlchemy adds the statement and a link. The driver's first line is enough, and it holds no password.
         raise CannotRead(str(getattr(error, "orig", None) or error).strip().partition("\n")[0]) from error
 
 
-def _plain(row: Row[Any]) -> dict[str, Any]:
+def _json_object(row: Row[Any]) -> dict[str, Any]:
     return {name: _json_value(name, value) for name, value in row._mapping.items()}
 
 

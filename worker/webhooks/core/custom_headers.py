@@ -1,4 +1,4 @@
-"""Which headers of their own receivers may ask for: none that means something to us, to HTTP or to a proxy. Pure."""
+"""Checks a receiver's custom headers: no name that this service, HTTP or a proxy uses. Pure."""
 
 import re
 from typing import Any, Final
@@ -27,16 +27,16 @@ _OURS: Final = frozenset(
         "via",
     }
 )
-# svix- is what libraries for receivers prefer over webhook- where both are there.
+# Receivers' libraries prefer svix- headers to webhook- headers if a request has both.
 _OUR_PREFIXES: Final = ("webhook-", "svix-", "x-afterword-", "proxy-")
 
 
 def custom_header_fault(name: Any, value: Any) -> str | None:
-    """Say in a sentence why a receiver cannot have this header, or None. The value is a secret: it is not quoted."""
+    """Return a sentence why a receiver cannot have this header, or None. The sentence never quotes the secret value."""
     if not isinstance(name, str) or not _TOKEN.fullmatch(name) or len(name) > MAX_NAME_CHARS:
-        return f"{_shown(name)} is no header's name; letters, digits and hyphens can be used, {MAX_NAME_CHARS} at most"
+        return f"{_printable(name)} is not a header name; use letters, digits and hyphens, at most {MAX_NAME_CHARS}"
     lower = name.lower()
-    # Gateways that speak CGI read x_y as x-y.
+    # CGI gateways read x_y as x-y.
     dashed = lower.replace("_", "-")
     if dashed in _OURS or dashed.startswith(_OUR_PREFIXES):
         return f"The header {lower} is set by this service; choose another name"
@@ -48,5 +48,5 @@ def custom_header_fault(name: Any, value: Any) -> str | None:
     return None
 
 
-def _shown(name: Any) -> str:
+def _printable(name: Any) -> str:
     return ascii(name)[:64]

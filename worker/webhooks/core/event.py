@@ -1,10 +1,10 @@
-"""What a webhook says: a finished job as the bytes of its event, frozen in the transaction that ends the job.
+"""Builds the event bodies of a finished job, in the transaction that ends the job.
 
-    Finished ── freeze ──▶ Bodies ── core.webhook: variant, sent_body ──▶ the bytes of one delivery
+    Finished ── freeze ──▶ Bodies ── core.payload: variant, sent_body ──▶ the bytes of one delivery
 
-`data` is the job's row of `jobs_v1`, with the same names. Response, usage, error and metadata are JSON texts that were
-cleaned when they were stored; they are spliced in as they stand and never parsed, because a transaction freezes a
-hundred bodies of hundreds of KiB.
+`data` has the column names of the view `jobs_v1`. Response, usage, error and metadata are JSON texts that were cleaned
+when they were stored. They are inserted without parsing, because one transaction may freeze a hundred bodies of
+hundreds of KiB.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,24 +21,24 @@ from worker.core.lifecycle import FINAL, Status
 from worker.webhooks.core.openai_event import openai_body
 
 AUTO_BYTES: Final = 64 * 1024
-"""A receiver with payload `auto` is sent the result in bodies of at most so many bytes."""
+"""A receiver with payload `auto` gets the result if the body has at most this many bytes."""
 
 FULL_BYTES: Final = 256 * 1024
-"""No body is larger, whatever a receiver asks for."""
+"""The largest body for any receiver."""
 
 SPLICED_BYTES: Final = 64
-"""What `webhooks.core.payload.sent_body` may add to a frozen body; the two limits hold for the body that is sent."""
+"""The most that `webhooks.core.payload.sent_body` adds to a frozen body; both limits above apply to the sent body."""
 
 USAGE_CHARACTERS: Final = 4 * 1024
-"""A usage object with a longer text stays in `jobs_v1`: a thin body is for receivers that take no large ones."""
+"""A longer usage object is left out and stays in `jobs_v1`, because some receivers take only small bodies."""
 
-# Lengths nobody's names and sentences have, but a hostile endpoint's could.
-_LONGEST_NAME = 255
-_LONGEST_SENTENCE = 2_000
+# Longer than any honest endpoint's names and sentences; a hostile endpoint could send more.
+_MAX_NAME_CHARS = 255
+_MAX_SENTENCE_CHARS = 2_000
 
 
 class EventType(StrEnum):
-    """Every event there is; a contract with the receivers. It only grows."""
+    """All event types. A contract with the receivers: it only grows."""
 
     completed = "job.completed"
     failed = "job.failed"
@@ -48,7 +48,7 @@ class EventType(StrEnum):
 
 
 class Payload(StrEnum):
-    """How much of a result a receiver wants: never, where it fits into 256 KiB, or where it fits into 64 KiB."""
+    """When a receiver gets the result: `thin` never, `full` up to 256 KiB, `auto` up to 64 KiB."""
 
     thin = "thin"
     full = "full"
@@ -59,8 +59,8 @@ class Payload(StrEnum):
 class Finished:
     """A job that has ended, in the columns of `jobs_v1`. Instants are aware.
 
-    `response`, `usage`, `error` and `metadata` are JSON texts that `storable_text` has passed; `tokens` has names of
-    TOKENS. `cursor` is None where the event is frozen before the job is numbered; the body then has no such member.
+    `response`, `usage`, `error` and `metadata` are JSON texts cleaned by `storable_text`; `tokens` has names of TOKENS.
+    `cursor` is None if the job has no number in the feed yet; the body then has no member `cursor`.
     """
 
     id: str
@@ -90,9 +90,9 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Bodies:
-    """One event in the forms a receiver may be sent, each a whole JSON object in UTF-8 without `sequence`.
+    """The bodies of one event, each a whole JSON object in UTF-8 without `sequence`.
 
-    `full` is None where no receiver may be sent it: nobody asked, or it is too large.
+    `full` is None if no receiver wants it or if it is too large.
     """
 
     type: EventType
@@ -102,40 +102,40 @@ class Bodies:
 
 
 def event_id_of(unique: UUID) -> str:
-    """Return an event's id, `evt_` and 32 hex digits; `unique` is random, never a job's id, which callers choose."""
+    """Return an event's id, `evt_` and 32 hex digits. `unique` is random, not the job's id, which callers choose."""
     return f"evt_{unique.hex}"
 
 
 def event_type(status: Status) -> EventType:
     """Return the event of a final status."""
-    assert status in FINAL, f"{status} is not final, so nothing is told of it"
+    assert status in FINAL, f"{status} is not final, so it has no event"
     return EventType(f"job.{status}")
 
 
 def freeze(event_id: str, job: Finished, payloads: Collection[Payload] = frozenset(Payload)) -> Bodies:
-    """Make the bodies of a job's event; `payloads` are those of its receivers.
+    """Build the bodies of a job's event; `payloads` are those of its receivers.
 
-    Never raises on a job that SQL could hold, because the job's result is committed with it.
+    Never raises for values that SQL can store: an error here would roll back the job's result, too.
     """
     kind = event_type(job.status)
-    shared = f"{_envelope(event_id, kind, job.finished_at)}{_columns(job)}"
+    shared = f"{_envelope(event_id, kind, job.finished_at)}{_shared_members(job)}"
     return Bodies(
         type=kind,
         thin=_utf8(f'{shared},"result_omitted":true}}}}'),
-        full=_full(shared, job, _largest(payloads)),
+        full=_full_body(shared, job, _full_body_limit(payloads)),
         openai=openai_body(event_id, kind, job.finished_at, job.id, job.finish_reason),
     )
 
 
 def freeze_test(event_id: str, *, receiver: str, at: datetime) -> Bodies:
-    """Make the bodies of `receiver.test`, which somebody asked for to see a receiver work."""
-    told = {"receiver": receiver, "message": "This is a test. No job has ended."}
-    body = _utf8(f"{_envelope(event_id, EventType.test, at)}{compact(told)}}}")
+    """Build the bodies of `receiver.test`, the event of `afterword webhooks test`."""
+    data = {"receiver": receiver, "message": "This is a test. No job has ended."}
+    body = _utf8(f"{_envelope(event_id, EventType.test, at)}{compact(data)}}}")
     return Bodies(EventType.test, body, None, openai_body(event_id, EventType.test, at, receiver, None))
 
 
 def instant_text(instant: datetime) -> str:
-    """Write an aware datetime as the views do: `2026-11-23T03:14:15.123456Z`."""
+    """Format an aware datetime as the views do: `2026-11-23T03:14:15.123456Z`."""
     return f"{instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
@@ -143,9 +143,9 @@ def _envelope(event_id: str, kind: EventType, at: datetime) -> str:
     return f'{{"id":"{event_id}","type":"{kind}","timestamp":"{instant_text(at)}","data":'
 
 
-def _columns(job: Finished) -> str:
-    """Write what all bodies say of a job, as an object that is still open."""
-    told = {
+def _shared_members(job: Finished) -> str:
+    """Return the members that all bodies share, as the start of a JSON object without its closing brace."""
+    columns = {
         "id": job.id,
         "tenant": job.tenant,
         "status": job.status,
@@ -154,34 +154,34 @@ def _columns(job: Finished) -> str:
         "idempotency_key": job.idempotency_key,
         "ordering_key": job.ordering_key,
         "endpoint": job.endpoint,
-        "model": _short(job.model, _LONGEST_NAME),
+        "model": _truncate(job.model, _MAX_NAME_CHARS),
         "attempts": job.attempts,
         "created_at": instant_text(job.created_at),
         "started_at": None if job.started_at is None else instant_text(job.started_at),
         "finished_at": instant_text(job.finished_at),
-        "finish_reason": _short(job.finish_reason, _LONGEST_NAME),
+        "finish_reason": _truncate(job.finish_reason, _MAX_NAME_CHARS),
         "error_code": job.error_code,
-        "error_message": _short(job.error_message, _LONGEST_SENTENCE),
+        "error_message": _truncate(job.error_message, _MAX_SENTENCE_CHARS),
         **{column: job.tokens.get(column) for column in TOKENS},
-        # A text, because a double would round it; without an exponent, as SQL writes it.
+        # A string, because a double would round it; without an exponent, as in SQL.
         "reported_cost": None if job.reported_cost is None else f"{job.reported_cost:f}",
     }
     if job.cursor is not None:
-        told["cursor"] = job.cursor
+        columns["cursor"] = job.cursor
     usage = job.usage if job.usage is not None and len(job.usage) <= USAGE_CHARACTERS else "null"
-    return f'{compact(told)[:-1]},"usage":{usage},"metadata":{_or_null(job.metadata)}'
+    return f'{compact(columns)[:-1]},"usage":{usage},"metadata":{_or_null(job.metadata)}'
 
 
-def _largest(payloads: Collection[Payload]) -> int:
-    """Return the size up to which some receiver may be sent a full body."""
+def _full_body_limit(payloads: Collection[Payload]) -> int:
+    """Return the largest frozen full body that some receiver accepts, in bytes; 0 if all want thin bodies."""
     if Payload.full in payloads:
         return FULL_BYTES - SPLICED_BYTES
     return AUTO_BYTES - SPLICED_BYTES if Payload.auto in payloads else 0
 
 
-def _full(shared: str, job: Finished, largest: int) -> bytes | None:
+def _full_body(shared: str, job: Finished, largest: int) -> bytes | None:
     response, error = _or_null(job.response), _or_null(job.error)
-    # UTF-8 is never shorter than its characters: an answer of 16 MiB is not even copied.
+    # UTF-8 has at least one byte for each character, so an answer of 16 MiB is refused without copying it.
     if len(shared) + len(response) + len(error) > largest:
         return None
     body = _utf8(f'{shared},"result_omitted":false,"response":{response},"error":{error}}}}}')
@@ -192,10 +192,10 @@ def _or_null(json_text: str | None) -> str:
     return "null" if json_text is None else json_text
 
 
-def _short(text: str | None, longest: int) -> str | None:
+def _truncate(text: str | None, longest: int) -> str | None:
     return text if text is None or len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _utf8(text: str) -> bytes:
-    # SQL holds no lone surrogate; a text that never went there must not cost its job the result.
+    # SQL stores no lone surrogate, but a text that was never in SQL may have one. An error would lose the job's result.
     return text.encode("utf-8", "replace")

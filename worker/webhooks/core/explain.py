@@ -1,4 +1,4 @@
-"""Why a delivery waits and how a receiver is, in words for the operator. Pure; the same values that decide it."""
+"""Explains to an operator why a delivery waits and how healthy a receiver is, from the values dispatch uses. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ _UNITS: Final = ((24 * HOUR_S, "d"), (HOUR_S, "h"), (60.0, "min"))
 DISABLED: Final = {
     "operator": "by an operator",
     "gone": "it answered 410 Gone",
-    "asked": "it asked for it with the header webhook-delivery",
+    "asked": "it requested this with the header webhook-delivery",
     "failing": "it failed for five days",
-    "forbidden": "its address is one webhooks may not go to",
+    "forbidden": "webhooks may not go to its address",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiverState:
-    """A receiver at one moment, `now_s`. `tokens`: what its rate leaves it, None without a rate."""
+    """A receiver at the moment `now_s` (Unix time). `tokens`: left in its rate bucket, None without a rate."""
 
     name: str
     status: str
@@ -35,7 +35,7 @@ class ReceiverState:
 
 @dataclass(frozen=True, slots=True)
 class WaitingDelivery:
-    """A delivery that is not over; `due_in_s` is negative when its time has come."""
+    """A delivery that has not ended; `due_in_s` is negative when it is due."""
 
     status: str
     waiting_for: str | None
@@ -45,53 +45,52 @@ class WaitingDelivery:
 
 
 def why(delivery: WaitingDelivery, receiver: ReceiverState) -> str | None:
-    """Say what a delivery waits for, or None when it is on its way or over."""
+    """Return what a delivery waits for, or None when it is in flight or has ended."""
     if delivery.status == "held":
         return _held(receiver)
     if delivery.status != "queued":
         return None
     if receiver.status != "enabled":
-        return f"{_off(receiver)}; it will be put on hold"
+        return f"{_disabled(receiver)}; the delivery will be put on hold"
     if delivery.waiting_for == "order":
-        return "order: an earlier delivery under its key is not over"
-    rests = rest(receiver)
-    if delivery.due_in_s > 0 and delivery.due_in_s >= _rest_s(receiver):
+        return "order: an earlier delivery of its key has not ended"
+    if delivery.due_in_s > 0 and delivery.due_in_s >= _paused_s(receiver):
         if trouble := own_trouble(delivery.last_error_code):
             return f"{trouble}: next try in {words(delivery.due_in_s)}, no attempt is spent"
         return f"retry: next attempt in {words(delivery.due_in_s)}{_after(delivery)}"
-    return rests or "nothing: a worker takes it when one has a free slot"
+    return rest(receiver) or "nothing: a worker takes it when it has a free slot"
 
 
 def own_trouble(code: str | None) -> str | None:
-    """Say what trouble of ours an error code is, in a word and a sentence; None for all others."""
+    """Return an error code of our own trouble with its sentence; None for any other code."""
     if code is None or code not in OURS:
         return None
     return f"our trouble: {code} ({DELIVERY_MEANINGS[DeliveryErrorCode(code)].sentence.rstrip('.')})"
 
 
 def rest(receiver: ReceiverState) -> str | None:
-    """Say why nothing can be started at an enabled receiver now, or None."""
+    """Return why no delivery to an enabled receiver can start now, or None."""
     health, now_s = receiver.health, receiver.now_s
     if health.paused_until_s > max(now_s, health.open_until_s):
-        return f"Retry-After: {receiver.name} asked to be sent nothing for {words(health.paused_until_s - now_s)} more"
+        return f"Retry-After: {receiver.name} asked for no requests for {words(health.paused_until_s - now_s)} more"
     if health.open_until_s > now_s:
         return f"breaker: open; {words(health.open_until_s - now_s)} until one delivery probes {receiver.name}"
     if health.ramp and receiver.in_flight >= health.ramp:
-        return f"breaker: half-open; {receiver.name} is sent {health.ramp} at a time until they succeed"
+        return f"breaker: half-open; {receiver.name} gets {health.ramp} at a time until they succeed"
     if receiver.in_flight >= receiver.limit:
-        return f"in flight: {receiver.name} is sent {receiver.limit} at a time, and as many are on their way"
+        return f"in flight: {receiver.name} gets {receiver.limit} at a time, and {receiver.limit} are in flight"
     if receiver.tokens is not None and receiver.tokens < 1:
-        return f"rate: {receiver.name} is sent {receiver.rate_per_s:g} a second"
+        return f"rate: {receiver.name} gets {receiver.rate_per_s:g} a second"
     return None
 
 
 def health_lines(receiver: ReceiverState) -> Iterator[str]:
-    """Yield a sentence for each thing that is to be known of a receiver's health; one at least."""
+    """Yield sentences about a receiver's health, at least one."""
     health, now_s = receiver.health, receiver.now_s
     if receiver.status == "disabled":
-        yield _off(receiver)
-    elif resting := rest(receiver):
-        yield resting
+        yield _disabled(receiver)
+    elif reason := rest(receiver):
+        yield reason
     elif health.ramp:
         yield f"breaker: half-open; {health.ramp} at a time"
     else:
@@ -99,14 +98,14 @@ def health_lines(receiver: ReceiverState) -> Iterator[str]:
     if health.failing_since_s is not None:
         yield (
             f"failing for {words(now_s - health.failing_since_s)}: {health.failed_attempts} attempts since its last "
-            "success; disabled after 5 d of it"
+            "success; disabled after 5 d of failures"
         )
     if health.forbidden_in_row:
-        yield f"address refused {health.forbidden_in_row} times in a row; disabled when that lasts an hour"
+        yield f"address refused {health.forbidden_in_row} times in a row; disabled when this lasts an hour"
 
 
 def words(seconds: float) -> str:
-    """Write a span of time: `45 s`, `12 min`, `3.5 h`, `2 d`."""
+    """Format a duration: `45 s`, `12 min`, `3.5 h`, `2 d`."""
     for length, unit in _UNITS:
         if seconds >= length:
             return f"{round(seconds / length, 1):g} {unit}"
@@ -115,20 +114,20 @@ def words(seconds: float) -> str:
 
 def _held(receiver: ReceiverState) -> str:
     if receiver.status == "enabled":
-        return f"hold: left on hold although {receiver.name} is enabled; enable it once more to send it"
+        return f"hold: still on hold although {receiver.name} is enabled; enable it once more to send this"
     if receiver.status == "disabled":
-        return f"hold: {_off(receiver)}; enable it to send this"
-    return f"hold: {_off(receiver)}"
+        return f"hold: {_disabled(receiver)}; enable it to send this"
+    return f"hold: {_disabled(receiver)}"
 
 
-def _off(receiver: ReceiverState) -> str:
+def _disabled(receiver: ReceiverState) -> str:
     if receiver.status == "removed":
         return f"{receiver.name} was removed"
     reason = receiver.disabled_reason or "operator"
     return f"{receiver.name} is disabled: {DISABLED.get(reason, reason)}"
 
 
-def _rest_s(receiver: ReceiverState) -> float:
+def _paused_s(receiver: ReceiverState) -> float:
     return max(receiver.health.open_until_s, receiver.health.paused_until_s) - receiver.now_s
 
 

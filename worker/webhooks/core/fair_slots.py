@@ -1,8 +1,8 @@
-"""How the slots of webhooks are shared: nobody takes more than the others are left. Pure.
+"""Shares a worker process's webhook slots between tenants and between a tenant's receivers. Pure.
 
-A place is a slot of one worker process. One more is given to whoever holds fewer than are free: alone a tenant has half
-of them, two have a third each, and so on; one share is always free for who comes next. Nobody can be sent away from a
-place that a slow receiver holds, so it must be kept before. The same once more among the receivers of a tenant, in what
+A tenant may take another slot while it holds fewer than are free: one tenant gets half of the slots, two get a third
+each, and so on. One share always stays free for the next tenant. It must be reserved in advance, because a slow
+receiver's slot cannot be taken back. The same rule applies again to the receivers of a tenant, within the slots that
 the tenant may still take. (Choudhury and Hahne, Dynamic queue length thresholds, IEEE/ACM Transactions on Networking
 6(2), 1998, with a factor of one.)
 """
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class FairSlots:
-    """The places of one worker while a batch is decided. `held`: how many each (tenant, receiver's id) has."""
+    """The slots of one worker while it claims a batch. `held`: slots in use by (tenant, receiver's id)."""
 
     def __init__(self, slots: int, held: Mapping[tuple[str, str], int]) -> None:
         self._free = slots - sum(held.values())
@@ -27,16 +27,16 @@ class FairSlots:
             self._receivers[receiver_id] += count
 
     def held(self, receiver_id: str) -> int:
-        """Return how many places a receiver holds."""
+        """Return how many slots a receiver holds."""
         return self._receivers[receiver_id]
 
     def left(self, tenant: str) -> int:
-        """Return how many more a tenant may take."""
-        return _more(self._free, self._tenants[tenant])
+        """Return how many more slots a tenant may take."""
+        return _may_take(self._free, self._tenants[tenant])
 
     def take(self, tenant: str, receiver_id: str) -> bool:
-        """Give a place to a receiver of a tenant, if both have room for it."""
-        if _more(self.left(tenant), self._receivers[receiver_id]) < 1:
+        """Take a slot for a receiver of a tenant; False if one of the two has its share already."""
+        if _may_take(self.left(tenant), self._receivers[receiver_id]) < 1:
             return False
         self._free -= 1
         self._tenants[tenant] += 1
@@ -45,11 +45,12 @@ class FairSlots:
 
 
 def round_robin(groups: Iterable[Sequence[T]]) -> list[T]:
-    """Return the first of each group, then the second of each, and so on."""
-    rounds = zip_longest(*([(one,) for one in group] for group in groups), fillvalue=())
-    return [one for each in rounds for place in each for one in place]
+    """Return the first item of each group, then the second of each, and so on."""
+    # Items are wrapped in tuples, so that an empty tuple can mark a group that has ended.
+    rounds = zip_longest(*([(item,) for item in group] for group in groups), fillvalue=())
+    return [item for cells in rounds for cell in cells for item in cell]
 
 
-def _more(free: int, held: int) -> int:
-    """Return how many more of `free` places may be taken by one that holds `held`, each while it holds fewer."""
+def _may_take(free: int, held: int) -> int:
+    """Return how many of `free` slots may be taken in turn while the holder of `held` slots has fewer than are free."""
     return max(0, (free - held + 1) // 2)

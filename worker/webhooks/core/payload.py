@@ -1,8 +1,8 @@
-"""One delivery of an event: its id on the wire, which of the frozen bodies it sends, and the headers nobody signs.
+"""Builds the request of one delivery: its `webhook-id`, its variant of the frozen body, and the unsigned headers.
 
-A body is frozen once an event and says nothing of receivers. What differs between them, `sequence` and
-`previous_undelivered`, is spliced in front of `data` when a delivery is sent, from columns of the delivery's row that
-do not change after its first attempt: retries are byte-identical without a copy of the body for each receiver.
+The body is frozen once for each event and has no data about receivers. `sequence` and `previous_undelivered` differ
+between receivers, so they are inserted before `data` when a delivery is sent. They come from columns of the delivery
+that do not change after the first attempt: all retries have the same bytes, without a copy for each receiver.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ _DATA = b',"data":'
 
 
 class Profile(StrEnum):
-    """Whose events a receiver reads: ours, or those of OpenAI's SDKs."""
+    """The event format of a receiver: ours, or that of OpenAI's SDKs."""
 
     afterword = "afterword"
     openai = "openai"
 
 
 class Variant(StrEnum):
-    """Which frozen body an attempt sends; its row says so."""
+    """The frozen body that an attempt sends; a column of its row."""
 
     thin = "thin"
     full = "full"
@@ -31,10 +31,10 @@ class Variant(StrEnum):
 
 
 def webhook_id(event_id: str, receiver_id: str) -> str:
-    """Return the `webhook-id` of one event at one receiver, the same for every attempt: `msg_` and 32 hex digits.
+    """Return the `webhook-id` of an event for a receiver, the same for every attempt: `msg_` and 32 hex digits.
 
-    No dot, because what is signed is `id.timestamp.body` (Standard Webhooks 1.0.0); a digest, so that nobody who
-    chooses ids of jobs or names of receivers chooses it.
+    It has no dot, because dots separate the signed content `id.timestamp.body` (Standard Webhooks 1.0.0). It is a
+    digest, so that callers who choose job ids or receiver names cannot choose it.
     """
     both = f"{event_id} {receiver_id}"
     return f"msg_{sha256(both.encode()).hexdigest()[:32]}"
@@ -43,10 +43,10 @@ def webhook_id(event_id: str, receiver_id: str) -> str:
 def variant(
     payload: Payload, profile: Profile, *, full_bytes: int | None, refused_as_too_large: bool = False
 ) -> Variant:
-    """Choose what an attempt sends; `full_bytes` is the size of the frozen full body, None if there is none.
+    """Choose the body of an attempt; `full_bytes` is the size of the frozen full body, None if there is none.
 
-    `refused_as_too_large`: an earlier attempt of the delivery met a 413. From then on it sends the thin body under the
-    same ids, the one exception to byte-identical retries.
+    `refused_as_too_large`: an earlier attempt of the delivery got a 413. From then on the delivery sends the thin body
+    under the same ids: the only exception to byte-identical retries.
     """
     if profile is Profile.openai:
         return Variant.openai
@@ -57,15 +57,15 @@ def variant(
 
 
 def sent_body(chosen: Variant, frozen: bytes, *, sequence: int, previous_undelivered: bool = False) -> bytes:
-    """Return the bytes of the request, to be signed as they are.
+    """Return the bytes of the request body, ready to be signed.
 
-    `sequence` counts from 1 the deliveries to one receiver under one ordering key (without one: of one job), given
-    when the delivery is created. `previous_undelivered`: the one before it was given up, known at the first attempt.
-    The openai profile has no place for them.
+    `sequence` numbers the deliveries to a receiver with the same ordering key (without a key: of the same job) from 1;
+    it is set when the delivery is created. `previous_undelivered`: the delivery before it has failed or was cancelled;
+    known at the first attempt. Bodies of the profile openai have neither.
     """
     if chosen is Variant.openai:
         return frozen
-    # The first match is ours: before it stand an id, a type and a time, which hold no quotes.
+    # The first match is ours, because the id, type and time before it contain no quotes.
     at = frozen.index(_DATA)
     gap = b',"previous_undelivered":true' if previous_undelivered else b""
     return b'%b,"sequence":%d%b%b' % (frozen[:at], sequence, gap, frozen[at:])
@@ -74,7 +74,7 @@ def sent_body(chosen: Variant, frozen: bytes, *, sequence: int, previous_undeliv
 def convenience_headers(
     event_type: EventType, *, delivery_id: str, attempt: int, first_attempt_at: datetime
 ) -> Mapping[str, str]:
-    """Return what a receiver's log may want to show. Not signed: what matters stands in the body."""
+    """Return headers for a receiver's log. They are not signed, because everything important is in the body."""
     return {
         "x-afterword-event-type": event_type.value,
         "x-afterword-delivery-id": delivery_id,

@@ -1,4 +1,4 @@
-"""What a receiver is registered with: every value held to its rule, all faults told at once. Pure."""
+"""Checks the values of a receiver's registration and reports all faults at once. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,13 +19,13 @@ ON_EXHAUSTED: Final = ("skip", "block")
 LONGEST_TENANT: Final = 255
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-# Those that jobs' addresses are given: somebody who registered one would be sent what was meant for the address.
+# Names of receivers that are made for jobs' URLs. If a tenant registered one, it would get that URL's webhooks.
 _RESERVED = re.compile(r"url-[0-9a-f]{24}")
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A receiver as somebody wants it, without what is sealed. `schedule` None: the usual one."""
+    """The settings of a receiver, without its sealed values. `schedule` None: the default schedule."""
 
     name: str
     tenant: str = "default"
@@ -40,24 +40,24 @@ class Registration:
 
 
 def name_fault(name: object) -> str | None:
-    """Say how the sentence about an unfit name of a new receiver ends, or None."""
+    """Return the fault of a new receiver's name, as the end of a sentence (`is "A"; use …`), or None."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         return f"is {shown(name)}; use up to 64 of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit"
     if _RESERVED.fullmatch(name):
-        return f"is {shown(name)}; such names are given to addresses that jobs bring, choose another"
+        return f"is {shown(name)}; such names are reserved for the URLs of jobs, choose another"
     return None
 
 
 def read_registration(name: str, values: Mapping[str, Any], *, old: bool = False) -> Registration | tuple[Fault, ...]:
-    """Read the values of a registration by the fields' names, or say all that is wrong with them.
+    """Read a registration from values by field name, or return all faults.
 
-    `events`, `payload` and `profile` stand for the subscription; what is absent or None has its default. `old`: the
-    name is one that a receiver has.
+    `events`, `payload` and `profile` make the subscription. An absent value or None means the default. `old`: the
+    receiver exists already, so its name is not checked.
     """
     given = {key: value for key, value in values.items() if value is not None}
-    told = {key: given.pop(key) for key in ("events", "payload", "profile") if key in given}
-    subscription = read_subscription(**told)
-    faults = [*([] if old else _name(name)), *_numbers(given), *_words(given)]
+    subscription_values = {key: given.pop(key) for key in ("events", "payload", "profile") if key in given}
+    subscription = read_subscription(**subscription_values)
+    faults = [*([] if old else _name_faults(name)), *_number_faults(given), *_text_faults(given)]
     if not isinstance(subscription, Subscription):
         return (*faults, *subscription)
     if faults:
@@ -67,30 +67,30 @@ def read_registration(name: str, values: Mapping[str, Any], *, old: bool = False
     return Registration(name, subscription=subscription, **given)
 
 
-def _name(name: str) -> Iterator[Fault]:
+def _name_faults(name: str) -> Iterator[Fault]:
     if fault := name_fault(name):
         yield Fault("name", fault)
 
 
-def _numbers(given: Mapping[str, Any]) -> Iterator[Fault]:
+def _number_faults(given: Mapping[str, Any]) -> Iterator[Fault]:
     low, high = RATES
-    yield from _number(given, "timeout_s", 1.0, LONGEST_TIMEOUT_S, "seconds")
-    yield from _number(given, "rate_per_s", low, high, "deliveries a second")
-    yield from _number(given, "in_flight", 1, MOST_IN_FLIGHT, "deliveries at a time", whole=True)
+    yield from _number_fault(given, "timeout_s", 1.0, LONGEST_TIMEOUT_S, "seconds")
+    yield from _number_fault(given, "rate_per_s", low, high, "deliveries a second")
+    yield from _number_fault(given, "in_flight", 1, MOST_IN_FLIGHT, "deliveries at a time", whole=True)
     if "schedule" in given and (fault := schedule_fault(given["schedule"])):
         yield Fault("schedule", f"cannot be used: {fault[0].lower()}{fault[1:]}")
 
 
-def _number(
-    given: Mapping[str, Any], path: str, low: float, high: float, what: str, *, whole: bool = False
+def _number_fault(
+    given: Mapping[str, Any], path: str, low: float, high: float, unit: str, *, whole: bool = False
 ) -> Iterator[Fault]:
     value = given.get(path, low)
     kinds = (int,) if whole else (int, float)
     if type(value) not in kinds or not low <= value <= high:
-        yield Fault(path, f"is {shown(value)}; {what} are {'a whole number ' if whole else ''}from {low:g} to {high:g}")
+        yield Fault(path, f"is {shown(value)}; {unit} are {'a whole number ' if whole else ''}from {low:g} to {high:g}")
 
 
-def _words(given: Mapping[str, Any]) -> Iterator[Fault]:
+def _text_faults(given: Mapping[str, Any]) -> Iterator[Fault]:
     for path, words in (("ordering", ORDERINGS), ("on_exhausted", ON_EXHAUSTED)):
         if given.get(path, words[0]) not in words:
             yield Fault(path, f"is {shown(given[path])}; send {' or '.join(words)}")

@@ -1,8 +1,9 @@
-"""Stands between a webhook and the network: names resolved once, forbidden addresses never connected to.
+"""Refuses webhooks to forbidden addresses: resolves each name once, then checks every address before it is used.
 
-`send` puts a Passage into the context of each request. aiohttp then asks the guard three times: for a name's
-addresses, all of which must be allowed; for the socket of each connect, by its numeric address, literal ones included;
-and, through `net.transport`, about the peer of the connection, which may be a kept one.
+`send` stores an OutgoingRequest in the context variable OUTGOING for each request. aiohttp then asks the guard three
+times. `resolve` returns a name's addresses; all of them must be allowed. `open_socket` checks the numeric address of
+each connect, also of a literal host. `check_peer`, called through `net.transport`, checks the peer of the connection,
+because a kept connection needs no connect.
 """
 
 import socket
@@ -20,13 +21,13 @@ from worker.webhooks.net.resolver import Resolver, ResolverBusy
 
 
 class Forbidden(OSError):
-    """An address that webhooks may not connect to. Deliberately says no more: the tenant must not learn addresses."""
+    """An address that webhooks may not connect to. Names no address, because the tenant must not learn it."""
 
 
 class OutgoingRequest:
-    """One request on its way out: `owner` pays for its lookup.
+    """One request on its way out; its lookup counts against the share of `owner`.
 
-    `forbidden`: the guard refused an address of its target. `crowded`: there was no room to look its name up.
+    `forbidden`: the guard refused an address of its target. `crowded`: no thread was free to look up its name.
     `looking` is called when the lookup begins, `found` when the address is known, just before the first connect.
     """
 
@@ -39,17 +40,17 @@ class OutgoingRequest:
         self._found: Callable[[], None] | None = found
 
     def connecting(self) -> None:
-        """Note the first connect."""
+        """Call `found` at the first connect."""
         found, self._found = self._found, None
         if found is not None:
             found()
 
 
-PASSAGE: Final[ContextVar[OutgoingRequest]] = ContextVar("PASSAGE")
+OUTGOING: Final[ContextVar[OutgoingRequest]] = ContextVar("OUTGOING")
 
 
 class Guard(AbstractResolver):
-    """aiohttp's resolver and its socket factory in one, under one policy; nothing goes to our `own` servers."""
+    """aiohttp's resolver and socket factory under one policy; refuses our `own` servers too."""
 
     def __init__(self, policy: Policy, names: Resolver, own: OwnServers | None = None) -> None:
         self.policy = policy
@@ -59,15 +60,15 @@ class Guard(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return the addresses of `host`. Raises Forbidden if one of them is, OSError if there are none."""
-        passage = PASSAGE.get()
+        """Return the addresses of `host`. Raises Forbidden if any address is forbidden, OSError if there is none."""
+        outgoing = OUTGOING.get()
         try:
-            addresses = await self._names.resolve(host, port, owner=passage.owner, began=passage.looking)
+            addresses = await self._names.resolve(host, port, owner=outgoing.owner, began=outgoing.looking)
         except ResolverBusy:
-            passage.crowded = True
+            outgoing.crowded = True
             raise
         for address in addresses:
-            self._admit(address, port)
+            self._check(address, port)
         return [
             ResolveResult(
                 hostname=host,
@@ -81,24 +82,24 @@ class Guard(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Do nothing: a lookup that runs ends by itself."""
+        """Do nothing: a running lookup ends by itself."""
 
     def open_socket(self, info: AddrInfoType) -> socket.socket:
         """Return a socket for a connect to the address of `info`. Raises Forbidden."""
-        family, kind, protocol, _, where = info
-        self._admit(where[0], where[1])
-        PASSAGE.get().connecting()
+        family, kind, protocol, _, address = info
+        self._check(address[0], address[1])
+        OUTGOING.get().connecting()
         return socket.socket(family, kind, protocol)
 
     def check_peer(self, sock: TransportSocket) -> str:
-        """Return the address a connection really leads to. Raises Forbidden; OSError if it is lost."""
-        where = sock.getpeername()
-        self._admit(where[0], where[1])
-        if PASSAGE.get().forbidden:
+        """Return the peer address of a connection. Raises Forbidden, or OSError if the connection is lost."""
+        peer = sock.getpeername()
+        self._check(peer[0], peer[1])
+        if OUTGOING.get().forbidden:
             raise Forbidden
-        return str(where[0])
+        return str(peer[0])
 
-    def _admit(self, address: str, port: int) -> None:
+    def _check(self, address: str, port: int) -> None:
         if not self.policy.is_allowed(address, port) or self.own.holds(address, port):
-            PASSAGE.get().forbidden = True
+            OUTGOING.get().forbidden = True
             raise Forbidden

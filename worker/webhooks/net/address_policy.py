@@ -1,6 +1,6 @@
-"""Which numeric addresses a webhook may connect to. Pure; `url` and, at every connect, `address_guard` ask it.
+"""Policy for the numeric addresses that a webhook may connect to. Pure; `url` and `address_guard` use it.
 
-`ipaddress.is_global` is no such test: it lets 64:ff9b::/96, 2002::/16, ::/96, multicast and cloud metadata pass.
+`ipaddress.is_global` is not enough: it lets 64:ff9b::/96, 2002::/16, ::/96, multicast and cloud metadata pass.
 """
 
 from collections.abc import Iterable
@@ -39,13 +39,13 @@ _IPV4_DENIED: Final = tuple(
         "168.63.129.16/32",
     )
 )
-# IPv6 is allowed, not denied: what is not global unicast today may be anything tomorrow.
+# IPv6 has a list of allowed networks, because a network outside global unicast may get any meaning later.
 _IPV6_ALLOWED: Final = IPv6Network("2000::/3")
 _IPV6_DENIED: Final = tuple(
     IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
-# Where clouds keep the credentials of their machines: no setting opens these. The link-local networks are whole, since
-# every cloud adds addresses of its own there (169.254.169.254, 169.254.170.2, 169.254.170.23, 169.254.42.42).
+# Clouds serve the credentials of their machines here: no setting opens these. The link-local networks are listed whole,
+# because each cloud adds its own addresses there (169.254.169.254, 169.254.170.2, 169.254.170.23, 169.254.42.42).
 _NEVER: Final[tuple[Network, ...]] = tuple(
     ip_network(text)
     for text in (
@@ -60,8 +60,8 @@ _NEVER: Final[tuple[Network, ...]] = tuple(
     )
 )
 _NAT64: Final = IPv6Network("64:ff9b::/96")
-# Forms that carry an IPv4 address: NAT64's local prefix, 6to4, Teredo, SIIT, IPv4-compatible. Where such a packet comes
-# out, and at whom, is known to a router and not to us, so that no setting opens them either.
+# Forms that carry an IPv4 address: NAT64's local prefix, 6to4, Teredo, SIIT, IPv4-compatible. No setting opens them,
+# because only a router knows the final destination of such a packet.
 _CARRIES_IPV4: Final = tuple(
     IPv6Network(text) for text in ("64:ff9b:1::/48", "2002::/16", "2001::/32", "::ffff:0:0:0/96", "::/96")
 )
@@ -70,8 +70,10 @@ _IPV6_LOOPBACK: Final = IPv6Address("::1")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Where webhooks may go. `ports` hold for public addresses, `allow` opens addresses (and all their ports) that are
-    otherwise refused, `deny` closes some and wins over `allow`. `nat64`: 64:ff9b::/96 is judged as the IPv4 it carries.
+    """Addresses and ports that webhooks may use.
+
+    `ports` apply to public addresses. `allow` opens addresses (and all their ports) that are otherwise refused; `deny`
+    closes addresses and wins over `allow`. `nat64`: 64:ff9b::/96 is judged by the IPv4 address inside it.
     """
 
     allow_http: bool = False
@@ -81,7 +83,7 @@ class Policy:
     nat64: bool = False
 
     def is_allowed(self, address: str, port: int) -> bool:
-        """Say whether a connection may go to a numeric address; what is no such address is refused."""
+        """Say whether a connection may go to a numeric address; any other text is refused."""
         found = _read(address, nat64=self.nat64)
         if found is None or _is_in(found, _NEVER) or _is_in(found, self.deny):
             return False
@@ -101,15 +103,15 @@ def policy(
     ports: Iterable[int] = (),
     nat64: bool = False,
 ) -> Policy:
-    """Make a policy of an operator's settings. 443 is always among the ports, 80 with `allow_http`.
+    """Make a policy from an operator's settings. Port 443 is always allowed, port 80 with `allow_http`.
 
-    Raises ValueError, naming the network or the port, if one cannot be read.
+    Raises ValueError with the network or the port that is invalid.
     """
     standard = {HTTPS_PORT, HTTP_PORT} if allow_http else {HTTPS_PORT}
     extra = frozenset(ports)
     for port in sorted(extra):
         if not 1 <= port <= 65535:
-            raise ValueError(f"{port} is no port a webhook can go to; name ports from 1 to 65535")
+            raise ValueError(f"{port} is not a port number; use ports from 1 to 65535")
     return Policy(
         allow_http=allow_http,
         ports=extra | standard,
@@ -120,13 +122,13 @@ def policy(
 
 
 def is_public(address: str) -> bool:
-    """Say whether a numeric address is one that everybody can reach."""
+    """Say whether a numeric address is on the public internet."""
     found = _read(address, nat64=False)
     return found is not None and _is_public(found)
 
 
 def plain(address: str) -> str:
-    """Return a numeric address in the one form that can be compared, IPv4 in IPv6 as IPv4; what is none as it is."""
+    """Return a numeric address in its canonical form, IPv4 in IPv6 as IPv4; return any other text unchanged."""
     found = _read(address, nat64=True)
     return address if found is None else str(found)
 
@@ -135,11 +137,11 @@ def _network(text: Network | str) -> Network:
     try:
         return ip_network(text)
     except ValueError as error:
-        raise ValueError(f"{text} is no network; write one as 10.0.0.0/8, 192.168.1.7 or fd12::/16") from error
+        raise ValueError(f"{text} is not a network; write it as 10.0.0.0/8, 192.168.1.7 or fd12::/16") from error
 
 
 def _read(text: str, *, nat64: bool) -> Address | None:
-    """Return the address that a packet to `text` reaches; None for what is never allowed, or no address at all."""
+    """Return the address that a packet to `text` reaches; None for no address, or for a form that is never allowed."""
     try:
         address = ip_address(text)
     except ValueError:

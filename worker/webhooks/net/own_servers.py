@@ -1,10 +1,11 @@
-"""Where this service's own servers are: no webhook connects to them, whatever is opened.
+"""Addresses of this service's own servers: no webhook connects to them, whichever networks the operator allows.
 
-The database and Redis are refused wherever they are. An endpoint is refused by its name everywhere, and by its address
-only in private space: out there everybody can reach it, and its address may be a provider's, shared with receivers. Of
-a private one port 443 is left to names: one address of an ingress serves many, and TLS asks for the right one.
+The database and Redis are refused at every address. An endpoint is always refused by its name, but by its address only
+in private networks: a public endpoint's address may belong to a CDN that also serves receivers. Port 443 of a private
+endpoint's address is allowed too: an ingress serves many hosts at one address, and TLS selects the host by its name.
 
-An address of this machine is all of them: a Redis on 127.0.0.1 may listen on the others, too.
+If a server has an address of this machine, all addresses of this machine are refused: a Redis on 127.0.0.1 may listen
+on the others too.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ LOOKUP_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server of ours; `host` is a name or a numeric address. `is_endpoint`: not the database, nor Redis."""
+    """A server of ours; `host` is a name or a numeric address. `is_endpoint`: neither the database nor Redis."""
 
     host: str
     port: int
@@ -31,9 +32,10 @@ class Server:
 
 
 class OwnServers:
-    """The addresses of our servers, as their names resolve now; looked up again when they are FRESH_S old.
+    """The resolved addresses of our servers; looked up again after FRESH_S.
 
-    `moving` returns those that change by themselves, as behind Sentinel; where it raises OSError, nothing changes.
+    `moving` returns the servers that may change, such as the primary behind Sentinel. If it raises OSError, the
+    previous servers stay.
     """
 
     def __init__(
@@ -50,9 +52,9 @@ class OwnServers:
         self._renewal: asyncio.Task[None] | None = None
 
     async def renew(self) -> None:
-        """See to it that the addresses are known, and are not old for long; wait only the first time, LOOKUP_S at most.
+        """Start a new lookup if the addresses are old; wait for it only the first time, at most LOOKUP_S.
 
-        A name that does not resolve keeps the addresses it had.
+        A name that does not resolve keeps its previous addresses.
         """
         now_s = asyncio.get_running_loop().time()
         if not self._servers or now_s < self._until_s:
@@ -65,41 +67,41 @@ class OwnServers:
         self._until_s = now_s + FRESH_S
 
     def close(self) -> None:
-        """Give up a lookup that runs."""
+        """Cancel a running lookup."""
         if self._renewal is not None:
             self._renewal.cancel()
 
     def is_named(self, host: str, port: int) -> bool:
-        """Say whether a URL's host and port are those of a server of ours, as it is written in the settings."""
-        return any((one.host.lower(), one.port) == (host, port) for one in self._servers)
+        """Say whether a URL's host and port equal those of a server of ours, as written in the settings."""
+        return any((server.host.lower(), server.port) == (host, port) for server in self._servers)
 
     def holds(self, address: str, port: int) -> bool:
-        """Say whether a server of ours is at a numeric address."""
-        asked = plain(address)
-        for one in self._servers:
-            if one.port != port:
+        """Say whether a server of ours has this numeric address and port."""
+        target = plain(address)
+        for server in self._servers:
+            if server.port != port:
                 continue
-            theirs = self._found.get(one, frozenset({plain(one.host)}))
-            if one.is_endpoint:
-                theirs = frozenset(each for each in theirs if port != HTTPS_PORT and not is_public(each))
-            if asked in theirs or (any(map(_is_here, theirs)) and _is_here(asked)):
+            addresses = self._found.get(server, frozenset({plain(server.host)}))
+            if server.is_endpoint:
+                addresses = frozenset(known for known in addresses if port != HTTPS_PORT and not is_public(known))
+            if target in addresses or (any(map(_is_of_this_machine, addresses)) and _is_of_this_machine(target)):
                 return True
         return False
 
     async def _look_all_up(self) -> None:
         with suppress(OSError):
             self._servers = (*self._fixed, *await asyncio.to_thread(lambda: tuple(self._moving())))
-        for one in self._servers:
+        for server in self._servers:
             try:
-                found = await asyncio.to_thread(self._look_up, one.host, one.port)
+                found = await asyncio.to_thread(self._look_up, server.host, server.port)
             except (OSError, UnicodeError):
                 continue
             if found:
-                self._found[one] = frozenset(map(plain, found))
+                self._found[server] = frozenset(map(plain, found))
 
 
-def _is_here(address: str) -> bool:
-    """Say whether an address is one of this machine's: only such a one can be bound to."""
+def _is_of_this_machine(address: str) -> bool:
+    """Say whether this machine has the address: a socket can bind only to its machine's own addresses."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

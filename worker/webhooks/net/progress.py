@@ -1,4 +1,4 @@
-"""What is known of one delivery attempt while it runs, and the Sent made of it. Used by `webhooks.net.send`."""
+"""State of one delivery attempt in flight; builds its SendResult at the end. Used by `webhooks.net.send`."""
 
 import time
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ _MAX_HEADER_CHARS: Final = 256
 
 
 class DeliveryProgress:
-    """Collects one attempt; `close` says what it came to, however it ended."""
+    """Collects times, status and body of one attempt; `close` returns the SendResult."""
 
     def __init__(self) -> None:
         self.sent = False
@@ -35,54 +35,53 @@ class DeliveryProgress:
         self._ended = False
 
     def note_looking(self) -> None:
-        """The lookup of the name begins; before, it waited for its turn among ours."""
+        """Note that the lookup of the name begins; until now it waited for a free thread of ours."""
         self._looking_s = time.monotonic()
 
     def note_found(self) -> None:
-        """The address is known, and a connection is about to be made."""
+        """Note that the address is known and the first connect begins."""
         self._found_s = time.monotonic()
 
     def note_secured(self, took_s: float) -> None:
-        """TLS stands on a new connection."""
+        """Note that a new connection has TLS; the handshake took `took_s`."""
         self._tls_s = took_s
 
     def note_connected(self) -> None:
-        """A connection stands; from here on the receiver may have the request."""
+        """Note that there is a connection; from now on the receiver may have the request."""
         self.sent = True
         self._connected_s = time.monotonic()
 
     def note_head(self, response: httpx.Response) -> None:
-        """Take the status and the headers of the final response: they decide."""
+        """Take the status and the headers of the final response: they decide the outcome."""
         self._head_s = time.monotonic()
         self._http_status = response.status_code
         headers = response.headers
         self._headers = {name: _clean(headers[name]) for name in _KEPT if name in headers}
         asked = {name: headers[name] for name in ("retry-after", "retry-after-ms", "date") if name in headers}
-        # A wait of nothing is a date that has passed.
+        # A wait of 0 s comes from a date in the past.
         self._retry_after_s = retry_after_s(asked, now=datetime.now(UTC)) or None
 
     def take(self, piece: bytes) -> None:
-        """Take a piece of the body."""
         self._read += len(piece)
         self._body += piece[: MAX_KEPT_BYTES - len(self._body)]
 
     def note_end(self) -> None:
-        """The body has ended by itself."""
+        """Note that the body is complete."""
         self._ended = True
 
     @property
     def is_full(self) -> bool:
-        """More came than is worth reading, even to keep the connection."""
+        """The body exceeds MAX_READ_BYTES: the rest is not worth reading, even to keep the connection."""
         return self._read > MAX_READ_BYTES
 
     def overdue(self) -> DeliveryErrorCode:
-        """Return what the deadline that passed was for."""
+        """Return the code of the deadline that has passed: answer, lookup or connect."""
         if self.sent:
             return DeliveryErrorCode.timeout
         return DeliveryErrorCode.dns_timeout if self._found_s is None else DeliveryErrorCode.connect_timeout
 
     def close(self, broken: DeliveryErrorCode | None) -> SendResult:
-        """Return the outcome. `broken`: what ended the attempt; without weight once the status line is there."""
+        """Return the result. `broken`: the error that ended the attempt; ignored if a status line has arrived."""
         status = self._http_status
         return SendResult(
             sent=self.sent,

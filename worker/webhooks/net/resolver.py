@@ -1,8 +1,8 @@
-"""Resolves host names in bounded threads of our own, with a share for each owner. Used by `webhooks.net.address_guard`.
+"""Resolves host names in at most THREADS threads, with a share for each owner. Used by `webhooks.net.address_guard`.
 
-getaddrinfo cannot be cancelled: a name whose servers are silent holds its thread for half a minute. In asyncio's shared
-pool a few such names would stall every lookup of the process; here they stall their owner's. Who waits for a thread
-waits because of us, so that this is told apart from a name that is not answered.
+getaddrinfo cannot be cancelled: if a name's servers do not answer, the lookup holds its thread for half a minute. In
+asyncio's shared pool a few such names would stall every lookup of the process; here they stall only their owner's.
+Waiting for a thread is our fault, not the receiver's: ResolverBusy reports it apart from a name without an answer.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Final
 
-# A thread that waits for an answer costs its stack, some 50 KiB. So many owners of silent names stall all the others.
+# A waiting thread costs its stack, about 50 KiB. 32 owners (128 / 4) with silent name servers stall all the others.
 THREADS: Final = 128
 THREADS_PER_OWNER: Final = 4
 PATIENCE_S: Final = 3.0
@@ -22,21 +22,22 @@ LookUp = Callable[[str, int], Sequence[str]]
 
 
 def look_up(host: str, port: int) -> list[str]:
-    """Return the numeric addresses of `host`, those of a scope with it ("fe80::1%2"). Blocks; raises OSError."""
-    # Bytes: Python would run a str through its old IDNA codec, and raise UnicodeError for an empty label.
+    """Return the numeric addresses of `host`, with the scope if there is one ("fe80::1%2"). Blocks; raises OSError."""
+    # Bytes, because Python passes a str through its old IDNA codec, which raises UnicodeError for an empty label.
     found = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
-    return [f"{where[0]}%{where[3]}" if len(where) == 4 and where[3] else str(where[0]) for *_, where in found]
+    return [
+        f"{address[0]}%{address[3]}" if len(address) == 4 and address[3] else str(address[0]) for *_, address in found
+    ]
 
 
 class ResolverBusy(OSError):
-    """No thread was free for a lookup in time: nothing is known of the name."""
+    """No thread was free in time, so the lookup did not begin. It says nothing about the name."""
 
 
 class Resolver:
-    """Any number of waiting lookups, none for longer than `patience_s`; at most `threads` running ones, of which at
-    most `per_owner` are one owner's.
+    """Runs at most `threads` lookups, at most `per_owner` of them for the same owner; others wait up to `patience_s`.
 
-    The threads are daemons, so that a silent name server does not hold up the end of the worker.
+    The threads are daemons: a silent name server must not delay the end of the worker.
     """
 
     def __init__(
@@ -51,14 +52,14 @@ class Resolver:
         self._patience_s = patience_s
         self._per_owner = per_owner
         self._free = asyncio.Semaphore(threads)
-        # Whoever waits or runs holds its owner's; an owner without lookups is forgotten.
+        # Weak: each lookup, waiting or running, holds its owner's semaphore, and an owner without lookups disappears.
         self._shares: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
 
     async def resolve(self, host: str, port: int, *, owner: str, began: Callable[[], None] | None = None) -> list[str]:
-        """Return the addresses of `host`; raises OSError if there are none, Crowded if the lookup could not begin.
+        """Return the addresses of `host`; raise OSError if there are none, ResolverBusy if the lookup cannot begin.
 
-        `began` is called when it does. From then on it is bounded by the caller, by cancellation: the thread stays
-        busy, and counted, until its lookup returns.
+        `began` is called when the lookup begins. From then on the caller limits it by cancelling; the thread still
+        counts as busy until its lookup returns.
         """
         share = self._shares.setdefault(owner, asyncio.Semaphore(self._per_owner))
         try:
@@ -82,13 +83,13 @@ class Resolver:
                 answer.set_exception(error)
 
         def run() -> None:
-            found, error = _outcome(self._look_up, host, port)
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            found, error = _look_up_or_error(self._look_up, host, port)
+            with contextlib.suppress(RuntimeError):  # the loop has ended: no task waits for the answer
                 loop.call_soon_threadsafe(end, found, error)
 
         try:
             threading.Thread(target=run, name="webhook-names", daemon=True).start()
-        except RuntimeError:  # the system gives no more threads
+        except RuntimeError:  # the operating system allows no more threads
             end([], ResolverBusy("the system has no thread for the lookup"))
         return await answer
 
@@ -101,12 +102,12 @@ class Resolver:
             raise
 
 
-def _outcome(look_up: LookUp, host: str, port: int) -> tuple[list[str], OSError | None]:
+def _look_up_or_error(look_up: LookUp, host: str, port: int) -> tuple[list[str], OSError | None]:
     try:
         found = list(look_up(host, port))
     except OSError as error:
         return [], error
-    except Exception as error:  # a name that the resolver cannot even read: the thread must still give back its place
+    except Exception as error:  # the resolver cannot even read the name; the thread must still release its place
         unread = socket.gaierror(socket.EAI_NONAME, "the name cannot be read")
         unread.__cause__ = error
         return [], unread

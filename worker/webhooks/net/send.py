@@ -1,10 +1,12 @@
-"""One delivery attempt: a signed body out to a receiver, a Sent back, whatever happened on the wire. Called by `run`.
+"""One delivery attempt: sends a signed body to a receiver and returns a SendResult. Called by `deliver`.
 
-Always over the guarded aiohttp transport, whatever AFTERWORD_HTTP_TRANSPORT says of calls: only there are names and
-numeric addresses ours to refuse. No redirect and no cookie exists on this way: no httpx client is between.
+Always uses the guarded aiohttp transport, because only there can we refuse names and addresses; the setting
+AFTERWORD_HTTP_TRANSPORT applies to calls, not to webhooks. Without an httpx client there are no redirects and no
+cookies.
 
-With an egress proxy, that is the guard: we read the URL's text and resolve nothing. What goes wrong before a connection
-to the receiver stands is the proxy's, and so our trouble, but for a certificate.
+With an egress proxy, the proxy is the guard: we check the URL's text and resolve nothing. A failure before the
+connection to the receiver is the proxy's, so it counts as our trouble; the exceptions are a bad certificate, an
+invalid header and a lack of resources.
 """
 
 import asyncio
@@ -21,7 +23,7 @@ from worker.net.exceptions import WIRE, code_of, refused_by_proxy
 from worker.net.tls import trusting
 from worker.net.transport import AiohttpTransport
 from worker.webhooks.core.outcome import DeliveryErrorCode, SendResult
-from worker.webhooks.net.address_guard import PASSAGE, Guard, OutgoingRequest
+from worker.webhooks.net.address_guard import OUTGOING, Guard, OutgoingRequest
 from worker.webhooks.net.address_policy import Policy
 from worker.webhooks.net.own_servers import OwnServers
 from worker.webhooks.net.progress import DeliveryProgress
@@ -37,12 +39,12 @@ PROXY_AUTHENTICATION_REQUIRED: Final = 407
 def _user_agent() -> str:
     try:
         return f"afterword-webhooks/{version('afterword')}"
-    except PackageNotFoundError:  # a checkout that nobody installed
+    except PackageNotFoundError:  # a checkout that was not installed
         return "afterword-webhooks"
 
 
 USER_AGENT: Final = _user_agent()
-# Never a receiver's to say: what the message is, where it ends, and to whom it goes.
+# A receiver's custom headers cannot set these: they define the message, its length and its destination.
 _OURS: Final = frozenset(
     {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "accept-encoding"}
 )
@@ -61,9 +63,9 @@ _OF_WIRE: Final[Mapping[failure.ErrorCode, DeliveryErrorCode]] = {
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
-    """One attempt as it goes out. `headers` are all but those of the HTTP message itself, signatures included.
+    """The request of one attempt. `headers` include the signatures, but not the headers of the HTTP message itself.
 
-    `timeout_s` is wall-clock time for everything. Lookups of names are shared fairly between `owner`s (tenants).
+    `timeout_s` is wall-clock time for the whole attempt. `owner` is the tenant; each has its share of name lookups.
     """
 
     url: str = field(repr=False)
@@ -74,7 +76,7 @@ class WebhookRequest:
 
 
 class WebhookClient:
-    """The connections to all receivers under one policy, pooled by origin and kept for seconds."""
+    """Connections to all receivers under one policy, pooled by origin and kept for some seconds."""
 
     def __init__(
         self,
@@ -102,119 +104,118 @@ class WebhookClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection."""
         self.guard.own.close()
         await self.transport.aclose()
 
 
-async def send(client: WebhookClient, request: WebhookRequest, receipt: DeliveryProgress | None = None) -> SendResult:
-    """POST `request` to its receiver and say what came of it; nothing of the wire raises.
+async def send(client: WebhookClient, request: WebhookRequest, progress: DeliveryProgress | None = None) -> SendResult:
+    """POST `request` to its receiver and return the result; errors of the network are part of it and do not raise.
 
-    Three deadlines in wall-clock time, against drips and floods too: DNS 3 s, connect and TLS 5 s, `timeout_s` for
-    everything. All begin with the lookup: the time it waited for a thread of ours is not the receiver's. Success is
-    decided at the status line of the final response. Cancelling aborts the connection at once; `receipt` then says
-    whether there was one.
+    Three wall-clock deadlines, which also stop slow and endless answers: DNS 3 s, connect and TLS 5 s, `timeout_s` for
+    the whole attempt. They begin with the lookup, not before, because the wait for a free thread is not the receiver's
+    fault. The status line of the final response decides success. Cancelling aborts the connection at once; `progress`
+    then says whether there was a connection.
     """
-    receipt = receipt or DeliveryProgress()
+    progress = progress or DeliveryProgress()
     try:
         target = check(request.url, client.guard.policy)
     except UnusableUrl:
-        return receipt.close(DeliveryErrorCode.target_forbidden)
+        return progress.close(DeliveryErrorCode.target_forbidden)
     if client.guard.own.is_named(target.host, target.port):
-        return receipt.close(DeliveryErrorCode.target_forbidden)
+        return progress.close(DeliveryErrorCode.target_forbidden)
     if client.is_proxied:
-        return await _sent_by_proxy(client, target, request, receipt)
+        return await _send_by_proxy(client, target, request, progress)
     await client.guard.own.renew()
     limits = _Limits(request.timeout_s, first_s=CONNECT_S if target.literal else None)
 
     def looking() -> None:
-        receipt.note_looking()
+        progress.note_looking()
         limits.begin()
 
     def found() -> None:
-        receipt.note_found()
+        progress.note_found()
         limits.connecting()
 
-    passage = OutgoingRequest(request.owner, looking=looking, found=found)
-    token = PASSAGE.set(passage)
+    outgoing = OutgoingRequest(request.owner, looking=looking, found=found)
+    token = OUTGOING.set(outgoing)
     broken = None
     try:
         async with limits.timeout:
-            wire = _wire_request(target, request, receipt, limits, check_peer=client.guard.check_peer)
-            await _exchange(client, wire, receipt)
+            wire = _wire_request(target, request, progress, limits, check_peer=client.guard.check_peer)
+            await _exchange(client, wire, progress)
     except TimeoutError:
-        broken = receipt.overdue()
+        broken = progress.overdue()
     except WIRE as error:
-        broken = _OF_WIRE[code_of(error, sent=receipt.sent)]
+        broken = _OF_WIRE[code_of(error, sent=progress.sent)]
     finally:
-        PASSAGE.reset(token)
-    if passage.forbidden or passage.crowded:
-        broken = DeliveryErrorCode.target_forbidden if passage.forbidden else DeliveryErrorCode.dns_busy
-    return receipt.close(broken)
+        OUTGOING.reset(token)
+    if outgoing.forbidden or outgoing.crowded:
+        broken = DeliveryErrorCode.target_forbidden if outgoing.forbidden else DeliveryErrorCode.dns_busy
+    return progress.close(broken)
 
 
-async def _exchange(client: WebhookClient, wire: httpx.Request, receipt: DeliveryProgress) -> None:
+async def _exchange(client: WebhookClient, wire: httpx.Request, progress: DeliveryProgress) -> None:
     response = await client.transport.handle_async_request(wire)
     try:
-        receipt.note_head(response)
+        progress.note_head(response)
         assert isinstance(response.stream, httpx.AsyncByteStream)
         async for piece in response.stream:
-            receipt.take(piece)
-            if receipt.is_full:
+            progress.take(piece)
+            if progress.is_full:
                 return
-        receipt.note_end()
+        progress.note_end()
     finally:
         await response.aclose()
 
 
-async def _sent_by_proxy(
-    client: WebhookClient, target: WebhookUrl, request: WebhookRequest, receipt: DeliveryProgress
+async def _send_by_proxy(
+    client: WebhookClient, target: WebhookUrl, request: WebhookRequest, progress: DeliveryProgress
 ) -> SendResult:
-    receipt.note_found()
+    progress.note_found()
     limits = _Limits(request.timeout_s, first_s=DNS_S + CONNECT_S)
     broken = None
     try:
         async with limits.timeout:
-            await _exchange(client, _wire_request(target, request, receipt, limits), receipt)
+            await _exchange(client, _wire_request(target, request, progress, limits), progress)
     except TimeoutError:
-        broken = receipt.overdue() if receipt.sent else DeliveryErrorCode.proxy_failed
+        broken = progress.overdue() if progress.sent else DeliveryErrorCode.proxy_failed
     except WIRE as error:
-        broken = _OF_WIRE.get(code_of(error, sent=receipt.sent), DeliveryErrorCode.proxy_failed)
+        broken = _OF_WIRE.get(code_of(error, sent=progress.sent), DeliveryErrorCode.proxy_failed)
         if refused_by_proxy(error):
             broken = DeliveryErrorCode.target_forbidden
-        elif not receipt.sent and broken not in (
+        elif not progress.sent and broken not in (
             DeliveryErrorCode.tls_failed,
             DeliveryErrorCode.invalid_header,
             DeliveryErrorCode.out_of_resources,
         ):
             broken = DeliveryErrorCode.proxy_failed
-    sent = receipt.close(broken)
-    # Without a tunnel its own answers stand where the receiver's would.
-    is_its_own = target.url.scheme == "http" and sent.http_status == PROXY_AUTHENTICATION_REQUIRED
-    return replace(sent, sent=False, error_code=DeliveryErrorCode.proxy_failed) if is_its_own else sent
+    sent = progress.close(broken)
+    # An http URL has no tunnel, so the proxy's own answer looks like the receiver's.
+    is_from_proxy = target.url.scheme == "http" and sent.http_status == PROXY_AUTHENTICATION_REQUIRED
+    return replace(sent, sent=False, error_code=DeliveryErrorCode.proxy_failed) if is_from_proxy else sent
 
 
 def _wire_request(
     target: WebhookUrl,
     request: WebhookRequest,
-    receipt: DeliveryProgress,
+    progress: DeliveryProgress,
     limits: "_Limits",
     *,
     check_peer: Callable[[TransportSocket], str] | None = None,
 ) -> httpx.Request:
     def peer(sock: TransportSocket) -> None:
         if check_peer is not None:
-            receipt.peer = check_peer(sock)
+            progress.peer = check_peer(sock)
 
     def connected() -> None:
-        receipt.note_connected()
+        progress.note_connected()
         limits.connected()
 
     headers = {
         "host": target.url.netloc.decode("ascii"),
         "content-length": str(len(request.body)),
         "content-type": "application/json",
-        # Compressed, the little that is kept of an answer could not be read by anybody.
+        # Only the start of an answer is kept; if it were compressed, it would be unreadable.
         "accept-encoding": "identity",
         "user-agent": USER_AGENT,
     }
@@ -224,33 +225,33 @@ def _wire_request(
         target.url,
         headers=[(name.encode(), value.encode("utf-8", "replace")) for name, value in headers.items()],
         stream=httpx.ByteStream(request.body),
-        extensions={"peer": peer, "secured": receipt.note_secured, "connected": connected},
+        extensions={"peer": peer, "secured": progress.note_secured, "connected": connected},
     )
 
 
 class _Limits:
-    """The deadlines of one attempt on one timer: DNS, then connect, then what is left of the total."""
+    """The deadlines of one attempt on one timer: DNS, then connect, then the rest of the total."""
 
     def __init__(self, total_s: float, *, first_s: float | None) -> None:
-        """Begin with the deadline `first_s`; None: a lookup comes first, and waits for its turn."""
+        """Begin with the deadline `first_s`; None: a lookup comes first and may wait for a thread."""
         self._loop = asyncio.get_running_loop()
         self._total_s = total_s
         self._end = self._loop.time() + total_s
-        # While a lookup waits no deadline runs but the patience of `webhooks.net.resolver`.
+        # While a lookup waits for a thread, only PATIENCE_S of `webhooks.net.resolver` limits it.
         self.timeout = asyncio.timeout_at(None if first_s is None else self._within(first_s))
 
     def begin(self) -> None:
-        """Put the deadlines for the lookup and for everything in force."""
+        """Start the deadlines of the lookup and of the whole attempt."""
         self._end = self._loop.time() + self._total_s
         self.timeout.reschedule(self._within(DNS_S))
 
     def connecting(self) -> None:
-        """Put the deadline for TCP and TLS in force. Called by a task of aiohttp's, perhaps just after the last one."""
+        """Start the deadline of TCP and TLS. An aiohttp task calls this, maybe just after the last deadline passed."""
         if not self.timeout.expired():
             self.timeout.reschedule(self._within(CONNECT_S))
 
     def connected(self) -> None:
-        """Leave only the total."""
+        """Keep only the deadline of the whole attempt."""
         self.timeout.reschedule(self._end)
 
     def _within(self, seconds: float) -> float:

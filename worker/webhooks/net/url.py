@@ -1,4 +1,4 @@
-"""Reads the URL of a receiver: the one parser for its check at registration and for every send. Nothing is resolved."""
+"""Parses and checks a receiver's URL, at registration and at every send. Resolves no name."""
 
 import functools
 import re
@@ -13,18 +13,18 @@ from worker.webhooks.net.address_policy import HTTP_PORT, HTTPS_PORT, Policy
 
 MAX_CHARS: Final = 2048
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
-# What resolvers take for an IPv4 address in disguise: 2130706433, 127.1, 0x7f000001 (WHATWG, "ends in a number").
+# Resolvers read these as an IPv4 address: 2130706433, 127.1, 0x7f000001 (WHATWG URL Standard, "ends in a number").
 _NUMBER: Final = re.compile(r"\d+|0x[0-9a-f]*", re.ASCII)
 _INTERNAL: Final = ("localhost", "local", "internal", "intranet", "lan", "home", "corp", "private", "svc")
 
 
 class UnusableUrl(ValueError):
-    """A URL no webhook can go to; its text is a sentence about the URL that does not quote it."""
+    """A URL that no webhook can use. The text is a sentence that does not quote the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookUrl:
-    """Where a request goes. `host` is ASCII, without brackets; `literal`: it is a numeric address."""
+    """A parsed URL. `host` is ASCII, without brackets; `literal`: the host is a numeric address."""
 
     url: httpx.URL
     host: str
@@ -33,18 +33,18 @@ class WebhookUrl:
 
     @property
     def is_internal(self) -> bool:
-        """The name means something only inside a network: one label, or a suffix nobody can register."""
+        """The name resolves only inside a network: it has a single label, or a suffix that is not for registration."""
         labels = self.host.split(".")
         return not self.literal and (len(labels) == 1 or labels[-1] in _INTERNAL or "svc" in labels)
 
 
 def target_fault(url: object, policy: Policy) -> str | None:
-    """Say in a sentence why a webhook cannot go to `url`, or None if nothing in its text speaks against it.
+    """Return a sentence why a webhook cannot go to `url`, or None if its text is fine.
 
-    What its name resolves to is judged at every connect, by `webhooks.net.address_guard`.
+    `webhooks.net.address_guard` checks the resolved addresses at every connect.
     """
     if not isinstance(url, str):
-        return "The URL is no string; send one that begins with https://"
+        return "The URL is not a string; send a string that begins with https://"
     try:
         check(url, policy)
     except UnusableUrl as fault:
@@ -53,16 +53,16 @@ def target_fault(url: object, policy: Policy) -> str | None:
 
 
 def check(url: str, policy: Policy) -> WebhookUrl:
-    """Return where `url` leads, as far as its text tells. Raises Unfit."""
+    """Parse `url` and check its text against the policy. Raises UnusableUrl."""
     target = _read(url)
     if target.url.scheme == "http" and not policy.allow_http:
-        raise UnusableUrl("The URL begins with http://, which this service does not allow; use https://")
+        raise UnusableUrl("The URL begins with http://, but this service does not allow it; use https://")
     opened = target.literal and policy.is_opened(target.host)
-    # A name of the inside may resolve into what the operator opened; the guard sees the addresses.
-    inside = bool(policy.allow) and target.is_internal
-    if target.is_internal and not inside:
+    # An internal name may resolve to an address that the operator allows; the guard checks the addresses.
+    may_be_opened = bool(policy.allow) and target.is_internal
+    if target.is_internal and not may_be_opened:
         raise UnusableUrl("The URL's host is a name of an internal network; use a public host name")
-    if target.port not in policy.ports and not opened and not inside:
+    if target.port not in policy.ports and not opened and not may_be_opened:
         raise UnusableUrl(f"The URL's port is {target.port}; {_ports(policy)} can be used")
     if target.literal and not policy.is_allowed(target.host, target.port):
         raise UnusableUrl("The URL's address is not public; webhooks only go to public addresses")
@@ -74,25 +74,29 @@ def _read(url: str) -> WebhookUrl:
     if fault := _text_fault(url):
         raise UnusableUrl(fault)
     try:
-        return _parsed(url)
+        return _parse(url)
     except UnusableUrl:
         raise
     except (ValueError, httpx.InvalidURL) as error:
-        # Also from a property of what was parsed: httpx decodes an xn-- name when its host is asked for (idna's errors
-        # are UnicodeErrors, which are ValueErrors).
+        # httpx decodes an xn-- name only when `host` is read, so this error may come after parsing. idna's errors are
+        # UnicodeErrors, a subclass of ValueError.
         raise UnusableUrl("The URL cannot be read; check its host and its port") from error
 
 
-def _parsed(url: str) -> WebhookUrl:
+def _parse(url: str) -> WebhookUrl:
     split, parsed = urlsplit(url), httpx.URL(url)
     split_port = split.port
     if "@" in split.netloc or parsed.userinfo:
         raise UnusableUrl("The URL holds a user or a password; send credentials in a header of the receiver")
     if not split.hostname or not parsed.host:
-        raise UnusableUrl("The URL has no host; send one such as https://example.com/hooks")
+        raise UnusableUrl("The URL has no host; send for example https://example.com/hooks")
     host = parsed.raw_host.decode("ascii")
-    if split.scheme != parsed.scheme or split.hostname != _shown(parsed, split.hostname) or _moved(parsed, split_port):
-        raise UnusableUrl("The URL's host or port can be read in two ways; write it in the plain form")
+    if (
+        split.scheme != parsed.scheme
+        or split.hostname != _raw_host(parsed, split.hostname)
+        or _ports_differ(parsed, split_port)
+    ):
+        raise UnusableUrl("The URL's host or port can be read in two ways; write it in its plain form")
     literal = _is_literal(host)
     if not literal and (fault := _name_fault(host)):
         raise UnusableUrl(fault)
@@ -108,16 +112,16 @@ def _text_fault(url: str) -> str | None:
     if not url.isprintable() or any(char.isspace() for char in url) or "\\" in url:
         return "The URL holds a backslash, a space or a control character; encode it with %"
     if "#" in url:
-        return "The URL holds a fragment (#), which is never sent; remove it"
+        return "The URL holds a fragment (#), but fragments are never sent; remove it"
     return None
 
 
-def _shown(parsed: httpx.URL, hostname: str) -> str:
-    """Return httpx's host in the form urlsplit keeps: as written, in lower case, so that an xn-- name stays one."""
+def _raw_host(parsed: httpx.URL, hostname: str) -> str:
+    """Return httpx's host in urlsplit's form: as written, in lower case; an xn-- name stays an xn-- name."""
     return parsed.raw_host.decode("ascii") if hostname.isascii() else parsed.host
 
 
-def _moved(parsed: httpx.URL, port: int | None) -> bool:
+def _ports_differ(parsed: httpx.URL, port: int | None) -> bool:
     standard = HTTPS_PORT if parsed.scheme == "https" else HTTP_PORT
     return (standard if parsed.port is None else parsed.port) != (standard if port is None else port)
 
@@ -131,10 +135,10 @@ def _is_literal(host: str) -> bool:
 
 def _name_fault(host: str) -> str | None:
     if host.endswith("."):
-        return "The URL's host ends in a dot; write it without"
+        return "The URL's host ends in a dot; remove the dot"
     labels = host.split(".")
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        return "The URL's host is no host name; letters, digits, hyphens and dots can be used"
+        return "The URL's host is not a host name; use letters, digits, hyphens and dots"
     if _NUMBER.fullmatch(labels[-1]):
         return "The URL's host is a number; write an IPv4 address as four decimal numbers"
     return None

@@ -1,4 +1,4 @@
-"""DISPATCH of deliveries, the choice: which receivers have some, how many more each takes, and which are due."""
+"""DISPATCH of deliveries: finds the receivers with queued deliveries, their free slots, and their due deliveries."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,15 @@ from worker.webhooks.store.claim import room_of, tokens_of
 from worker.webhooks.store.tables import deliveries, receivers
 
 FIRST: Final = "00000000-0000-0000-0000-000000000000"
-# Of one receiver each: a step over an index.
+# Receivers read at one tick; each costs one step over an index.
 RECEIVERS_A_TICK: Final = 500
-# One range of the index each. On SQLite a transaction holds the one write lock: a few milliseconds at a time.
+# Receivers in one statement; each costs one index range. On SQLite a transaction holds the only write lock, so it must
+# end after a few milliseconds.
 LANES_A_STATEMENT: Final = 20
 
 
 class ReceiverLane(NamedTuple):
-    """A receiver that has queued deliveries; `free`: how many may start now, None where it takes none at all."""
+    """A receiver with queued deliveries. `free`: how many may start now, None if the receiver is not enabled."""
 
     receiver_id: str
     free: int | None
@@ -30,31 +31,31 @@ class ReceiverLane(NamedTuple):
 
 
 def queued(*columns: Any) -> Select[Any]:
-    """Choose queued deliveries."""
+    """Select columns of the queued deliveries."""
     # A literal: with a bound parameter the planner could not use the partial index.
     return select(*columns).where(deliveries.c.status == literal_column("'queued'"))
 
 
-def _behind(receiver_id: ColumnElement[str]) -> ColumnElement[str]:
+def _next_receiver(receiver_id: ColumnElement[str]) -> ColumnElement[str]:
     found = queued(deliveries.c.receiver_id).where(deliveries.c.receiver_id > receiver_id)
     return found.order_by(deliveries.c.receiver_id).limit(1).scalar_subquery()
 
 
 def _walk() -> Select[Any]:
-    """Choose the receivers behind `after` that have queued deliveries: one step over the index each, in one statement.
+    """Select the receivers after `after` that have queued deliveries, with one index step for each receiver.
 
-    However many rows each has: neither database skips duplicates by itself on every version we support.
+    The recursive query jumps from one receiver id to the next, so the number of rows does not matter. DISTINCT would
+    read all rows: the databases do not skip duplicates in every version that we support.
     """
-    steps = select(_behind(bindparam("after", type_=Id)).label("id"), literal_column("1").label("n")).cte(
-        "steps", recursive=True
-    )
-    further = select(_behind(steps.c.id), steps.c.n + 1).where(steps.c.id.is_not(None), steps.c.n < bindparam("most"))
-    steps = steps.union_all(further)
+    first = _next_receiver(bindparam("after", type_=Id))
+    steps = select(first.label("id"), literal_column("1").label("n")).cte("steps", recursive=True)
+    following = select(_next_receiver(steps.c.id), steps.c.n + 1)
+    steps = steps.union_all(following.where(steps.c.id.is_not(None), steps.c.n < bindparam("most")))
     return select(steps.c.id).where(steps.c.id.is_not(None))
 
 
 def _due(of: str, most: str) -> Select[Any]:
-    """Choose the oldest due deliveries to the receiver of one parameter, at most as many as the other says."""
+    """Select a receiver's oldest due deliveries; `of` and `most` name the parameters for its id and the limit."""
     columns = (deliveries.c.receiver_id, deliveries.c.id, (deliveries.c.attempt + 1).label("next"))
     return (
         queued(*columns, (-seconds_until(deliveries.c.run_at)).label("age_s"))
@@ -65,7 +66,7 @@ def _due(of: str, most: str) -> Select[Any]:
 
 
 _WALK = _walk()
-# SQLite has no LATERAL. Always as many, so that it is prepared once.
+# A union, because SQLite has no LATERAL; always of the same size, so that it is prepared only once.
 _DUE = union_all(*(select(_due(f"of_{n}", f"most_{n}").subquery()) for n in range(LANES_A_STATEMENT)))
 _first = queued(deliveries.c.run_at).where(deliveries.c.receiver_id == receivers.c.id).order_by(deliveries.c.run_at)
 _RECEIVERS = select(
@@ -87,14 +88,14 @@ _FLIGHT = (
 def lanes(
     connection: Connection, *, after: str = FIRST, most: int = RECEIVERS_A_TICK
 ) -> tuple[list[ReceiverLane], str]:
-    """Return receivers behind `after` that have queued deliveries, `most` at most, and where the next look goes on."""
+    """Return at most `most` receivers after `after` that have queued deliveries, and the `after` of the next call."""
     found = sorted(connection.scalars(_WALK, {"after": after, "most": most}))
-    on = found[-1] if len(found) == most else FIRST
+    next_after = found[-1] if len(found) == most else FIRST
     if not found:
-        return [], on
+        return [], next_after
     flight = {row[0]: row[1] for row in connection.execute(_FLIGHT, {"ids": found})}
     rows = connection.execute(_RECEIVERS.order_by(receivers.c.id), {"ids": found}).all()
-    return [_lane(row, flight.get(row.id, 0)) for row in rows], on
+    return [_lane(row, flight.get(row.id, 0)) for row in rows], next_after
 
 
 def _lane(receiver: Any, in_flight: int) -> ReceiverLane:
@@ -108,18 +109,18 @@ def _lane(receiver: Any, in_flight: int) -> ReceiverLane:
 
 
 def due(connection: Connection, most: Mapping[str, int]) -> dict[str, list[Due]]:
-    """Return the oldest due deliveries to receivers, by their ids, of each as many as `most` says."""
+    """Return the oldest due deliveries by receiver id; `most` has the receivers and how many deliveries of each."""
     found: dict[str, list[Due]] = defaultdict(list)
     wanted = sorted(most.items())
     for first in range(0, len(wanted), LANES_A_STATEMENT):
-        some = wanted[first:][:LANES_A_STATEMENT]
-        for row in connection.execute(_DUE, _values(some)):
+        batch = wanted[first:][:LANES_A_STATEMENT]
+        for row in connection.execute(_DUE, _parameters(batch)):
             found[row.receiver_id].append(Due(row.id, row.next, 0, row.age_s))
     return found
 
 
-def _values(wanted: Sequence[tuple[str, int]]) -> dict[str, str | int]:
-    values: dict[str, str | int] = {}
+def _parameters(wanted: Sequence[tuple[str, int]]) -> dict[str, str | int]:
+    parameters: dict[str, str | int] = {}
     for n, (receiver_id, rows) in enumerate([*wanted, *[(FIRST, 0)] * (LANES_A_STATEMENT - len(wanted))]):
-        values |= {f"of_{n}": receiver_id, f"most_{n}": rows}
-    return values
+        parameters |= {f"of_{n}": receiver_id, f"most_{n}": rows}
+    return parameters

@@ -1,8 +1,8 @@
-"""TELL: who hears of the jobs that have just ended. Events and deliveries, written in the transaction of the end.
+"""EMIT: writes the events and deliveries of jobs that have just ended, in the transaction that ends the jobs.
 
-A job whose `webhook` is absent goes to its tenant's default receivers, `{"to": name}` to one, `{"url": …}` to a
-receiver made for the address, null to nobody. What names a receiver that nobody has registered is held for whoever
-will register it. Bodies are frozen here; dispatch and `deliver` do the rest.
+The job's field `webhook` selects the receivers: absent means the tenant's default receivers, `{"to": name}` a named
+receiver, `{"url": …}` a receiver created for the URL, null no receiver. If the named receiver is not registered yet,
+the delivery is on hold until its registration. The bodies are frozen here; dispatch and `deliver` do the rest.
 """
 
 import json
@@ -20,10 +20,10 @@ from worker.webhooks.core.event import Bodies, Finished, Payload, event_id_of, e
 from worker.webhooks.core.payload import Profile, Variant, variant
 from worker.webhooks.core.subscription import wants
 from worker.webhooks.store import ordering
-from worker.webhooks.store.recipients import Recipient, audience
+from worker.webhooks.store.recipients import Recipient, find_recipients
 from worker.webhooks.store.tables import deliveries, events
 
-# How long a delivery is tried, whatever its schedule says.
+# The deadline of a delivery, for every schedule.
 DEADLINE_S = 7 * 86400.0
 _COLUMNS = (
     jobs.c.id, jobs.c.tenant, jobs.c.status, jobs.c.batch, jobs.c.custom_id, jobs.c.idempotency_key, jobs.c.endpoint,
@@ -43,42 +43,44 @@ _ROWS = (
 
 
 def emit_events(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Write the events of jobs that have just ended and were numbered; return the deliveries that may go, by job.
+    """Write the events of jobs that have ended and have a number in the feed; return the due deliveries by job id.
 
-    The caller holds the counter's lock (`finish.number`), so that nobody else gives places to deliveries meanwhile.
+    The caller holds the lock of the feed's counter (`jobs.store.finished_feed`), so no other transaction numbers
+    deliveries at the same time.
     """
-    heard = audience(connection, job_ids)
-    if not heard:
+    recipients = find_recipients(connection, job_ids)
+    if not recipients:
         return {}
-    told = EventBatch(connection)
-    for row in connection.execute(_ROWS, {"ids": sorted(heard)}):
-        listeners = [one for one in heard[row.id] if wants(json.loads(one.events), event_type(Status(row.status)))]
-        if listeners:
-            told.add(row, listeners)
-    told.write()
-    return told.ready
+    batch = EventBatch(connection)
+    for row in connection.execute(_ROWS, {"ids": sorted(recipients)}):
+        kind = event_type(Status(row.status))
+        interested = [recipient for recipient in recipients[row.id] if wants(json.loads(recipient.events), kind)]
+        if interested:
+            batch.add(row, interested)
+    batch.write()
+    return batch.ready
 
 
 class EventBatch:
-    """The rows of one transaction."""
+    """The events and deliveries of one transaction; `ready` are the due deliveries by job id."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._events: list[dict[str, Any]] = []
         self._deliveries: list[dict[str, Any]] = []
-        self._places: dict[ordering.Lane, ordering.LanePosition] = {}
+        self._positions: dict[ordering.Lane, ordering.LanePosition] = {}
         self.ready: dict[str, list[str]] = {}
 
-    def add(self, row: Any, listeners: Sequence[Recipient]) -> None:
-        """Freeze the event of a job and give each of its receivers a delivery."""
-        new = uuid.uuid4()
-        # Whoever registers an awaited receiver may choose any of them.
-        payloads = {Payload.full if one.is_awaited else Payload(one.payload) for one in listeners}
-        bodies = freeze(event_id_of(new), _finished(row), payloads)
-        wants_openai = any(one.profile == Profile.openai or one.is_awaited for one in listeners)
+    def add(self, row: Any, recipients: Sequence[Recipient]) -> None:
+        """Freeze the event of a job and add a delivery for each recipient."""
+        event_id = uuid.uuid4()
+        # A placeholder gets all bodies, because its registration may choose any of them.
+        payloads = {Payload.full if recipient.is_awaited else Payload(recipient.payload) for recipient in recipients}
+        bodies = freeze(event_id_of(event_id), _finished(row), payloads)
+        wants_openai = any(recipient.profile == Profile.openai or recipient.is_awaited for recipient in recipients)
         self._events.append(
             {
-                "id": str(new),
+                "id": str(event_id),
                 "job_id": row.id,
                 "tenant": row.tenant,
                 "type": bodies.type,
@@ -87,11 +89,11 @@ class EventBatch:
                 "openai": bodies.openai if wants_openai else None,
             }
         )
-        for one in listeners:
-            self._deliver(row, str(new), bodies, one)
+        for recipient in recipients:
+            self._add_delivery(row, str(event_id), bodies, recipient)
 
     def write(self) -> None:
-        """Insert what was added."""
+        """Insert the added rows."""
         if not self._events:
             return
         self._connection.execute(insert(events).values(created_at=now()), self._events)
@@ -104,15 +106,15 @@ class EventBatch:
                 )
                 self._connection.execute(statement, rows)
 
-    def _deliver(self, row: Any, event_id: str, bodies: Bodies, to: Recipient) -> None:
-        place = self._place(row, to)
-        new = str(uuid.uuid4())
+    def _add_delivery(self, row: Any, event_id: str, bodies: Bodies, to: Recipient) -> None:
+        position = self._position(row, to)
+        delivery_id = str(uuid.uuid4())
         full_bytes = None if bodies.full is None else len(bodies.full)
         chosen: Variant = variant(Payload(to.payload), Profile(to.profile), full_bytes=full_bytes)
         disabled = to.status == "disabled"
         self._deliveries.append(
             {
-                "id": new,
+                "id": delivery_id,
                 "event_id": event_id,
                 "receiver_id": to.id,
                 "job_id": row.id,
@@ -121,22 +123,22 @@ class EventBatch:
                 "status": DeliveryStatus.held if disabled else DeliveryStatus.queued,
                 "variant": chosen,
                 "ordering_key": row.ordering_key if to.ordering == "per_key" else None,
-                "sequence": place.sequence,
-                "after_gap": place.gap,
-                "waiting_for": ordering.WAITS if place.waits else None,
+                "sequence": position.sequence,
+                "after_gap": position.gap,
+                "waiting_for": ordering.WAITS if position.waits else None,
             }
         )
-        if not disabled and not place.waits:
-            self.ready.setdefault(row.id, []).append(new)
+        if not disabled and not position.waits:
+            self.ready.setdefault(row.id, []).append(delivery_id)
 
-    def _place(self, row: Any, to: Recipient) -> ordering.LanePosition:
+    def _position(self, row: Any, to: Recipient) -> ordering.LanePosition:
         if to.ordering != "per_key" or row.ordering_key is None:
             return ordering.LanePosition(row.generation + 1, waits=False, gap=False)
         lane = (to.id, row.ordering_key)
-        place = self._places.get(lane) or ordering.next_place(self._connection, lane)
-        # What follows in this transaction waits for this one.
-        self._places[lane] = ordering.LanePosition(place.sequence + 1, waits=True, gap=False)
-        return place
+        position = self._positions.get(lane) or ordering.next_position(self._connection, lane)
+        # The next delivery of this lane in this transaction waits for this delivery.
+        self._positions[lane] = ordering.LanePosition(position.sequence + 1, waits=True, gap=False)
+        return position
 
 
 def _finished(row: Any) -> Finished:

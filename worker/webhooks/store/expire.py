@@ -1,4 +1,4 @@
-"""DISPATCH of deliveries, the end: which are over, on hold, or left by a dead worker; and when the next is due."""
+"""DISPATCH of deliveries: fails overdue rows, holds those of disabled receivers, requeues those of lost workers."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -33,7 +33,7 @@ _NEXT_START = (
     .order_by(deliveries.c.run_at)
     .limit(1)
 )
-_OVER = (
+_OVERDUE = (
     queued(*(deliveries.c[name] for name in ("id", "attempt", "receiver_id", "ordering_key")))
     .where(deliveries.c.deadline <= present())
     .order_by(deliveries.c.deadline)
@@ -42,86 +42,86 @@ _OVER = (
 
 
 def next_start_s(connection: Connection) -> float | None:
-    """Return the seconds until the next delivery becomes due, or None when none waits."""
+    """Return the seconds until the next delivery becomes due, or None if no queued delivery has a later `run_at`."""
     return connection.execute(_NEXT_START).scalar()
 
 
 def give_up(connection: Connection) -> int:
-    """Fail queued deliveries that passed their deadline, and let go what waited for them; return how many."""
-    rows = _locked(connection, _OVER)
+    """Fail a batch of queued deliveries past their deadline and release those behind them; return how many failed."""
+    rows = _lock(connection, _OVERDUE)
     keys = [(row.id, row.attempt) for row in rows]
     ended = transitions.apply(
         connection, GIVE_UP_DELIVERY, keys, table=deliveries, changes={"last_error_code": "deadline"}
     )
-    _let_go(connection, [row for row in rows if (row.id, row.attempt) in ended])
+    _release_next(connection, [row for row in rows if (row.id, row.attempt) in ended])
     return len(ended)
 
 
-def settle(connection: Connection, lane: ReceiverLane) -> int:
-    """Hold a batch of what waits for a receiver that is disabled, drop it where it was removed; return how many."""
-    # Nobody enables it before our commit, and then resumes what is not on hold yet.
-    mine = select(receivers.c.status).where(receivers.c.id == lane.receiver_id).with_for_update(read=True)
-    status = connection.execute(mine).scalar()
+def hold_or_drop(connection: Connection, lane: ReceiverLane) -> int:
+    """Hold a batch of a disabled receiver's queued deliveries, or drop a removed receiver's; return how many."""
+    # Locked, so that nothing enables the receiver before our commit: resuming would miss deliveries not yet on hold.
+    locked = select(receivers.c.status).where(receivers.c.id == lane.receiver_id).with_for_update(read=True)
+    status = connection.execute(locked).scalar()
     if status not in ("disabled", "removed"):
         return 0
     move = HOLD_DELIVERY if status == "disabled" else DROP_DELIVERY
-    return _apply(connection, move, queued(deliveries.c.id, deliveries.c.attempt), lane.receiver_id)
+    return _apply_to_batch(connection, move, queued(deliveries.c.id, deliveries.c.attempt), lane.receiver_id)
 
 
 def drop_old(connection: Connection, receiver_id: str) -> int:
-    """Drop a batch of what has been on hold for a receiver for HELD_S; return how many."""
+    """Drop a batch of a receiver's held deliveries that are older than HELD_S; return how many."""
     held = select(deliveries.c.id, deliveries.c.attempt).where(
         ordering.ON_HOLD, deliveries.c.created_at <= from_now(-HELD_S)
     )
-    return _apply(connection, DROP_DELIVERY, held, receiver_id)
+    return _apply_to_batch(connection, DROP_DELIVERY, held, receiver_id)
 
 
 def disabled(connection: Connection) -> list[str]:
-    """Return the receivers that are disabled."""
+    """Return the ids of the disabled receivers."""
     return list(connection.scalars(select(receivers.c.id).where(receivers.c.status == "disabled")))
 
 
-def _apply(connection: Connection, move: Move, chosen: Select[Any], receiver_id: str) -> int:
-    mine = chosen.where(deliveries.c.receiver_id == receiver_id).limit(BATCH).with_for_update(skip_locked=True)
-    keys = [(row.id, row.attempt) for row in connection.execute(mine)]
+def _apply_to_batch(connection: Connection, move: Move, chosen: Select[Any], receiver_id: str) -> int:
+    batch = chosen.where(deliveries.c.receiver_id == receiver_id).limit(BATCH).with_for_update(skip_locked=True)
+    keys = [(row.id, row.attempt) for row in connection.execute(batch)]
     return len(transitions.apply(connection, move, keys, table=deliveries))
 
 
 def held(connection: Connection, worker_id: str) -> dict[str, int]:
-    """Return the deliveries that are this worker's by the rows, and the attempt number of each."""
-    mine = (deliveries.c.worker_id == worker_id, deliveries.c.status == DeliveryStatus.in_progress)
-    return {row[0]: row[1] for row in connection.execute(select(deliveries.c.id, deliveries.c.attempt).where(*mine))}
+    """Return the attempt numbers of the deliveries that the database assigns to this worker, by delivery id."""
+    is_held = (deliveries.c.worker_id == worker_id, deliveries.c.status == DeliveryStatus.in_progress)
+    return {row[0]: row[1] for row in connection.execute(select(deliveries.c.id, deliveries.c.attempt).where(*is_held))}
 
 
 def take_back(connection: Connection) -> int:
     """Queue a batch of deliveries again whose worker is gone; return how many.
 
-    The receiver may have had them: the attempt is `unknown` and counts. What has no attempts left fails.
+    The receiver may have got them, so the attempt is `unknown` and counts. Deliveries without attempts left fail.
     """
-    return _requeue(connection, _locked(connection, orphans()))
+    return _requeue(connection, _lock(connection, orphans()))
 
 
 def orphans() -> Select[Any]:
-    """Choose a batch of deliveries whose worker is gone."""
+    """Select a batch of deliveries whose worker is gone."""
     gone = deliveries.c.worker_id.not_in(select(workers.c.id))
     chosen = _in_progress().where(deliveries.c.worker_id.is_not(None), gone)
     return chosen.limit(BATCH)
 
 
 def give_back(connection: Connection, worker_id: str, keys: Collection[transitions.Key]) -> int:
-    """Queue deliveries again that a living worker has forgotten."""
+    """Queue deliveries again that the database assigns to a living worker but that no task of it runs."""
     if not keys:
         return 0
-    place = tuple_(deliveries.c.id, deliveries.c.attempt)
-    mine = _in_progress().where(deliveries.c.worker_id == worker_id, place.in_(sorted(keys)))
-    return _requeue(connection, _locked(connection, mine))
+    key = tuple_(deliveries.c.id, deliveries.c.attempt)
+    chosen = _in_progress().where(deliveries.c.worker_id == worker_id, key.in_(sorted(keys)))
+    return _requeue(connection, _lock(connection, chosen))
 
 
 def _in_progress() -> Select[Any]:
     names = ("id", "attempt", "attempts_used", "receiver_id", "ordering_key")
     schedule = select(receivers.c.schedule).where(receivers.c.id == deliveries.c.receiver_id).scalar_subquery()
     columns = select(*(deliveries.c[name] for name in names), schedule.label("schedule"))
-    # In the order of an index that has nothing else in it: by the ids, SQLite would read the whole table.
+    # In the order of the index afterword_deliveries_held: ordered by id alone, SQLite would read the whole table.
     held_now = columns.where(deliveries.c.status == literal_column("'in_progress'"))
     return held_now.order_by(deliveries.c.worker_id, deliveries.c.id)
 
@@ -146,7 +146,7 @@ def _requeue(connection: Connection, rows: Sequence[Any]) -> int:
     lost = {"last_error_code": DeliveryErrorCode.worker_lost}
     ended = [(row.id, row.attempt) for row in spent]
     transitions.apply(connection, GIVE_UP_DELIVERY, ended, table=deliveries, changes=lost)
-    _let_go(connection, spent)
+    _release_next(connection, spent)
     return len(moved)
 
 
@@ -154,19 +154,19 @@ def _steps(schedule: str | None) -> int:
     return len(SCHEDULE_S) if schedule is None else len(json.loads(schedule))
 
 
-def _let_go(connection: Connection, rows: Sequence[Any]) -> None:
-    """Let go what waited for deliveries that were given up; their receivers are locked."""
+def _release_next(connection: Connection, rows: Sequence[Any]) -> None:
+    """Release the deliveries behind failed ones; the caller has locked their receivers."""
     ordering.release(connection, {(row.receiver_id, row.ordering_key) for row in rows if row.ordering_key is not None})
 
 
-def _locked(connection: Connection, chosen: Select[Any]) -> Sequence[Any]:
-    """Return the chosen rows locked, without those that somebody else holds.
+def _lock(connection: Connection, chosen: Select[Any]) -> Sequence[Any]:
+    """Lock and return the chosen rows; skip rows that another transaction holds.
 
-    Before them the receivers whose order they stand in, as everybody does who wants both.
+    Lock order: receivers of deliveries with an ordering key first, then deliveries.
     """
     found = connection.execute(chosen).all()
     if not found:
         return found
     ordering.lock(connection, [row.receiver_id for row in found if row.ordering_key is not None])
-    still = chosen.where(deliveries.c.id.in_([row.id for row in found]))
-    return connection.execute(still.with_for_update(skip_locked=True)).all()
+    again = chosen.where(deliveries.c.id.in_([row.id for row in found]))
+    return connection.execute(again.with_for_update(skip_locked=True)).all()

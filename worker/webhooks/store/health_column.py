@@ -1,4 +1,4 @@
-"""A receiver's health as its row keeps it: one JSON column."""
+"""Reads and writes the JSON column `health` of a receiver."""
 
 import json
 from dataclasses import asdict, fields
@@ -6,13 +6,13 @@ from dataclasses import asdict, fields
 from worker.webhooks.core.outcome import DisableReason
 from worker.webhooks.core.receiver_health import Bucket, ReceiverHealth
 
-_KNOWN = frozenset(one.name for one in fields(ReceiverHealth))
+_KNOWN = frozenset(field.name for field in fields(ReceiverHealth))
 
 
 def health_of(text: str | None) -> ReceiverHealth:
-    """Read a column `health`; None is that of a receiver nobody has sent anything.
+    """Read a column `health`; NULL is the health of a new receiver.
 
-    What another release has written of it and this one does not know is left out.
+    Fields that another release has written and this release does not know are ignored.
     """
     if text is None:
         return ReceiverHealth()
@@ -23,5 +23,5 @@ def health_of(text: str | None) -> ReceiverHealth:
 
 
 def text_of(health: ReceiverHealth) -> str:
-    """Return what the column `health` holds of it."""
+    """Return the text of the column `health`."""
     return json.dumps(asdict(health))

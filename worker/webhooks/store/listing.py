@@ -1,4 +1,4 @@
-"""What an operator asks about deliveries: the newest, one's attempts, and the feed of all that has ended."""
+"""Lists for an operator: the newest deliveries, the attempts at a delivery, and the feed of ended jobs."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from worker.store.clock import seconds_until
 from worker.store.types import Id
 from worker.webhooks.store.tables import deliveries, delivery_attempts, receivers
 
-# The view, as a reader sees it: a small part of every row, so that the feed costs no bodies.
+# The view has only small columns, so that reading the feed reads no bodies.
 _finished = Table(
     "finished_v1",
     MetaData(),
@@ -32,7 +32,7 @@ _DELIVERIES = select(
 
 
 def newest(connection: Connection, *, limit: int, **wanted: str | None) -> list[Row[Any]]:
-    """Return the newest deliveries with these values of `id`, `status`, `job_id` or `receiver_id`."""
+    """Return the newest deliveries; `wanted` may have `id`, `status`, `job_id` and `receiver_id` (None: any)."""
     conditions = [deliveries.c[name] == value for name, value in wanted.items() if value is not None]
     statement = _DELIVERIES.where(*conditions).order_by(deliveries.c.created_at.desc(), deliveries.c.id)
     return list(connection.execute(statement.limit(limit)))
@@ -40,12 +40,12 @@ def newest(connection: Connection, *, limit: int, **wanted: str | None) -> list[
 
 def attempts(connection: Connection, delivery_id: str) -> list[Row[Any]]:
     """Return the attempts at a delivery in order."""
-    mine = select(delivery_attempts).where(delivery_attempts.c.delivery_id == delivery_id)
-    return list(connection.execute(mine.order_by(delivery_attempts.c.attempt)))
+    rows = select(delivery_attempts).where(delivery_attempts.c.delivery_id == delivery_id)
+    return list(connection.execute(rows.order_by(delivery_attempts.c.attempt)))
 
 
 def in_flight(connection: Connection, receiver_ids: Iterable[str]) -> Mapping[str, int]:
-    """Return how many deliveries are on their way, by receiver."""
+    """Return the number of deliveries in flight, by receiver id."""
     found = select(deliveries.c.receiver_id, func.count()).where(
         deliveries.c.status == DeliveryStatus.in_progress, deliveries.c.receiver_id.in_(sorted(receiver_ids))
     )
@@ -53,7 +53,7 @@ def in_flight(connection: Connection, receiver_ids: Iterable[str]) -> Mapping[st
 
 
 def ended_after(connection: Connection, cursor: int, *, limit: int, tenant: str | None) -> list[Row[Any]]:
-    """Return the jobs that ended after a cursor, in the order in which their ends became visible."""
+    """Return the jobs of the feed after a cursor, in the order of their cursors."""
     statement = select(_finished).where(_finished.c.cursor > cursor)
     if tenant is not None:
         statement = statement.where(_finished.c.tenant == tenant)

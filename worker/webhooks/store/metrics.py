@@ -1,6 +1,6 @@
-"""The figures by which webhooks and the backlog of jobs are watched. `afterword doctor` asks; each is an index range.
+"""Figures about webhooks for `afterword doctor`. Each query reads a range of an index.
 
-Bounds in time are values, not expressions: of those PostgreSQL's planner cannot tell how few rows lie behind them.
+Time bounds are values, not expressions: for an expression PostgreSQL's planner cannot estimate how few rows match.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ from worker.webhooks.store.health_column import health_of
 from worker.webhooks.store.tables import deliveries, delivery_attempts, receivers
 
 PERCENTILES: Final = (50, 95, 99)
-# A trouble of ours is tried again within ten minutes and a fifth.
+# Our own trouble is tried again within 10 minutes plus a fifth.
 _SOON = timedelta(minutes=13)
-# Enough to know of a trouble; a backlog of millions is not read through for it.
+# Enough rows to notice our own trouble without reading a backlog of millions.
 _SAMPLE: Final = 10_000
-# A delivery is over a week after its event.
+# A delivery ends at most a week after its event.
 _LIFE = timedelta(days=8)
 
 
 class ReceiverFigures(NamedTuple):
-    """A receiver that stands. `overdue_s`: for how long its oldest due delivery could have gone; None: none is due."""
+    """A receiver that is not removed. `overdue_s`: seconds since its oldest due delivery became due; None: none due."""
 
     id: str
     tenant: str
@@ -41,7 +41,7 @@ class ReceiverFigures(NamedTuple):
 
 
 def standings(connection: Connection) -> list[ReceiverFigures]:
-    """Return all receivers by tenant and name: one step over the index of what is due for each."""
+    """Return all receivers by tenant and name; costs one index step for each."""
     oldest = (
         select(-seconds_until(deliveries.c.run_at))
         .where(
@@ -54,13 +54,14 @@ def standings(connection: Connection) -> list[ReceiverFigures]:
         .scalar_subquery()
     )
     columns = (receivers.c[name] for name in ("id", "tenant", "name", "status", "disabled_reason", "health"))
-    standing = select(*columns, oldest.label("overdue_s"), UNIX_S.label("now_s")).where(receivers.c.status != "removed")
-    rows = connection.execute(standing.order_by(receivers.c.tenant, receivers.c.name))
+    statement = select(*columns, oldest.label("overdue_s"), UNIX_S.label("now_s"))
+    existing = statement.where(receivers.c.status != "removed")
+    rows = connection.execute(existing.order_by(receivers.c.tenant, receivers.c.name))
     return [ReceiverFigures(**{**row._mapping, "health": health_of(row.health)}) for row in rows]
 
 
 def unfinished(connection: Connection) -> dict[str, int]:
-    """Return how many deliveries are not over, by status, MOST at most: the beginning of a partial index each."""
+    """Count the deliveries that have not ended, by status, each up to `row_count.MOST`. Reads partial indexes only."""
     found = {}
     for status, first in (
         ("queued", deliveries.c.run_at),
@@ -74,63 +75,64 @@ def unfinished(connection: Connection) -> dict[str, int]:
 
 
 def recent(connection: Connection, span: timedelta) -> dict[str, int]:
-    """Return how the deliveries stand that were made within the last `span`, by status."""
-    statement = select(deliveries.c.status, func.count()).where(_made(connection, span)).group_by(deliveries.c.status)
+    """Count the deliveries that were created within the last `span`, by status."""
+    statement = select(deliveries.c.status, func.count()).where(_created(connection, span))
+    statement = statement.group_by(deliveries.c.status)
     return {row[0]: row[1] for row in connection.execute(statement)}
 
 
 def latencies(connection: Connection, span: timedelta) -> dict[int, float]:
-    """Return PERCENTILES of the seconds from a job's end to its receiver's 2xx, of events made within `span`.
+    """Return PERCENTILES of the seconds from a job's end to its receiver's 2xx, for events created within `span`.
 
-    What has not been delivered yet is not in it; what is late shows as overdue.
+    Deliveries that are not delivered yet are not counted; late ones show in `overdue_s`.
     """
     took = seconds_until(deliveries.c.finished_at) - seconds_until(deliveries.c.created_at)
     chosen = select(
         took.label("took_s"),
         func.row_number().over(order_by=took).label("place"),
         func.count().over().label("number"),
-    ).where(_made(connection, span), deliveries.c.status == "delivered", deliveries.c.origin == "event")
+    ).where(_created(connection, span), deliveries.c.status == "delivered", deliveries.c.origin == "event")
     ranked = chosen.subquery()
     found = {}
     for percent in PERCENTILES:
-        # The nearest rank, counted in whole numbers.
-        at = ranked.c.place * 100 >= ranked.c.number * percent
-        statement = select(ranked.c.took_s).where(at).order_by(ranked.c.place).limit(1)
+        # The nearest rank, in integer arithmetic.
+        at_rank = ranked.c.place * 100 >= ranked.c.number * percent
+        statement = select(ranked.c.took_s).where(at_rank).order_by(ranked.c.place).limit(1)
         if (took_s := connection.execute(statement).scalar()) is not None:
             found[percent] = float(took_s)
     return found
 
 
 def refused(connection: Connection, span: timedelta, receiver_ids: Sequence[str]) -> int:
-    """Return how many attempts the guard has refused within the last `span`, of receivers it was the last word on."""
+    """Count the attempts that the guard refused within `span`, for deliveries whose last error was such a refusal."""
     if not receiver_ids:
         return 0
     present = _present_value(connection)
-    mine = (
+    chosen = (
         deliveries.c.receiver_id.in_(receiver_ids),
         deliveries.c.created_at >= present - _LIFE,
         deliveries.c.last_error_code == DeliveryErrorCode.target_forbidden,
     )
     return _attempts(
         connection,
-        mine,
+        chosen,
         delivery_attempts.c.error_code == DeliveryErrorCode.target_forbidden,
         delivery_attempts.c.finished_at >= present - span,
     )
 
 
 def suspected_duplicates(connection: Connection, span: timedelta) -> int:
-    """Return how many attempts nobody knows the fate of and another followed, of deliveries made within `span`."""
+    """Count the attempts with an unknown outcome before another attempt, for deliveries created within `span`."""
     return _attempts(
         connection,
-        (_made(connection, span), deliveries.c.attempt > 1),
+        (_created(connection, span), deliveries.c.attempt > 1),
         delivery_attempts.c.outcome == DeliveryOutcome.unknown,
         delivery_attempts.c.attempt < deliveries.c.attempt,
     )
 
 
 def own_trouble(connection: Connection) -> dict[str, int]:
-    """Return how many deliveries wait because of a trouble of ours, by its code; of the next to go _SAMPLE at most."""
+    """Count the deliveries that wait because of our own trouble, by its code, among the next _SAMPLE queued ones."""
     soonest = (
         select(deliveries.c.last_error_code)
         .where(
@@ -145,15 +147,15 @@ def own_trouble(connection: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(counted.group_by(soonest.c.last_error_code))}
 
 
-def _attempts(connection: Connection, of: Sequence[Any], *like: Any) -> int:
-    """Count the attempts `like` these at the deliveries `of` these: by delivery, as attempts have no other index."""
-    found = select(func.count()).where(delivery_attempts.c.delivery_id == deliveries.c.id, *like)
-    statement = select(func.sum(found.correlate(deliveries).scalar_subquery())).where(*of)
+def _attempts(connection: Connection, of_deliveries: Sequence[Any], *of_attempts: Any) -> int:
+    """Count the matching attempts at the matching deliveries; by delivery, because attempts have no other index."""
+    found = select(func.count()).where(delivery_attempts.c.delivery_id == deliveries.c.id, *of_attempts)
+    statement = select(func.sum(found.correlate(deliveries).scalar_subquery())).where(*of_deliveries)
     return int(connection.execute(statement).scalar() or 0)
 
 
-def _made(connection: Connection, span: timedelta) -> Any:
-    """Choose deliveries made within `span`, receiver by receiver, for so the index of each one's in time serves."""
+def _created(connection: Connection, span: timedelta) -> Any:
+    """Select deliveries created within `span`, by receiver, because the index on time begins with `receiver_id`."""
     return deliveries.c.receiver_id.in_(select(receivers.c.id)) & (
         deliveries.c.created_at >= _present_value(connection) - span
     )

@@ -1,4 +1,4 @@
-"""Receivers' rows: registered, found, changed, disabled, enabled, removed. What is secret in them arrives sealed."""
+"""Receivers' rows: add, find, change, disable, enable, remove. Secrets arrive here already sealed."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ BY_OPERATOR = "operator"
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """The columns of a receiver that `worker.keyring` makes; `url` is the one that is shown."""
+    """The columns of a receiver that `webhooks.sealed_fields` makes; `url` is the address without its query."""
 
     url: str = field(repr=False)
     url_sealed: str | None = field(repr=False)
@@ -35,7 +35,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """A receiver's row. `tokens_age_s`: since its bucket held `tokens`; `now_s`: Unix time by the database."""
+    """A receiver's row. `tokens_age_s`: seconds since its bucket held `tokens`; `now_s`: the database's Unix time."""
 
     id: str
     registration: Registration
@@ -51,63 +51,63 @@ class Receiver:
 
     @property
     def name(self) -> str:
-        """Its name, which is one of its tenant's."""
+        """The receiver's name, unique in its tenant."""
         return self.registration.name
 
     @property
     def is_awaited(self) -> bool:
-        """Jobs have named it, and nobody has registered it yet (see store.awaited)."""
+        """The row is a placeholder: jobs have named the receiver, but it is not registered (see store.unregistered)."""
         return not self.sealed.url
 
 
 _ROWS = select(receivers, UNIX_S.label("now_s"), (-seconds_until(receivers.c.tokens_at)).label("tokens_age_s"))
-_STANDING = receivers.c.status != "removed"
+_EXISTS = receivers.c.status != "removed"
 _SEALED = ("url", "url_sealed", "headers_sealed", "keys_sealed", "public_key")
 
 
 def present(connection: Connection) -> datetime:
-    """Return the present instant by the database."""
+    """Return the database's current time."""
     return connection.execute(select(now())).scalar_one()
 
 
 def add(connection: Connection, receiver_id: str, registration: Registration, sealed: Sealed) -> bool:
-    """Register a receiver; False when its tenant has one of that name."""
+    """Register a receiver; False when its tenant already has a receiver with that name."""
     values = {"id": receiver_id, "status": "enabled", **_columns(registration), **asdict(sealed)}
     statement = upsert(connection.dialect.name, receivers).on_conflict_do_nothing().returning(receivers.c.id)
     return connection.execute(statement.values(created_at=now(), **values)).first() is not None
 
 
 def listed(connection: Connection, *, tenant: str | None = None) -> list[Receiver]:
-    """Return the receivers that stand, of all tenants or one, by tenant and name."""
-    statement = _ROWS.where(_STANDING).order_by(receivers.c.tenant, receivers.c.name)
+    """Return the receivers that are not removed, of all tenants or one, by tenant and name."""
+    statement = _ROWS.where(_EXISTS).order_by(receivers.c.tenant, receivers.c.name)
     return _read(connection, statement if tenant is None else statement.where(receivers.c.tenant == tenant))
 
 
 def find(connection: Connection, tenant: str, name: str, *, lock: bool = False) -> Receiver | None:
-    """Return the receiver of a name. `lock`: nobody else begins, ends or changes anything of it before our commit."""
-    statement = _ROWS.where(_STANDING, receivers.c.tenant == tenant, receivers.c.name == name)
+    """Return the receiver of a name. `lock`: until our commit no other transaction changes it or its deliveries."""
+    statement = _ROWS.where(_EXISTS, receivers.c.tenant == tenant, receivers.c.name == name)
     return next(iter(_read(connection, statement.with_for_update() if lock else statement)), None)
 
 
 def by_id(connection: Connection, receiver_id: str) -> Receiver | None:
-    """Return the receiver of an id, also one that was removed."""
+    """Return the receiver of an id, also if it was removed."""
     return next(iter(_read(connection, _ROWS.where(receivers.c.id == receiver_id))), None)
 
 
 def change(
     connection: Connection, receiver_id: str, registration: Registration, sealed: Sealed, *, moved: bool = False
 ) -> bool:
-    """Write new values; False when it was removed. What waits is sent by them; deliveries keep their variant.
+    """Write new values; False if the receiver was removed. Waiting deliveries use them, but keep their variant.
 
-    `moved`: to another address, about which the failures and the pauses of the old one say nothing.
+    `moved`: the address is new, so the failures and pauses of the old address are forgotten.
     """
-    statement = update(receivers).where(receivers.c.id == receiver_id, _STANDING)
+    statement = update(receivers).where(receivers.c.id == receiver_id, _EXISTS)
     values = {**_columns(registration), **asdict(sealed), **({"health": None} if moved else {})}
     return connection.execute(statement.values(values)).rowcount == 1
 
 
 def disable(connection: Connection, receiver_id: str, reason: str = BY_OPERATOR) -> bool:
-    """Send it nothing more: the dispatcher puts what waits on hold. False when it is not enabled."""
+    """Disable a receiver; the dispatcher then puts its queued deliveries on hold. False if it is not enabled."""
     ordering.lock(connection, [receiver_id])
     enabled = (receivers.c.id == receiver_id, receivers.c.status == "enabled")
     changes = {"status": "disabled", "disabled_reason": reason, "disabled_at": now()}
@@ -115,29 +115,29 @@ def disable(connection: Connection, receiver_id: str, reason: str = BY_OPERATOR)
 
 
 def enable(connection: Connection, receiver_id: str) -> bool:
-    """Send to it again, with the health of a new one; False when it was removed. What is on hold stays so.
+    """Enable a receiver, with the health of a new receiver; False if it was removed. Held deliveries stay on hold.
 
-    Commit before `requeue.resume`: while the row says disabled, the dispatcher puts on hold what is queued.
+    Commit before `redeliver.resume`: while the row is disabled, the dispatcher puts queued deliveries on hold.
     """
     ordering.lock(connection, [receiver_id])
     changes: dict[str, Any] = dict.fromkeys(("disabled_reason", "disabled_at", "health"))
-    statement = update(receivers).where(receivers.c.id == receiver_id, _STANDING)
+    statement = update(receivers).where(receivers.c.id == receiver_id, _EXISTS)
     return connection.execute(statement.values(status="enabled", **changes)).rowcount == 1
 
 
 def remove(connection: Connection, receiver_id: str) -> bool:
-    """Take it off the list and forget what is sealed of it; its name is free again. False when it was removed before.
+    """Remove a receiver and delete its sealed values; its name is free again. False if it was removed before.
 
-    What is in flight ends by itself. Commit, then let `requeue.drop` cancel what waits.
+    Deliveries in flight end by themselves. Commit, then call `redeliver.drop` to cancel the waiting ones.
     """
     ordering.lock(connection, [receiver_id])
-    gone = dict.fromkeys(("url_sealed", "headers_sealed", "keys_sealed"))
-    statement = update(receivers).where(receivers.c.id == receiver_id, _STANDING)
-    return connection.execute(statement.values(status="removed", is_default=False, **gone)).rowcount == 1
+    no_secrets = dict.fromkeys(("url_sealed", "headers_sealed", "keys_sealed"))
+    statement = update(receivers).where(receivers.c.id == receiver_id, _EXISTS)
+    return connection.execute(statement.values(status="removed", is_default=False, **no_secrets)).rowcount == 1
 
 
 def counts(connection: Connection, receiver_id: str) -> dict[str, int]:
-    """Return how many of its deliveries stand where."""
+    """Return the number of a receiver's deliveries, by status."""
     found = select(deliveries.c.status, func.count()).where(deliveries.c.receiver_id == receiver_id)
     return {row[0]: row[1] for row in connection.execute(found.group_by(deliveries.c.status))}
 

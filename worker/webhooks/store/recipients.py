@@ -1,6 +1,7 @@
-"""Who hears of a job's end: the receivers it names, those made for what is not there yet, its tenant's defaults.
+"""Finds the receivers of a job's event: those that the job names, or its tenant's defaults.
 
-What names a receiver that nobody has registered makes one without an address, which `unregistered` knows about.
+A job may name a receiver that is not registered yet; a placeholder row without a URL is created for it, and
+`unregistered` adopts the row later. A job may also carry a URL; a receiver is created for it.
 """
 
 import json
@@ -18,23 +19,24 @@ from worker.webhooks.core.event import Payload
 from worker.webhooks.core.payload import Profile
 from worker.webhooks.core.registration import IN_FLIGHT, TIMEOUT_S
 from worker.webhooks.core.subscription import EVERY_JOB
-from worker.webhooks.store import ordering as order
+from worker.webhooks.store import ordering
 from worker.webhooks.store.tables import receivers
 
-NOBODY = "null"
-# What is shown as the reason of a receiver that jobs have named and nobody has registered; see store.awaited.
+# The column `webhook` of a job that wants no webhooks.
+NO_RECEIVER = "null"
+# The `disabled_reason` of a placeholder; see store.unregistered.
 NOT_REGISTERED = "not_registered"
 
 _default = exists().where(receivers.c.tenant == jobs.c.tenant, receivers.c.is_default, receivers.c.status != "removed")
-# Nearly always empty where nobody has a receiver, so that telling costs a finished batch one short statement.
+# Usually empty in an installation without receivers, so that a finished batch costs only one short statement.
 _WANTED = select(jobs.c.id, jobs.c.tenant, jobs.c.webhook).where(
     jobs.c.id.in_(bindparam("ids", expanding=True)),
-    or_(and_(jobs.c.webhook.is_not(None), jobs.c.webhook != NOBODY), and_(jobs.c.webhook.is_(None), _default)),
+    or_(and_(jobs.c.webhook.is_not(None), jobs.c.webhook != NO_RECEIVER), and_(jobs.c.webhook.is_(None), _default)),
 )
 
 
 class Recipient(NamedTuple):
-    """What telling needs to know of a receiver."""
+    """The columns of a receiver that `emit` needs."""
 
     id: str
     tenant: str
@@ -49,81 +51,87 @@ class Recipient(NamedTuple):
 
     @property
     def is_awaited(self) -> bool:
-        """Nobody has registered it: which events and bodies it wants, and in which order, is not known yet."""
+        """The row is a placeholder: the receiver's events, payload, profile and ordering are not known yet."""
         return not self.url
 
     @property
     def may_change(self) -> bool:
-        """What is written for it hangs on its row as it stands at our commit."""
+        """Its deliveries depend on the row's state at our commit, so the row must be locked."""
         return self.ordering == "per_key" or self.status != "enabled" or self.is_awaited
 
 
-_LISTENER = select(*(receivers.c[name] for name in Recipient._fields))
-_LISTENERS = _LISTENER.where(
+_RECIPIENT = select(*(receivers.c[name] for name in Recipient._fields))
+_CANDIDATES = _RECIPIENT.where(
     receivers.c.tenant.in_(bindparam("tenants", expanding=True)),
     receivers.c.status != "removed",
     or_(receivers.c.is_default, receivers.c.name.in_(bindparam("names", expanding=True))),
 )
 
 
-def audience(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[Recipient]]:
-    """Return who hears of these jobs, by their ids; nothing of those that nobody hears of."""
-    wanted = connection.execute(_WANTED, {"ids": sorted(job_ids)}).all()
-    if not wanted:
+def find_recipients(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[Recipient]]:
+    """Return the recipients of each job by job id; jobs without recipients are left out."""
+    rows = connection.execute(_WANTED, {"ids": sorted(job_ids)}).all()
+    if not rows:
         return {}
-    return _locked(connection, {job_id: found for job_id, found in _named(connection, wanted).items() if found})
+    return _lock(connection, {job_id: found for job_id, found in _find_or_create(connection, rows).items() if found})
 
 
-def _locked(connection: Connection, heard: Mapping[str, list[Recipient]]) -> dict[str, list[Recipient]]:
-    """Lock the receivers that keep an order, are disabled or not registered; return all as they stand now.
+def _lock(connection: Connection, by_job: Mapping[str, list[Recipient]]) -> dict[str, list[Recipient]]:
+    """Lock the receivers that keep an order, are disabled or not registered, and read them again.
 
-    Who enables or registers a receiver resumes what is on hold: nothing may be put there after that.
+    An operator who enables or registers a receiver resumes its held deliveries; without the lock we could put one more
+    on hold after that.
     """
-    ids = {one.id for listeners in heard.values() for one in listeners if one.may_change}
+    ids = {recipient.id for recipients in by_job.values() for recipient in recipients if recipient.may_change}
     if not ids:
-        return dict(heard)
-    order.lock(connection, ids)
-    now_so = {row.id: Recipient._make(row) for row in connection.execute(_LISTENER.where(receivers.c.id.in_(ids)))}
-    return {job_id: [now_so.get(one.id, one) for one in listeners] for job_id, listeners in heard.items()}
+        return dict(by_job)
+    ordering.lock(connection, ids)
+    locked = {row.id: Recipient._make(row) for row in connection.execute(_RECIPIENT.where(receivers.c.id.in_(ids)))}
+    return {
+        job_id: [locked.get(recipient.id, recipient) for recipient in recipients]
+        for job_id, recipients in by_job.items()
+    }
 
 
 def url_receiver(url: str) -> str:
-    """Return the name of the receiver made for an address that jobs carry."""
+    """Return the name of the receiver that is created for a job's URL."""
     return f"url-{sha256(url.encode()).hexdigest()[:24]}"
 
 
-def _named(connection: Connection, rows: Sequence[Any]) -> dict[str, list[Recipient]]:
-    """Return the receivers of each job by its id; those that are named or brought and not there yet are made."""
+def _find_or_create(connection: Connection, rows: Sequence[Any]) -> dict[str, list[Recipient]]:
+    """Return the recipients of each job by job id; create rows for names and URLs that have no receiver yet."""
     targets: dict[str, Mapping[str, str]] = {
         row.id: {} if row.webhook is None else json.loads(row.webhook) for row in rows
     }
-    wanted = {row.id: name_of(targets[row.id]) for row in rows}
-    values = {"tenants": sorted({row.tenant for row in rows}), "names": sorted(filter(None, wanted.values()))}
-    known = [Recipient._make(row) for row in connection.execute(_LISTENERS, values)]
-    there = {(one.tenant, one.name) for one in known}
+    names = {row.id: name_of(targets[row.id]) for row in rows}
+    values = {"tenants": sorted({row.tenant for row in rows}), "names": sorted(filter(None, names.values()))}
+    candidates = [Recipient._make(row) for row in connection.execute(_CANDIDATES, values)]
+    known = {(candidate.tenant, candidate.name) for candidate in candidates}
     missing = {
         (row.tenant, name): targets[row.id].get("url")
         for row in rows
-        if (name := wanted[row.id]) is not None and (row.tenant, name) not in there
+        if (name := names[row.id]) is not None and (row.tenant, name) not in known
     }
     if missing:
-        _make(connection, missing)
-        known = [Recipient._make(row) for row in connection.execute(_LISTENERS, values)]
+        _create(connection, missing)
+        candidates = [Recipient._make(row) for row in connection.execute(_CANDIDATES, values)]
     found: dict[str, list[Recipient]] = {}
     for row in rows:
-        name = wanted[row.id]
-        mine = [one for one in known if one.tenant == row.tenant]
-        found[row.id] = [one for one in mine if (one.is_default if name is None else one.name == name)]
+        name = names[row.id]
+        of_tenant = [candidate for candidate in candidates if candidate.tenant == row.tenant]
+        found[row.id] = [
+            candidate for candidate in of_tenant if (candidate.is_default if name is None else candidate.name == name)
+        ]
     return found
 
 
 def name_of(target: Mapping[str, str]) -> str | None:
-    """Return the name of the receiver that a job's `webhook` means; None: its tenant's defaults."""
+    """Return the receiver's name for a job's `webhook` (`{"to": …}` or `{"url": …}`); None: the tenant's defaults."""
     return url_receiver(target["url"]) if "url" in target else target.get("to")
 
 
-def _make(connection: Connection, missing: Mapping[tuple[str, str], str | None]) -> None:
-    """Make receivers by tenant and name: of an address, whose keys its first delivery makes, or of a name alone."""
+def _create(connection: Connection, missing: Mapping[tuple[str, str], str | None]) -> None:
+    """Create receivers without keys by (tenant, name): enabled with a URL, disabled placeholders without one."""
     rows = [
         {
             "id": str(uuid.uuid4()),

@@ -1,7 +1,8 @@
-"""RECOVER: all of a receiver's lost deliveries of a span of time are queued again, as slowly as it can bear.
+"""RECOVER: queues a receiver's lost deliveries of a time range again, at a limited rate.
 
-A recovery is a row, and the dispatcher takes a step of each at its ticks. It walks the receiver's deliveries in time
-and keeps its place, so that a crash costs nothing; one that is queued or delivered by then is passed over.
+A recovery is a row; the dispatcher takes a step of each at its ticks. A step reads the receiver's deliveries in the
+order of `created_at` and stores its position, so a crash loses nothing. It skips deliveries that are already queued or
+delivered.
 """
 
 import json
@@ -20,15 +21,15 @@ from worker.webhooks.store import ordering, redeliver
 from worker.webhooks.store.tables import deliveries, receivers, recoveries
 
 STATUSES: Final = (DeliveryStatus.failed, DeliveryStatus.cancelled, DeliveryStatus.held)
-# Looked at in one step, whatever their status: a step must not hold SQLite's lock for long.
+# Deliveries of any status that one step reads: a step must not hold SQLite's lock for long.
 SCANNED: Final = 1000
-# What may be made up for after ticks that did not come.
+# The longest time since the last step that counts towards the rate, for example after missed ticks.
 LONGEST_PAUSE_S: Final = 5.0
 ORIGIN: Final = "recover"
 
 
 class Span(NamedTuple):
-    """The deliveries of one receiver that were made from `since` on and before `until`, and stand at `statuses`."""
+    """A receiver's deliveries with one of `statuses` and `since` <= `created_at` < `until`."""
 
     receiver_id: str
     since: datetime
@@ -51,7 +52,7 @@ _RUNNING = (
 
 
 def begin(connection: Connection, span: Span, *, rate_per_s: float) -> str | None:
-    """Write a recovery, which the dispatcher works through; return its id, None while the receiver has one running."""
+    """Write a recovery for the dispatcher; return its id, or None if the receiver already has a running recovery."""
     row = {
         "id": str(uuid.uuid4()),
         "receiver_id": span.receiver_id,
@@ -66,7 +67,7 @@ def begin(connection: Connection, span: Span, *, rate_per_s: float) -> str | Non
 
 
 def counted(connection: Connection, span: Span) -> dict[str, int]:
-    """Return how many deliveries of a span stand at each of its statuses: what a recovery would queue now."""
+    """Count the deliveries that a recovery would queue now, by status."""
     found = select(deliveries.c.status, func.count()).where(
         *_within(span.receiver_id, span.since, span.until),
         deliveries.c.status.in_([str(status) for status in span.statuses]),
@@ -75,7 +76,7 @@ def counted(connection: Connection, span: Span) -> dict[str, int]:
 
 
 def listed(connection: Connection, *, recovery_id: str | None = None, limit: int = 20) -> list[Row[Any]]:
-    """Return recoveries with their receivers' names, the newest first."""
+    """Return recoveries with their receivers' tenant and name, the newest first."""
     columns = [column for column in recoveries.c if column.name not in ("receiver_id", "at_id")]
     statement = select(receivers.c.tenant, receivers.c.name.label("receiver"), *columns)
     statement = statement.join(receivers, receivers.c.id == recoveries.c.receiver_id)
@@ -85,15 +86,15 @@ def listed(connection: Connection, *, recovery_id: str | None = None, limit: int
 
 
 def cancel(connection: Connection, recovery_id: str) -> bool:
-    """End a running recovery; what it has queued stays queued. False when there is none of that id."""
+    """End a running recovery; deliveries that it has queued stay queued. False if no running recovery has this id."""
     statement = update(recoveries).where(recoveries.c.id == recovery_id, _running)
     return connection.execute(statement.values(status="cancelled", finished_at=now())).rowcount == 1
 
 
 def step(connection: Connection) -> int:
-    """Take a step of each running recovery that has waited long enough; return how many deliveries were queued.
+    """Take a step of each running recovery if its rate allows; return how many deliveries were queued.
 
-    For the dispatcher's tick, in a transaction of its own.
+    The dispatcher calls it at its tick, in a separate transaction.
     """
     return sum(_step(connection, row) for row in connection.execute(_RUNNING).all())
 
@@ -104,30 +105,30 @@ def _step(connection: Connection, row: Row[Any]) -> int:
         return 0
     allowed = int(row.rate_per_s * min(row.passed_s, _longest_s(row.rate_per_s)))
     if row.receiver_status == "disabled" or allowed < 1:
-        # What would be queued for a disabled receiver would be put on hold: it waits for the receiver instead.
+        # The recovery of a disabled receiver waits: the dispatcher would put its queued deliveries on hold again.
         return 0
     ordering.lock(connection, [row.receiver_id])
-    seen = _next(connection, row)
+    scanned = _next_deliveries(connection, row)
     wanted = json.loads(row.statuses)
-    chosen = [one for one in seen if one.status in wanted][:allowed]
-    last = chosen[-1] if len(chosen) == allowed else seen[-1] if seen else None
+    chosen = [delivery for delivery in scanned if delivery.status in wanted][:allowed]
+    last = chosen[-1] if len(chosen) == allowed else scanned[-1] if scanned else None
     moved = redeliver.queue(connection, REDELIVER, chosen, origin=ORIGIN)
-    over = len(seen) < SCANNED and (last is None or last is seen[-1])
+    is_done = len(scanned) < SCANNED and (last is None or last is scanned[-1])
     _write(
         connection,
         row,
         **({} if last is None else {"at": last.created_at, "at_id": last.id}),
         redelivered=recoveries.c.redelivered + len(moved),
         stepped_at=_stepped_at(row, len(chosen), whole=len(chosen) == allowed),
-        **({"status": "done", "finished_at": now()} if over else {}),
+        **({"status": "done", "finished_at": now()} if is_done else {}),
     )
     return len(moved)
 
 
-def _next(connection: Connection, row: Row[Any]) -> Sequence[Any]:
-    """Return the receiver's next deliveries in time, of any status."""
+def _next_deliveries(connection: Connection, row: Row[Any]) -> Sequence[Any]:
+    """Return up to SCANNED of the receiver's deliveries after the recovery's position, of any status."""
     columns = ("id", "attempt", "receiver_id", "ordering_key", "origin", "status", "created_at")
-    # Also in SQLite, which would begin a scan at `since` for the pair of columns alone.
+    # A condition on `created_at` alone too: for the pair of columns only, SQLite would scan from `since` every time.
     since = row.since if row.at is None else row.at
     statement = select(*(deliveries.c[name] for name in columns)).where(*_within(row.receiver_id, since, row.until))
     if row.at is not None:
@@ -146,9 +147,9 @@ def _within(receiver_id: str, since: datetime, until: datetime) -> tuple[Any, ..
 
 
 def _stepped_at(row: Row[Any], spent: int, *, whole: bool) -> Any:
-    """Return the instant from which the next step's share is counted: what was not spent of a tick is kept.
+    """Return the instant from which the next step counts its share: the unused part of this tick is kept.
 
-    A step that found less than its share keeps nothing.
+    A step that found less than its share (not `whole`) keeps nothing.
     """
     if not whole:
         return now()
@@ -158,7 +159,7 @@ def _stepped_at(row: Row[Any], spent: int, *, whole: bool) -> Any:
 
 
 def _longest_s(rate_per_s: float) -> float:
-    # A slow rate's share of one delivery takes longer.
+    # A slow rate needs longer than LONGEST_PAUSE_S for a single delivery.
     return max(LONGEST_PAUSE_S, 2 / rate_per_s)
 
 

@@ -1,10 +1,9 @@
-"""Deliveries that are queued once more because a person wants it: redelivered, resumed, recovered; or dropped.
+"""Queues deliveries again on an operator's request (redeliver, resume, recover), or drops them.
 
-They begin anew, with all attempts of the schedule and a new deadline; id, webhook-id and bytes stay. One under an
-ordering key takes its place in the order, except where it was asked for by itself: that stands outside of it.
+A delivery starts again with all attempts of the schedule and a new deadline; its id, webhook-id and bytes stay. A
+delivery with an ordering key keeps its place in the order, except after `redeliver`, which sends it at once.
 
-Whoever queues again holds the receiver's lock and touches only rows that no claim does, so that neither waits for the
-other in a circle.
+To avoid deadlocks, these functions lock the receiver first and then only rows that no claim locks.
 """
 
 import uuid
@@ -62,7 +61,7 @@ def new_test(connection: Connection, receiver: Receiver) -> str:
 
 
 def redeliver(connection: Connection, delivery_id: str) -> str | None:
-    """Send a delivery once more at once, outside of the order; return None, or why not in a sentence."""
+    """Send a delivery again at once, ignoring its order; return None, or a sentence why it cannot be sent."""
     row = connection.execute(
         select(deliveries.c.receiver_id, receivers.c.name, receivers.c.status, receivers.c.url)
         .join(receivers, receivers.c.id == deliveries.c.receiver_id)
@@ -73,26 +72,26 @@ def redeliver(connection: Connection, delivery_id: str) -> str | None:
     if row is None:
         return f"no delivery {delivery_id} is known; list them with: afterword webhooks deliveries"
     if row.status == "removed":
-        return f"delivery {delivery_id} went to {row.name}, which was removed; nothing can be sent to it"
+        return f"the receiver {row.name} of delivery {delivery_id} was removed; nothing can be sent to it"
     if not row.url:
-        return f"nobody has registered the receiver {row.name} yet; first: afterword webhooks add {row.name} URL"
+        return f"the receiver {row.name} is not registered yet; register it with: afterword webhooks add {row.name} URL"
     if row.status == "disabled":
-        return f"the receiver {row.name} is disabled; first: afterword webhooks enable {row.name}"
-    # Who gives it up or drops it at this moment holds its row without the receiver.
-    mine = select(*_KEY, deliveries.c.status).where(deliveries.c.id == delivery_id)
-    found = connection.execute(mine.with_for_update(skip_locked=True)).first()
+        return f"the receiver {row.name} is disabled; enable it with: afterword webhooks enable {row.name}"
+    # Skip a locked row: the dispatcher may fail or drop it at this moment without a lock on the receiver.
+    locked = select(*_KEY, deliveries.c.status).where(deliveries.c.id == delivery_id)
+    found = connection.execute(locked.with_for_update(skip_locked=True)).first()
     if found is None or found.status == DeliveryStatus.in_progress:
-        return f"delivery {delivery_id} is in flight; wait for its end and look at it again"
+        return f"delivery {delivery_id} is in flight; try again when it has ended"
     if found.status == DeliveryStatus.queued:
-        # No move: it stands where it stood, and only begins anew.
-        connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(_anew(ordering.MANUAL)))
+        # It is queued already, so no transition: only its columns are reset.
+        connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(_reset(ordering.MANUAL)))
     else:
         queue(connection, REDELIVER, [found], origin=ordering.MANUAL)
     return None
 
 
 def resume(connection: Connection, receiver_id: str, *, since: datetime | None = None) -> int:
-    """Queue a batch of what is on hold for an enabled receiver, made at or after `since`; return how many."""
+    """Queue a batch of an enabled receiver's held deliveries, created at or after `since`; return how many."""
     ordering.lock(connection, [receiver_id])
     held = select(*_KEY).where(deliveries.c.receiver_id == receiver_id, ordering.ON_HOLD)
     if since is not None:
@@ -108,9 +107,9 @@ def drop(
     statuses: Sequence[DeliveryStatus] = (DeliveryStatus.queued, DeliveryStatus.held),
     before: datetime | None = None,
 ) -> int:
-    """Cancel a batch of what waits or is on hold, made before `before`; return how many.
+    """Cancel a batch of queued or held deliveries, created before `before`; return how many.
 
-    What somebody else holds at this moment is left: a claim ends in flight, the rest the dispatcher finds.
+    Rows that another transaction locks are skipped: a claimed one ends in flight, and the dispatcher finds the others.
     """
     chosen = select(deliveries.c.id, deliveries.c.attempt).where(
         deliveries.c.receiver_id == receiver_id, deliveries.c.status.in_([str(status) for status in statuses])
@@ -124,21 +123,21 @@ def drop(
 def queue(
     connection: Connection, move: Move, rows: Sequence[Any], *, origin: str | None = None
 ) -> set[transitions.Key]:
-    """Make a move to queued of rows of one locked receiver; return those that moved. `origin` None: it stays."""
+    """Move rows of a locked receiver to `queued`; return those that moved. `origin` None: keep the row's origin."""
     moved: set[transitions.Key] = set()
     for keyed in (False, True):
         chosen = [(row.id, row.attempt) for row in rows if _in_order(row, origin) is keyed]
-        moved |= transitions.apply(connection, move, chosen, table=deliveries, changes=_anew(origin, waits=keyed))
+        moved |= transitions.apply(connection, move, chosen, table=deliveries, changes=_reset(origin, waits=keyed))
     lanes = {(row.receiver_id, row.ordering_key) for row in rows if _in_order(row, origin)}
-    # A row that was on hold or over when the one before it ended has missed its turn.
+    # A row that was held or ended when the delivery before it ended was not released then.
     ordering.release(connection, lanes)
     return moved
 
 
 def advance_all(connection: Connection, receiver_id: str, *, after: str = "") -> str | None:
-    """Let go what missed its turn in the lanes of a receiver, a batch of keys after `after`; return the last of them.
+    """Release deliveries that wait in a receiver's lanes, for a batch of ordering keys after `after`.
 
-    None: there are no more.
+    Returns the last key, or None when there are no more keys.
     """
     ordering.lock(connection, [receiver_id])
     waiting = select(deliveries.c.ordering_key).where(
@@ -157,8 +156,8 @@ def _in_order(row: Any, origin: str | None) -> bool:
     return row.ordering_key is not None and (origin or row.origin) != ordering.MANUAL
 
 
-def _anew(origin: str | None, *, waits: bool = False) -> dict[str, Any]:
-    """Return the columns of a delivery that begins anew; one that `waits` has its deadline for a start."""
+def _reset(origin: str | None, *, waits: bool = False) -> dict[str, Any]:
+    """Return the columns of a delivery that starts again; while it `waits`, its `run_at` is its deadline."""
     changes = {
         "run_at": from_now(DEADLINE_S) if waits else now(),
         "deadline": from_now(DEADLINE_S),

@@ -1,4 +1,4 @@
-"""The sealed columns of receivers, a page of rows at a time, for those who check and reseal them."""
+"""The sealed columns of receivers: the first keys of a new receiver, and pages of rows for key rotation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,46 +13,9 @@ PAGE: Final = 200
 FIRST: Final = "00000000-0000-0000-0000-000000000000"
 
 
-class SealedRow(NamedTuple):
-    """What is sealed of a receiver: column and token. `url` is its shown address."""
-
-    id: str
-    tenant: str
-    name: str
-    url: str
-    tokens: tuple[tuple[str, str], ...]
-
-
-_SOME = or_(*(receivers.c[column].is_not(None) for column in COLUMNS))
-
-
-def page(connection: Connection, *, after: str = FIRST, limit: int = PAGE) -> list[SealedRow]:
-    """Return receivers with something sealed, in the order of their ids."""
-    columns = (receivers.c[name] for name in ("id", "tenant", "name", "url", *COLUMNS))
-    rows = connection.execute(
-        select(*columns).where(receivers.c.id > after, _SOME).order_by(receivers.c.id).limit(limit)
-    )
-    return [SealedRow(row.id, row.tenant, row.name, row.url, _tokens(row._asdict())) for row in rows]
-
-
-def replace(connection: Connection, receiver_id: str, column: str, *, old: str, new: str) -> bool:
-    """Put a token in the place of another; False when the column holds a third one by now."""
-    mine = (receivers.c.id == receiver_id, receivers.c[column] == old)
-    return connection.execute(update(receivers).where(*mine).values({column: new})).rowcount == 1
-
-
-def any_sealed(connection: Connection) -> bool:
-    """Say whether anything is sealed. A receiver that jobs have only named, or brought the address of, has nothing."""
-    return bool(connection.execute(select(exists().where(receivers.c.status != "removed", _SOME))).scalar())
-
-
-def _tokens(row: dict[str, str | None]) -> tuple[tuple[str, str], ...]:
-    return tuple((column, token) for column in COLUMNS if (token := row[column]) is not None)
-
-
 @dataclass(frozen=True, slots=True)
 class FirstKeys:
-    """Keys for a receiver that has none yet, sealed, and the public one of them; its address as it shall be kept."""
+    """New keys for a receiver without keys: sealed, and the public key; its URL without the query, and sealed."""
 
     receiver_id: str
     sealed: str = field(repr=False)
@@ -61,21 +24,60 @@ class FirstKeys:
     url_sealed: str | None = field(repr=False)
 
 
-def store_first_keys(connection: Connection, items: Sequence[FirstKeys]) -> list[str]:
-    """Give each receiver its keys unless another worker was first; return the sealed keys that stand.
+class SealedRow(NamedTuple):
+    """A receiver and its sealed values as (column, token). `url` is the address without the query."""
 
-    Its address is kept without the query from now on, which is sealed.
+    id: str
+    tenant: str
+    name: str
+    url: str
+    tokens: tuple[tuple[str, str], ...]
+
+
+_HAS_SEALED = or_(*(receivers.c[column].is_not(None) for column in COLUMNS))
+
+
+def store_first_keys(connection: Connection, items: Sequence[FirstKeys]) -> list[str]:
+    """Store each receiver's keys unless another worker was first; return the column `keys_sealed` of each.
+
+    The column `url` loses its query, because `url_sealed` now holds it.
     """
-    for one in sorted(items, key=lambda one: one.receiver_id):
-        mine = receivers.c.id == one.receiver_id
-        none_yet = update(receivers).where(mine, receivers.c.keys_sealed.is_(None))
-        connection.execute(none_yet.values(keys_sealed=one.sealed, public_key=one.public_key))
-        if one.url_sealed is not None:
-            # An address that somebody has given it meanwhile is sealed already, or has no query.
-            open_yet = update(receivers).where(mine, receivers.c.url_sealed.is_(None), receivers.c.url.like("%?%"))
-            connection.execute(open_yet.values(url=one.url, url_sealed=one.url_sealed))
+    for item in sorted(items, key=lambda item: item.receiver_id):
+        is_receiver = receivers.c.id == item.receiver_id
+        without_keys = update(receivers).where(is_receiver, receivers.c.keys_sealed.is_(None))
+        connection.execute(without_keys.values(keys_sealed=item.sealed, public_key=item.public_key))
+        if item.url_sealed is not None:
+            # If an operator has changed the address in the meantime, it is sealed already or has no query.
+            unsealed = update(receivers).where(
+                is_receiver, receivers.c.url_sealed.is_(None), receivers.c.url.like("%?%")
+            )
+            connection.execute(unsealed.values(url=item.url, url_sealed=item.url_sealed))
     found = select(receivers.c.id, receivers.c.keys_sealed).where(
-        receivers.c.id.in_(sorted({one.receiver_id for one in items}))
+        receivers.c.id.in_(sorted({item.receiver_id for item in items}))
     )
-    standing = {row.id: row.keys_sealed for row in connection.execute(found)}
-    return [standing[one.receiver_id] for one in items]
+    stored = {row.id: row.keys_sealed for row in connection.execute(found)}
+    return [stored[item.receiver_id] for item in items]
+
+
+def any_sealed(connection: Connection) -> bool:
+    """Say whether any receiver has a sealed value. A placeholder made for a job has none before its first delivery."""
+    return bool(connection.execute(select(exists().where(receivers.c.status != "removed", _HAS_SEALED))).scalar())
+
+
+def page(connection: Connection, *, after: str = FIRST, limit: int = PAGE) -> list[SealedRow]:
+    """Return the next receivers after an id that have sealed values, in the order of their ids."""
+    columns = (receivers.c[name] for name in ("id", "tenant", "name", "url", *COLUMNS))
+    rows = connection.execute(
+        select(*columns).where(receivers.c.id > after, _HAS_SEALED).order_by(receivers.c.id).limit(limit)
+    )
+    return [SealedRow(row.id, row.tenant, row.name, row.url, _tokens(row._asdict())) for row in rows]
+
+
+def replace(connection: Connection, receiver_id: str, column: str, *, old: str, new: str) -> bool:
+    """Replace a token; False when the column no longer holds `old`."""
+    unchanged = (receivers.c.id == receiver_id, receivers.c[column] == old)
+    return connection.execute(update(receivers).where(*unchanged).values({column: new})).rowcount == 1
+
+
+def _tokens(row: dict[str, str | None]) -> tuple[tuple[str, str], ...]:
+    return tuple((column, token) for column in COLUMNS if (token := row[column]) is not None)

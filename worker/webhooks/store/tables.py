@@ -1,4 +1,4 @@
-"""The tables of webhooks: receivers, events with their frozen bodies, deliveries that move, attempts, recoveries."""
+"""The tables of webhooks: receivers, events with their frozen bodies, deliveries, their attempts, recoveries."""
 
 from sqlalchemy import (
     BigInteger,
@@ -27,7 +27,7 @@ receivers = Table(
     Column("id", Id, primary_key=True),
     Column("tenant", String, nullable=False),
     Column("name", String, nullable=False),
-    # As it is shown: without the query, which may hold a token; the whole of it is sealed.
+    # Without the query, because the query may hold a token; the whole URL is in url_sealed.
     Column("url", Text, nullable=False),
     Column("url_sealed", Text),
     Column("is_default", Boolean, nullable=False),
@@ -35,11 +35,11 @@ receivers = Table(
     Column("payload", String, nullable=False),
     Column("profile", String, nullable=False),
     Column("headers_sealed", Text),
-    # None: a receiver that a job's URL made; its first delivery makes its keys.
+    # None: a receiver made for a job's URL; its first delivery makes its keys.
     Column("keys_sealed", Text),
     Column("public_key", String),
     Column("timeout_s", Float, nullable=False),
-    # Seconds between attempts; None: the usual schedule.
+    # Seconds between attempts; None: the default schedule.
     Column("schedule", JsonText),
     Column("rate_per_s", Float),
     Column("in_flight", Integer, nullable=False),
@@ -49,9 +49,9 @@ receivers = Table(
     Column("disabled_reason", String),
     Column("disabled_at", Instant),
     Column("created_at", Instant, nullable=False),
-    # What core.receiver_health knows of it.
+    # A core.receiver_health.ReceiverHealth.
     Column("health", JsonText),
-    # The bucket of its rate: tokens at an instant.
+    # The bucket of its rate: the tokens at the instant tokens_at.
     Column("tokens", Float),
     Column("tokens_at", Instant),
     CheckConstraint(one_of("status", ["enabled", "disabled", "removed"]), name="afterword_receivers_status"),
@@ -59,7 +59,7 @@ receivers = Table(
     CheckConstraint(one_of("profile", ["afterword", "openai"]), name="afterword_receivers_profile"),
     CheckConstraint(one_of("ordering", ["none", "per_key"]), name="afterword_receivers_ordering"),
     CheckConstraint(one_of("on_exhausted", ["skip", "block"]), name="afterword_receivers_exhausted"),
-    # A name of a tenant's; a removed receiver's name is free again.
+    # Lookup by name, unique in a tenant; a removed receiver's name is free again.
     Index(
         "afterword_receivers_name", "tenant", "name", unique=True,
         postgresql_where=text("status <> 'removed'"), sqlite_where=text("status <> 'removed'"),
@@ -76,9 +76,9 @@ events = Table(
     Column("type", String, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("thin", LargeBinary, nullable=False),
-    # None where no delivery may send it.
+    # None if no delivery may send it.
     Column("full", LargeBinary),
-    # What receivers of the profile openai are sent; None where there is none.
+    # For receivers with the profile openai; None if the event has no such receiver.
     Column("openai", LargeBinary),
     # The events of a job.
     Index(
@@ -104,15 +104,15 @@ deliveries = Table(
     Column("deadline", Instant, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("finished_at", Instant),
-    # As for jobs: the fence, and the budget.
+    # As for jobs: attempt is the fence, attempts_used the budget.
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     Column("attempts_used", Integer, nullable=False, server_default=text("0")),
     Column("worker_id", Id),
     Column("waiting_for", String),
-    # Which of the event's bodies it sends.
+    # The body of the event that it sends.
     Column("variant", String, nullable=False),
     Column("origin", String, nullable=False),
-    # Its place among those of one receiver and key; the key is None where order does not matter.
+    # Its number among the deliveries of the same receiver and key; the key is None if order does not matter.
     Column("ordering_key", String),
     Column("sequence", BigInteger, nullable=False),
     Column("after_gap", Boolean, nullable=False, server_default=text("false")),
@@ -125,38 +125,38 @@ deliveries = Table(
     ),
     CheckConstraint(one_of("variant", ["thin", "full", "openai"]), name="afterword_deliveries_variant"),
     UniqueConstraint("event_id", "receiver_id", name="afterword_deliveries_once"),
-    # Dispatch, receiver by receiver: those that are due.
+    # Dispatch: the due deliveries of each receiver.
     Index(
         "afterword_deliveries_due", "receiver_id", "run_at",
         postgresql_where=text("status = 'queued'"), sqlite_where=text("status = 'queued'"),
     ),
-    # The next start of all receivers.
+    # The next due time over all receivers.
     Index(
         "afterword_deliveries_start", "run_at",
         postgresql_where=text("status = 'queued'"), sqlite_where=text("status = 'queued'"),
     ),
-    # What passed its deadline.
+    # Deliveries past their deadline.
     Index(
         "afterword_deliveries_deadline", "deadline",
         postgresql_where=text("status = 'queued'"), sqlite_where=text("status = 'queued'"),
     ),
-    # What a worker holds.
+    # The deliveries of a worker.
     Index(
         "afterword_deliveries_held", "worker_id",
         postgresql_where=text("status = 'in_progress'"), sqlite_where=text("status = 'in_progress'"),
     ),
-    # How many are in flight to a receiver.
+    # The number in flight to a receiver.
     Index(
         "afterword_deliveries_flight", "receiver_id",
         postgresql_where=text("status = 'in_progress'"), sqlite_where=text("status = 'in_progress'"),
     ),
-    # The order of one key.
+    # The deliveries of one key in order.
     Index(
         "afterword_deliveries_order", "receiver_id", "ordering_key", "sequence",
         postgresql_where=text("ordering_key IS NOT NULL"), sqlite_where=text("ordering_key IS NOT NULL"),
     ),
-    # The first of one key that is not over, however many are; and whether one has failed. SQLite takes the first only
-    # for a condition with these very words.
+    # The first delivery of a key that has not ended, without reading those that have; and the first that has failed.
+    # SQLite uses afterword_deliveries_lane only for a condition with exactly these words.
     Index(
         "afterword_deliveries_lane", "receiver_id", "ordering_key", "sequence",
         postgresql_where=text(_LANE), sqlite_where=text(_LANE),
@@ -165,9 +165,9 @@ deliveries = Table(
         "afterword_deliveries_lost", "receiver_id", "ordering_key", "sequence",
         postgresql_where=text(_LOST), sqlite_where=text(_LOST),
     ),
-    # A receiver's deliveries in time: recoveries.
+    # Recoveries, and doctor's figures: a receiver's deliveries by time.
     Index("afterword_deliveries_time", "receiver_id", "created_at"),
-    # Those on hold: resumed, or dropped when they are old.
+    # Resume, and the drop of old ones: a receiver's held deliveries.
     Index(
         "afterword_deliveries_on_hold", "receiver_id", "created_at",
         postgresql_where=text("status = 'held'"), sqlite_where=text("status = 'held'"),
@@ -195,7 +195,7 @@ delivery_attempts = Table(
     Column("error_code", String),
     Column("http_status", SmallInteger),
     Column("retry_after_s", Float),
-    # Name looked up; connected, TLS included; of that TLS; first byte; end. None where it did not come so far.
+    # Durations: lookup; connect with TLS; TLS alone; first byte; total. None if the attempt did not get so far.
     Column("dns_ms", Integer),
     Column("connect_ms", Integer),
     Column("tls_ms", Integer),
@@ -204,7 +204,7 @@ delivery_attempts = Table(
     Column("response_headers", JsonText),
     Column("response_body", LargeBinary),
     Column("is_truncated", Boolean, nullable=False, server_default=text("false")),
-    # For the operator only: a tenant must not learn what a name resolves to.
+    # Only for the operator: a tenant must not learn the address of a name.
     Column("peer", String),
     CheckConstraint(
         f"outcome IS NULL OR {one_of('outcome', list(DeliveryOutcome))}", name="afterword_delivery_attempts_outcome"
@@ -222,7 +222,7 @@ recoveries = Table(
     Column("until", Instant, nullable=False),
     Column("rate_per_s", Float, nullable=False),
     Column("status", String, nullable=False),
-    # How far it has come: the last delivery it looked at.
+    # The position: the last delivery that was read.
     Column("at", Instant),
     Column("at_id", Id),
     Column("redelivered", Integer, nullable=False, server_default=text("0")),
@@ -230,7 +230,7 @@ recoveries = Table(
     Column("stepped_at", Instant),
     Column("finished_at", Instant),
     CheckConstraint(one_of("status", ["running", "done", "cancelled"]), name="afterword_recoveries_status"),
-    # One at a time for a receiver, so that two people do not do it twice.
+    # One running recovery for each receiver, so that two people do not start the same recovery twice.
     Index(
         "afterword_recoveries_running", "receiver_id", unique=True,
         postgresql_where=text("status = 'running'"), sqlite_where=text("status = 'running'"),

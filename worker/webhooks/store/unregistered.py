@@ -1,9 +1,10 @@
-"""Receivers that jobs have named and nobody has registered: what is on hold for one is fitted to its registration.
+"""Placeholder receivers: jobs have named them before their registration, and their deliveries are on hold.
 
-    webhooks add ─▶ reserve ─▶ fit, a batch a transaction; the last one registers ─▶ requeue.resume
+    webhooks add ─▶ reserve ─▶ adopt, a batch in each transaction; the last batch registers ─▶ redeliver.resume
 
-Until that last transaction the receiver stands as jobs have made it: what ends meanwhile is put on hold as all before
-it, and is fitted too. A receiver without an address is awaited, whatever its status and its reason say.
+`adopt` changes the held deliveries to match the registration. Until its last transaction the row stays a placeholder:
+deliveries of jobs that end in the meantime are put on hold and adopted too. A receiver without a URL is a placeholder;
+its status and `disabled_reason` do not matter.
 """
 
 from collections import Counter
@@ -21,14 +22,13 @@ from worker.webhooks.core.event import EventType
 from worker.webhooks.core.payload import variant
 from worker.webhooks.core.registration import Registration
 from worker.webhooks.core.subscription import wants
-from worker.webhooks.store import ordering, receivers
+from worker.webhooks.store import ordering, receivers, tables
 from worker.webhooks.store.receivers import Sealed
 from worker.webhooks.store.tables import deliveries, events
-from worker.webhooks.store.tables import receivers as table
 
 BATCH = 500
 
-_AWAITED = (table.c.url == "", table.c.status != "removed")
+_IS_PLACEHOLDER = (tables.receivers.c.url == "", tables.receivers.c.status != "removed")
 _ROWS = (
     select(
         *(deliveries.c[name] for name in ("id", "attempt", "event_type", "ordering_key", "sequence")),
@@ -39,12 +39,12 @@ _ROWS = (
     .join(events, events.c.id == deliveries.c.event_id)
     .outerjoin(jobs, jobs.c.id == deliveries.c.job_id)
     .outerjoin(finished, finished.c.job_id == deliveries.c.job_id)
-    # One transaction ends many jobs at one instant; the feed has numbered them.
+    # Jobs that ended in one transaction have the same `created_at`; the feed's cursor orders them.
     .order_by(deliveries.c.created_at, func.coalesce(finished.c.cursor, 0), deliveries.c.id)
-    # What the dispatcher is dropping, because it is too old, has no place.
+    # Skip the rows that the dispatcher drops at this moment because they are too old.
     .with_for_update(of=deliveries, skip_locked=True)
 )
-_FIT = (
+_ADOPT = (
     update(deliveries)
     .where(deliveries.c.id == bindparam("of_delivery", type_=Id), deliveries.c.status == DeliveryStatus.held)
     .values(
@@ -55,7 +55,10 @@ _FIT = (
 
 @dataclass(slots=True)
 class Adoption:
-    """A registration on its way. `after`: all that was made until then is fitted; `places`: the last of each key."""
+    """A registration in progress.
+
+    `after`: deliveries created up to this instant are adopted. `places`: the last sequence number by ordering key.
+    """
 
     receiver_id: str
     registration: Registration
@@ -65,71 +68,74 @@ class Adoption:
 
 
 def find(connection: Connection, tenant: str, name: str) -> str | None:
-    """Return the id of the awaited receiver of a name; lock it until our commit."""
-    wanted = select(table.c.id).where(table.c.tenant == tenant, table.c.name == name, *_AWAITED)
-    return connection.execute(wanted.with_for_update()).scalar()
+    """Return the id of the placeholder with this name; lock it until our commit."""
+    named = (tables.receivers.c.tenant == tenant, tables.receivers.c.name == name)
+    return connection.execute(select(tables.receivers.c.id).where(*named, *_IS_PLACEHOLDER).with_for_update()).scalar()
 
 
-def reserve(connection: Connection, fitting: Adoption) -> None:
-    """Leave the mark of who registers a receiver: the new public key. Whoever comes later takes it over."""
-    mine = update(table).where(table.c.id == fitting.receiver_id, *_AWAITED)
-    connection.execute(mine.values(public_key=fitting.sealed.public_key))
+def reserve(connection: Connection, adoption: Adoption) -> None:
+    """Mark the placeholder as ours with the new public key. A later registration overwrites the mark and wins."""
+    placeholder = update(tables.receivers).where(tables.receivers.c.id == adoption.receiver_id, *_IS_PLACEHOLDER)
+    connection.execute(placeholder.values(public_key=adoption.sealed.public_key))
 
 
-def adopt(connection: Connection, fitting: Adoption) -> bool | None:
-    """Fit the next batch of what is on hold, oldest first; with the last of them register and enable the receiver.
+def adopt(connection: Connection, adoption: Adoption) -> bool | None:
+    """Adopt the next batch of held deliveries, oldest first; register and enable the receiver with the last batch.
 
-    Return True when it is registered, False when there is more to do, None when somebody else has taken it over or has
-    removed it. What the registration does not want is cancelled, the rest gets the body and the place in the order
-    that it would have had.
+    Returns True when the receiver is registered, False when there is more to do, None when another registration has
+    taken it over or it was removed. Deliveries of unwanted events are cancelled; the others get the body and the
+    sequence number that they would have had.
     """
-    ordering.lock(connection, [fitting.receiver_id])
-    mark = (table.c.id == fitting.receiver_id, table.c.public_key == fitting.sealed.public_key)
-    if connection.execute(select(table.c.id).where(*mark, *_AWAITED)).first() is None:
+    ordering.lock(connection, [adoption.receiver_id])
+    is_ours = (
+        tables.receivers.c.id == adoption.receiver_id,
+        tables.receivers.c.public_key == adoption.sealed.public_key,
+    )
+    if connection.execute(select(tables.receivers.c.id).where(*is_ours, *_IS_PLACEHOLDER)).first() is None:
         return None
-    until = _fit_batch(connection, fitting)
+    until = _adopt_batch(connection, adoption)
     if until is not None:
-        fitting.after = until
+        adoption.after = until
         return False
-    receivers.change(connection, fitting.receiver_id, fitting.registration, fitting.sealed)
-    receivers.enable(connection, fitting.receiver_id)
+    receivers.change(connection, adoption.receiver_id, adoption.registration, adoption.sealed)
+    receivers.enable(connection, adoption.receiver_id)
     return True
 
 
-def _fit_batch(connection: Connection, fitting: Adoption) -> datetime | None:
-    """Return the instant up to which all is fitted, or None when that is all there is."""
+def _adopt_batch(connection: Connection, adoption: Adoption) -> datetime | None:
+    """Adopt a batch; return the instant up to which deliveries are adopted, or None after the last batch."""
     at = deliveries.c.created_at
-    mine = [deliveries.c.receiver_id == fitting.receiver_id, ordering.ON_HOLD]
-    if fitting.after is not None:
-        mine.append(at > literal(fitting.after, Instant()))
-    until = connection.execute(select(at).where(*mine).order_by(at).offset(BATCH - 1).limit(1)).scalar()
+    held = [deliveries.c.receiver_id == adoption.receiver_id, ordering.ON_HOLD]
+    if adoption.after is not None:
+        held.append(at > literal(adoption.after, Instant()))
+    until = connection.execute(select(at).where(*held).order_by(at).offset(BATCH - 1).limit(1)).scalar()
     if until is not None:
-        # Never between two of one instant: their order is found among all of them.
-        mine.append(at <= literal(until, Instant()))
-    rows = connection.execute(_ROWS.where(*mine)).all()
-    names = fitting.registration.subscription.events
+        # All deliveries of the last instant: `_ROWS` sorts deliveries of the same instant among themselves.
+        held.append(at <= literal(until, Instant()))
+    rows = connection.execute(_ROWS.where(*held)).all()
+    names = adoption.registration.subscription.events
     unwanted = {(row.id, row.attempt) for row in rows if not wants(names, EventType(row.event_type))}
     if rows:
-        # The unwanted too: somebody may recover what was cancelled, and must not send more than was asked for.
+        # The unwanted too: an operator may recover cancelled deliveries, and they must send no more than registered.
         connection.execute(
-            _FIT, [_fitted(row, fitting, is_wanted=(row.id, row.attempt) not in unwanted) for row in rows]
+            _ADOPT, [_new_values(row, adoption, is_wanted=(row.id, row.attempt) not in unwanted) for row in rows]
         )
     transitions.apply(connection, DROP_DELIVERY, sorted(unwanted), table=deliveries)
     return until
 
 
-def _fitted(row: Any, fitting: Adoption, *, is_wanted: bool) -> dict[str, Any]:
-    told = fitting.registration.subscription
-    key = row.key if is_wanted and fitting.registration.ordering == "per_key" else None
+def _new_values(row: Any, adoption: Adoption, *, is_wanted: bool) -> dict[str, Any]:
+    subscription = adoption.registration.subscription
+    key = row.key if is_wanted and adoption.registration.ordering == "per_key" else None
     if key is not None:
-        fitting.places[key] += 1
-        sequence = fitting.places[key]
+        adoption.places[key] += 1
+        sequence = adoption.places[key]
     else:
-        # A place that a registration gave which was broken off is worth nothing.
+        # If an interrupted registration has given the row a key, its sequence is of that key and must be replaced.
         sequence = row.sequence if row.ordering_key is None else (row.generation or 0) + 1
     return {
         "of_delivery": row.id,
-        "new_variant": variant(told.payload, told.profile, full_bytes=row.full_bytes),
+        "new_variant": variant(subscription.payload, subscription.profile, full_bytes=row.full_bytes),
         "new_key": key,
         "new_sequence": sequence,
     }
