@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from tests.store.made import one, worker
 from tests.store.receiving import MASTER, claimed, delivery, found, registration, sealed, stands
 from worker.deliver import DeliveryContext, attempt
 from worker.dev.receiver import ReceiverAnswer, WebhookReceiver
+from worker.pool.running_calls import RunningCalls
+from worker.pool.running_task import Call, Reason, enter
 from worker.store.group_commit import Batcher
 from worker.webhooks.net.send import WebhookClient
 from worker.webhooks.store import claim, receivers, record
@@ -53,22 +56,38 @@ class Attempts:
 
     def __init__(self, engine: Engine, writer: Batcher, **changes: Any) -> None:
         self.mine, self.writer, self.changes = worker(engine), writer, changes
+        self.running = RunningCalls()
         self.announced: list[tuple[str, ...]] = []
         self.woken: list[float] = []
 
     def make(self, delivery_id: str) -> None:
+        asyncio.run(self._attempt(delivery_id))
+
+    def cut(self, delivery_id: str, reason: Reason, *, when: Event) -> None:
+        """Make an attempt, and cancel it from another thread once `when` is set."""
+
         async def main() -> None:
-            async with WebhookClient(LOOPBACK) as client:
-                await attempt(replace(self.context(client), **self.changes), delivery_id)
+            enter(Call(asyncio.current_task()))
+            self.running.loop = asyncio.get_running_loop()
+            self.running.loop.run_in_executor(None, cancel)
+            await self._attempt(delivery_id)
+
+        def cancel() -> None:
+            assert when.wait(30.0)
+            self.running.cancel([delivery_id], reason)
 
         asyncio.run(main())
+
+    async def _attempt(self, delivery_id: str) -> None:
+        async with WebhookClient(LOOPBACK) as client:
+            await attempt(replace(self.context(client), **self.changes), delivery_id)
 
     def context(self, client: WebhookClient) -> DeliveryContext:
         take = lambda connection, wanted: claim.claim(connection, wanted, slots=10)  # noqa: E731
         write = lambda connection, ended: record.record(connection, ended, slots=10)  # noqa: E731
         announce = lambda ids: self.announced.append(tuple(ids))  # noqa: E731
         return DeliveryContext(
-            lambda: self.mine, self.writer, take, write, client, [MASTER], announce, self.woken.append
+            lambda: self.mine, self.writer, take, write, client, [MASTER], announce, self.woken.append, self.running
         )
 
 
@@ -124,3 +143,26 @@ def test_a_secret_that_no_key_opens_spends_no_attempt(
     assert (row.status, row.attempts_used) == ("queued", 0)
     assert one(engine, ATTEMPT)[:] == ("released", "no_secret", None)
     assert server.received == []
+
+
+@pytest.mark.parametrize(("reason", "status"), [(Reason.shutdown, "queued"), (Reason.lease_lost, "in_progress")])
+def test_an_attempt_that_is_cut_after_it_was_sent_is_counted(
+    engine: Engine, writer: Batcher, queued: str, server: WebhookReceiver, reason: Reason, status: str
+) -> None:
+    arrived, answers = Event(), Event()
+
+    def wait(_: object) -> ReceiverAnswer:
+        arrived.set()
+        answers.wait(30.0)
+        return ReceiverAnswer()
+
+    server.answer = wait
+    attempts = Attempts(engine, writer)
+
+    attempts.cut(queued, reason, when=arrived)
+
+    answers.set()
+    row = stands(engine, queued)
+    assert (row.status, row.attempts_used) == (status, 1)
+    assert one(engine, ATTEMPT)[:] == ("unknown", "worker_lost", None)
+    assert (attempts.woken, queued in attempts.running) == ([1.0] if status == "queued" else [], False)

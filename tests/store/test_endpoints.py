@@ -331,7 +331,7 @@ def test_a_job_that_is_not_due_is_no_probe(engine: Engine) -> None:
 
 def sent(engine: Engine, job_id: str | None, *, rested_s: float = 0.0) -> bool:
     with engine.begin() as connection:
-        return endpoints.send_probe(connection, "default", job_id, rested_s=rested_s)
+        return endpoints.send_probe(connection, "default", job_id, paused_s=rested_s)
 
 
 @pytest.mark.parametrize("cause", [Cause.trouble, Cause.breaker])

@@ -156,7 +156,7 @@ def note_answers(connection: Connection, answers: Mapping[str, Answered]) -> Non
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=later))
 
 
-def send_probe(connection: Connection, name: str, job_id: str | None, *, rested_s: float) -> bool:
+def send_probe(connection: Connection, name: str, job_id: str | None, *, paused_s: float) -> bool:
     """Make `job_id` the endpoint's probe until the next one; False if no probe is due any more.
 
     None: the last probe still waits for a slot and gets more time. The wait before the next probe grows with the
@@ -164,7 +164,7 @@ def send_probe(connection: Connection, name: str, job_id: str | None, *, rested_
     """
     chosen = {} if job_id is None else {"probe_job": job_id}
     wanted = update(endpoints).where(endpoints.c.name == name, *_PROBED, endpoints.c.probe_at <= now())
-    return connection.execute(wanted.values(probe_at=from_now(wait_s(rested_s)), **chosen)).rowcount == 1
+    return connection.execute(wanted.values(probe_at=from_now(wait_s(paused_s)), **chosen)).rowcount == 1
 
 
 def open_fully(connection: Connection, name: str) -> None:
