@@ -9,7 +9,7 @@ from worker.core.endpoint import Endpoint
 from worker.core.failure import ErrorCode, Failure, failure
 from worker.core.lifecycle import FAIL, RETRY
 from worker.jobs.net.progress import Reply
-from worker.jobs.outcome import close_broken
+from worker.jobs.outcome import build_broken_record
 from worker.jobs.store.claim import Claim
 
 ENDPOINT = Endpoint("default", "https://a.example/v1/chat/completions")
@@ -25,7 +25,7 @@ def reply(found: Failure | None, *, sent: bool = True) -> Reply:
 
 
 def end_of(made: Reply | None, claim: Claim = CLAIM, **settings: Any) -> Any:
-    return close_broken(claim, made, replace(ENDPOINT, **settings), jitter=0.5)
+    return build_broken_record(claim, made, replace(ENDPOINT, **settings), jitter=0.5)
 
 
 def test_a_repeatable_request_is_bought_again_and_spends_an_attempt() -> None:

@@ -20,8 +20,8 @@ FLOORS: Final = [
     "store log celeryconfig",
     "webhooks",
     "jobs",
-    "process verify dev",
     "run deliver",
+    "process verify dev",
     "app",
     "cli celery",
 ]
@@ -52,7 +52,6 @@ SERVICES: Final = {
     "jobs/maintenance.py": "opens the transactions of the leader's tasks, reads rejected nudges",
     "process/schema_watch.py": "asks the database for its migration",
     "process/startup_checks.py": "asks the database and Redis once",
-    "process/worker_process.py": "opens and closes the engine, Redis and the HTTP clients",
     "webhooks/dispatcher.py": "opens the transactions of a tick, pushes nudges",
     "webhooks/key_rotation.py": "opens the transactions that seal secrets again",
     "webhooks/service.py": "opens the parts of a process for webhooks",

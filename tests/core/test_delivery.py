@@ -6,24 +6,20 @@ from typing import Any
 
 import pytest
 
+from worker.core.lifecycle import RETRY_DELIVERY, DeliveryOutcome
 from worker.webhooks.core.outcome import (
     DELIVERY_MEANINGS,
     OURS,
-    Cancel,
-    Decision,
-    Delivered,
     DeliveryErrorCode,
     DisableReason,
-    Give_up,
-    Postpone,
     ReceiverControl,
-    Retry,
     SendResult,
-    Variant,
-    decide,
+    disable_reason,
     http_code,
     pause_s,
 )
+from worker.webhooks.core.payload import Variant
+from worker.webhooks.core.retry import CANCELLED, DELIVERED, FAILED, RELEASE_S, DeliveryDecision, decide, release
 from worker.webhooks.core.retry_schedule import HOUR_S, SCHEDULE_S, schedule_fault, wait_s
 
 OK = SendResult(sent=True, error_code=None, http_status=200)
@@ -35,15 +31,25 @@ def answered(status: int, **more: Any) -> SendResult:
 
 
 def after(
-    sent: SendResult, *, used: int = 1, left_s: float = 7 * DAY_S, variant: Variant = "full", jitter: float = 0.0
-) -> Decision:
+    sent: SendResult, *, used: int = 1, left_s: float = 7 * DAY_S, variant: Variant = Variant.full, jitter: float = 0.0
+) -> DeliveryDecision:
     return decide(sent, used=used, left_s=left_s, variant=variant, jitter=jitter)
+
+
+def retry(delay_s: float, variant: Variant = Variant.full) -> DeliveryDecision:
+    return DeliveryDecision(RETRY_DELIVERY, DeliveryOutcome.failed, counts=True, delay_s=delay_s, variant=variant)
+
+
+def postponed(delay_s: float) -> DeliveryDecision:
+    return DeliveryDecision(
+        RETRY_DELIVERY, DeliveryOutcome.released, counts=False, delay_s=delay_s, affects_health=False
+    )
 
 
 def test_eleven_attempts_within_seventy_six_hours() -> None:
     waits = [after(answered(500), used=used) for used in range(1, 12)]
-    assert waits[:10] == [Retry(delay_s, 0.0, "full") for delay_s in SCHEDULE_S]
-    assert waits[10] == Give_up("attempts")
+    assert waits[:10] == [retry(delay_s) for delay_s in SCHEDULE_S]
+    assert waits[10] == FAILED
     assert SCHEDULE_S == (5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
     assert sum(SCHEDULE_S) / HOUR_S == pytest.approx(75.6, abs=0.01)
 
@@ -79,8 +85,9 @@ def test_retry_after_delays_the_delivery_and_pauses_the_receiver(
     asked_s: float | None, delay_s: float, pause_receiver_s: float
 ) -> None:
     for status in (429, 503, 500, 404, 302):
-        found = after(answered(status, retry_after_s=asked_s), used=2)
-        assert found == Retry(delay_s, pause_receiver_s, "full")
+        sent = answered(status, retry_after_s=asked_s)
+        assert after(sent, used=2) == retry(delay_s)
+        assert pause_s(sent) == pause_receiver_s
 
 
 def test_jitter_never_undercuts_a_retry_after() -> None:
@@ -93,17 +100,17 @@ def test_success_with_a_retry_after_pauses_no_receiver() -> None:
 
 
 def test_a_wait_beyond_the_deadline_is_given_up() -> None:
-    assert after(answered(500), left_s=5.0) == Give_up("deadline")
-    assert after(answered(500), left_s=5.1) == Retry(5.0, 0.0, "full")
-    assert after(answered(503, retry_after_s=DAY_S), left_s=HOUR_S) == Give_up("deadline")
+    assert after(answered(500), left_s=5.0) == FAILED
+    assert after(answered(500), left_s=5.1) == retry(5.0)
+    assert after(answered(503, retry_after_s=DAY_S), left_s=HOUR_S) == FAILED
 
 
 def test_a_schedule_of_the_receivers_own() -> None:
     found = [
-        decide(answered(500), used=used, left_s=DAY_S, variant="full", jitter=0.0, schedule=[1, 2])
+        decide(answered(500), used=used, left_s=DAY_S, variant=Variant.full, jitter=0.0, schedule=[1, 2])
         for used in (1, 2, 3)
     ]
-    assert found == [Retry(1, 0.0, "full"), Retry(2, 0.0, "full"), Give_up("attempts")]
+    assert found == [retry(1), retry(2), FAILED]
 
 
 @pytest.mark.parametrize(
@@ -137,28 +144,36 @@ def test_only_2xx_is_success(status: int, code: DeliveryErrorCode | None) -> Non
 
 
 @pytest.mark.parametrize(
-    ("sent", "decision"),
+    ("sent", "decision", "disabled"),
     [
-        (OK, Delivered()),
-        (replace(OK, control=ReceiverControl.disable), Delivered(DisableReason.asked)),
-        (replace(OK, control=ReceiverControl.abort_message), Delivered()),
-        (answered(410), Cancel(DisableReason.gone)),
-        (answered(410, retry_after_s=60.0), Cancel(DisableReason.gone)),
-        (answered(410, control=ReceiverControl.disable), Cancel(DisableReason.gone)),
-        (answered(500, control=ReceiverControl.disable), Cancel(DisableReason.asked)),
-        (answered(500, control=ReceiverControl.abort_message), Cancel()),
-        (answered(302, control=ReceiverControl.abort_message), Cancel()),
+        (OK, DELIVERED, None),
+        (replace(OK, control=ReceiverControl.disable), DELIVERED, DisableReason.asked),
+        (replace(OK, control=ReceiverControl.abort_message), DELIVERED, None),
+        (answered(410), CANCELLED, DisableReason.gone),
+        (answered(410, retry_after_s=60.0), CANCELLED, DisableReason.gone),
+        (answered(410, control=ReceiverControl.disable), CANCELLED, DisableReason.gone),
+        (answered(500, control=ReceiverControl.disable), CANCELLED, DisableReason.asked),
+        (answered(500, control=ReceiverControl.abort_message), CANCELLED, None),
+        (answered(302, control=ReceiverControl.abort_message), CANCELLED, None),
     ],
 )
-def test_a_receivers_request_about_itself_is_obeyed(sent: SendResult, decision: Decision) -> None:
+def test_a_receivers_request_about_itself_is_obeyed(
+    sent: SendResult, decision: DeliveryDecision, disabled: DisableReason | None
+) -> None:
+    assert disable_reason(sent) is disabled
     assert after(sent) == decision
     assert after(sent, used=99) == decision  # the receiver's request does not depend on our budget
 
 
 def test_a_body_too_large_is_sent_thin_the_next_time() -> None:
-    assert after(answered(413)) == Retry(5.0, 0.0, "thin")
-    assert after(answered(413), variant="thin", used=2) == Retry(30.0, 0.0, "thin")
-    assert after(answered(500), variant="thin") == Retry(5.0, 0.0, "thin")
+    assert after(answered(413)) == retry(5.0, Variant.thin)
+    assert after(answered(413), variant=Variant.thin, used=2) == retry(30.0, Variant.thin)
+    assert after(answered(500), variant=Variant.thin) == retry(5.0, Variant.thin)
+
+
+@pytest.mark.parametrize("status", [413, 500])
+def test_the_body_of_openai_has_no_thin_form(status: int) -> None:
+    assert after(answered(status), variant=Variant.openai) == retry(5.0, Variant.openai)
 
 
 @pytest.mark.parametrize(
@@ -167,8 +182,8 @@ def test_a_body_too_large_is_sent_thin_the_next_time() -> None:
 )
 def test_every_other_failure_is_tried_again_on_schedule(code: DeliveryErrorCode) -> None:
     found = after(SendResult(sent=False, error_code=code))
-    assert isinstance(found, Retry)
-    assert found.delay_s == 5.0
+    assert (found.move, found.outcome, found.delay_s) == (RETRY_DELIVERY, DeliveryOutcome.failed, 5.0)
+    assert (found.counts, found.affects_health) == (True, True)
 
 
 def test_every_code_has_a_sentence() -> None:
@@ -206,16 +221,16 @@ def test_failures_that_count_against_a_receiver() -> None:
 
 
 def ours(
-    code: DeliveryErrorCode, *, used: int = 1, left_s: float = DAY_S, postponed: int = 0, jitter: float = 0.0
-) -> Decision:
+    code: DeliveryErrorCode, *, used: int = 1, left_s: float = DAY_S, before: int = 0, jitter: float = 0.0
+) -> DeliveryDecision:
     sent = SendResult(sent=False, error_code=code)
-    return decide(sent, used=used, left_s=left_s, variant="full", jitter=jitter, postponed=postponed)
+    return decide(sent, used=used, left_s=left_s, variant=Variant.full, jitter=jitter, postponed=before)
 
 
 @pytest.mark.parametrize("code", OURS)
 @pytest.mark.parametrize("used", [1, 11, 12, 100])
 def test_trouble_of_ours_never_ends_a_delivery_by_its_attempts(code: DeliveryErrorCode, used: int) -> None:
-    assert ours(code, used=used) == Postpone(OURS[code][0])
+    assert ours(code, used=used) == postponed(OURS[code][0])
 
 
 @pytest.mark.parametrize(
@@ -227,17 +242,17 @@ def test_trouble_of_ours_never_ends_a_delivery_by_its_attempts(code: DeliveryErr
     ],
 )
 def test_trouble_of_ours_that_lasts_is_tried_less_often(code: DeliveryErrorCode, waits: list[float]) -> None:
-    assert [ours(code, postponed=count) for count in range(6)] == [Postpone(wait) for wait in waits]
-    assert ours(code, postponed=10_000, jitter=1.0) == Postpone(waits[-1] * 1.2)
+    assert [ours(code, before=count) for count in range(6)] == [postponed(wait) for wait in waits]
+    assert ours(code, before=10_000, jitter=1.0) == postponed(waits[-1] * 1.2)
 
 
 def test_trouble_of_ours_is_bounded_by_the_deadline() -> None:
-    assert ours(DeliveryErrorCode.no_secret, left_s=60.1) == Postpone(60.0)
-    assert ours(DeliveryErrorCode.no_secret, left_s=60.0) == Give_up("deadline")
+    assert ours(DeliveryErrorCode.no_secret, left_s=60.1) == postponed(60.0)
+    assert ours(DeliveryErrorCode.no_secret, left_s=60.0) == FAILED
 
 
 def test_a_delivery_without_its_body_is_not_tried_again() -> None:
-    assert ours(DeliveryErrorCode.no_body) == Give_up("body")
+    assert ours(DeliveryErrorCode.no_body) == FAILED
 
 
 @pytest.mark.parametrize("steps", [[1], [1.5, 2], (86400,), [86400] * 7, [1] * 20, list(SCHEDULE_S)])
@@ -266,3 +281,17 @@ def test_a_schedule_that_is_refused_in_a_sentence(steps: Any, says: str) -> None
     fault = schedule_fault(steps)
     assert fault is not None
     assert says in fault
+
+
+@pytest.mark.parametrize("lease_lost", [True, False])
+@pytest.mark.parametrize("sent", [True, False])
+def test_an_attempt_that_was_cut_off_counts_where_it_was_sent_and_moves_where_the_lease_is_ours(
+    sent: bool, lease_lost: bool
+) -> None:
+    assert release(sent=sent, lease_lost=lease_lost) == DeliveryDecision(
+        None if lease_lost else RETRY_DELIVERY,
+        DeliveryOutcome.unknown if sent else DeliveryOutcome.released,
+        counts=sent,
+        delay_s=RELEASE_S,
+        affects_health=False,
+    )

@@ -67,7 +67,7 @@ def tick(connection: Connection) -> list[str]:
     """Run the dispatcher's queries for jobs; return the ids of the jobs that may start."""
     reclaim.take_back(connection)
     due.expire(connection)
-    paused = {one.name for one in endpoints.look(connection).values() if one.state == "paused"}
+    paused = {one.name for one in endpoints.read_all(connection).values() if one.state == "paused"}
     for name in paused:
         due.probe(connection, name, after=due.FIRST, last=None)
     lanes, _ = due.lanes(connection, skipped=paused)

@@ -56,7 +56,7 @@ def closing(got: DeliveryClaim, **changes: Any) -> DeliveryRecord:
         delivery_id=got.delivery_id, number=got.attempt, worker_id=got.worker_id, receiver_id=got.receiver_id,
         tenant=got.tenant, move=DELIVER, outcome=DeliveryOutcome.delivered, was_sent=True, counts=True,
         attempt={"http_status": 204, "is_truncated": False},
-        variant=got.variant, sent=SendResult(sent=True, error_code=None, http_status=204), event_at_s=got.event_at_s,
+        variant=got.variant, result=SendResult(sent=True, error_code=None, http_status=204), event_at_s=got.event_at_s,
         now_s=got.now_s, lane=None if got.ordering_key is None else (got.ordering_key, got.sequence),
     )  # fmt: skip
     return replace(usual, **changes)
@@ -70,5 +70,5 @@ def recorded(engine: Engine, *closings: DeliveryRecord, slots: int = 100) -> lis
 def refused(got: DeliveryClaim, **changes: Any) -> DeliveryRecord:
     failed = {"error_code": DeliveryErrorCode.unavailable, "http_status": 503, "is_truncated": False}
     sent = SendResult(sent=True, error_code=DeliveryErrorCode.unavailable, http_status=503)
-    values = {"move": RETRY_DELIVERY, "outcome": DeliveryOutcome.failed, "attempt": failed, "sent": sent, **changes}
+    values = {"move": RETRY_DELIVERY, "outcome": DeliveryOutcome.failed, "attempt": failed, "result": sent, **changes}
     return closing(got, **values)

@@ -265,7 +265,7 @@ def test_the_feeds_counter_is_locked_by_the_last_step_of_a_batch(postgresql_url:
     met = endpoint_trouble.Trouble("default", accepted.job_id, 1, ErrorCode.unauthorized, 1.0, None)
     batcher = Batcher(engine, last=(cancel,))
     cancelled = batcher.put(cancel, accepted.job_id)
-    judged = batcher.put(endpoint_trouble.judge, met)
+    judged = batcher.put(endpoint_trouble.note_troubles, met)
     with other.begin() as holder:
         endpoints.pause(holder, "default")
         batcher.start()
@@ -276,7 +276,7 @@ def test_the_feeds_counter_is_locked_by_the_last_step_of_a_batch(postgresql_url:
         with other.begin() as connection:
             connection.execute(select(counters).with_for_update(nowait=True))
 
-    assert (cancelled.result(10), judged.result(10).blame) == ("queued", FailureOwner.endpoint)
+    assert (cancelled.result(10), judged.result(10).owner) == ("queued", FailureOwner.endpoint)
     batcher.close(timeout_s=10)
     engine.dispose()
     other.dispose()

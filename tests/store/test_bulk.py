@@ -10,7 +10,7 @@ from tests.store.attempts import completed, started, write
 from tests.store.made import REQUEST, accept_all, claim_one, entry, job, one, rows, worker
 from tests.store.orders import accepted, by_status, counted, fail, give
 from worker.jobs.core.filter import parse
-from worker.jobs.store import bulk_update, orders
+from worker.jobs.store import bulk_update, cancel
 from worker.jobs.store.bulk_update import BulkOrder
 
 
@@ -28,7 +28,7 @@ def test_all_waiting_and_running_jobs_of_a_batch_are_cancelled_and_no_other(engi
     assert by_status(engine, "batch = 'b'") == {"cancelled": 3, "in_progress": 1, "completed": 1}
     assert by_status(engine, "batch IS NULL") == {"queued": 1}
     with engine.begin() as connection:
-        assert len(orders.serve(connection, keep_s=60.0).cancelled) == 3
+        assert len(cancel.apply_cancel_requests(connection, keep_s=60.0).cancelled) == 3
     row = one(engine, "SELECT cancel_requested_at FROM afterword_jobs WHERE id = :id", id=running.job_id)
     assert row.cancel_requested_at is not None
 

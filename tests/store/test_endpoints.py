@@ -37,17 +37,17 @@ def trouble(job_id: str, *, began_s: float = 0.1, answered_s: float | None = Non
 
 def verdicts(engine: Engine, *met: Trouble) -> list[Verdict]:
     with engine.begin() as connection:
-        return troubles.judge(connection, met)
+        return troubles.note_troubles(connection, met)
 
 
 def judged(engine: Engine, *met: Trouble) -> list[tuple[FailureOwner, bool]]:
     """Return, per call, the owner of the trouble and whether this call paused the endpoint."""
-    return [(verdict.blame, verdict.paused) for verdict in verdicts(engine, *met)]
+    return [(verdict.owner, verdict.paused) for verdict in verdicts(engine, *met)]
 
 
 def seen(engine: Engine, name: str = "default") -> EndpointRow:
     with engine.begin() as connection:
-        return endpoints.look(connection)[name]
+        return endpoints.read_all(connection)[name]
 
 
 def put(engine: Engine, state: State, cause: Cause | None = None, *, since_s: float = 60.0, **values: Any) -> None:
@@ -99,8 +99,8 @@ def test_trouble_at_one_endpoint_does_not_count_for_another(engine: Engine) -> N
 def test_an_answer_to_another_worker_counts_for_the_endpoint(engine: Engine) -> None:
     judged(engine, trouble(A, began_s=30.0))
     with engine.begin() as connection:
-        endpoints.tell_answered(connection, {"default": Answered(10.0, 10.0), "other": Answered(1.0, 1.0)})
-        endpoints.tell_answered(connection, {"default": Answered(20.0, 20.0)})
+        endpoints.note_answers(connection, {"default": Answered(10.0, 10.0), "other": Answered(1.0, 1.0)})
+        endpoints.note_answers(connection, {"default": Answered(20.0, 20.0)})
 
     assert judged(engine, trouble(B, began_s=15.0)) == [ALONE]
     assert judged(engine, trouble(C, began_s=5.0)) == [HELD], "a new suspect: the answer cleared the old one"
@@ -145,7 +145,7 @@ def test_a_job_that_always_meets_trouble_while_others_do_not_is_to_blame(
 ) -> None:
     job_id = failed_attempts(engine, *codes, ended_s=20.0, whose=whose)
     with engine.begin() as connection:
-        endpoints.tell_answered(connection, {"default": Answered(10.0, 10.0)})
+        endpoints.note_answers(connection, {"default": Answered(10.0, 10.0)})
 
     assert judged(engine, trouble(job_id, attempt=len(codes) + 1)) == [verdict]
 
@@ -153,7 +153,7 @@ def test_a_job_that_always_meets_trouble_while_others_do_not_is_to_blame(
 def test_a_job_that_always_meets_trouble_as_all_others_do_is_held(engine: Engine) -> None:
     job_id = failed_attempts(engine, *3 * ["unauthorized"], ended_s=20.0)
     with engine.begin() as connection:
-        endpoints.tell_answered(connection, {"default": Answered(30.0, 30.0)})
+        endpoints.note_answers(connection, {"default": Answered(30.0, 30.0)})
 
     assert judged(engine, trouble(job_id, attempt=4)) == [HELD]
 
@@ -170,7 +170,7 @@ def counted(engine: Engine, *ones: FailingCall) -> list[bool]:
 
 def answered(engine: Engine, came_s: float) -> None:
     with engine.begin() as connection:
-        endpoints.tell_answered(connection, {"default": Answered(came_s, came_s)})
+        endpoints.note_answers(connection, {"default": Answered(came_s, came_s)})
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after another"])
@@ -331,7 +331,7 @@ def test_a_job_that_is_not_due_is_no_probe(engine: Engine) -> None:
 
 def sent(engine: Engine, job_id: str | None, *, rested_s: float = 0.0) -> bool:
     with engine.begin() as connection:
-        return endpoints.send_probe(connection, "default", job_id, rested_s=rested_s)
+        return endpoints.send_probe(connection, "default", job_id, paused_s=rested_s)
 
 
 @pytest.mark.parametrize("cause", [Cause.trouble, Cause.breaker])
@@ -368,7 +368,7 @@ def test_an_endpoint_paused_by_an_operator_is_not_probed(engine: Engine) -> None
 
 def passed(engine: Engine, *, began_s: float) -> float | None:
     with engine.begin() as connection:
-        return endpoints.passed(connection, [ProbeSucceeded("default", began_s)])[0]
+        return endpoints.resume_probed(connection, [ProbeSucceeded("default", began_s)])[0]
 
 
 @pytest.mark.parametrize("cause", [Cause.trouble, Cause.breaker])
@@ -427,7 +427,7 @@ def test_a_job_held_alone_waits_longer_the_longer_the_trouble_lasts(
 
     (verdict,) = verdicts(engine, trouble(job_id, attempt=2))
 
-    assert verdict.blame is FailureOwner.endpoint
+    assert verdict.owner is FailureOwner.endpoint
     assert verdict.hold_s == pytest.approx(hold_s, abs=2.0)
     assert str(one(engine, "SELECT suspect_job FROM afterword_endpoints").suspect_job) == job_id
 
@@ -546,9 +546,9 @@ def test_a_call_in_flight_through_the_pause_is_held_when_it_fails_late(engine: E
 
 def test_a_first_answer_opens_no_row_but_an_open_one(engine: Engine) -> None:
     with engine.begin() as connection:
-        endpoints.tell_answered(connection, {})
-        assert endpoints.look(connection) == {}
-        endpoints.tell_answered(connection, {"default": Answered(2.0, 2.0)})
+        endpoints.note_answers(connection, {})
+        assert endpoints.read_all(connection) == {}
+        endpoints.note_answers(connection, {"default": Answered(2.0, 2.0)})
 
     row = one(engine, "SELECT state, suspect_job FROM afterword_endpoints")
     assert (row.state, row.suspect_job) == ("open", None)

@@ -10,7 +10,7 @@ from tests.store.attempts import closing, completed, end_lease, started, write
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from tests.store.orders import accepted, fail, order
 from worker.core.lifecycle import CANCEL, FAIL, RETRY, Outcome
-from worker.jobs.store import due, orders, reclaim
+from worker.jobs.store import cancel, due, reclaim
 from worker.store.clock import now
 from worker.store.engine import open_engine
 from worker.store.tables import cancellations
@@ -18,9 +18,9 @@ from worker.store.tables import cancellations
 OVERLOADED = {"error_code": "overloaded", "error_message": "m", "error": '{"code": "overloaded"}'}
 
 
-def served(engine: Engine, *, keep_s: float = 3600.0, after: str = orders.FIRST) -> orders.Served:
+def served(engine: Engine, *, keep_s: float = 3600.0, after: str = cancel.FIRST) -> cancel.AppliedRequests:
     with engine.begin() as connection:
-        return orders.serve(connection, after=after, keep_s=keep_s)
+        return cancel.apply_cancel_requests(connection, after=after, keep_s=keep_s)
 
 
 def marks(engine: Engine) -> set[str]:
@@ -43,7 +43,7 @@ def test_the_end_that_the_door_made_is_numbered_once_and_its_mark_goes(engine: E
     assert stands(engine, new).cursor is None
 
     assert served(engine).cancelled == {new}
-    assert served(engine) == orders.Served(set(), 0, orders.FIRST)
+    assert served(engine) == cancel.AppliedRequests(set(), 0, cancel.FIRST)
 
     assert (stands(engine, new).cursor, marks(engine)) == (1, set())
 
@@ -51,7 +51,7 @@ def test_the_end_that_the_door_made_is_numbered_once_and_its_mark_goes(engine: E
 def test_a_mark_stays_while_its_job_runs_and_goes_with_its_end(engine: Engine) -> None:
     claimed = started(engine, worker(engine))
     order(engine, "cancel_v1", claimed.job_id)
-    assert served(engine, keep_s=-1.0) == orders.Served(set(), 0, orders.FIRST)
+    assert served(engine, keep_s=-1.0) == cancel.AppliedRequests(set(), 0, cancel.FIRST)
     assert marks(engine) == {claimed.job_id}
 
     write(engine, closing(claimed, CANCEL, Outcome.cancelled, error_code="cancelled", error_message="m", error="{}"))
@@ -114,14 +114,14 @@ def test_the_mark_of_an_id_without_a_job_expires(engine: Engine) -> None:
 def test_marks_that_wait_for_their_messages_hide_none_behind_them(engine: Engine) -> None:
     last = "ffffffff-ffff-4fff-bfff-ffffffffffff"
     accept_all(engine, entry(id=last))
-    for _ in range(orders.BATCH + 5):
+    for _ in range(cancel.BATCH + 5):
         mark(engine, str(uuid.uuid4()))
     order(engine, "cancel_v1", last)
 
     first = served(engine)
 
-    assert (first.cancelled, first.after != orders.FIRST) == (set(), True)
-    assert served(engine, after=first.after) == orders.Served({last}, 0, orders.FIRST)
+    assert (first.cancelled, first.after != cancel.FIRST) == (set(), True)
+    assert served(engine, after=first.after) == cancel.AppliedRequests({last}, 0, cancel.FIRST)
 
 
 def test_a_job_that_is_accepted_under_a_cancelled_id_is_cancelled_at_once(engine: Engine) -> None:

@@ -15,7 +15,7 @@ from tests.store.attempts import closing, completed, started, write
 from tests.store.made import REQUEST, one, rows, worker
 from tests.store.orders import accepted, cancel_one, order
 from worker.core.lifecycle import RETRY, Outcome
-from worker.jobs.store import due, orders
+from worker.jobs.store import cancel, due
 from worker.store.engine import open_engine
 
 OVERLOADED = {"error_code": "overloaded", "error_message": "m", "error": '{"code": "overloaded"}'}
@@ -43,7 +43,7 @@ def at_once(*works: Callable[[], object]) -> None:
 
 def serve(engine: Engine) -> None:
     with engine.begin() as connection:
-        orders.serve(connection, keep_s=3600.0)
+        cancel.apply_cancel_requests(connection, keep_s=3600.0)
 
 
 def expire(engine: Engine) -> None:

@@ -12,7 +12,7 @@ from tests.store.broken import broken, hurt, look
 from tests.store.made import accept_all, claim_one, entry, job, worker
 from tests.store.webhook_breaks import WEBHOOK_BREAKS
 from worker.core.lifecycle import CANCEL, FAIL, HOLD, RETRY, Outcome
-from worker.jobs.store import orders, reclaim
+from worker.jobs.store import cancel, reclaim
 from worker.store import leases
 from worker.store.clock import from_now, now
 from worker.store.engine import open_engine
@@ -255,7 +255,7 @@ def test_jobs_cancelled_by_the_door_are_numbered_within_the_grace(world: World) 
 
     def settle(_: float) -> None:
         with world.engine.begin() as connection:
-            assert orders.serve(connection, keep_s=60.0).cancelled == {world.waits}
+            assert cancel.apply_cancel_requests(connection, keep_s=60.0).cancelled == {world.waits}
 
     assert broken(world.engine, pause=settle) == {}
 

@@ -11,7 +11,7 @@ from tests.store.made import accept_all, entry, rows, worker
 from tests.store.receiving import found
 from tests.store.webhook_breaks import WEBHOOK_BREAKS, Hand, World
 from worker.core.lifecycle import FAIL_DELIVERY
-from worker.jobs.store import orders, reclaim
+from worker.jobs.store import cancel, reclaim
 from worker.store.clock import from_now
 from worker.store.tables import workers
 from worker.store.types import Id
@@ -98,12 +98,12 @@ def test_ends_before_a_receiver_was_registered_or_changed_are_no_offence(world: 
 def test_a_replayed_job_has_an_event_for_each_of_its_ends(world: World) -> None:
     replayed = world.jobs["replayed"]
     with world.engine.begin() as connection:
-        cancel = text("INSERT INTO cancel_v1 (id) VALUES (:id)")
-        connection.execute(cancel.bindparams(bindparam("id", replayed, Id)))
+        order = text("INSERT INTO cancel_v1 (id) VALUES (:id)")
+        connection.execute(order.bindparams(bindparam("id", replayed, Id)))
 
     def settle(_: float) -> None:
         with world.engine.begin() as connection:
-            assert orders.serve(connection, keep_s=60.0).cancelled == {replayed}
+            assert cancel.apply_cancel_requests(connection, keep_s=60.0).cancelled == {replayed}
 
     assert broken(world.engine, pause=settle) == {}
     job_events = [

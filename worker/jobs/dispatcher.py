@@ -44,8 +44,8 @@ T = TypeVar("T")
 class Dispatcher:
     """A thread of every worker; it dispatches while this worker holds the leadership.
 
-    `chores` run in each tick of the leader, `own_chores` once per tick in every worker. `window_s`: seconds of work to
-    keep in the Redis window. `once_only`: endpoints for which a lost request is never repeated.
+    `leader_tasks` run in each tick of the leader, `local_tasks` once per tick in every worker. `window_s`: seconds of
+    work to keep in the Redis window. `once_only`: endpoints for which a lost request is never repeated.
     """
 
     def __init__(  # noqa: PLR0913  parts and settings; a class around them would be unpacked at once
@@ -58,16 +58,16 @@ class Dispatcher:
         lease_s: float,
         window_s: float = 2.0,
         once_only: frozenset[str] = frozenset(),
-        chores: tuple[Callable[[], None], ...] = (),
-        own_chores: tuple[Callable[[], None], ...] = (),
+        leader_tasks: tuple[Callable[[], None], ...] = (),
+        local_tasks: tuple[Callable[[], None], ...] = (),
         webhooks: WebhookService | None = None,
         turned: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine, self._redis, self._lease = engine, redis, lease
         self._tick_s, self._lease_s, self._once_only = tick_s, lease_s, once_only
-        self._chores, self._own_chores = chores, own_chores
+        self._leader_tasks, self._local_tasks = leader_tasks, local_tasks
         self._webhooks, self._turned = webhooks, turned
-        self._own_chores_at = 0.0
+        self._local_tasks_at = 0.0
         self._led_at = -math.inf
         self._after = due.FIRST
         self._window_size = WindowSize(window_s)
@@ -138,11 +138,11 @@ class Dispatcher:
 
     def _tick(self) -> float:
         """Run the steps while we lead; return the seconds until the next row becomes due, at most `tick_s`."""
-        if time.monotonic() >= self._own_chores_at:
-            self._own_chores_at = time.monotonic() + self._tick_s
-            for chore in self._own_chores:
-                self._guarded(chore)
-        for step in (self._end_leases, self._expire, *self._chores, self._probe):
+        if time.monotonic() >= self._local_tasks_at:
+            self._local_tasks_at = time.monotonic() + self._tick_s
+            for task in self._local_tasks:
+                self._guarded(task)
+        for step in (self._end_leases, self._expire, *self._leader_tasks, self._probe):
             if not self._leads():
                 return self._tick_s
             self._guarded(step)
@@ -219,7 +219,7 @@ class Dispatcher:
         with self._engine.begin() as connection:
             # Read before the due rows: a row that becomes due in between is found there.
             next_s = due.next_start_s(connection)
-            seen = endpoints.look(connection).values()
+            seen = endpoints.read_all(connection).values()
             paused = {endpoint.name for endpoint in seen if endpoint.state is State.paused}
             lanes, self._after = due.lanes(connection, after=self._after, limit=due.RANGES_A_TICK, skipped=paused)
             slots = sum(leases.living(connection).values())
