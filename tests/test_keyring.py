@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from worker.webhooks import sealed_fields
-from worker.webhooks.core.signing import KeyKind, rotated
+from worker.webhooks.core.signature import KeyKind, rotated
 from worker.webhooks.vault import CannotOpen, SecretFault, Vault, new_key, new_master_key
 
 NOW = datetime(2026, 11, 23, 3, 14, 15, 123456, tzinfo=UTC)

@@ -68,6 +68,8 @@ SERVICES: Final = {
     "cli/webhooks/receiver_lookup.py": "reads receivers",
     "cli/webhooks/recoveries.py": "opens the transactions of its commands",
 }
+# Nouns with the ending of a participle.
+NOUNS: Final = {"encoding", "feed", "listing", "ordering", "reasoning"}
 LONG: Final = {"store/tables.py": "one table after another; splitting it would hide the schema"}
 
 
@@ -167,6 +169,21 @@ def test_core_is_pure(path: Path) -> None:
         assert first in sys.stdlib_module_names or target == "worker" or first == "worker", target
         if first == "worker" and target != "worker":
             assert {"core", "chat"} & set(target.split(".")) or target in FOLDERS, f"{name(path)}: {target}"
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    seen: dict[str, str] = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                assert node.name not in seen, f"{node.name} is a class of {seen[node.name]} and of {name(path)}"
+                seen[node.name] = name(path)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_a_module_is_a_noun(path: Path) -> None:
+    last = path.stem.split("_")[-1]
+    assert not last.endswith(("ing", "ed")) or last in NOUNS, f"{name(path)} is a participle; name the thing"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)

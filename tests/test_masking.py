@@ -8,7 +8,7 @@ import pytest
 from worker.log import configure, secrets_of
 from worker.net.redaction import secrets_of as secrets_of_endpoint
 from worker.settings import BadSettings, read
-from worker.settings.masking import masked_url, secrets_in, shown
+from worker.settings.masks import masked_url, secrets_in, shown
 
 PASSWORD = "Pl4nted#1/2"
 AZURE = "https://a.example/openai/deployments/m/chat/completions?api-version=2024&api-key=Pl4ntedKey42"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from cryptography.fernet import Fernet
 
-from worker.webhooks.core.signing import BadKey, KeyKind
+from worker.webhooks.core.signature import BadKey, KeyKind
 from worker.webhooks.vault import (
     BadMasterKeys,
     CannotOpen,

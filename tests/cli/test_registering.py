@@ -18,7 +18,7 @@ from worker.store.clock import now
 from worker.webhooks import sealed_fields
 from worker.webhooks.core.outcome import DisableReason
 from worker.webhooks.core.receiver_health import ReceiverHealth
-from worker.webhooks.core.signing import KeyKind
+from worker.webhooks.core.signature import KeyKind
 from worker.webhooks.store.health_column import text_of
 from worker.webhooks.store.tables import receivers
 from worker.webhooks.vault import fingerprint, new_key

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, select, update
 from tests.cli import tree
 from tests.cli.conftest import Command
 from tests.store.made import accept_all, entry, job, one
-from worker.cli.support.times import Duration, Instant, at
+from worker.cli.support.times import Duration, InstantOption, at
 from worker.store.clock import from_now
 from worker.store.tables import jobs
 
@@ -30,20 +30,20 @@ SINCE = click.Option(["--since"])
     ],
 )
 def test_an_instant_is_a_time_or_its_distance_from_now(text: str, ahead: bool, expected: datetime) -> None:
-    assert at(Instant(ahead=ahead).convert(text, SINCE, None), NOW) == expected
+    assert at(InstantOption(ahead=ahead).convert(text, SINCE, None), NOW) == expected
 
 
 @pytest.mark.parametrize("text", ["soon", "", "2026", "90", "2026-11-24", "2026-11-24T03:00:00", "6w", "99999d"])
 def test_another_text_is_refused_with_the_value_and_the_remedy(text: str) -> None:
     with pytest.raises(click.UsageError) as raised:
-        Instant().convert(text, SINCE, None)
+        InstantOption().convert(text, SINCE, None)
     assert raised.value.message == (
         f"--since is {text!r}; write a time such as 2026-11-24T03:00:00Z, or how long ago it was, such as 6h"
     )
 
 
 def test_a_bare_number_is_in_seconds_where_it_always_was() -> None:
-    assert Instant(bare=True).convert("90", SINCE, None) == timedelta(seconds=-90)
+    assert InstantOption(bare=True).convert("90", SINCE, None) == timedelta(seconds=-90)
 
 
 @pytest.mark.parametrize(("text", "sentence"), [("soon", "write seconds, or"), ("11m", "it must be at least 0 and")])

@@ -5,7 +5,7 @@ import pytest
 from worker.core.endpoint import Endpoint
 from worker.core.secret_names import SECRET_PARTS, SECRET_WORDS, is_secret_name
 from worker.net.redaction import secrets_of
-from worker.settings.masking import masked_url, secrets_in
+from worker.settings.masks import masked_url, secrets_in
 
 VALUE = "Pl4ntedValue42"
 INSIDE = ("auth", "cred", "key", "pass", "pwd", "secret", "signature", "token")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker.webhooks.core.signing import (
+from worker.webhooks.core.signature import (
     BadKey,
     KeyKind,
     SigningKey,

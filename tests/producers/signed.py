@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.producers.made import ROOT
-from worker.webhooks.core.signing import KeyKind, SigningKey, signed_headers
+from worker.webhooks.core.signature import KeyKind, SigningKey, signed_headers
 from worker.webhooks.vault import new_key, sign_ed25519
 
 VECTORS: list[dict[str, Any]] = json.loads((ROOT / "tests" / "core" / "signature_vectors.json").read_text())

@@ -18,7 +18,7 @@ from worker.jobs.store import cancel
 from worker.jobs.store.record import record
 from worker.store import transitions
 from worker.verify import verify
-from worker.webhooks.store import receivers, redeliver, unregistered
+from worker.webhooks.store import placeholders, receivers, redeliver
 from worker.webhooks.store.tables import deliveries
 from worker.webhooks.store.tables import receivers as table
 
@@ -57,19 +57,19 @@ def answered(engine: Engine, response: str) -> str:
     return job_id
 
 
-def fitting(engine: Engine, **values: Any) -> unregistered.Adoption:
+def fitting(engine: Engine, **values: Any) -> placeholders.Adoption:
     """Begin to register the receiver that the jobs name."""
     with engine.begin() as connection:
-        new = unregistered.find(connection, "default", "billing")
+        new = placeholders.find(connection, "default", "billing")
         assert new is not None
-        begun = unregistered.Adoption(new, registration(**values), sealed(new))
-        unregistered.reserve(connection, begun)
+        begun = placeholders.Adoption(new, registration(**values), sealed(new))
+        placeholders.reserve(connection, begun)
     return begun
 
 
-def fit(engine: Engine, begun: unregistered.Adoption) -> bool | None:
+def fit(engine: Engine, begun: placeholders.Adoption) -> bool | None:
     with engine.begin() as connection:
-        return unregistered.adopt(connection, begun)
+        return placeholders.adopt(connection, begun)
 
 
 def register(engine: Engine, **values: Any) -> str:
@@ -171,7 +171,7 @@ def failed_together(engine: Engine, count: int, **fields: Any) -> list[str]:
 def test_many_deliveries_are_adapted_batch_by_batch_in_one_order(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unregistered, "BATCH", 2)
+    monkeypatch.setattr(placeholders, "BATCH", 2)
     ended = list(itertools.chain(*(sorted(failed_together(engine, count, ordering_key="k")) for count in (1, 3, 2, 2))))
 
     begun = fitting(engine, ordering="per_key")
@@ -186,7 +186,7 @@ def test_many_deliveries_are_adapted_batch_by_batch_in_one_order(
 def test_jobs_that_end_before_the_registration_are_held_and_adapted_too(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unregistered, "BATCH", 1)
+    monkeypatch.setattr(placeholders, "BATCH", 1)
     early = failed(engine, ordering_key="k")
     begun = fitting(engine, payload="thin", ordering="per_key", events=["job.failed"])
     assert fit(engine, begun) is False
@@ -207,7 +207,7 @@ def test_jobs_that_end_before_the_registration_are_held_and_adapted_too(
 def test_an_interrupted_registration_is_started_again_by_the_next(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unregistered, "BATCH", 1)
+    monkeypatch.setattr(placeholders, "BATCH", 1)
     ids = [failed(engine, ordering_key="k") for _ in range(3)]
     broken = fitting(engine, ordering="per_key", profile="openai")
     assert fit(engine, broken) is False
@@ -223,7 +223,7 @@ def test_an_interrupted_registration_is_started_again_by_the_next(
 def test_of_two_concurrent_registrations_the_later_wins_completely(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unregistered, "BATCH", 1)
+    monkeypatch.setattr(placeholders, "BATCH", 1)
     ids = [failed(engine) for _ in range(3)]
     first = fitting(engine, profile="openai")
     assert fit(engine, first) is False
@@ -259,7 +259,7 @@ def test_being_unregistered_does_not_depend_on_the_shown_reason(engine: Engine, 
         assert known is not None
         assert receivers.disable(connection, known.id, "not_registered")
 
-        assert unregistered.find(connection, "default", "billing") is None
+        assert placeholders.find(connection, "default", "billing") is None
         assert not known.is_awaited
 
 
@@ -289,7 +289,7 @@ def test_a_job_that_ends_during_the_last_batch_is_sent_as_the_registration_wants
 
     thread = threading.Thread(target=end)
     with engine.begin() as connection:
-        assert unregistered.adopt(connection, begun) is True
+        assert placeholders.adopt(connection, begun) is True
         thread.start()
         if engine.dialect.name == "postgresql":
             until(waits_for_a_lock(engine), what="the end of a job waits")
@@ -308,7 +308,7 @@ def waits_for_a_lock(engine: Engine) -> Callable[[], bool]:
 def test_jobs_that_end_during_a_registration_are_sent_correctly(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unregistered, "BATCH", 8)
+    monkeypatch.setattr(placeholders, "BATCH", 8)
     for _ in range(20):
         failed(engine, ordering_key="k")
 

@@ -14,7 +14,7 @@ from worker.cli.support.exit_codes import ExitCode
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import dry_run_option, json_option, limit_option
 from worker.cli.support.settings import load
-from worker.cli.support.times import Instant, at
+from worker.cli.support.times import InstantOption, at
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -127,7 +127,9 @@ def requeue(seqs: tuple[int, ...], queue: str | None, reason: str | None, as_jso
         "afterword dead-letters purge --queue chat.run --before 2026-11-24T00:00:00Z",
     )
 )
-@click.option("--before", type=Instant(), help="Only dead letters older than this: RFC 3339, or 30d for 30 days ago.")
+@click.option(
+    "--before", type=InstantOption(), help="Only dead letters older than this: RFC 3339, or 30d for 30 days ago."
+)
 @queue_option
 @reason_option
 @dry_run_option

@@ -12,7 +12,7 @@ from worker.cli.support.job_filter import change_jobs, where_option
 from worker.cli.support.lazy_commands import examples, hidden_options, list_by_default
 from worker.cli.support.options import dry_run_option, json_option, limit_option
 from worker.cli.support.settings import load
-from worker.cli.support.times import Instant
+from worker.cli.support.times import InstantOption
 
 STATUSES = ["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
 COLUMNS = [
@@ -105,7 +105,9 @@ def status(id: str, as_json: bool) -> None:
 )
 @where_option
 @click.option("--priority", type=click.IntRange(0, 9), help="The new priority; 0 runs first.")
-@click.option("--deadline", type=Instant(ahead=True), help="The new deadline: RFC 3339, or 6h for six hours ahead.")
+@click.option(
+    "--deadline", type=InstantOption(ahead=True), help="The new deadline: RFC 3339, or 6h for six hours ahead."
+)
 @dry_run_option
 @json_option
 def update(

@@ -11,7 +11,7 @@ from worker.cli.support import output
 from worker.cli.support.job_client import job_client
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option
-from worker.cli.support.times import Duration, Instant, at
+from worker.cli.support.times import Duration, InstantOption, at
 from worker.cli.wait import await_job, print_end
 
 
@@ -31,8 +31,12 @@ from worker.cli.wait import await_job, print_end
 @click.option("--idempotency-key", help="The same key with the same request is the same job.")
 @click.option("--endpoint", help="The name of a configured endpoint.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 runs first; default 5.")
-@click.option("--not-before", type=Instant(ahead=True), help="Earliest start: RFC 3339, or 30m for in 30 minutes.")
-@click.option("--deadline", type=Instant(ahead=True), help="The job expires then: RFC 3339, or 6h for in six hours.")
+@click.option(
+    "--not-before", type=InstantOption(ahead=True), help="Earliest start: RFC 3339, or 30m for in 30 minutes."
+)
+@click.option(
+    "--deadline", type=InstantOption(ahead=True), help="The job expires then: RFC 3339, or 6h for in six hours."
+)
 @click.option("--max-attempts", type=click.IntRange(min=1), help="Most requests that the endpoint may have executed.")
 @click.option("--batch", help="A name that groups jobs.")
 @click.option("--custom-id", help="Your own name for the job.")

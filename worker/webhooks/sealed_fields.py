@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from worker.webhooks.core.signing import KeyKind, SigningKey, read_key
+from worker.webhooks.core.signature import KeyKind, SigningKey, read_key
 from worker.webhooks.vault import CannotOpen, SecretFault, Vault, new_key
 
 KEYS = "keys"

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from worker.webhooks.core.event import EventType, event_id_of
 from worker.webhooks.core.payload import Variant, convenience_headers, sent_body, webhook_id
-from worker.webhooks.core.signing import signed_headers
+from worker.webhooks.core.signature import signed_headers
 from worker.webhooks.net.send import WebhookRequest
 from worker.webhooks.sealed_fields import headers_of, keys_of, new_keys, public_text, seal_keys, seal_shown_url, url_of
 from worker.webhooks.store.claim import DeliveryClaim

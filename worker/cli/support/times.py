@@ -32,7 +32,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click
         return number
 
 
-class Instant(click.ParamType):  # type: ignore[type-arg]  # see Duration
+class InstantOption(click.ParamType):  # type: ignore[type-arg]  # see Duration
     """An aware datetime, or its distance from now: `6h` is a negative timedelta in the past, a positive one ahead.
 
     `at` makes a datetime of either. `bare`: a number without a unit is in seconds.

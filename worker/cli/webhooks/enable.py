@@ -8,12 +8,12 @@ import click
 from worker.cli.support import output
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option, tenant_option
-from worker.cli.support.times import Instant, at
+from worker.cli.support.times import InstantOption, at
 from worker.cli.webhooks.receiver_lookup import ReceiverCommand, batches, receiving, registered
 from worker.core.lifecycle import DeliveryStatus
 
 
-class Resume(Instant):
+class Resume(InstantOption):
     """`all`, `none`, or an instant: held deliveries since then are sent."""
 
     name = "all|none|time"

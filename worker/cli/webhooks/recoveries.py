@@ -9,7 +9,7 @@ import click
 from worker.cli.support import output
 from worker.cli.support.lazy_commands import examples, hidden_options, list_by_default
 from worker.cli.support.options import json_option, limit_option, tenant_option
-from worker.cli.support.times import Instant, at
+from worker.cli.support.times import InstantOption, at
 from worker.cli.webhooks.receiver_lookup import receiving, registered, stored_id
 from worker.core.lifecycle import DeliveryStatus
 
@@ -32,11 +32,11 @@ COLUMNS = ["id", "tenant", "receiver", "status", "statuses", "since", "until", "
 @tenant_option
 @click.option(
     "--since",
-    type=Instant(bare=True),
+    type=InstantOption(bare=True),
     required=True,
     help="Deliveries created since: RFC 3339, or 6h for six hours ago.",
 )
-@click.option("--until", type=Instant(bare=True), help="Deliveries created before; default: now.")
+@click.option("--until", type=InstantOption(bare=True), help="Deliveries created before; default: now.")
 @click.option("--status", "statuses", type=click.Choice(STATUSES), multiple=True, help="May repeat; default: failed.")
 @click.option("--rate", type=RATES, default=10.0, show_default=True, help="Send at most this many a second.")
 @click.option("--dry-run", is_flag=True, help="Only count the deliveries.")

@@ -10,12 +10,12 @@ import click
 from worker.cli.webhooks.receiver_lookup import ReceiverCommand, batches
 from worker.cli.webhooks.receiver_options import check_url
 from worker.webhooks.core.registration import Registration
-from worker.webhooks.core.signing import BadKey, KeyKind
+from worker.webhooks.core.signature import BadKey, KeyKind
 
 if TYPE_CHECKING:
-    from worker.webhooks.core.signing import SigningKey
+    from worker.webhooks.core.signature import SigningKey
+    from worker.webhooks.store.placeholders import Adoption
     from worker.webhooks.store.receivers import Sealed
-    from worker.webhooks.store.unregistered import Adoption
     from worker.webhooks.vault import Vault
 
 # Characters of whsec_… in base64: a key has 64 bytes at most.
@@ -45,7 +45,7 @@ def add_receiver(
     `imported`: a signing secret to use instead of a new one. Deliveries that jobs have addressed to the name before are
     queued now, if the registration subscribes to their events.
     """
-    from worker.webhooks.store import receivers, unregistered
+    from worker.webhooks.store import placeholders, receivers
 
     check_url(command, url)
     vault, receiver_id, waiting = command.vault(), str(uuid.uuid4()), None
@@ -54,13 +54,13 @@ def add_receiver(
         sealed = _sealed(vault, receiver_id, keys, url, headers)
         # Insert first, then look for a placeholder: the insert waits for a job that names the receiver at this moment.
         if not receivers.add(connection, receiver_id, chosen, sealed):
-            found = unregistered.find(connection, chosen.tenant, chosen.name)
+            found = placeholders.find(connection, chosen.tenant, chosen.name)
             if found is None:
                 message = f"{chosen.tenant} has a receiver {chosen.name!r} already; change or remove it"
                 raise click.ClickException(message)
             receiver_id = found
-            waiting = unregistered.Adoption(receiver_id, chosen, _sealed(vault, receiver_id, keys, url, headers))
-            unregistered.reserve(connection, waiting)
+            waiting = placeholders.Adoption(receiver_id, chosen, _sealed(vault, receiver_id, keys, url, headers))
+            placeholders.reserve(connection, waiting)
     if waiting is not None:
         _adopt(command, waiting)
     return {"id": receiver_id, "tenant": chosen.tenant, "name": chosen.name, "url": sealed.url}, keys
@@ -68,13 +68,13 @@ def add_receiver(
 
 def _adopt(command: ReceiverCommand, waiting: "Adoption") -> None:
     """Turn the placeholder row of a name into the registered receiver, and queue its deliveries on hold."""
-    from worker.webhooks.store import redeliver, unregistered
+    from worker.webhooks.store import placeholders, redeliver
 
     # In several transactions: there may be a million deliveries, and jobs must be able to end between them.
     registered: bool | None = False
     while registered is False:
         with command.engine.begin() as connection:
-            registered = unregistered.adopt(connection, waiting)
+            registered = placeholders.adopt(connection, waiting)
     if registered is None:
         name = waiting.registration.name
         raise click.ClickException(

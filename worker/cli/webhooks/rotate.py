@@ -11,10 +11,10 @@ from worker.cli.support.options import json_option, tenant_option
 from worker.cli.support.times import LONGEST_S, Duration
 from worker.cli.webhooks.receiver_lookup import receiving, registered
 from worker.cli.webhooks.show import print_secrets
-from worker.webhooks.core.signing import KeyKind, rotated
+from worker.webhooks.core.signature import KeyKind, rotated
 
 if TYPE_CHECKING:
-    from worker.webhooks.core.signing import SigningKey
+    from worker.webhooks.core.signature import SigningKey
     from worker.webhooks.store.receivers import Receiver
     from worker.webhooks.vault import Vault
 

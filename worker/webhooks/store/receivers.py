@@ -56,7 +56,7 @@ class Receiver:
 
     @property
     def is_awaited(self) -> bool:
-        """The row is a placeholder: jobs have named the receiver, but it is not registered (see store.unregistered)."""
+        """The row is a placeholder: jobs have named the receiver, but it is not registered (see store.placeholders)."""
         return not self.sealed.url
 
 

@@ -24,7 +24,7 @@ from worker.webhooks.store.tables import receivers
 
 # The column `webhook` of a job that wants no webhooks.
 NO_RECEIVER = "null"
-# The `disabled_reason` of a placeholder; see store.unregistered.
+# The `disabled_reason` of a placeholder; see store.placeholders.
 NOT_REGISTERED = "not_registered"
 
 _default = exists().where(receivers.c.tenant == jobs.c.tenant, receivers.c.is_default, receivers.c.status != "removed")
