@@ -52,7 +52,7 @@ class EndpointRow(NamedTuple):
 
     @property
     def is_overdue(self) -> bool:
-        """Say whether a probe is due now."""
+        """True if a probe is due now."""
         probed = self.cause in (Cause.trouble, Cause.breaker)
         return probed and self.probe_in_s is not None and self.probe_in_s <= 0
 
