@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, update
 
-from tests.net.receiver import LOOPBACK
 from tests.store.made import one, worker
 from tests.store.receiving import MASTER, claimed, delivery, found, registration, sealed, stands
+from tests.webhooks.net.receiver import LOOPBACK
 from worker.deliver import DeliveryContext, attempt
 from worker.dev.receiver import ReceiverAnswer, WebhookReceiver
 from worker.pool.running_calls import RunningCalls

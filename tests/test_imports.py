@@ -50,7 +50,7 @@ def test_each_form_of_import_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyP
     module = tmp_path / "tests" / "sample.py"
     module.parent.mkdir()
     module.write_text(line, encoding="utf-8")
-    for name in ("tests/test_layers.py", "tests/store/test_orders.py"):
+    for name in ("tests/test_layers.py", "tests/jobs/store/test_orders.py"):
         place = tmp_path / name
         place.parent.mkdir(exist_ok=True)
         place.touch()

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, insert, update
 
 from tests.cli.conftest import Command
+from tests.jobs.store.attempts import closing, write
 from tests.pool.workers import until
-from tests.store.attempts import closing, write
 from tests.store.made import accept_all, claim_one, entry, job, one, worker
 from worker.core.failure import ErrorCode, failure
 from worker.core.lifecycle import HOLD, Outcome

@@ -8,8 +8,8 @@ import redis
 from sqlalchemy import Engine
 
 from tests.cli.conftest import Command
+from tests.jobs.store.dead_letters import ID, buried, letter
 from tests.producers.made import accept_inbox, accept_queue
-from tests.store.dead_letters import ID, buried, letter
 from tests.store.made import REQUEST, accept_all, entry, rows
 from worker.jobs.core.entry_size import HEAD_BYTES
 from worker.jobs.store.inbox import StoredEntry

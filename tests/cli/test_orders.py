@@ -8,9 +8,9 @@ from sqlalchemy import Engine
 
 from afterword import Afterword
 from tests.cli.conftest import Command
-from tests.store.attempts import completed, started, write
+from tests.jobs.store.attempts import completed, started, write
+from tests.jobs.store.orders import accepted, fail
 from tests.store.made import accept_all, entry, job, one, rows, worker
-from tests.store.orders import accepted, fail
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, delete
 
 from tests.cli.conftest import Command
-from tests.store.attempts import started
+from tests.jobs.store.attempts import started
 from tests.store.made import accept_all, entry, worker
 from worker.store import migrate, version
 from worker.store.engine import open_engine

@@ -10,9 +10,9 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 
-from tests.channel.entries import BAD, encoded, envelope, without
 from tests.flow.system import System, request
 from tests.pool.workers import until
+from tests.queue.entries import BAD, encoded, envelope, without
 from worker.jobs.core.entry_size import HEAD_BYTES
 from worker.queue.keys import MISPLACED, OWNERS, own_list
 from worker.queue.nudges import REJECTED, Rejected, priority_list, read

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from tests.net.raw_server import Peer, RawServer
-from tests.net.receiver import BODY, LOOPBACK, SIGNED, hook, outcome, reply
 from tests.net.wire import WIRE, answer, endpoint
+from tests.webhooks.net.receiver import BODY, LOOPBACK, SIGNED, hook, outcome, reply
 from worker.core.endpoint import Endpoint
 from worker.core.failure import ErrorCode, failure
 from worker.core.lifecycle import HOLD, Outcome

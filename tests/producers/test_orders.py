@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from afterword import Afterword, NotConfigured
+from tests.jobs.store.orders import fail
 from tests.producers.made import REQUEST, accept_inbox, claim_one, complete, one, rows, worker
-from tests.store.orders import fail
 
 
 @pytest.fixture(params=["url", "engine"])

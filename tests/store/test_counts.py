@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from tests.counts import MANY, STEPS, Cost
-from tests.store.attempts import closing, completed
+from tests.jobs.store.attempts import closing, completed
 from tests.store.costs import tick, webhook_tick
-from tests.store.delivery_attempts import claimed, delivery_ids, receiver, refused
-from tests.store.delivery_attempts import closing as delivery_closing
 from tests.store.made import accept_all, entry, job, worker
+from tests.webhooks.store.delivery_attempts import claimed, delivery_ids, receiver, refused
+from tests.webhooks.store.delivery_attempts import closing as delivery_closing
 from worker.core.lifecycle import RETRY, Outcome
 from worker.jobs.store import reclaim
 from worker.jobs.store.accept import accept

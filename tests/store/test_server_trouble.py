@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from tests.jobs.store.attempts import completed, started
 from tests.pool.workers import until
-from tests.store.attempts import completed, started
 from tests.store.broken import refusing
 from tests.store.made import accept_all, entry, one, rows, worker
 from worker.core.lifecycle import FAIL, Outcome

@@ -14,8 +14,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
+from tests.jobs.store.intakes import LONGEST, MIB, intake
 from tests.pool.workers import until
-from tests.store.intakes import LONGEST, MIB, intake
 from tests.store.made import REQUEST, rows
 from worker.jobs.core.entry_size import HEAD_BYTES
 from worker.jobs.intake_list import CUT, IntakeList

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from tests.jobs.store.orders import by_status, counted, give
 from tests.producers.made import accept_inbox
 from tests.store.made import REQUEST, accept_all, entry, job, one, rows
-from tests.store.orders import by_status, counted, give
 from worker.jobs.core.filter import parse
 from worker.jobs.store import bulk_update, cancel
 from worker.jobs.store.bulk_update import count_unread
