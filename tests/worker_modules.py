@@ -1,16 +1,22 @@
 """The modules of `worker`, for tests that read source code."""
 
 from pathlib import Path
+from typing import Final
 
-WORKER = Path(__file__).parents[1] / "worker"
-MODULES = sorted(WORKER.rglob("*.py"))
-
-
-def place(path: Path) -> str:
-    """Return the folder of a module below `worker`, or the name of a module without a folder."""
-    first = path.relative_to(WORKER).parts[0]
-    return first.removesuffix(".py")
+WORKER: Final = Path(__file__).parents[1] / "worker"
+MODULES: Final = sorted(WORKER.rglob("*.py"))
 
 
 def name(path: Path) -> str:
-    return str(path.relative_to(WORKER))
+    """Return a module's path below `worker`: `jobs/store/claim.py`."""
+    return path.relative_to(WORKER).as_posix()
+
+
+def module_of(path: Path) -> str:
+    """Return a module's full name: `worker.jobs.store.claim`."""
+    return ".".join(("worker", *path.relative_to(WORKER).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def room(module: str) -> str:
+    """Return the room of a full module name: the folder or module directly below `worker`."""
+    return module.split(".")[1]
