@@ -16,7 +16,7 @@ from tests.webhooks.net.receiver import LOOPBACK
 from worker.deliver import DeliveryContext, attempt
 from worker.dev.receiver import ReceiverAnswer, WebhookReceiver
 from worker.pool.running_calls import RunningCalls
-from worker.pool.running_task import Call, Reason, enter
+from worker.pool.running_task import Call, Reason, set_current
 from worker.store.group_commit import Batcher
 from worker.webhooks.net.send import WebhookClient
 from worker.webhooks.store import claim, receivers, record
@@ -67,7 +67,7 @@ class Attempts:
         """Make an attempt, and cancel it from another thread once `when` is set."""
 
         async def main() -> None:
-            enter(Call(asyncio.current_task()))
+            set_current(Call(asyncio.current_task()))
             self.running.loop = asyncio.get_running_loop()
             self.running.loop.run_in_executor(None, cancel)
             await self._attempt(delivery_id)

@@ -14,7 +14,7 @@ from worker.core.endpoint import Endpoint
 from worker.dev.fake_endpoint import FakeEndpoint
 from worker.jobs.endpoint_monitor import EndpointMonitor
 from worker.jobs.net.call import open_clients
-from worker.pool.running_task import Call, Reason, enter
+from worker.pool.running_task import Call, Reason, set_current
 from worker.run import AttemptContext, attempt
 from worker.store.group_commit import Batcher
 from worker.store.tables import requests
@@ -148,7 +148,7 @@ def test_a_call_that_is_cut_is_recorded_by_the_reason_of_the_cut(
 
     async def cut() -> None:
         call = Call(asyncio.current_task())
-        enter(call)
+        set_current(call)
         context.running.loop = asyncio.get_running_loop()
         # From another thread, as the heartbeat does it.
         asyncio.get_running_loop().run_in_executor(None, cancel_when_sent)

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from worker.chat.request import validate, wire_body
-from worker.core.faults import FAULT_LIMIT, Fault, unsendable
+from worker.core.faults import FAULT_LIMIT, Fault, unsendable_faults
 
 MINIMAL = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
@@ -303,13 +303,13 @@ def test_shape_checks_types_and_no_ranges():
 
 def test_nan_and_lone_surrogates_are_found_with_their_paths():
     value = json.loads(r'{"a": [NaN, 1e999], "b": {"c": "\ud800x"}, "\udfff": 1, "ok": "\ud83d\ude00"}')
-    found = [fault.path for fault in unsendable("request", value)]
+    found = [fault.path for fault in unsendable_faults("request", value)]
     assert found == ["request.a[0]", "request.a[1]", "request.b.c", "request"]
 
 
 def test_faults_can_always_be_stored():
     request = json.loads(r'{"model": "\ud800\u0000", "messages": [], "logit_bias": {"\udfff\u0000": 1}}')
-    found = [*validate(request, "openai"), *unsendable("request", request)]
+    found = [*validate(request, "openai"), *unsendable_faults("request", request)]
     assert len(found) == 4
     for fault in found:
         assert "\0" not in (fault.path + fault.message).encode().decode()

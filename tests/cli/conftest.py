@@ -8,14 +8,14 @@ from click.testing import CliRunner, Result
 
 from tests.store.receiving import MASTER
 from worker.cli import main
-from worker.dev.stack import Stack, running
+from worker.dev.stack import Stack, running_stack
 
 Command = Callable[..., Result]
 
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
-    with running(Stack()) as stack:
+    with running_stack(Stack()) as stack:
         stack.start_worker()
         yield stack
 

@@ -16,7 +16,7 @@ from worker.core.failure import MEANINGS, ErrorCode
 from worker.core.lifecycle import Status
 from worker.core.storable_text import clean_json
 from worker.jobs.core.message import Job, read_job
-from worker.webhooks.core.event import Finished, event_id_of, freeze, freeze_test
+from worker.webhooks.core.event import FinishedJob, event_id_of, freeze, freeze_test
 from worker.webhooks.core.payload import Variant, sent_body
 
 FOLDER = CONTRACTS / "examples" / "events"
@@ -27,14 +27,14 @@ ACCEPTED_AT = datetime(2026, 11, 23, 3, 14, 15, 123_456, tzinfo=UTC)
 ENDED_AT = ACCEPTED_AT + timedelta(seconds=2, milliseconds=250)
 
 
-def _completed() -> Finished:
+def _completed() -> FinishedJob:
     """Return the job of requests/full_job.json, answered by responses/plain.json."""
     text = (CONTRACTS / "examples" / "requests" / "full_job.json").read_text()
     job = read_job(text, default_id=ID, endpoints=ENDPOINTS, max_request_bytes=1_000_000)
     answer = read_body((CONTRACTS / "examples" / "responses" / "plain.json").read_bytes())
     assert isinstance(job, Job) and answer.usage is not None
     usage = normalise(answer.usage, has_text=True)
-    return Finished(
+    return FinishedJob(
         id=job.id,
         tenant=job.tenant,
         status=Status.completed,
@@ -63,7 +63,7 @@ def _completed() -> Finished:
 COMPLETED = _completed()
 
 
-def _without_answer(status: Status, code: ErrorCode, *, attempts: int) -> Finished:
+def _without_answer(status: Status, code: ErrorCode, *, attempts: int) -> FinishedJob:
     message = MEANINGS[code].sentence
     return replace(
         COMPLETED,
@@ -86,17 +86,17 @@ CANCELLED = _without_answer(Status.cancelled, ErrorCode.cancelled, attempts=1)
 EXPIRED = _without_answer(Status.expired, ErrorCode.expired, attempts=0)
 
 
-def _thin(job: Finished) -> bytes:
+def _thin(job: FinishedJob) -> bytes:
     return sent_body(Variant.thin, freeze(EVENT, job).thin, sequence=1)
 
 
-def _full(job: Finished, *, gap: bool = False) -> bytes:
+def _full(job: FinishedJob, *, gap: bool = False) -> bytes:
     body = freeze(EVENT, job).full
     assert body is not None
     return sent_body(Variant.full, body, sequence=2 if gap else 1, previous_undelivered=gap)
 
 
-def _openai(job: Finished) -> bytes:
+def _openai(job: FinishedJob) -> bytes:
     return sent_body(Variant.openai, freeze(EVENT, job).openai, sequence=1)
 
 

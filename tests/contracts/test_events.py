@@ -13,7 +13,7 @@ from tests.contracts.schemas import EVENTS, load, schema, validator
 from worker.chat.usage import TOKENS
 from worker.core.lifecycle import FINAL, Status
 from worker.core.storable_text import clean_value
-from worker.webhooks.core.event import EventType, Finished, Payload, freeze
+from worker.webhooks.core.event import EventType, FinishedJob, Payload, freeze
 from worker.webhooks.core.openai_event import openai_type
 from worker.webhooks.core.payload import Profile, Variant, sent_body, variant
 
@@ -40,7 +40,7 @@ def test_an_example_is_what_the_code_sends_and_keeps_the_schema(path):
 
 
 def test_schema_and_code_know_the_same_columns_and_types():
-    columns = {field.name for field in fields(Finished)} - {"tokens", "response", "error"}
+    columns = {field.name for field in fields(FinishedJob)} - {"tokens", "response", "error"}
     assert set(DEFS["job"]["properties"]) == {*columns, *TOKENS}
     assert set(DEFS["job"]["required"]) == {*columns, *TOKENS} - {"cursor"}
     assert set(DEFS["job_event"]["properties"]["type"]["enum"]) == set(EventType) - {EventType.test}

@@ -4,7 +4,7 @@ import pytest
 
 from worker.core.clock_offset import TOLERANCE_S, Offset
 
-AT_START = Offset.seen(1000.0, asked_at=0.0, answered_at=0.5)
+AT_START = Offset.from_reading(1000.0, asked_at=0.0, answered_at=0.5)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ AT_START = Offset.seen(1000.0, asked_at=0.0, answered_at=0.5)
 def test_a_step_is_a_difference_that_no_delay_explains(
     other_s: float, asked_at: float, answered_at: float, step_s: float
 ) -> None:
-    later = Offset.seen(other_s, asked_at=asked_at, answered_at=answered_at)
+    later = Offset.from_reading(other_s, asked_at=asked_at, answered_at=answered_at)
 
     assert AT_START.step_s(later) == pytest.approx(step_s)
 

@@ -9,13 +9,13 @@ import pytest
 import redis
 
 from worker.dev.redis import NoRedis, RedisServer, find_server
-from worker.dev.stack import DidNotStart, Stack, running
+from worker.dev.stack import DidNotStart, Stack, running_stack
 from worker.settings import Settings
 
 
 def test_a_folder_keeps_the_database_and_redis_between_two_runs(tmp_path: Path) -> None:
     for text in ("one", "two"):
-        with running(Stack(folder=tmp_path)) as stack:
+        with running_stack(Stack(folder=tmp_path)) as stack:
             with redis.Redis.from_url(stack.redis_url) as client:
                 client.rpush("kept", text)
                 kept = client.lrange("kept", 0, -1)
@@ -28,7 +28,7 @@ def test_a_folder_keeps_the_database_and_redis_between_two_runs(tmp_path: Path) 
 
 def test_without_a_folder_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with running(Stack()) as stack:
+    with running_stack(Stack()) as stack:
         port = stack.redis.port if stack.redis else 0
         assert list(tmp_path.iterdir()) != []
     assert list(tmp_path.iterdir()) == []
@@ -42,7 +42,7 @@ def test_no_other_user_of_the_machine_reaches_the_parts(kept: bool, tmp_path: Pa
     if folder is not None:
         folder.mkdir(mode=0o755)
         (folder / "afterword.db").touch(mode=0o644)
-    with running(Stack(folder=folder)) as stack:
+    with running_stack(Stack(folder=folder)) as stack:
         stack.start_worker()
         assert stack.redis is not None
         with redis.Redis(port=stack.redis.port) as stranger, pytest.raises(redis.AuthenticationError):
@@ -58,14 +58,14 @@ def test_no_other_user_of_the_machine_reaches_the_parts(kept: bool, tmp_path: Pa
 
 
 def test_a_given_part_is_used_instead(database_url: str, redis_url: str) -> None:
-    with running(Stack(Settings(database_url=database_url, redis_url=redis_url))) as stack:
+    with running_stack(Stack(Settings(database_url=database_url, redis_url=redis_url))) as stack:
         assert stack.redis is None
         assert stack.exports()["AFTERWORD_DATABASE_URL"] == database_url
         assert stack.exports()["AFTERWORD_REDIS_URL"] == redis_url
 
 
 def test_a_worker_that_cannot_start_is_quoted() -> None:
-    with running(Stack()) as stack, pytest.raises(DidNotStart, match="AFTERWORD_LEASE_S is 'soon'"):
+    with running_stack(Stack()) as stack, pytest.raises(DidNotStart, match="AFTERWORD_LEASE_S is 'soon'"):
         stack.start_worker(lease_s="soon")
 
 

@@ -46,7 +46,7 @@ def register(engine: Engine, name: str, url: str, *, master: str = MASTER, more:
     """Register a default receiver with a token in its URL and a secret header; return its keys."""
     vault, new = Vault((master,)), str(uuid.uuid4())
     keys, _ = sealed_fields.new_keys(datetime.now(UTC))
-    sealed = receivers.Sealed(
+    sealed = receivers.SealedColumns(
         *sealed_fields.seal_url(vault, new, f"{url}?token={TOKEN}"),
         sealed_fields.seal_headers(vault, new, {"X-Key": VALUE + more}, url=url),
         sealed_fields.seal_keys(vault, new, keys),

@@ -15,7 +15,7 @@ from tests.pool.workers import until
 from tests.queue.entries import BAD, encoded, envelope, without
 from worker.jobs.core.entry_size import HEAD_BYTES
 from worker.queue.keys import MISPLACED, OWNERS, own_list
-from worker.queue.nudges import REJECTED, Rejected, priority_list, read
+from worker.queue.nudges import REJECTED, RejectedEntry, priority_list, read
 
 JOB = {"request": request()}
 LIMIT = 64 * 1024
@@ -196,7 +196,7 @@ def test_a_job_with_an_unreadable_url_fails_visibly_and_the_jobs_behind_it_run(s
 
 def test_no_entry_among_the_nudges_stops_a_worker_and_each_becomes_a_dead_letter(system: System) -> None:
     system.start(tick_s=0.2)
-    bad = [(entry, found.reason) for _, entry, _ in BAD if isinstance(found := read("chat.run", entry), Rejected)]
+    bad = [(entry, found.reason) for _, entry, _ in BAD if isinstance(found := read("chat.run", entry), RejectedEntry)]
     good = []
     for entry, _ in bad:
         good.append(system.send())

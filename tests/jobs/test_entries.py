@@ -19,7 +19,7 @@ from worker.jobs.core.entry_size import HEAD_BYTES
 from worker.jobs.core.message import Job, Refusal, most_bytes
 from worker.jobs.entries import EntryReader
 from worker.jobs.store.accept import Entry
-from worker.jobs.store.inbox import Submitted
+from worker.jobs.store.inbox import InboxRow
 from worker.queue.list_heads import ListEntry
 from worker.settings import read
 from worker.webhooks.net.address_policy import policy
@@ -37,7 +37,7 @@ def reader(address_fault: Callable[[str], str | None] | None = None) -> EntryRea
 
 def both_doors(raw: bytes, made: EntryReader) -> list[Entry]:
     size = len(raw)
-    return [made.read_message(ListEntry(size, raw)), made.read_row(Submitted(ID, raw, size))]
+    return [made.read_message(ListEntry(size, raw)), made.read_row(InboxRow(ID, raw, size))]
 
 
 def message(job: Any, **changes: Any) -> bytes:
@@ -112,9 +112,9 @@ def test_an_exception_while_reading_is_that_entrys_dead_letter_and_our_logged_er
     job = {"request": REQUEST, "webhook": {"url": "https://example.com"}}
     raw, good = json.dumps(job).encode(), json.dumps({"request": REQUEST}).encode()
     with structlog.testing.capture_logs() as lines:
-        entry = reader(fail).read_row(Submitted(ID, raw, len(raw)))
+        entry = reader(fail).read_row(InboxRow(ID, raw, len(raw)))
         second = reader(fail).read_message(ListEntry(len(message(job)), message(job)))
-        neighbour = reader(fail).read_row(Submitted(ID, good, len(good)))
+        neighbour = reader(fail).read_row(InboxRow(ID, good, len(good)))
 
     for dead in (entry, second):
         assert isinstance(dead.read, DeadLetter)
@@ -135,7 +135,7 @@ def test_an_entry_beyond_the_limit_is_not_read_and_its_head_is_kept() -> None:
     for size in (longest + 1, 550_000_000):
         for entry in (
             reader().read_message(ListEntry(size, raw[:HEAD_BYTES])),
-            reader().read_row(Submitted(ID, raw[:HEAD_BYTES], size)),
+            reader().read_row(InboxRow(ID, raw[:HEAD_BYTES], size)),
         ):
             assert isinstance(entry.read, DeadLetter)
             assert entry.read.reason == "too_large"

@@ -16,7 +16,7 @@ from tests.webhooks.net.receiver import BODY, LOOPBACK, SIGNED, hook, outcome, r
 from worker.core.endpoint import Endpoint
 from worker.core.failure import ErrorCode, failure
 from worker.core.lifecycle import HOLD, Outcome
-from worker.jobs.core.endpoint_health import ALONE, CallSign, sign_of
+from worker.jobs.core.endpoint_health import ALONE, CallEvidence, evidence_of
 from worker.jobs.core.retry import AttemptBudget, JobDecision, decide
 from worker.jobs.net.call import TransportKind, call, open_client
 from worker.jobs.net.progress import Reply
@@ -60,7 +60,7 @@ def test_a_call_without_a_descriptor_is_ours_and_blames_no_endpoint(kind: Transp
         assert server.connections == 0
     assert found is not None
     assert (found.code, found.billed, found.trouble) == (ErrorCode.out_of_resources, "no", "job")
-    assert sign_of(found, timeout_s=1.0, total_s=1.0) is CallSign.silent
+    assert evidence_of(found, timeout_s=1.0, total_s=1.0) is CallEvidence.silent
 
 
 def test_a_webhook_without_a_descriptor_is_ours_and_spends_no_attempt() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.net.http1 import HEAD_BYTES, INFORMATIONAL_BYTES, Chunks, Head, HeadReader, Malformed, read_head
+from worker.net.http1 import HEAD_BYTES, INFORMATIONAL_BYTES, Chunks, Head, HeadReader, MalformedResponse, read_head
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -40,7 +40,7 @@ def test_a_status_line_gives_its_code(line: bytes, code: int) -> None:
     "line", [b"HTTP/1.1 abc", b"HTTP/1.1 2000 OK", b"HTTP/1.1", b"HTTP/1.1 020 x", b"HTTPS/1.1 200"]
 )
 def test_another_first_line_is_malformed(line: bytes) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedResponse):
         read_head(line + b"\r\nA: b")
 
 
@@ -92,7 +92,7 @@ def test_the_framing_follows_the_headers(lines: bytes, expected: tuple[int | Non
     [b"Content-Length: 5\r\nContent-Length: 6", b"Content-Length: 5, 6", b"Content-Length: -1", b"Content-Length: 1e3"],
 )
 def test_lengths_that_contradict_are_malformed(lines: bytes) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedResponse):
         read_head(OK + lines)
 
 
@@ -133,7 +133,7 @@ def test_a_head_is_found_in_any_split_behind_informational_ones(cuts: list[int])
 def test_a_head_is_bounded(flood: bytes) -> None:
     heads = HeadReader()
     heads.feed(OK)
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedResponse):
         for _ in range(HEAD_BYTES // len(flood) + 1):
             heads.feed(flood)
 
@@ -141,14 +141,14 @@ def test_a_head_is_bounded(flood: bytes) -> None:
 @pytest.mark.parametrize("flood", [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"\r\n"])
 def test_informational_heads_and_blank_lines_are_bounded(flood: bytes) -> None:
     heads = HeadReader()
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedResponse):
         for _ in range(INFORMATIONAL_BYTES // len(flood) + 1):
             heads.feed(flood)
 
 
 @pytest.mark.parametrize("wire", [b"\x00\xffgarbage", b"SSH-2.0-OpenSSH_9.7\r\n", b"HTML", b"{}"])
 def test_another_protocol_is_known_by_its_first_bytes(wire: bytes) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedResponse):
         HeadReader().feed(wire)
 
 

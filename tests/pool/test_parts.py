@@ -12,7 +12,7 @@ from tests.pool.workers import UVLOOP, until
 from worker.pool.event_loop import LoopThread
 from worker.pool.hub_callbacks import HubCallbacks
 from worker.pool.pool import async_task
-from worker.pool.running_task import Call, Reason, current, drive, enter, reason, wait_for
+from worker.pool.running_task import Call, Reason, current, drive, reason, set_current, wait_for
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def run(target: Any, *, cancel: Reason | None = None, instead: BaseException | N
 
     async def main() -> Any:
         call = Call()
-        enter(call)
+        set_current(call)
         call.task = asyncio.current_task()
         if cancel is not None:
             asyncio.get_running_loop().call_soon(lambda: call.cancel(cancel, instead=instead))

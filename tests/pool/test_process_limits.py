@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from worker.pool.process_limits import RESERVED, fitting, raise_limit
+from worker.pool.process_limits import RESERVED, fit_slots, raise_limit
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from worker.pool.process_limits import RESERVED, fitting, raise_limit
     ],
 )
 def test_slots_are_reduced_in_proportion(calls: int, webhooks: int, limit: int, kept: tuple[int, int]) -> None:
-    assert tuple(fitting({"chat.run": calls, "webhooks": webhooks}, limit=limit).values()) == kept
+    assert tuple(fit_slots({"chat.run": calls, "webhooks": webhooks}, limit=limit).values()) == kept
 
 
 def test_the_limit_is_raised_as_far_as_allowed() -> None:

@@ -16,7 +16,7 @@ from afterword.reading import connect
 from tests.store.made import ENDPOINTS, accept_all, claim_one, one, rows, worker
 from worker.core.lifecycle import COMPLETE, Outcome
 from worker.jobs.core.message import Job, read_job
-from worker.jobs.store.accept import Accepted, Entry, accept
+from worker.jobs.store.accept import AcceptResult, Entry, accept
 from worker.jobs.store.inbox import take_inbox
 from worker.jobs.store.record import AttemptRecord, record
 from worker.queue.envelope import Envelope, decode
@@ -42,12 +42,12 @@ def queued(redis_url: str) -> list[tuple[Envelope, Job]]:
     return found
 
 
-def accept_queue(redis_url: str, engine: Engine) -> list[Accepted]:
+def accept_queue(redis_url: str, engine: Engine) -> list[AcceptResult]:
     """Accept the jobs in the queue, as a worker does."""
     return accept_all(engine, *(Entry("chat.intake", b"", job) for _, job in queued(redis_url)))
 
 
-def accept_inbox(engine: Engine) -> list[Accepted]:
+def accept_inbox(engine: Engine) -> list[AcceptResult]:
     """Accept the jobs in the inbox, as a worker does."""
     with engine.begin() as connection:
         taken = take_inbox(connection, limit=100_000, max_bytes=2**30)

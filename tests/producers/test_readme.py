@@ -17,7 +17,7 @@ from tests.producers.made import ROOT, one, read, rows
 from worker.core.failure import MEANINGS, ErrorCode
 from worker.core.lifecycle import FINAL, Status
 from worker.dev.redis import find_server
-from worker.dev.stack import Stack, running
+from worker.dev.stack import Stack, running_stack
 from worker.jobs.core.message import Job
 from worker.queue.envelope import Envelope, decode
 from worker.settings import Settings
@@ -91,7 +91,7 @@ def finished(engine: Engine) -> int:
 @pytest.fixture
 def reader(database_url: str, engine: Engine, tmp_path: Path) -> Iterator[Reader]:
     """A reader with its own worker, Redis and fake endpoint."""
-    with running(Stack(Settings(database_url=database_url), folder=tmp_path / "stack")) as stack:
+    with running_stack(Stack(Settings(database_url=database_url), folder=tmp_path / "stack")) as stack:
         stack.start_worker()
         reader = Reader(stack, engine)
         yield reader

@@ -11,13 +11,13 @@ from celery.worker.control import Panel
 
 from tests.pool.workers import Toy, until
 from tests.queue.entries import BAD, ODD, ROW, encoded
-from worker.queue.nudges import Rejected, read
+from worker.queue.nudges import RejectedEntry, read
 
 
 @pytest.mark.parametrize("queue", ["chat.run", "webhooks"])
 def test_no_entry_stops_or_restarts_a_worker_and_good_ones_around_run(toy: Toy, queue: str) -> None:
     child = toy.start(SLOTS="2")
-    bad = [entry for _, entry, _ in BAD if isinstance(read(queue, entry), Rejected)]
+    bad = [entry for _, entry, _ in BAD if isinstance(read(queue, entry), RejectedEntry)]
     good = []
     for entry in bad:
         good.append(toy.row())

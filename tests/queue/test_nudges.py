@@ -13,7 +13,7 @@ from tests.queue.entries import BAD, ODD, ROW, encoded, envelope
 from worker.queue.nudges import (
     REJECTED_BYTES,
     Nudge,
-    Rejected,
+    RejectedEntry,
     connect,
     job_of,
     nudge,
@@ -57,7 +57,7 @@ def test_options_without_effect_are_named() -> None:
 def test_an_entry_that_is_no_nudge_is_rejected_with_its_reason_and_its_bytes(entry: bytes, reason: str) -> None:
     found = read("chat.run", entry)
 
-    assert isinstance(found, Rejected)
+    assert isinstance(found, RejectedEntry)
     assert found.reason == reason
     fields = json.loads(found.as_json())
     assert fields["queue"] == "chat.run"
@@ -75,7 +75,7 @@ def test_a_fault_in_an_unread_part_does_not_matter(message: Any) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(entry: bytes) -> None:
-    assert isinstance(read("webhooks", entry), Nudge | Rejected)
+    assert isinstance(read("webhooks", entry), Nudge | RejectedEntry)
 
 
 def test_lists_are_named_as_kombu_names_them() -> None:

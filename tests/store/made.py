@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from worker.core.endpoint import Endpoint
 from worker.jobs.core.message import Job, Refusal, read_job
-from worker.jobs.store.accept import Accepted, Entry, accept
+from worker.jobs.store.accept import AcceptResult, Entry, accept
 from worker.jobs.store.claim import Claim, claim
 from worker.store import leases
 from worker.store.transitions import ClaimRequest
@@ -29,7 +29,7 @@ def job(**fields: Any) -> dict[str, Any]:
     return {"request": REQUEST, **fields}
 
 
-def accept_all(engine: Engine, *entries: Entry, job_ttl_s: float = 3600.0) -> list[Accepted]:
+def accept_all(engine: Engine, *entries: Entry, job_ttl_s: float = 3600.0) -> list[AcceptResult]:
     with engine.begin() as connection:
         return accept(connection, entries, job_ttl_s=job_ttl_s)
 

@@ -13,7 +13,7 @@ from worker.webhooks import sealed_fields
 from worker.webhooks.core.registration import Registration, read_registration
 from worker.webhooks.store import receivers
 from worker.webhooks.store.claim import DeliveryClaim, claim
-from worker.webhooks.store.receivers import Receiver, Sealed
+from worker.webhooks.store.receivers import Receiver, SealedColumns
 from worker.webhooks.store.record import DeliveryRecord, record
 from worker.webhooks.store.tables import deliveries, events
 from worker.webhooks.vault import Vault, new_master_key
@@ -29,11 +29,11 @@ def registration(name: str = "billing", **values: Any) -> Registration:
     return read
 
 
-def sealed(receiver_id: str, *, vault: Vault = VAULT, url: str = URL) -> Sealed:
+def sealed(receiver_id: str, *, vault: Vault = VAULT, url: str = URL) -> SealedColumns:
     keys, _ = sealed_fields.new_keys(datetime.fromisoformat("2026-11-23T03:14:15+00:00"))
     shown, hidden = sealed_fields.seal_url(vault, receiver_id, url)
     headers = sealed_fields.seal_headers(vault, receiver_id, {"X-Key": "geheim"}, url=url)
-    return Sealed(
+    return SealedColumns(
         shown, hidden, headers, sealed_fields.seal_keys(vault, receiver_id, keys), sealed_fields.public_text(keys)
     )
 

@@ -262,7 +262,7 @@ def test_the_feeds_counter_is_locked_by_the_last_step_of_a_batch(postgresql_url:
     engine, other = open_engine(postgresql_url), open_engine(postgresql_url)
     (accepted,) = accept_all(engine, entry())
     assert accepted.job_id
-    met = endpoint_trouble.Trouble("default", accepted.job_id, 1, ErrorCode.unauthorized, 1.0, None)
+    met = endpoint_trouble.TroubleReport("default", accepted.job_id, 1, ErrorCode.unauthorized, 1.0, None)
     batcher = Batcher(engine, last=(cancel,))
     cancelled = batcher.put(cancel, accepted.job_id)
     judged = batcher.put(endpoint_trouble.note_troubles, met)

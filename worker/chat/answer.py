@@ -10,7 +10,7 @@ from typing import Any
 from worker.chat.choice import text_parts
 from worker.chat.provider_error import error_of, is_error_body
 from worker.chat.reasoning import reasoning_of
-from worker.chat.usage_report import Reported
+from worker.chat.usage_report import UsageReports
 from worker.core.lenient_json import TooManyParts, compact, object_in, read, read_first
 from worker.core.storable_text import clean_text, clean_value
 
@@ -176,7 +176,7 @@ def _is_cut(text: str, error: ValueError) -> bool:
 
 
 def _read_object(completion: dict[str, Any], text: str) -> Answer:
-    reported = Reported()
+    reported = UsageReports()
     reported.note(completion, text)
     choices = _choices(completion)
     error = error_of(completion) or (

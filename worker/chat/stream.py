@@ -28,7 +28,7 @@ from worker.chat.choice import Choice, join_counted
 from worker.chat.provider_error import error_of
 from worker.chat.sse import ErrorData, Events
 from worker.chat.unknown_members import OF_ANSWER, OF_CHOICE, keep_last
-from worker.chat.usage_report import Reported
+from worker.chat.usage_report import UsageReports
 from worker.core.lenient_json import TooManyParts, compact, object_in, read, whole_number
 
 # Gateways send these as data, besides comments, to keep a connection open.
@@ -52,7 +52,7 @@ class Assembler:
         self._n = n or 1
         self._bytes_left = max_bytes
         self._events = Events()
-        self._reported = Reported()
+        self._reported = UsageReports()
         self._choices: dict[int, Choice] = {}
         self._unfinished = 0
         self._names: dict[str, Any] = dict.fromkeys(("id", "created", "model", "system_fingerprint", "service_tier"))

@@ -31,7 +31,7 @@ class UsageReport(NamedTuple):
         return text.encode("utf-8", "replace")
 
 
-class Reported:
+class UsageReports:
     """Collects usage chunk by chunk. The last object counts, never a sum.
 
     An object with only zeros does not replace an object with a number above 0.

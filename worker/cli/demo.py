@@ -31,14 +31,14 @@ def demo(model: str, timeout_s: float, keep: Path | None) -> None:
     """
     from worker.cli.demo_jobs import fake_cases, real_cases
     from worker.cli.demo_run import Demo
-    from worker.dev.stack import Stack, running
+    from worker.dev.stack import Stack, running_stack
     from worker.settings import Settings
 
     endpoints = load().endpoints
     real = "default" in endpoints
     cases = real_cases(model) if real else fake_cases()
     try:
-        with running(Stack(Settings(endpoints=endpoints if real else {}), keep)) as stack:
+        with running_stack(Stack(Settings(endpoints=endpoints if real else {}), keep)) as stack:
             as_expected = Demo(stack, cases, timeout_s=timeout_s).run()
     except KeyboardInterrupt:
         raise SystemExit(ExitCode.INTERRUPTED) from None

@@ -37,11 +37,11 @@ def dev() -> None:
     files. A part that is configured already (AFTERWORD_REDIS_URL, AFTERWORD_DATABASE_URL, AFTERWORD_ENDPOINT_URL) is
     used instead of a new one.
     """
-    from worker.dev.stack import Stack, running
+    from worker.dev.stack import Stack, running_stack
     from worker.settings.sources import PREFIX
 
     settings = load()
-    with contextlib.suppress(KeyboardInterrupt), running(Stack(settings, settings.data_dir)) as stack:
+    with contextlib.suppress(KeyboardInterrupt), running_stack(Stack(settings, settings.data_dir)) as stack:
         # Ctrl-C must not wait for long answers: a job whose call is cut runs again at the next start.
         stack.start_worker(keep=(PREFIX,), drain_s="2")
         exports = stack.exports()

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from redis import Redis, RedisError
 from redis.exceptions import NoPermissionError
 
-from worker.cli.doctor_webhooks import Finding, counted, webhook_findings
+from worker.cli.doctor_webhooks import Finding, format_counts, webhook_findings
 from worker.cli.support import hold_words
 from worker.cli.support.database import database
 from worker.core.endpoint import Endpoint
@@ -21,7 +21,7 @@ from worker.queue.sentinel import pool_of
 from worker.settings import Settings
 from worker.store.engine import UnusableDatabase
 from worker.store.row_count import MOST
-from worker.webhooks.core.explain import words
+from worker.webhooks.core.explain import format_duration
 from worker.webhooks.key_rotation import unusable_secrets
 
 PATIENCE_S = 3.0
@@ -92,9 +92,9 @@ def _workers(seen: dict[str, float]) -> Finding:
 
 
 def _jobs(counts: dict[str, int], overdue_s: float | None) -> Finding:
-    text = counted(counts) or "none yet"
+    text = format_counts(counts) or "none yet"
     # An overdue job alone is no warning: a large batch may wait for hours on purpose.
-    text += f"; the oldest is overdue for {words(overdue_s)}" if overdue_s is not None else ""
+    text += f"; the oldest is overdue for {format_duration(overdue_s)}" if overdue_s is not None else ""
     figures = {
         "counts": counts,
         "counted_to": MOST,

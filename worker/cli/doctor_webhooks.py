@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from worker.store.row_count import MOST
-from worker.webhooks.core.explain import DISABLED, words
+from worker.webhooks.core.explain import DISABLED, format_duration
 from worker.webhooks.core.outcome import DELIVERY_MEANINGS, DeliveryErrorCode, DisableReason
 from worker.webhooks.core.receiver_health import WARNINGS_H, resting_until_s
 from worker.webhooks.core.retry_schedule import HOUR_S
@@ -33,7 +33,7 @@ class Finding:
 
 def webhook_findings(connection: Connection) -> Iterator[Finding]:
     """Yield three findings: waiting deliveries, receivers, and the deliveries of the last hour."""
-    known = metrics.standings(connection)
+    known = metrics.receiver_figures(connection)
     yield _waiting(connection, known)
     yield _receivers(known)
     yield _lately(connection, known)
@@ -43,9 +43,9 @@ def _waiting(connection: Connection, known: list[ReceiverFigures]) -> Finding:
     counts, troubles = metrics.unfinished(connection), metrics.own_trouble(connection)
     late = max(filter(_is_late, known), key=lambda receiver: receiver.overdue_s or 0.0, default=None)
     overdue_s = None if late is None else late.overdue_s
-    texts = [counted(counts) or "nothing to deliver"]
+    texts = [format_counts(counts) or "nothing to deliver"]
     if late is not None and overdue_s is not None:
-        texts.append(f"the oldest is overdue for {words(overdue_s)} (to {_name(late)})")
+        texts.append(f"the oldest is overdue for {format_duration(overdue_s)} (to {_name(late)})")
     texts += [
         f"{number} wait for {code}: {DELIVERY_MEANINGS[DeliveryErrorCode(code)].sentence}"
         for code, number in sorted(troubles.items())
@@ -60,7 +60,7 @@ def _waiting(connection: Connection, known: list[ReceiverFigures]) -> Finding:
     return Finding("webhooks", "ok" if is_well else "warning", "; ".join(texts), figures)
 
 
-def counted(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """Return `3 queued, 1 failed`; counting stops at MOST, shown as `or more`."""
     return ", ".join(f"{number}{' or more' if number == MOST else ''} {name}" for name, number in counts.items())
 
@@ -91,7 +91,7 @@ def _receivers(known: list[ReceiverFigures]) -> Finding:
     }
     texts = [
         *_listed("resting", [_name(receiver) for receiver in resting]),
-        *_listed("failing", [f"{_name(receiver)} for {words(_failing_s(receiver))}" for receiver in failing]),
+        *_listed("failing", [f"{_name(receiver)} for {format_duration(_failing_s(receiver))}" for receiver in failing]),
         *_listed("disabled", [f"{_name(receiver)} ({reasons[receiver]})" for receiver in disabled]),
     ]
     groups = {"resting": resting, "failing": failing, "disabled": disabled}

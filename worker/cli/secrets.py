@@ -10,7 +10,7 @@ from worker.cli.support import output
 from worker.cli.support.exit_codes import ExitCode
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option
-from worker.cli.webhooks.receiver_lookup import ReceiverCommand, receiving
+from worker.cli.webhooks.receiver_lookup import ReceiverCommand, open_receivers
 
 if TYPE_CHECKING:
     from worker.webhooks.key_rotation import UnusableSecret
@@ -56,7 +56,7 @@ def check(as_json: bool) -> None:
     A key without secrets may be removed. Exit code 1: a secret cannot be decrypted or belongs to another row; standard
     error names its receiver.
     """
-    with receiving() as command:
+    with open_receivers() as command:
         found = list(_all(command))
         configured = command.vault().key_ids
     needed = Counter(secret.key_id for secret in found if secret.key_id is not None)
@@ -83,7 +83,7 @@ def rotate(as_json: bool) -> None:
     from worker.webhooks.store.secrets import FIRST
 
     resealed, faults = 0, dict[str, str | None]()
-    with receiving() as command:
+    with open_receivers() as command:
         vault = command.vault()
         after: str | None = FIRST
         while after is not None:

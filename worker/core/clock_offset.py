@@ -14,7 +14,7 @@ TOLERANCE_S: Final = 1.0
 class Offset:
     """The other clock is ahead by `least` to `most` seconds; a range, because reading that clock takes time.
 
-    >>> Offset.seen(1000.0, asked_at=5.0, answered_at=5.2)
+    >>> Offset.from_reading(1000.0, asked_at=5.0, answered_at=5.2)
     Offset(least=994.8, most=995.0)
     """
 
@@ -22,7 +22,7 @@ class Offset:
     most: float
 
     @classmethod
-    def seen(cls, other_s: float, *, asked_at: float, answered_at: float) -> "Offset":
+    def from_reading(cls, other_s: float, *, asked_at: float, answered_at: float) -> "Offset":
         """Return the offset from one reading: the other clock showed `other_s` between two monotonic times."""
         return cls(other_s - answered_at, other_s - asked_at)
 

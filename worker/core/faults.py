@@ -43,7 +43,7 @@ def member_path(path: str, name: str) -> str:
     return f"{path}.{name}" if _plain_name(name) else f"{path}[{shown(name)}]"
 
 
-def unsendable(path: str, value: Any) -> Iterator[Fault]:
+def unsendable_faults(path: str, value: Any) -> Iterator[Fault]:
     """Yield a fault for each value or name that JSON in UTF-8 cannot carry: NaN, infinities, lone surrogates."""
     match value:
         case float() if not math.isfinite(value):
@@ -56,7 +56,7 @@ def unsendable(path: str, value: Any) -> Iterator[Fault]:
                     yield Fault(
                         path, f"has a name, {shown(name)}, with half of a surrogate pair; send whole characters"
                     )
-                yield from unsendable(member_path(path, name), inner)
+                yield from unsendable_faults(member_path(path, name), inner)
         case list():
             for position, inner in enumerate(value):
-                yield from unsendable(f"{path}[{position}]", inner)
+                yield from unsendable_faults(f"{path}[{position}]", inner)

@@ -164,7 +164,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 
 @contextlib.contextmanager
-def running(stack: Stack) -> Iterator[Stack]:
+def running_stack(stack: Stack) -> Iterator[Stack]:
     """Start a stack and always stop it, also after SIGTERM or a closed terminal."""
     before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

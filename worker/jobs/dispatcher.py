@@ -19,7 +19,7 @@ from worker.jobs.core.endpoint_health import State
 from worker.jobs.endpoint_probes import Probes
 from worker.jobs.fair_share import FairShare
 from worker.jobs.store import due, endpoints, reclaim
-from worker.queue.keys import is_wrong_type, put_aside
+from worker.queue.keys import is_wrong_type, rename_misplaced_keys
 from worker.queue.nudges import push_nudges, read_window
 from worker.queue.window_size import WindowSize
 from worker.store import leases
@@ -130,11 +130,11 @@ class Dispatcher:
             else:
                 log.error("dispatch.failed", step=name, **describe(error))
             if is_wrong_type(error):
-                self._guarded(self._put_aside)
+                self._guarded(self._rename_misplaced_keys)
             return None
 
-    def _put_aside(self) -> None:
-        put_aside(self._redis)
+    def _rename_misplaced_keys(self) -> None:
+        rename_misplaced_keys(self._redis)
 
     def _tick(self) -> float:
         """Run the steps while we lead; return the seconds until the next row becomes due, at most `tick_s`."""

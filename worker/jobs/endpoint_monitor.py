@@ -14,13 +14,22 @@ from sqlalchemy import Engine
 from worker.core.endpoint import Endpoint
 from worker.core.failure import ErrorCode
 from worker.jobs.core.circuit_breaker import QUIET_S, Breaker
-from worker.jobs.core.endpoint_health import ALONE, HOLD_S, PROBE_S, CallSign, FailureOwner, State, Verdict, sign_of
+from worker.jobs.core.endpoint_health import (
+    ALONE,
+    HOLD_S,
+    PROBE_S,
+    CallEvidence,
+    Classification,
+    FailureOwner,
+    State,
+    evidence_of,
+)
 from worker.jobs.net.progress import Reply
 from worker.jobs.store import endpoint_breaker, endpoint_trouble, endpoints
 from worker.jobs.store.claim import Claim
 from worker.jobs.store.endpoint_breaker import BreakerTrip, FailingCall
-from worker.jobs.store.endpoint_trouble import Trouble
-from worker.jobs.store.endpoints import Answered, EndpointRow, ProbeSucceeded
+from worker.jobs.store.endpoint_trouble import TroubleReport
+from worker.jobs.store.endpoints import AnswerTimes, EndpointRow, ProbeSucceeded
 from worker.store.engine import describe
 from worker.store.group_commit import Batcher
 
@@ -58,7 +67,7 @@ class EndpointMonitor:
         read_at = time.monotonic()
         came = dict(self._came)
         answers = {
-            name: Answered(read_at - self._answered[name], read_at - at)
+            name: AnswerTimes(read_at - self._answered[name], read_at - at)
             for name, at in came.items()
             if at > self._written[name]
         }
@@ -78,34 +87,34 @@ class EndpointMonitor:
             self._is_new = False
             self._wake(0.0)
 
-    async def classify(self, claim: Claim, endpoint: Endpoint, reply: Reply) -> Verdict:
+    async def classify(self, claim: Claim, endpoint: Endpoint, reply: Reply) -> Classification:
         """Note how a call ended; return the owner of its failure."""
-        sign = sign_of(reply.failure, timeout_s=min(claim.timeout_s, claim.left_s), total_s=endpoint.total_s)
+        sign = evidence_of(reply.failure, timeout_s=min(claim.timeout_s, claim.left_s), total_s=endpoint.total_s)
         now = time.monotonic()
         began = now - reply.elapsed_s
         if claim.probe:
             log.info("endpoint.probed", endpoint=claim.endpoint, answer=sign, error_code=_code(reply))
         try:
             match sign:
-                case CallSign.answered:
+                case CallEvidence.answered:
                     await self._note_answer(claim, began, now)
-                case CallSign.trouble:
+                case CallEvidence.trouble:
                     return await self._classify_trouble(claim, reply, began)
-                case CallSign.sick if claim.probe:
+                case CallEvidence.sick if claim.probe:
                     # The endpoint's failure, unless the probe may have been billed and must not be repeated.
-                    return Verdict(FailureOwner.endpoint) if reply.failure and reply.failure.retryable else ALONE
-                case CallSign.sick:
+                    return Classification(FailureOwner.endpoint) if reply.failure and reply.failure.retryable else ALONE
+                case CallEvidence.sick:
                     await self._note_failing_call(claim, reply, began, now)
         except Exception as error:
             # The reply must be recorded even if the endpoint's state could not be written.
             log.error("endpoint.not_judged", endpoint=claim.endpoint, **describe(error))
-            return Verdict(FailureOwner.endpoint) if sign is CallSign.trouble else ALONE
+            return Classification(FailureOwner.endpoint) if sign is CallEvidence.trouble else ALONE
         return ALONE
 
     async def _note_answer(self, claim: Claim, began: float, now: float) -> None:
         self._answered[claim.endpoint] = max(self._answered[claim.endpoint], began)
         self._came[claim.endpoint] = now
-        self._breakers[claim.endpoint].answered(now)
+        self._breakers[claim.endpoint].note_answer(now)
         if not claim.probe:
             return
         paused_s = await self._batcher.submit(endpoints.resume_probed, ProbeSucceeded(claim.endpoint, now - began))
@@ -113,11 +122,11 @@ class EndpointMonitor:
             log.info("endpoint.resumed", endpoint=claim.endpoint, rested_s=round(paused_s, 3))
             self._wake(0.0)
 
-    async def _classify_trouble(self, claim: Claim, reply: Reply, began: float) -> Verdict:
+    async def _classify_trouble(self, claim: Claim, reply: Reply, began: float) -> Classification:
         assert reply.failure is not None
         code, now, answered = reply.failure.code, time.monotonic(), self._answered[claim.endpoint]
         answered_s = None if answered == -math.inf else now - answered
-        trouble = Trouble(claim.endpoint, claim.job_id, claim.attempt, code, now - began, answered_s)
+        trouble = TroubleReport(claim.endpoint, claim.job_id, claim.attempt, code, now - began, answered_s)
         verdict = await self._batcher.submit(endpoint_trouble.note_troubles, trouble)
         if verdict.paused:
             self._report_pause(claim.endpoint, "trouble", code)
@@ -132,8 +141,8 @@ class EndpointMonitor:
             return
         breaker = self._breakers[claim.endpoint]
         code = reply.failure.code
-        if breaker.sick(claim.job_id, now, after=changed_at):
-            breaker.clear()
+        if breaker.note_failing_call(claim.job_id, now, after=changed_at):
+            breaker.reset()
             opened = await self._batcher.submit(endpoint_breaker.open_breaker, BreakerTrip(claim.endpoint, code))
         else:
             opened = await self._count_in_a_row(claim, code, began, now)

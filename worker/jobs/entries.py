@@ -12,7 +12,7 @@ from worker.core.faults import shown
 from worker.jobs.core.entry_size import too_large
 from worker.jobs.core.message import most_bytes, read_job
 from worker.jobs.store.accept import Entry
-from worker.jobs.store.inbox import Submitted
+from worker.jobs.store.inbox import InboxRow
 from worker.queue.envelope import decode
 from worker.queue.keys import INTAKE
 from worker.queue.list_heads import ListEntry
@@ -48,7 +48,7 @@ class EntryReader:
             return Entry(INTAKE, entry.head, too_large(entry.size, max_request_bytes=self._settings.max_request_bytes))
         return _read_safely(INTAKE, entry.head, None, self._read_envelope)
 
-    def read_row(self, row: Submitted) -> Entry:
+    def read_row(self, row: InboxRow) -> Entry:
         """Read a row of the SQL inbox. Never raises."""
         if row.size > self.longest:
             letter = too_large(row.size, max_request_bytes=self._settings.max_request_bytes, id=row.id)

@@ -9,7 +9,7 @@ from worker.jobs.core.endpoint_health import Ramp
 from worker.jobs.store import due
 from worker.jobs.store.due import JobLane
 from worker.queue.nudges import nudge
-from worker.store.transitions import Due
+from worker.store.transitions import DueRow
 
 # A transaction on SQLite holds the only write lock; this keeps it to a few milliseconds.
 LANES_A_TRANSACTION = 20
@@ -48,9 +48,9 @@ class FairShare:
         # A row whose priority was raised is pushed again; its old nudge then finds the row claimed.
         return [entry for entry in entries if entry[0] < window.get(entry[1], math.inf)]
 
-    def _best(self, lanes: Sequence[JobLane], wanted: int) -> list[Due]:
+    def _best(self, lanes: Sequence[JobLane], wanted: int) -> list[DueRow]:
         """Return about `wanted` due rows, best first: an equal share per lane; unused shares go to other lanes."""
-        rows: dict[JobLane, list[Due]] = {}
+        rows: dict[JobLane, list[DueRow]] = {}
         deep, share = list(lanes), 0
         for _ in range(PASSES):
             left = wanted - sum(map(len, rows.values()))
@@ -61,7 +61,7 @@ class FairShare:
             deep = [lane for lane in deep if len(rows.get(lane, ())) == share]
         return sorted((row for of_lane in rows.values() for row in of_lane), key=lambda row: (row.priority, -row.age_s))
 
-    def _read(self, lanes: Sequence[JobLane], limit: int) -> Iterator[tuple[JobLane, list[Due]]]:
+    def _read(self, lanes: Sequence[JobLane], limit: int) -> Iterator[tuple[JobLane, list[DueRow]]]:
         for first in range(0, len(lanes), LANES_A_TRANSACTION):
             if not self._leads():
                 return

@@ -17,9 +17,9 @@ from sqlalchemy import Engine
 from worker.core.dead_letter import DeadLetter
 from worker.jobs.entries import INBOX, EntryReader, not_accepted
 from worker.jobs.inbox_watch import InboxWatch
-from worker.jobs.intake_list import MOST_BYTES, IntakeList, TakenEntries
-from worker.jobs.store.accept import Accepted, Entry, accept
-from worker.jobs.store.inbox import Submitted, take_inbox
+from worker.jobs.intake_list import MOST_BYTES, EntryBatch, IntakeList
+from worker.jobs.store.accept import AcceptResult, Entry, accept
+from worker.jobs.store.inbox import InboxRow, take_inbox
 from worker.pool.liveness import Liveness
 from worker.queue.keys import is_redis_away
 from worker.queue.nudges import nudge, push_nudges
@@ -123,7 +123,7 @@ class Intake:
             self._stopping.wait(pause_s)
             pause_s = min(pause_s * 2, PAUSE_S[1])
 
-    def _accept_taken(self, taken: TakenEntries) -> None:
+    def _accept_taken(self, taken: EntryBatch) -> None:
         entries = [self._reader.read_message(entry) for entry in taken.entries]
         try:
             accepted = self._accept(entries)
@@ -134,7 +134,7 @@ class Intake:
         self._announce(entries, accepted)
         self._intake_list.done(taken)
 
-    def _accept_alone(self, entry: Entry) -> list[Accepted]:
+    def _accept_alone(self, entry: Entry) -> list[AcceptResult]:
         try:
             return self._accept([entry])
         except Exception as error:
@@ -145,11 +145,11 @@ class Intake:
             self._raise_if_general(error)
             return self._accept([not_accepted(entry.queue, entry.raw)])
 
-    def _accept(self, entries: list[Entry]) -> list[Accepted]:
+    def _accept(self, entries: list[Entry]) -> list[AcceptResult]:
         with self._engine.begin() as connection:
             return accept(connection, entries, job_ttl_s=self._settings.job_ttl_s)
 
-    def _drain(self, limit: int, read: Callable[[Submitted], Entry]) -> int:
+    def _drain(self, limit: int, read: Callable[[InboxRow], Entry]) -> int:
         """Accept up to `limit` rows of the inbox; return the number of rows."""
         with self._engine.begin() as connection:
             rows = take_inbox(connection, limit=limit, max_bytes=MOST_BYTES, longest=self._reader.longest)
@@ -165,7 +165,7 @@ class Intake:
         """
         tried_ids: list[str] = []
 
-        def read(row: Submitted) -> Entry:
+        def read(row: InboxRow) -> Entry:
             tried_ids.append(row.id)
             return not_accepted(INBOX, row.job, row.id) if tried_ids.count(row.id) > 2 else self._reader.read_row(row)
 
@@ -185,7 +185,7 @@ class Intake:
             raise error
         log.error("intake.refused", **describe(error))
 
-    def _announce(self, entries: list[Entry], accepted: list[Accepted]) -> None:
+    def _announce(self, entries: list[Entry], accepted: list[AcceptResult]) -> None:
         # Only the dispatcher nudges jobs of a paused or slow endpoint: it sends the probes and limits the starts.
         jobs = (entry.job for entry in entries if not isinstance(entry.read, DeadLetter))
         waiting = {job.id for job in jobs if not self._is_open(job.endpoint)}
@@ -200,7 +200,7 @@ class Intake:
             if not isinstance(entry.read, DeadLetter) and entry.job.ignored:
                 log.info("job.options_ignored", job_id=entry.job.id, ignored=list(entry.job.ignored))
 
-    def _nudge(self, due: list[Accepted]) -> None:
+    def _nudge(self, due: list[AcceptResult]) -> None:
         """Push nudges for the first of these jobs, up to `room`."""
         nudges = [(job.priority, nudge(job.job_id, 1)) for job in due[: self.room] if job.job_id]
         if not nudges:

@@ -16,8 +16,8 @@ from redis.exceptions import ResponseError
 
 from worker.jobs.core.entry_size import HEAD_BYTES
 from worker.queue.connections import ReplyTooLong
-from worker.queue.keys import INTAKE, OWNERS, is_full, is_wrong_type, own_list, put_aside
-from worker.queue.list_heads import SHOW, ListEntry, ListHeads, by
+from worker.queue.keys import INTAKE, OWNERS, is_full, is_wrong_type, own_list, rename_misplaced_keys
+from worker.queue.list_heads import SHOW, ListEntry, ListHeads, in_groups_of
 from worker.queue.nudges import priority_lists
 
 MOST_BYTES = 8 * 1024 * 1024
@@ -61,7 +61,7 @@ return moved
 """
 
 
-class TakenEntries(NamedTuple):
+class EntryBatch(NamedTuple):
     """Entries to commit, oldest first. `own` is our list that holds them; None if they are still in `sources`."""
 
     own: str | None
@@ -86,7 +86,7 @@ class IntakeList:
         self._heads = ListHeads(redis, longest=self._longest, head=HEAD_BYTES)
         self._give_back = redis.register_script(_GIVE_BACK)
 
-    def take(self) -> TakenEntries:
+    def take(self) -> EntryBatch:
         """Return the oldest entries; wait up to a second if there are none. Raises RedisError."""
         worker_id = self._worker_id()
         try:
@@ -104,12 +104,12 @@ class IntakeList:
             return self._move(worker_id)
         except ResponseError as error:
             if is_wrong_type(error):
-                put_aside(self._redis, own_list(worker_id))
+                rename_misplaced_keys(self._redis, own_list(worker_id))
             if not is_full(error):
                 raise
             return self._read_in_place()
 
-    def done(self, taken: TakenEntries) -> None:
+    def done(self, taken: EntryBatch) -> None:
         """Delete committed entries from Redis."""
         if taken.own is not None:
             self._redis.delete(taken.own)
@@ -128,10 +128,10 @@ class IntakeList:
             self._redis.srem(OWNERS, *cast("set[str]", foreign))
         return {name.decode() for name in members - foreign}
 
-    def _move(self, worker_id: str) -> TakenEntries:
+    def _move(self, worker_id: str) -> EntryBatch:
         keys = [own_list(worker_id), OWNERS, *self._sources]
         reply = self._take(keys=keys, args=[self._longest, HEAD_BYTES, worker_id, self._batch, MOST_BYTES, CUT])
-        return TakenEntries(keys[0], [_list_entry(*pair) for pair in by(2, reply)], [])
+        return EntryBatch(keys[0], [_list_entry(*pair) for pair in in_groups_of(2, reply)], [])
 
     def _watch_another(self) -> None:
         for source in self._sources:
@@ -139,11 +139,11 @@ class IntakeList:
                 self._doorbell = source
                 return
 
-    def _read_in_place(self) -> TakenEntries:
+    def _read_in_place(self) -> EntryBatch:
         """Read entries without a move, because Redis is full; `done` then removes them and frees memory."""
         keys = [own_list(self._last_worker_id), *self._sources]
         found = self._heads.read(keys, entries=self._batch, max_bytes=MOST_BYTES)
-        return TakenEntries(None, [entry for _, entry in found], [key for key, _ in found])
+        return EntryBatch(None, [entry for _, entry in found], [key for key, _ in found])
 
 
 def _list_entry(size: int, entry: bytes) -> ListEntry:

@@ -26,7 +26,7 @@ _START_OF_SIZE = re.compile(rb"\r?\n?[ \t]*[0-9a-fA-F]{0,15}[ \t]*(?:;[^\n]*)?\r
 _TRAILERS = re.compile(rb"(?:[^\r\n:]+:[^\r\n]*\r?\n)*\r?\n")
 
 
-class Malformed(Exception):
+class MalformedResponse(Exception):
     """The bytes are no HTTP answer, or the head is longer than HEAD_BYTES."""
 
 
@@ -55,18 +55,18 @@ class HeadReader:
         self._left = INFORMATIONAL_BYTES
 
     def feed(self, data: bytes) -> tuple[Head, bytes] | None:
-        """Add bytes; return the head and the bytes after it once the head is complete, else None. Raises Malformed."""
+        """Add bytes; return the head and the bytes after it if the head is complete. Raises MalformedResponse."""
         searched = max(0, len(self._held) - 2)
         data = self._held + data if self._held else data
         while True:
             # RFC 9112, section 2.2: blank lines may come before the first line.
             start = len(data) - len(data.lstrip(b"\r\n"))
             if not b"HTTP/".startswith(data[start : start + 5]):
-                raise Malformed
+                raise MalformedResponse
             end = _HEAD_END.search(data, max(start, searched))
             dropped = start if end is None else end.end()
             if dropped > self._left or (len(data) if end is None else end.end()) - start > HEAD_BYTES:
-                raise Malformed
+                raise MalformedResponse
             self._left -= dropped
             if end is None:
                 self._held = data[start:]
@@ -78,7 +78,7 @@ class HeadReader:
 
 
 def read_head(block: bytes) -> Head:
-    """Parse a head, given without the empty line at its end. Raises Malformed.
+    """Parse a head, given without the empty line at its end. Raises MalformedResponse.
 
     Lines may end with LF alone and may be folded; a line without a colon is skipped. The chunked coding wins over a
     length (RFC 9112, section 6.3).
@@ -86,7 +86,7 @@ def read_head(block: bytes) -> Head:
     first, *lines = _UNSAFE.sub(b" ", block).split(b"\n")
     status = _STATUS.match(first)
     if status is None or len(lines) > HEADER_LINES:
-        raise Malformed
+        raise MalformedResponse
     version, code = (status[1], status[2]), int(status[3])
     headers = tuple(_fields(lines))
     codings = [coding for coding in _items(headers, b"transfer-encoding") if coding != b"identity"]
@@ -189,10 +189,10 @@ def _items(headers: tuple[tuple[bytes, bytes], ...], wanted: bytes) -> list[byte
 
 
 def _length(items: list[bytes], *, strict: bool) -> int | None:
-    """Return the length, if all `items` are equal. If `strict`, other items raise Malformed (RFC 9112, section 6.3)."""
+    """Return the length, if all `items` are equal. If `strict`, others raise MalformedResponse (RFC 9112, 6.3)."""
     lengths = {int(item) if item.isdigit() and len(item) <= 20 else None for item in items}
     if len(lengths) == 1 and None not in lengths:
         return lengths.pop()
     if lengths and strict:
-        raise Malformed
+        raise MalformedResponse
     return None

@@ -20,7 +20,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from worker.net.http1 import Chunks, Head, HeadReader, Malformed
+from worker.net.http1 import Chunks, Head, HeadReader, MalformedResponse
 
 READ_BUFFER: Final = 64 * 1024
 _NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
@@ -56,7 +56,7 @@ class AnswerParser:
         if self._head is None and data:
             try:
                 result = self._heads.feed(data)
-            except Malformed as error:
+            except MalformedResponse as error:
                 raise BadHttpMessage("the head of the answer is malformed or too long") from error
             if result is None:
                 return [], False, b""

@@ -24,7 +24,7 @@ from celery.worker import state as worker_state
 
 from worker.pool.event_loop import LoopThread
 from worker.pool.hub_callbacks import HubCallbacks
-from worker.pool.process_limits import fitting, raise_limit
+from worker.pool.process_limits import fit_slots, raise_limit
 from worker.pool.runner import PoolTask, Runner
 from worker.pool.running_task import Reason, identity, wait_for
 
@@ -54,7 +54,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery publishes no types
         self.cleanups: list[Callable[[], Awaitable[None]]] = []  # run on the loop after the last task
         self.hub_callbacks = HubCallbacks()
         asked = {CALLS: limit or conf.worker_concurrency, **conf.afterword_slots}
-        self._slots: Mapping[str, int] = fitting(asked, limit=raise_limit())
+        self._slots: Mapping[str, int] = fit_slots(asked, limit=raise_limit())
         self.limit: int = self._slots[CALLS]
         self._loop = LoopThread(block_s=conf.afterword_block_s, uvloop=conf.afterword_uvloop)
         self._runner = Runner(self._loop, self.hub_callbacks)

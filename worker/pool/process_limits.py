@@ -24,10 +24,10 @@ def raise_limit() -> int:
     return hard
 
 
-def fitting(slots: Mapping[str, int], *, limit: int) -> dict[str, int]:
+def fit_slots(slots: Mapping[str, int], *, limit: int) -> dict[str, int]:
     """Return the slots of each queue, reduced in proportion if `limit` open files are too few for all.
 
-    `fitting({"chat.run": 400, "webhooks": 100}, limit=164)` is `{"chat.run": 80, "webhooks": 20}`. Each queue keeps
+    `fit_slots({"chat.run": 400, "webhooks": 100}, limit=164)` is `{"chat.run": 80, "webhooks": 20}`. Each queue keeps
     at least one slot. A negative limit means no limit.
     """
     asked = sum(slots.values())

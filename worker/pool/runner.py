@@ -16,7 +16,7 @@ import structlog
 
 from worker.pool.event_loop import LoopThread
 from worker.pool.hub_callbacks import HubCallbacks
-from worker.pool.running_task import Call, Reason, drive, enter
+from worker.pool.running_task import Call, Reason, drive, set_current
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ class Runner:
 
     def _start(self, pool_task: PoolTask) -> None:
         context = copy_context()
-        context.run(enter, pool_task)
+        context.run(set_current, pool_task)
         run = self._run_async(pool_task) if pool_task.is_async else self._run_sync(pool_task)
         pool_task.task = self._loop.loop.create_task(run, context=context)
         self._running.add(pool_task)

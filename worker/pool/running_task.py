@@ -74,7 +74,7 @@ def identity() -> object:
     return getcurrent() if call is None else call
 
 
-def enter(call: Call) -> None:
+def set_current(call: Call) -> None:
     """Make `call` the current one of this context."""
     _current.set(call)
 

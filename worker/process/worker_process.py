@@ -95,7 +95,7 @@ class WorkerProcess:
         self._schema_watch = SchemaWatch(self.engine, settings, pool=lambda: self._pool)
         self.dispatcher = self._make_dispatcher()
         self._orphans = Orphans(
-            self.engine, "job", held=reclaim.held, give_back=partial(reclaim.give_back, once_only=self._once_only)
+            self.engine, "job", held=reclaim.held_jobs, give_back=partial(reclaim.give_back, once_only=self._once_only)
         )
 
     def _make_dispatcher(self) -> Dispatcher:

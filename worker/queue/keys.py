@@ -1,7 +1,7 @@
 """Our keys in Redis, and the repair of a key that has a wrong type.
 
 Any client of Redis can `SET chat.intake x`. Then every command on that list fails, ours and those of producers, until
-the key is gone. `put_aside` renames the key, keeps its value, and the list works again.
+the key is gone. `rename_misplaced_keys` renames the key, keeps its value, and the list works again.
 """
 
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ def is_redis_away(error: BaseException) -> bool:
     return isinstance(error, RedisConnectionError | RedisTimeoutError)
 
 
-def put_aside(redis: Redis, *own_lists: str) -> None:
+def rename_misplaced_keys(redis: Redis, *own_lists: str) -> None:
     """Rename each of our keys, and of `own_lists`, that has a wrong type. Raises RedisError."""
     types: Mapping[str, str] = {
         **dict.fromkeys([name for queue in (INTAKE, *TASKS) for name in priority_lists(queue)], "list"),

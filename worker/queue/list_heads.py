@@ -66,7 +66,7 @@ class ListHeads:
     def read(self, keys: Sequence[str], *, entries: int, max_bytes: int) -> list[tuple[str, ListEntry]]:
         """Return (list, entry) pairs: at most `entries` of each list, oldest first, until `max_bytes` are read."""
         shown = self._read(keys=list(keys), args=[self._longest, self._head, entries, max_bytes])
-        return [(keys[source - 1], ListEntry(*held)) for source, *held in by(3, shown)]
+        return [(keys[source - 1], ListEntry(*held)) for source, *held in in_groups_of(3, shown)]
 
     def remove(self, key: str, held: ListEntry, *, entries: int) -> None:
         """Remove the oldest entry equal to `held`; a large entry is searched among the oldest `entries`."""
@@ -76,6 +76,6 @@ class ListHeads:
             self._remove(keys=[key], args=[held.size, held.head, entries])
 
 
-def by(number: int, flat: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+def in_groups_of(number: int, flat: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     """Yield the flat reply of a script as tuples of `number` values."""
     return zip(*[iter(flat)] * number, strict=True)

@@ -93,7 +93,7 @@ class Nudge:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class RejectedEntry:
     """An invalid entry: `reason` is a short code, `message` a sentence, `size` the size before `entry` was cut."""
 
     queue: str
@@ -172,26 +172,26 @@ def read_window(redis: "Redis", queue: str) -> dict[bytes, int]:
     return {entry: priority for priority, entries in reversed(by_priority) for entry in entries}
 
 
-def read(queue: str, entry: bytes, size: int | None = None) -> Nudge | Rejected:
+def read(queue: str, entry: bytes, size: int | None = None) -> Nudge | RejectedEntry:
     """Read any entry of `queue`. `size`: the size of the whole entry, if `entry` is only its head."""
     size = len(entry) if size is None else size
     if size > ENTRY_BYTES:
         message = f"The entry has {size} bytes; allowed are {ENTRY_BYTES}."
-        return Rejected(queue, "too_large", message, entry, size)
+        return RejectedEntry(queue, "too_large", message, entry, size)
     if match := _NUDGE.fullmatch(entry):
         return Nudge(match[1].decode("ascii"), entry.decode("ascii"))
     envelope = decode(entry, max_bytes=ENTRY_BYTES)
     if isinstance(envelope, DeadLetter):
-        return Rejected(queue, envelope.reason, envelope.message, entry, size)
+        return RejectedEntry(queue, envelope.reason, envelope.message, entry, size)
     if envelope.task != TASKS[queue]:
         message = f"The task is {shown(envelope.task)}; this queue takes {TASKS[queue]} only."
-        return Rejected(queue, "unknown_task", message, entry, size)
+        return RejectedEntry(queue, "unknown_task", message, entry, size)
     if not envelope.id or len(envelope.id) > ID_CHARACTERS:
         message = f"The message has no task id of 1 to {ID_CHARACTERS} characters; send it in headers.id."
-        return Rejected(queue, "no_id", message, entry, size)
+        return RejectedEntry(queue, "no_id", message, entry, size)
     row_id = _uuid(envelope.arguments_text)
     if row_id is None:
-        return Rejected(queue, "bad_arguments", "The argument is no UUID; send args [id].", entry, size)
+        return RejectedEntry(queue, "bad_arguments", "The argument is no UUID; send args [id].", entry, size)
     return Nudge(row_id, envelope.id, envelope.ignored)
 
 

@@ -15,9 +15,9 @@ import structlog
 from redis import Redis, RedisError
 from redis.connection import Connection
 
-from worker.queue.keys import is_wrong_type, put_aside
-from worker.queue.list_heads import ListEntry, by
-from worker.queue.nudges import ENTRY_BYTES, POP, REJECTED, REJECTED_BYTES, Nudge, Rejected, priority_lists, read
+from worker.queue.keys import is_wrong_type, rename_misplaced_keys
+from worker.queue.list_heads import ListEntry, in_groups_of
+from worker.queue.nudges import ENTRY_BYTES, POP, REJECTED, REJECTED_BYTES, Nudge, RejectedEntry, priority_lists, read
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +105,7 @@ class Window:
 
     def _fill(self, wanted: int) -> None:
         shown = self._pop(keys=self._lists, args=[ENTRY_BYTES, REJECTED_BYTES, wanted, MOST_BYTES])
-        entries = [ListEntry(*pair) for pair in by(2, shown)]
+        entries = [ListEntry(*pair) for pair in in_groups_of(2, shown)]
         for entry in entries:
             self._take(entry)
         self._push_rejected()
@@ -122,7 +122,7 @@ class Window:
                     log.info("nudge.options_ignored", queue=self.queue, id=nudge.celery_id, options=nudge.ignored)
                 assert self._deliver is not None
                 self._deliver(nudge)
-            case Rejected() as rejected:
+            case RejectedEntry() as rejected:
                 log.warning("nudge.rejected", queue=self.queue, reason=rejected.reason, size=entry.size)
                 self._rejected.append(rejected.as_json())
 
@@ -174,7 +174,7 @@ class Window:
         self._close_doorbell()
         if is_wrong_type(error):
             with suppress(RedisError):
-                put_aside(self._redis)
+                rename_misplaced_keys(self._redis)
         self._retry_at = monotonic() + RETRY_S
         # The timer must fire after `_retry_at`, never before.
         self._hub.call_later(RETRY_S * 1.1, self.tick)

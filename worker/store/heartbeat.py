@@ -142,7 +142,7 @@ class Lease:
         if unix_s is None:
             self._replace_lost_lease()
         else:
-            self._note_beat(time.monotonic(), Offset.seen(unix_s, asked_at=asked_at, answered_at=answered_at))
+            self._note_beat(time.monotonic(), Offset.from_reading(unix_s, asked_at=asked_at, answered_at=answered_at))
         if cancelled:
             self._calls.cancel(cancelled)
 
@@ -165,4 +165,4 @@ class Lease:
 def _clock_offset(connection: Connection) -> Offset:
     asked_at = time.monotonic()
     unix_s = leases.unix_s(connection)
-    return Offset.seen(unix_s, asked_at=asked_at, answered_at=time.monotonic())
+    return Offset.from_reading(unix_s, asked_at=asked_at, answered_at=time.monotonic())

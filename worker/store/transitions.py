@@ -21,7 +21,7 @@ class ClaimRequest(NamedTuple):
     worker_id: str
 
 
-class Due(NamedTuple):
+class DueRow(NamedTuple):
     """A row that may start now. `attempt` is the number that its claim will give it.
 
     `age_s`: for how many seconds the row has been due. An instant would not do, because it may be outside of Python's

@@ -6,16 +6,16 @@ import pytest
 
 from worker.core.failure import ErrorCode, failure
 from worker.jobs.core.endpoint_health import (
-    CallSign,
+    CallEvidence,
     EndpointRecord,
     FailureOwner,
     Ramp,
     State,
     TroubledCall,
+    allowed_starts,
     classify,
+    evidence_of,
     hold_s,
-    sign_of,
-    starts,
     wait_s,
 )
 
@@ -27,35 +27,37 @@ SUSPECTED = replace(OPEN, suspect_job="a", suspect_s=10.0)
 @pytest.mark.parametrize(
     ("code", "sign"),
     [
-        (None, CallSign.answered),
-        (ErrorCode.bad_request, CallSign.answered),
-        (ErrorCode.content_refused, CallSign.answered),
-        (ErrorCode.rate_limited, CallSign.answered),
-        (ErrorCode.stream_truncated, CallSign.answered),
-        (ErrorCode.unauthorized, CallSign.trouble),
-        (ErrorCode.quota_exhausted, CallSign.trouble),
-        (ErrorCode.connect_failed, CallSign.trouble),
-        (ErrorCode.dns_failed, CallSign.trouble),
-        (ErrorCode.tls_failed, CallSign.trouble),
-        (ErrorCode.server_error, CallSign.sick),
-        (ErrorCode.bad_gateway, CallSign.sick),
-        (ErrorCode.overloaded, CallSign.sick),
-        (ErrorCode.first_byte_timeout, CallSign.sick),
-        (ErrorCode.idle_timeout, CallSign.sick),
-        (ErrorCode.connection_lost, CallSign.sick),
-        (ErrorCode.cancelled, CallSign.silent),
-        (ErrorCode.worker_lost, CallSign.silent),
-        (ErrorCode.internal_error, CallSign.silent),
+        (None, CallEvidence.answered),
+        (ErrorCode.bad_request, CallEvidence.answered),
+        (ErrorCode.content_refused, CallEvidence.answered),
+        (ErrorCode.rate_limited, CallEvidence.answered),
+        (ErrorCode.stream_truncated, CallEvidence.answered),
+        (ErrorCode.unauthorized, CallEvidence.trouble),
+        (ErrorCode.quota_exhausted, CallEvidence.trouble),
+        (ErrorCode.connect_failed, CallEvidence.trouble),
+        (ErrorCode.dns_failed, CallEvidence.trouble),
+        (ErrorCode.tls_failed, CallEvidence.trouble),
+        (ErrorCode.server_error, CallEvidence.sick),
+        (ErrorCode.bad_gateway, CallEvidence.sick),
+        (ErrorCode.overloaded, CallEvidence.sick),
+        (ErrorCode.first_byte_timeout, CallEvidence.sick),
+        (ErrorCode.idle_timeout, CallEvidence.sick),
+        (ErrorCode.connection_lost, CallEvidence.sick),
+        (ErrorCode.cancelled, CallEvidence.silent),
+        (ErrorCode.worker_lost, CallEvidence.silent),
+        (ErrorCode.internal_error, CallEvidence.silent),
     ],
 )
-def test_the_end_of_a_call_is_a_sign_of_its_endpoint(code: ErrorCode | None, sign: CallSign) -> None:
+def test_the_end_of_a_call_is_a_sign_of_its_endpoint(code: ErrorCode | None, sign: CallEvidence) -> None:
     found = None if code is None else failure(code)
-    assert sign_of(found, timeout_s=60.0, total_s=60.0) == sign
+    assert evidence_of(found, timeout_s=60.0, total_s=60.0) == sign
 
 
-@pytest.mark.parametrize(("timeout_s", "sign"), [(5.0, CallSign.silent), (60.0, CallSign.sick), (90.0, CallSign.sick)])
-def test_a_job_in_a_hurry_proves_nothing(timeout_s: float, sign: CallSign) -> None:
-    assert sign_of(failure(ErrorCode.total_timeout), timeout_s=timeout_s, total_s=60.0) == sign
+@pytest.mark.parametrize(
+    ("timeout_s", "sign"), [(5.0, CallEvidence.silent), (60.0, CallEvidence.sick), (90.0, CallEvidence.sick)]
+)
+def test_a_job_in_a_hurry_proves_nothing(timeout_s: float, sign: CallEvidence) -> None:
+    assert evidence_of(failure(ErrorCode.total_timeout), timeout_s=timeout_s, total_s=60.0) == sign
 
 
 def test_the_first_job_in_trouble_is_a_suspect() -> None:
@@ -173,8 +175,8 @@ def test_a_resumed_endpoint_is_paused_again_by_two_jobs() -> None:
 
 
 def test_starts_double_each_second() -> None:
-    assert [starts(second) for second in (0.0, 0.9, 1.0, 2.5, 3.0)] == [8, 8, 16, 32, 64]
-    assert starts(1e9) == starts(10.0) == 8192
+    assert [allowed_starts(second) for second in (0.0, 0.9, 1.0, 2.5, 3.0)] == [8, 8, 16, 32, 64]
+    assert allowed_starts(1e9) == allowed_starts(10.0) == 8192
 
 
 def test_starts_of_this_second_count_against_its_limit() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from worker.core.failure import ErrorCode, Failure, failure
 from worker.core.lifecycle import FAIL, HOLD, RELEASE, RETRY, Outcome
-from worker.jobs.core.endpoint_health import ALONE, FailureOwner, Verdict
+from worker.jobs.core.endpoint_health import ALONE, Classification, FailureOwner
 from worker.jobs.core.retry import (
     COMPLETED,
     EXPIRED,
@@ -24,7 +24,7 @@ ILL = failure(ErrorCode.server_error)
 BUSY = failure(ErrorCode.overloaded)
 DOWN = failure(ErrorCode.connect_failed)
 DAY_S = 24 * 3600.0
-HELD = Verdict(FailureOwner.endpoint)
+HELD = Classification(FailureOwner.endpoint)
 # These failures blame neither the job nor its endpoint: the endpoint had no room.
 REFUSED = [failure(ErrorCode.rate_limited), failure(ErrorCode.overloaded)]
 
@@ -33,7 +33,7 @@ PLENTY = AttemptBudget(used=1, max_attempts=5, held=0, refusals=0, left_s=1000.0
 
 
 def after(
-    found: Failure | None, *, sent: bool = True, jitter: float = 0.5, verdict: Verdict = ALONE, **changes: Any
+    found: Failure | None, *, sent: bool = True, jitter: float = 0.5, verdict: Classification = ALONE, **changes: Any
 ) -> JobDecision:
     return decide(found, replace(PLENTY, **changes), verdict=verdict, sent=sent, jitter=jitter)
 
@@ -154,8 +154,10 @@ def test_trouble_of_the_endpoint_holds_a_job_at_any_number_of_attempts(code: Err
 
 
 def test_the_wait_of_a_held_job_is_that_of_the_verdict_and_five_minutes_at_most() -> None:
-    assert after(DOWN, verdict=Verdict(FailureOwner.endpoint, hold_s=80.0), jitter=0.5) == hold(90.0, "endpoint_paused")
-    assert after(DOWN, verdict=Verdict(FailureOwner.endpoint, hold_s=300.0), jitter=0.5) == hold(
+    assert after(DOWN, verdict=Classification(FailureOwner.endpoint, hold_s=80.0), jitter=0.5) == hold(
+        90.0, "endpoint_paused"
+    )
+    assert after(DOWN, verdict=Classification(FailureOwner.endpoint, hold_s=300.0), jitter=0.5) == hold(
         300.0, "endpoint_paused"
     )
 
@@ -187,7 +189,9 @@ def test_a_job_that_alone_makes_no_connection_waits_ever_longer_and_spends_nothi
     ("billed", "allowed"),
     [("no", (True, True, True)), ("unknown", (True, True, False)), ("yes", (True, False, True))],
 )
-def test_two_settings_forbid_repeated_requests(billed: Any, allowed: tuple[bool, bool, bool], verdict: Verdict) -> None:
+def test_two_settings_forbid_repeated_requests(
+    billed: Any, allowed: tuple[bool, bool, bool], verdict: Classification
+) -> None:
     # The rule also covers failures without a retry of their own, such as trouble of the endpoint.
     found = replace(failure(ErrorCode.quota_exhausted), billed=billed)
 

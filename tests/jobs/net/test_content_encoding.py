@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from worker.jobs.net.content_encoding import STEP_BYTES, Damaged, decoder
+from worker.jobs.net.content_encoding import STEP_BYTES, DecodingError, decoder
 
 TEXT = b"data: hello\n\n" * 5000
 
@@ -72,10 +72,10 @@ def test_a_third_layer_stays_packed() -> None:
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "gzip", "compress"])
 def test_packed_bytes_that_are_unknown_are_damage(encoding: str) -> None:
-    with pytest.raises(Damaged):
+    with pytest.raises(DecodingError):
         list(decoder(encoding).feed(b"\x1b\x6f\x00\xf8\x8d"))
 
 
 def test_bytes_that_break_off_within_gzip_are_damage() -> None:
-    with pytest.raises(Damaged):
+    with pytest.raises(DecodingError):
         list(decoder("gzip").feed(GZIP[:30] + b"\xff" * 30))

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from tests.store.made import REQUEST, accept_all, entry, job, one, rows
-from worker.jobs.store.accept import Accepted, Entry
+from worker.jobs.store.accept import AcceptResult, Entry
 from worker.jobs.store.inbox import take_inbox
 from worker.store.engine import open_engine
 from worker.store.tables import jobs
@@ -21,7 +21,7 @@ def test_a_job_is_visible_as_queued_with_all_it_said(engine: Engine) -> None:
 
     (accepted,) = accept_all(engine, entry(said))
 
-    assert accepted == Accepted(accepted.job_id, "queued", 2, True)
+    assert accepted == AcceptResult(accepted.job_id, "queued", 2, True)
     row = one(engine, "SELECT * FROM jobs_v1")
     assert (row.status, row.tenant, row.priority, row.batch, row.custom_id) == ("queued", "acme", 2, "b", "c")
     assert (row.attempts, row.max_attempts, row.waiting_for, row.cursor) == (0, 3, "slot", None)

@@ -11,14 +11,14 @@ from tests.jobs.store.attempts import closing, write
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.failure import ErrorCode
 from worker.core.lifecycle import HOLD, Outcome
-from worker.jobs.core.endpoint_health import Cause, FailureOwner, State, Verdict
+from worker.jobs.core.endpoint_health import Cause, Classification, FailureOwner, State
 from worker.jobs.store import due, endpoint_breaker, endpoints
 from worker.jobs.store import endpoint_trouble as troubles
 from worker.jobs.store.claim import Claim, claim
 from worker.jobs.store.due import FIRST
 from worker.jobs.store.endpoint_breaker import BreakerTrip, FailingCall
-from worker.jobs.store.endpoint_trouble import Trouble
-from worker.jobs.store.endpoints import Answered, EndpointRow, ProbeSucceeded
+from worker.jobs.store.endpoint_trouble import TroubleReport
+from worker.jobs.store.endpoints import AnswerTimes, EndpointRow, ProbeSucceeded
 from worker.store.clock import from_now, seconds_until
 from worker.store.tables import attempts, jobs
 from worker.store.tables import endpoints as table
@@ -30,17 +30,17 @@ ALONE = (FailureOwner.job, False)
 A, B, C = (f"00000000-0000-4000-8000-00000000000{letter}" for letter in "abc")
 
 
-def trouble(job_id: str, *, began_s: float = 0.1, answered_s: float | None = None, **changes: Any) -> Trouble:
-    plain = Trouble("default", job_id, 1, ErrorCode.unauthorized, began_s, answered_s)
+def trouble(job_id: str, *, began_s: float = 0.1, answered_s: float | None = None, **changes: Any) -> TroubleReport:
+    plain = TroubleReport("default", job_id, 1, ErrorCode.unauthorized, began_s, answered_s)
     return replace(plain, **changes)
 
 
-def verdicts(engine: Engine, *met: Trouble) -> list[Verdict]:
+def verdicts(engine: Engine, *met: TroubleReport) -> list[Classification]:
     with engine.begin() as connection:
         return troubles.note_troubles(connection, met)
 
 
-def judged(engine: Engine, *met: Trouble) -> list[tuple[FailureOwner, bool]]:
+def judged(engine: Engine, *met: TroubleReport) -> list[tuple[FailureOwner, bool]]:
     """Return, per call, the owner of the trouble and whether this call paused the endpoint."""
     return [(verdict.owner, verdict.paused) for verdict in verdicts(engine, *met)]
 
@@ -99,8 +99,8 @@ def test_trouble_at_one_endpoint_does_not_count_for_another(engine: Engine) -> N
 def test_an_answer_to_another_worker_counts_for_the_endpoint(engine: Engine) -> None:
     judged(engine, trouble(A, began_s=30.0))
     with engine.begin() as connection:
-        endpoints.note_answers(connection, {"default": Answered(10.0, 10.0), "other": Answered(1.0, 1.0)})
-        endpoints.note_answers(connection, {"default": Answered(20.0, 20.0)})
+        endpoints.note_answers(connection, {"default": AnswerTimes(10.0, 10.0), "other": AnswerTimes(1.0, 1.0)})
+        endpoints.note_answers(connection, {"default": AnswerTimes(20.0, 20.0)})
 
     assert judged(engine, trouble(B, began_s=15.0)) == [ALONE]
     assert judged(engine, trouble(C, began_s=5.0)) == [HELD], "a new suspect: the answer cleared the old one"
@@ -145,7 +145,7 @@ def test_a_job_that_always_meets_trouble_while_others_do_not_is_to_blame(
 ) -> None:
     job_id = failed_attempts(engine, *codes, ended_s=20.0, whose=whose)
     with engine.begin() as connection:
-        endpoints.note_answers(connection, {"default": Answered(10.0, 10.0)})
+        endpoints.note_answers(connection, {"default": AnswerTimes(10.0, 10.0)})
 
     assert judged(engine, trouble(job_id, attempt=len(codes) + 1)) == [verdict]
 
@@ -153,7 +153,7 @@ def test_a_job_that_always_meets_trouble_while_others_do_not_is_to_blame(
 def test_a_job_that_always_meets_trouble_as_all_others_do_is_held(engine: Engine) -> None:
     job_id = failed_attempts(engine, *3 * ["unauthorized"], ended_s=20.0)
     with engine.begin() as connection:
-        endpoints.note_answers(connection, {"default": Answered(30.0, 30.0)})
+        endpoints.note_answers(connection, {"default": AnswerTimes(30.0, 30.0)})
 
     assert judged(engine, trouble(job_id, attempt=4)) == [HELD]
 
@@ -170,7 +170,7 @@ def counted(engine: Engine, *ones: FailingCall) -> list[bool]:
 
 def answered(engine: Engine, came_s: float) -> None:
     with engine.begin() as connection:
-        endpoints.note_answers(connection, {"default": Answered(came_s, came_s)})
+        endpoints.note_answers(connection, {"default": AnswerTimes(came_s, came_s)})
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after another"])
@@ -548,7 +548,7 @@ def test_a_first_answer_opens_no_row_but_an_open_one(engine: Engine) -> None:
     with engine.begin() as connection:
         endpoints.note_answers(connection, {})
         assert endpoints.read_all(connection) == {}
-        endpoints.note_answers(connection, {"default": Answered(2.0, 2.0)})
+        endpoints.note_answers(connection, {"default": AnswerTimes(2.0, 2.0)})
 
     row = one(engine, "SELECT state, suspect_job FROM afterword_endpoints")
     assert (row.state, row.suspect_job) == ("open", None)

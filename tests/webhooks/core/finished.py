@@ -7,13 +7,13 @@ from decimal import Decimal
 
 from worker.chat.usage import TOKENS
 from worker.core.lifecycle import Status
-from worker.webhooks.core.event import Finished
+from worker.webhooks.core.event import FinishedJob
 
 ID = "018f4a5e-7c1b-7d2e-9a53-0242ac120002"
 EVENT = "evt_6f1d0c52a9d44c0f8f5be7f1f0a3c1d2"
 AT = datetime(2026, 11, 23, 3, 14, 17, 250_000, tzinfo=UTC)
 
-COMPLETED = Finished(
+COMPLETED = FinishedJob(
     id=ID,
     tenant="shop",
     status=Status.completed,
@@ -43,7 +43,7 @@ _WITHOUT_ANSWER = replace(
 )
 
 
-def ended(status: Status) -> Finished:
+def ended(status: Status) -> FinishedJob:
     """Return a job with this final status."""
     if status is Status.completed:
         return COMPLETED
@@ -52,6 +52,6 @@ def ended(status: Status) -> Finished:
     return replace(_WITHOUT_ANSWER, status=status, error_code=status.value, error_message=message, error=error)
 
 
-def answering(characters: int, letter: str = "x") -> Finished:
+def answering(characters: int, letter: str = "x") -> FinishedJob:
     """Return a completed job whose response text has `characters` characters."""
     return replace(COMPLETED, response=f'"{letter * (characters - 2)}"')

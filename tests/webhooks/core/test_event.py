@@ -21,7 +21,7 @@ from worker.webhooks.core.event import (
     SPLICED_BYTES,
     USAGE_CHARACTERS,
     EventType,
-    Finished,
+    FinishedJob,
     Payload,
     event_id_of,
     event_type,
@@ -74,7 +74,7 @@ def test_thin_and_full_differ_in_the_result_alone(status):
 
 
 def test_a_body_has_every_column_of_the_job_under_its_own_name():
-    columns = {field.name for field in fields(Finished)} - {"tokens", "cursor"}
+    columns = {field.name for field in fields(FinishedJob)} - {"tokens", "cursor"}
     assert set(full(COMPLETED)["data"]) == {*columns, *TOKENS, "result_omitted"}
     assert full(replace(COMPLETED, cursor=7))["data"]["cursor"] == 7
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from worker.webhooks.core.explain import ReceiverState, WaitingDelivery, health_lines, why, words
+from worker.webhooks.core.explain import ReceiverState, WaitingDelivery, explain_wait, format_duration, health_lines
 from worker.webhooks.core.receiver_health import ReceiverHealth
 
 NOW = 1_800_000_000.0
@@ -86,7 +86,7 @@ def test_a_sentence_gives_the_reason_of_a_deliverys_wait(
     case: tuple[WaitingDelivery, ReceiverState, str | None],
 ) -> None:
     delivery, receiver, said = case
-    assert why(delivery, receiver) == said
+    assert explain_wait(delivery, receiver) == said
 
 
 @pytest.mark.parametrize(
@@ -114,4 +114,4 @@ def test_it_is_said_how_a_receiver_is(receiver: ReceiverState, lines: list[str])
     ("seconds", "text"), [(-1, "0 s"), (59, "59 s"), (60, "1 min"), (5400, "1.5 h"), (1e6, "11.6 d")]
 )
 def test_a_span_of_time_is_short(seconds: float, text: str) -> None:
-    assert words(seconds) == text
+    assert format_duration(seconds) == text

@@ -26,7 +26,7 @@ from tests.webhooks.net.receiver import (
 )
 from worker.net.transport import AiohttpTransport
 from worker.webhooks.core.outcome import SendResult
-from worker.webhooks.net.address_guard import OUTGOING, Forbidden, Guard, OutgoingRequest
+from worker.webhooks.net.address_guard import OUTGOING, ForbiddenAddress, Guard, OutgoingRequest
 from worker.webhooks.net.address_policy import Policy, policy
 from worker.webhooks.net.resolver import Resolver, look_up
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
@@ -249,7 +249,7 @@ def test_the_socket_factory_refuses_by_numeric_address_alone() -> None:
     guard = Guard(PUBLIC_ONLY, Resolver())
     passage = OutgoingRequest("", looking=lambda: None, found=lambda: None)
     token = OUTGOING.set(passage)
-    with pytest.raises(Forbidden):
+    with pytest.raises(ForbiddenAddress):
         guard.open_socket((socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 443)))
     OUTGOING.reset(token)
     assert passage.forbidden
@@ -261,7 +261,7 @@ def test_the_peer_of_a_connection_is_judged_too() -> None:
     token = OUTGOING.set(passage)
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sock:
         assert Guard(LOOPBACK, Resolver()).check_peer(TransportSocket(sock)) == "127.0.0.1"
-        with pytest.raises(Forbidden):
+        with pytest.raises(ForbiddenAddress):
             guard.check_peer(TransportSocket(sock))
     OUTGOING.reset(token)
     assert passage.forbidden
@@ -271,7 +271,7 @@ def test_a_refused_peer_gets_no_byte(server_tls: ssl.SSLContext) -> None:
     seen: list[bytes] = []
 
     def refuse(sock: object) -> None:
-        raise Forbidden
+        raise ForbiddenAddress
 
     async def run(url: str) -> None:
         transport = AiohttpTransport(server_tls)

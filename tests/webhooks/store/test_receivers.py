@@ -87,8 +87,8 @@ def test_a_name_is_one_of_its_tenants_and_free_again_when_its_receiver_is_remove
     again = receiver(engine)
 
     with engine.begin() as connection:
-        assert [one.id for one in receivers.listed(connection, tenant="default")] == [again.id]
-        assert len(receivers.listed(connection)) == 2
+        assert [one.id for one in receivers.list_receivers(connection, tenant="default")] == [again.id]
+        assert len(receivers.list_receivers(connection)) == 2
 
 
 def test_nothing_secret_is_in_the_row_or_in_a_repr(engine: Engine) -> None:

@@ -41,7 +41,7 @@ def step(engine: Engine, *, after_s: float = 1.0) -> int:
 
 def recovery(engine: Engine, recovery_id: str | None) -> Any:
     with engine.begin() as connection:
-        (row,) = recover.listed(connection, recovery_id=recovery_id)
+        (row,) = recover.list_recoveries(connection, recovery_id=recovery_id)
     return row
 
 
@@ -69,7 +69,7 @@ def test_deliveries_are_chosen_by_status_and_time(engine: Engine) -> None:
     old = delivery(engine, made, HELD, age_s=7200.0)
     wanted = span(engine, made, (CANCELLED, HELD), hours=1.0)
     with engine.begin() as connection:
-        assert recover.counted(connection, wanted) == {"cancelled": 1, "held": 1}
+        assert recover.count_deliveries(connection, wanted) == {"cancelled": 1, "held": 1}
 
     begin(engine, wanted)
     step(engine)

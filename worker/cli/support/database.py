@@ -46,7 +46,7 @@ def reader(settings: "Settings") -> "Iterator[Engine]":
 
 @contextmanager
 def _engine(settings: "Settings", *, reading: bool) -> "Iterator[Engine]":
-    from worker.jobs.store.listing import sentences
+    from worker.jobs.store.listing import readable_errors
     from worker.store import version
     from worker.store.engine import open_engine
 
@@ -54,7 +54,7 @@ def _engine(settings: "Settings", *, reading: bool) -> "Iterator[Engine]":
     assert settings.database_url is not None
     engine = open_engine(settings.database_url, schema=settings.database_schema, reading=reading)
     try:
-        with sentences():
+        with readable_errors():
             _need(version.fault(engine, schema=settings.database_schema))
             yield engine
     finally:

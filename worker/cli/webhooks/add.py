@@ -7,7 +7,7 @@ import click
 
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option, tenant_option
-from worker.cli.webhooks.receiver_lookup import receiving
+from worker.cli.webhooks.receiver_lookup import open_receivers
 from worker.cli.webhooks.receiver_options import given_values, header_lines, receiver_options, registration
 from worker.cli.webhooks.show import print_secrets
 
@@ -48,7 +48,7 @@ def add(
 
     chosen = registration(name, given_values(given))
     imported = imported_secret(secret_file)
-    with receiving() as command:
+    with open_receivers() as command:
         shown, keys = add_receiver(command, chosen, url, header_lines(headers, header_file), imported=imported)
     secret = hmac_text(keys)
     print_secrets(

@@ -7,7 +7,7 @@ import click
 from worker.cli.support import output
 from worker.cli.support.lazy_commands import examples, hidden_alias, hidden_options, list_by_default
 from worker.cli.support.options import json_option, limit_option, tenant_option
-from worker.cli.webhooks.receiver_lookup import known, receiving, state_of, stored_id
+from worker.cli.webhooks.receiver_lookup import find_receiver, open_receivers, state_of, stored_id
 from worker.core.lifecycle import DeliveryStatus
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ _HIDDEN = {"receiver_id", "attempt", "run_at", "due_in_s"}
 @json_option
 def list_(status: str | None, job: str | None, receiver: str | None, tenant: str, limit: int, as_json: bool) -> None:
     """List the newest deliveries and the reason of a wait."""
-    with receiving() as command, command.engine.begin() as connection:
+    with open_receivers() as command, command.engine.begin() as connection:
         wanted = {
             "status": status,
             "job_id": None if job is None else stored_id(job),
-            "receiver_id": None if receiver is None else known(connection, tenant, receiver).id,
+            "receiver_id": None if receiver is None else find_receiver(connection, tenant, receiver).id,
         }
         found = _read(connection, limit=limit, **wanted)
     if as_json:
@@ -53,8 +53,8 @@ def list_(status: str | None, job: str | None, receiver: str | None, tenant: str
 
 
 def _read(connection: "Connection", *, limit: int, **wanted: str | None) -> list[dict[str, Any]]:
-    """Return deliveries by column; `why` is the reason of a wait."""
-    from worker.webhooks.core.explain import WaitingDelivery, why
+    """Return deliveries by column; `explain_wait` is the reason of a wait."""
+    from worker.webhooks.core.explain import WaitingDelivery, explain_wait
     from worker.webhooks.store import listing, receivers
 
     rows = listing.newest(connection, limit=limit, **wanted)
@@ -75,7 +75,7 @@ def _read(connection: "Connection", *, limit: int, **wanted: str | None) -> list
             | {
                 "attempts": row.attempt,
                 "next_attempt_at": output.json_value(row.run_at) if is_due else None,
-                "why": why(waiting, states[row.receiver_id]),
+                "why": explain_wait(waiting, states[row.receiver_id]),
             }
         )
     return deliveries
@@ -93,7 +93,7 @@ def show(id: str, as_json: bool) -> None:
     """Show a delivery, its attempts and the last answer."""
     from worker.webhooks.store import listing
 
-    with receiving() as command, command.engine.begin() as connection:
+    with open_receivers() as command, command.engine.begin() as connection:
         found = _read(connection, limit=1, id=stored_id(id))
         if not found:
             raise click.ClickException(f"no delivery {id} is known; list them with: afterword webhooks deliveries list")
@@ -150,7 +150,7 @@ def redeliver(id: str, as_json: bool) -> None:
     from worker.webhooks.store import redeliver as store
 
     chosen = stored_id(id)
-    with receiving() as command, command.engine.begin() as connection:
+    with open_receivers() as command, command.engine.begin() as connection:
         fault = store.redeliver(connection, chosen)
     if fault is not None:
         raise click.ClickException(fault)

@@ -9,7 +9,7 @@ from worker.cli.support import output
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option, tenant_option
 from worker.cli.support.times import InstantOption, at
-from worker.cli.webhooks.receiver_lookup import ReceiverCommand, batches, receiving, registered
+from worker.cli.webhooks.receiver_lookup import ReceiverCommand, batches, find_registered, open_receivers
 from worker.core.lifecycle import DeliveryStatus
 
 
@@ -41,8 +41,8 @@ def disable(name: str, tenant: str, reason: str | None, as_json: bool) -> None:
     from worker.webhooks.store import receivers
 
     why = reason or receivers.BY_OPERATOR
-    with receiving() as command, command.engine.begin() as connection:
-        found = registered(connection, tenant, name)
+    with open_receivers() as command, command.engine.begin() as connection:
+        found = find_registered(connection, tenant, name)
         if not receivers.disable(connection, found.id, why):
             raise click.ClickException(f"{name} is disabled already ({found.disabled_reason})")
     values = {"tenant": tenant, "name": name, "status": "disabled", "disabled_reason": why}
@@ -74,9 +74,9 @@ def enable(name: str, tenant: str, resume: str | datetime | timedelta, as_json: 
     """
     from worker.webhooks.store import receivers, redeliver
 
-    with receiving() as command:
+    with open_receivers() as command:
         with command.engine.begin() as connection:
-            found = registered(connection, tenant, name)
+            found = find_registered(connection, tenant, name)
             since = _since(resume, receivers.present(connection))
             receivers.enable(connection, found.id)
         # In several transactions: there may be a million deliveries, and workers must write between them.

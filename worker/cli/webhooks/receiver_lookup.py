@@ -36,16 +36,16 @@ class ReceiverCommand:
 
 
 @contextmanager
-def receiving() -> "Iterator[ReceiverCommand]":
+def open_receivers() -> "Iterator[ReceiverCommand]":
     """Open the database of the settings."""
     settings = load()
     with writer(settings) as engine:
         yield ReceiverCommand(engine, settings)
 
 
-def registered(connection: "Connection", owner: str, name: str, *, lock: bool = False) -> "Receiver":
+def find_registered(connection: "Connection", owner: str, name: str, *, lock: bool = False) -> "Receiver":
     """Return a tenant's receiver; a sentence if it does not exist, or if only jobs have named it so far."""
-    found = known(connection, owner, name, lock=lock)
+    found = find_receiver(connection, owner, name, lock=lock)
     if found.is_awaited:
         option = "" if owner == "default" else f" --tenant {owner}"
         raise click.ClickException(
@@ -55,14 +55,14 @@ def registered(connection: "Connection", owner: str, name: str, *, lock: bool = 
     return found
 
 
-def known(connection: "Connection", owner: str, name: str, *, lock: bool = False) -> "Receiver":
+def find_receiver(connection: "Connection", owner: str, name: str, *, lock: bool = False) -> "Receiver":
     """Return a tenant's receiver, registered or not; a sentence with the nearest name if there is none."""
     from worker.webhooks.store import receivers
 
     found = receivers.find(connection, owner, name, lock=lock)
     if found is not None:
         return found
-    names = [receiver.name for receiver in receivers.listed(connection, tenant=owner)]
+    names = [receiver.name for receiver in receivers.list_receivers(connection, tenant=owner)]
     near = get_close_matches(name, names, n=1)
     remedy = f"did you mean {near[0]}?" if near else "see: afterword webhooks list"
     raise click.ClickException(f"{owner} has no receiver {name!r}; {remedy}")

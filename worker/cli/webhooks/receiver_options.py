@@ -15,7 +15,7 @@ from worker.webhooks.core.payload import Profile
 from worker.webhooks.core.registration import ON_EXHAUSTED, ORDERINGS, Registration, read_registration
 
 if TYPE_CHECKING:
-    from worker.webhooks.store.receivers import Receiver, Sealed
+    from worker.webhooks.store.receivers import Receiver, SealedColumns
 
 # Sixteen headers of 4 KiB, with room for blank lines.
 _LONGEST_FILE = 128 * 1024
@@ -93,7 +93,7 @@ def _rate(text: str) -> float:
         ) from error
 
 
-def merged(old: Registration, values: Mapping[str, Any]) -> dict[str, Any]:
+def merge_values(old: Registration, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a receiver's values with the given ones in their place."""
     kept = {name: getattr(old, name) for name in old.__slots__ if name not in ("name", "subscription")}
     kept |= {name: getattr(old.subscription, name) for name in ("events", "payload", "profile")}
@@ -127,9 +127,9 @@ def check_url(command: ReceiverCommand, url: str) -> None:
         raise click.UsageError(fault)
 
 
-def resealed(
+def reseal_fields(
     command: ReceiverCommand, old: "Receiver", *, url: str | None, headers: Mapping[str, str], dropped: Sequence[str]
-) -> "Sealed":
+) -> "SealedColumns":
     """Return a receiver's encrypted values with another address, more headers or fewer."""
     from worker.webhooks import sealed_fields
     from worker.webhooks.vault import CannotOpen, SecretFault

@@ -10,7 +10,7 @@ from worker.cli.support import output
 from worker.cli.support.lazy_commands import examples, hidden_options, list_by_default
 from worker.cli.support.options import json_option, limit_option, tenant_option
 from worker.cli.support.times import InstantOption, at
-from worker.cli.webhooks.receiver_lookup import receiving, registered, stored_id
+from worker.cli.webhooks.receiver_lookup import find_registered, open_receivers, stored_id
 from worker.core.lifecycle import DeliveryStatus
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def recover(
     from worker.webhooks.store import receivers
     from worker.webhooks.store import recover as store
 
-    with receiving() as command, command.engine.begin() as connection:
-        found = registered(connection, tenant, name)
+    with open_receivers() as command, command.engine.begin() as connection:
+        found = find_registered(connection, tenant, name)
         now = receivers.present(connection)
         chosen = tuple(DeliveryStatus(status) for status in statuses or ["failed"])
         first, last = at(since, now), now if until is None else at(until, now)
@@ -70,7 +70,7 @@ def recover(
                 f"--since is {first_text}, not before --until, {last_text}; choose an earlier --since"
             )
         wanted = store.Span(found.id, first, last, chosen)
-        values: dict[str, Any] = {"recovery": None, "found": store.counted(connection, wanted)}
+        values: dict[str, Any] = {"recovery": None, "found": store.count_deliveries(connection, wanted)}
         if not dry_run:
             if found.status != "enabled":
                 raise click.ClickException(f"{name} is disabled; first: afterword webhooks enable {name}")
@@ -101,10 +101,10 @@ def list_(limit: int, as_json: bool) -> None:
 def _list(*, limit: int, as_json: bool, cancelled: str | None = None) -> None:
     from worker.webhooks.store import recover as store
 
-    with receiving() as command, command.engine.begin() as connection:
+    with open_receivers() as command, command.engine.begin() as connection:
         if cancelled is not None:
             _cancel(connection, cancelled)
-        found = [output.json_row(row) for row in store.listed(connection, limit=limit)]
+        found = [output.json_row(row) for row in store.list_recoveries(connection, limit=limit)]
     if as_json:
         output.as_json(found)
     else:
@@ -119,7 +119,7 @@ def cancel(id: str, as_json: bool) -> None:
 
     Deliveries that it has queued stay queued.
     """
-    with receiving() as command, command.engine.begin() as connection:
+    with open_receivers() as command, command.engine.begin() as connection:
         _cancel(connection, id)
     values = {"recovery": stored_id(id), "status": "cancelled"}
     output.as_json(values) if as_json else output.echo(f"recovery {id} is cancelled")

@@ -15,7 +15,7 @@ from worker.webhooks.core.signature import BadKey, KeyKind
 if TYPE_CHECKING:
     from worker.webhooks.core.signature import SigningKey
     from worker.webhooks.store.placeholders import Adoption
-    from worker.webhooks.store.receivers import Sealed
+    from worker.webhooks.store.receivers import SealedColumns
     from worker.webhooks.vault import Vault
 
 # Characters of whsec_… in base64: a key has 64 bytes at most.
@@ -100,11 +100,11 @@ def _first_keys(imported: str | None, now: datetime) -> "tuple[SigningKey, ...]"
 
 def _sealed(
     vault: "Vault", receiver_id: str, keys: "Sequence[SigningKey]", url: str, headers: Mapping[str, str]
-) -> "Sealed":
+) -> "SealedColumns":
     from worker.webhooks import sealed_fields
-    from worker.webhooks.store.receivers import Sealed
+    from worker.webhooks.store.receivers import SealedColumns
 
-    return Sealed(
+    return SealedColumns(
         *sealed_fields.seal_url(vault, receiver_id, url),
         sealed_fields.seal_headers(vault, receiver_id, headers, url=url),
         sealed_fields.seal_keys(vault, receiver_id, keys),

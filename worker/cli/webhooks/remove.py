@@ -7,7 +7,7 @@ import click
 from worker.cli.support import output
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option, tenant_option
-from worker.cli.webhooks.receiver_lookup import batches, known, receiving
+from worker.cli.webhooks.receiver_lookup import batches, find_receiver, open_receivers
 
 
 @click.command(epilog=examples("afterword webhooks remove billing", "afterword webhooks remove billing --yes"))
@@ -22,9 +22,9 @@ def remove(name: str, tenant: str, yes: bool, as_json: bool) -> None:
     """
     from worker.webhooks.store import receivers, redeliver
 
-    with receiving() as command:
+    with open_receivers() as command:
         with command.engine.begin() as connection:
-            found = known(connection, tenant, name)
+            found = find_receiver(connection, tenant, name)
         if not yes:
             if not sys.stdin.isatty():
                 raise click.UsageError(f"there is no terminal to ask at; confirm the removal of {name} with --yes")

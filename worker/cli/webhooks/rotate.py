@@ -9,7 +9,7 @@ import click
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option, tenant_option
 from worker.cli.support.times import LONGEST_S, Duration
-from worker.cli.webhooks.receiver_lookup import receiving, registered
+from worker.cli.webhooks.receiver_lookup import find_registered, open_receivers
 from worker.cli.webhooks.show import print_secrets
 from worker.webhooks.core.signature import KeyKind, rotated
 
@@ -53,10 +53,10 @@ def rotate(name: str, tenant: str, overlap_s: float, kind: str, as_json: bool) -
     from worker.webhooks.store import receivers
 
     overlap = timedelta(seconds=overlap_s)
-    with receiving() as command:
+    with open_receivers() as command:
         vault = command.vault()
         with command.engine.begin() as connection:
-            found = registered(connection, tenant, name, lock=True)
+            found = find_registered(connection, tenant, name, lock=True)
             now = receivers.present(connection)
             keys = _rotated(vault, found, KeyKind(kind), now=now, overlap=overlap)
             public = sealed_fields.public_text(keys)

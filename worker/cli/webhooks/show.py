@@ -8,7 +8,7 @@ import click
 from worker.cli.support import output
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option, tenant_option
-from worker.cli.webhooks.receiver_lookup import ReceiverCommand, known, receiving, state_of
+from worker.cli.webhooks.receiver_lookup import ReceiverCommand, find_receiver, open_receivers, state_of
 
 if TYPE_CHECKING:
     from worker.webhooks.store.receivers import Receiver
@@ -32,12 +32,12 @@ def list_(tenant: str | None, as_json: bool) -> None:
     from worker.webhooks.core.explain import health_lines
     from worker.webhooks.store import listing, receivers
 
-    with receiving() as command, command.engine.begin() as connection:
-        found = receivers.listed(connection, tenant=tenant)
+    with open_receivers() as command, command.engine.begin() as connection:
+        found = receivers.list_receivers(connection, tenant=tenant)
         in_flight = listing.in_flight(connection, [receiver.id for receiver in found])
     states = [state_of(receiver, in_flight.get(receiver.id, 0)) for receiver in found]
     shown = [
-        described(receiver) | {"health": next(health_lines(state))}
+        describe_receiver(receiver) | {"health": next(health_lines(state))}
         for receiver, state in zip(found, states, strict=True)
     ]
     if as_json:
@@ -63,10 +63,10 @@ def show(name: str, tenant: str, as_json: bool) -> None:
     from worker.webhooks.core.explain import health_lines
     from worker.webhooks.store import receivers
 
-    with receiving() as command, command.engine.begin() as connection:
-        found = known(connection, tenant, name)
+    with open_receivers() as command, command.engine.begin() as connection:
+        found = find_receiver(connection, tenant, name)
         counts = receivers.counts(connection, found.id)
-        shown = described(found) | {
+        shown = describe_receiver(found) | {
             "health": list(health_lines(state_of(found, counts.get("in_progress", 0)))),
             "deliveries": counts,
             **_secrets(command, found),
@@ -79,7 +79,7 @@ def show(name: str, tenant: str, as_json: bool) -> None:
     output.echo(output.fields(lines | {"deliveries": counted}))
 
 
-def described(receiver: "Receiver") -> dict[str, Any]:
+def describe_receiver(receiver: "Receiver") -> dict[str, Any]:
     """Return the values of a receiver that are no secret, by column."""
     from worker.webhooks import sealed_fields
 

@@ -10,7 +10,7 @@ from worker.cli.support.exit_codes import ExitCode
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option, tenant_option
 from worker.cli.support.times import Duration
-from worker.cli.webhooks.receiver_lookup import ReceiverCommand, receiving, registered
+from worker.cli.webhooks.receiver_lookup import ReceiverCommand, find_registered, open_receivers
 
 LOOK_S = 0.2
 
@@ -39,9 +39,9 @@ def test(name: str, tenant: str, wait_s: float, as_json: bool) -> None:
     """
     from worker.webhooks.store import redeliver
 
-    with receiving() as command:
+    with open_receivers() as command:
         with command.engine.begin() as connection:
-            found = registered(connection, tenant, name)
+            found = find_registered(connection, tenant, name)
             if found.status != "enabled":
                 raise click.ClickException(f"{name} is disabled; first: afterword webhooks enable {name}")
             delivery_id = redeliver.new_test(connection, found)

@@ -8,17 +8,17 @@ import click
 from worker.cli.support import output
 from worker.cli.support.lazy_commands import examples, hidden_alias
 from worker.cli.support.options import json_option, tenant_option
-from worker.cli.webhooks.receiver_lookup import known, receiving, registered
+from worker.cli.webhooks.receiver_lookup import find_receiver, find_registered, open_receivers
 from worker.cli.webhooks.receiver_options import (
     check_url,
     given_values,
     header_lines,
-    merged,
+    merge_values,
     receiver_options,
     registration,
-    resealed,
+    reseal_fields,
 )
-from worker.cli.webhooks.show import described
+from worker.cli.webhooks.show import describe_receiver
 
 
 @click.command(
@@ -52,15 +52,15 @@ def update(
     from worker.webhooks.store import receivers
 
     wanted, more = given_values(given), header_lines(headers, header_file)
-    with receiving() as command:
+    with open_receivers() as command:
         if url is not None:
             check_url(command, url)
         with command.engine.begin() as connection:
-            old = registered(connection, tenant, name, lock=True)
-            chosen = registration(name, merged(old.registration, wanted), old=True)
-            sealed = resealed(command, old, url=url, headers=more, dropped=dropped)
+            old = find_registered(connection, tenant, name, lock=True)
+            chosen = registration(name, merge_values(old.registration, wanted), old=True)
+            sealed = reseal_fields(command, old, url=url, headers=more, dropped=dropped)
             receivers.change(connection, old.id, chosen, sealed, moved=url is not None)
-            shown = described(known(connection, tenant, name))
+            shown = describe_receiver(find_receiver(connection, tenant, name))
     output.as_json(shown) if as_json else output.echo(output.fields(shown))
 
 

@@ -9,7 +9,7 @@ from itertools import chain, zip_longest
 from typing import Any
 
 from worker.dev.fake.script import Script
-from worker.dev.fake.usage import Counts, shaped
+from worker.dev.fake.usage import Counts, usage_in_shape
 
 CREATED = 1_700_000_000
 FILLER = "afterword speaks when all is said and done "
@@ -29,7 +29,7 @@ def completion(request: Mapping[str, Any], script: Script, *, job: str) -> dict[
     wanted = request.get("n")
     n = wanted if isinstance(wanted, int) and wanted > 0 else 1
     choices = [_choice(request, script, index) for index in range(n)]
-    place, usage = shaped(script.usage, count(request, script, choices))
+    place, usage = usage_in_shape(script.usage, count(request, script, choices))
     answer: dict[str, Any] = {
         "id": f"chatcmpl-{hashlib.sha256(job.encode('utf-8', 'replace')).hexdigest()[:24]}",
         "object": "chat.completion",

@@ -93,7 +93,7 @@ SHAPES: Mapping[str, tuple[str, Callable[[Counts], dict[str, Any]]]] = {
 }
 
 
-def shaped(shape: str | Mapping[str, Any], counts: Counts) -> tuple[str, dict[str, Any] | None]:
+def usage_in_shape(shape: str | Mapping[str, Any], counts: Counts) -> tuple[str, dict[str, Any] | None]:
     """Return the place of the usage ("top", "choice", "x_groq" or "none") and the object.
 
     Raises KeyError for an unknown name of a shape.

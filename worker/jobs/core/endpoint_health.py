@@ -25,7 +25,7 @@ SLOW_S: Final = 10.0
 STUBBORN_ATTEMPTS: Final = 3
 
 TROUBLE: Final = frozenset(code for code, meaning in MEANINGS.items() if meaning.trouble == "endpoint")
-SICK: Final = frozenset(
+FAILING_CODES: Final = frozenset(
     {
         ErrorCode.server_error, ErrorCode.bad_gateway, ErrorCode.overloaded, ErrorCode.request_timeout,
         ErrorCode.first_byte_timeout, ErrorCode.idle_timeout, ErrorCode.connection_lost,
@@ -56,7 +56,7 @@ class Cause(StrEnum):
     operator = "operator"
 
 
-class CallSign(StrEnum):
+class CallEvidence(StrEnum):
     """The evidence that the end of a call gives about its endpoint. `silent`: none."""
 
     answered = "answered"
@@ -73,7 +73,7 @@ class FailureOwner(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Classification:
     """The owner of a failure. `hold_s`: how long the job waits at least, if the owner is the endpoint.
 
     `paused`: this attempt paused the endpoint.
@@ -84,23 +84,23 @@ class Verdict:
     paused: bool = False
 
 
-ALONE: Final = Verdict(FailureOwner.job)
+ALONE: Final = Classification(FailureOwner.job)
 
 
-def sign_of(found: Failure | None, *, timeout_s: float, total_s: float) -> CallSign:
+def evidence_of(found: Failure | None, *, timeout_s: float, total_s: float) -> CallEvidence:
     """Return the evidence that a call's end gives; a refusal for the job's own fault is an answer too.
 
     `timeout_s`: the limit of this call. `total_s`: the endpoint's. A timeout under a shorter limit proves nothing.
     """
     if found is None:
-        return CallSign.answered
+        return CallEvidence.answered
     if found.trouble == "endpoint":
-        return CallSign.trouble
-    if found.code in SICK:
-        return CallSign.sick
+        return CallEvidence.trouble
+    if found.code in FAILING_CODES:
+        return CallEvidence.sick
     if found.code is ErrorCode.total_timeout:
-        return CallSign.silent if timeout_s < total_s else CallSign.sick
-    return CallSign.silent if found.code in _OWN else CallSign.answered
+        return CallEvidence.silent if timeout_s < total_s else CallEvidence.sick
+    return CallEvidence.silent if found.code in _OWN else CallEvidence.answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def wait_s(lasted_s: float) -> float:
     return min(LONGEST_WAIT_S, PROBE_S + max(0.0, lasted_s))
 
 
-def starts(slow_s: float) -> int:
+def allowed_starts(slow_s: float) -> int:
     """Return how many jobs of an endpoint may start in this second, `slow_s` after it resumed."""
     return FIRST_STARTS << min(max(int(slow_s), 0), int(SLOW_S))
 
@@ -187,9 +187,9 @@ class Ramp:
     def left(self, endpoint: str, slow_s: float) -> int:
         """Return how many more jobs may start now."""
         second, spent = self._spent.get(endpoint, (-1, 0))
-        return starts(slow_s) - (spent if second == int(slow_s) else 0)
+        return allowed_starts(slow_s) - (spent if second == int(slow_s) else 0)
 
     def spend(self, endpoint: str, slow_s: float, number: int) -> None:
         """Count starts in the current second."""
         left = self.left(endpoint, slow_s)
-        self._spent[endpoint] = (int(slow_s), starts(slow_s) - left + number)
+        self._spent[endpoint] = (int(slow_s), allowed_starts(slow_s) - left + number)

@@ -56,10 +56,10 @@ def parse(texts: Sequence[str], *, now: datetime | None = None) -> tuple[Conditi
     return tuple(_condition(name, values) for name, values in values_of.items())
 
 
-def instant(name: str, text: str) -> datetime:
+def read_time(name: str, text: str) -> datetime:
     """Read a time with an offset (RFC 3339), moved into the range that a row can hold. Raises BadFilter."""
     try:
-        return message_fields.within_reach(message_fields.instant(text))
+        return message_fields.within_reach(message_fields.read_time(text))
     except ValueError as error:
         raise BadFilter(f"{name} is {text!r}; write a time with its offset, such as 2026-11-23T03:00:00Z") from error
 
@@ -84,7 +84,7 @@ def _value(name: str, text: str, now: datetime | None) -> str | int | datetime:
         return text
     if now is not None and has_unit(text):
         return _distant(name, text, now)
-    return instant(name, text)
+    return read_time(name, text)
 
 
 def _distant(name: str, text: str, now: datetime) -> datetime:

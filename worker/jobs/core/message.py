@@ -9,7 +9,7 @@ from worker.core.dead_letter import LONGEST_ID, DeadLetter, read_uuid
 from worker.core.endpoint import Endpoint
 from worker.core.exact_json import JsonError, Member, members
 from worker.core.faults import FAULT_LIMIT, Fault, shown
-from worker.jobs.core.message_fields import FIELDS, instant, is_traceparent, unknown_field, within_reach
+from worker.jobs.core.message_fields import FIELDS, is_traceparent, read_time, unknown_field, within_reach
 from worker.jobs.core.request import Request, read_request
 
 DEFAULT_PRIORITY = 5
@@ -162,7 +162,7 @@ def _cross_field_faults(good: Mapping[str, Any], endpoints: Mapping[str, Endpoin
     if endpoint not in endpoints:
         known = ", ".join(sorted(endpoints)) or "none"
         yield Fault("endpoint", f"is {shown(endpoint)}, which is not configured; configured: {known}")
-    if "not_before" in good and "deadline" in good and instant(good["not_before"]) >= instant(good["deadline"]):
+    if "not_before" in good and "deadline" in good and read_time(good["not_before"]) >= read_time(good["deadline"]):
         yield Fault(
             "not_before",
             f"is {shown(good['not_before'])}, not before the deadline {shown(good['deadline'])}; move one of them",
@@ -209,7 +209,7 @@ def _job(
 
 
 def _instant(value: str | None) -> datetime | None:
-    return None if value is None else within_reach(instant(value))
+    return None if value is None else within_reach(read_time(value))
 
 
 def _refusal(job: Job, faults: list[Fault]) -> Refusal:

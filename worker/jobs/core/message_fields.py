@@ -37,7 +37,7 @@ _label_text = text(longest=_LONGEST_TEXT)
 _metadata_text = text(longest=_METADATA_TEXT, empty=True)
 
 
-def instant(value: str) -> datetime:
+def read_time(value: str) -> datetime:
     """Read an RFC 3339 time with offset as an aware UTC datetime. Raises ValueError, also outside years 1 to 9999."""
     if not _rfc3339(value):
         raise ValueError(f"{value!r} is not an RFC 3339 time with an offset")
@@ -89,7 +89,7 @@ def _time(path: str, value: Any) -> Iterator[Fault]:
 
 def _is_instant(value: str) -> bool:
     try:
-        instant(value)
+        read_time(value)
     except ValueError:
         return False
     return True

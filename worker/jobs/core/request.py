@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from worker.chat.request import validate
 from worker.core.endpoint import Validation
 from worker.core.exact_json import Member, deeper_than
-from worker.core.faults import FAULT_LIMIT, Fault, unsendable
+from worker.core.faults import FAULT_LIMIT, Fault, unsendable_faults
 from worker.core.lenient_json import MAX_DEPTH
 from worker.core.storable_text import clean_text
 
@@ -78,7 +78,7 @@ def _validated(exact: str, value: Mapping[str, Any], validation: Validation) -> 
         digest = fingerprint(value)
     except ValueError:
         # The request holds a number or a character that JSON cannot carry.
-        faults += islice(unsendable("request", value), FAULT_LIMIT)
+        faults += islice(unsendable_faults("request", value), FAULT_LIMIT)
         digest = text_fingerprint(exact)
     model, n = value.get("model"), value.get("n")
     # The column has 32 bits; no endpoint makes so many choices.

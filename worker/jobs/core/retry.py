@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from worker.core.failure import ErrorCode, Failure, under_policy
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
-from worker.jobs.core.endpoint_health import LONGEST_WAIT_S, FailureOwner, Verdict
+from worker.jobs.core.endpoint_health import LONGEST_WAIT_S, Classification, FailureOwner
 
 FIRST_BACKOFF_S: Final = 0.5
 LONGEST_BACKOFF_S: Final = 60.0
@@ -69,7 +69,7 @@ class AttemptBudget:
 
 
 def decide(
-    failure: Failure | None, budget: AttemptBudget, *, verdict: Verdict, sent: bool, jitter: float
+    failure: Failure | None, budget: AttemptBudget, *, verdict: Classification, sent: bool, jitter: float
 ) -> JobDecision:
     """Decide the next step after an attempt that ended with `failure`, or with a complete answer (None).
 

@@ -12,8 +12,8 @@ import httpx
 
 from worker.core.endpoint import Endpoint
 from worker.core.failure import ErrorCode
-from worker.jobs.net.content_encoding import Damaged
-from worker.jobs.net.deadlines import Deadlines, Overdue
+from worker.jobs.net.content_encoding import DecodingError
+from worker.jobs.net.deadlines import DeadlineExceeded, Deadlines
 from worker.jobs.net.progress import Progress, Reply
 from worker.net.exceptions import WIRE, code_of
 from worker.net.httpx_transport import OneShotTransport
@@ -92,9 +92,9 @@ async def call(
     try:
         with Deadlines(wire.timeout_s) as deadlines:
             broken = await _exchange(client, endpoint, wire, progress, deadlines)
-    except Overdue as overdue:
+    except DeadlineExceeded as overdue:
         broken = None if progress.is_settled else overdue.code
-    except Damaged:
+    except DecodingError:
         broken = ErrorCode.invalid_encoding
     except WIRE as error:
         broken = ErrorCode.body_truncated if progress.http_status is not None else code_of(error, sent=progress.sent)

@@ -23,7 +23,7 @@ _CONTROL: Final = re.compile(rb"[\0-\x08\x0e-\x1f\x7f]")
 _SAMPLE_BYTES: Final = 64
 
 
-class Damaged(Exception):
+class DecodingError(Exception):
     """The encoding is unknown, or the compressed bytes are damaged."""
 
 
@@ -31,7 +31,7 @@ class Decoder(Protocol):
     """Turns the bytes of the wire into the bytes of the body."""
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Yield the decoded bytes of `piece`, at most STEP_BYTES at a time. Raises Damaged."""
+        """Yield the decoded bytes of `piece`, at most STEP_BYTES at a time. Raises DecodingError."""
         ...
 
 
@@ -70,7 +70,7 @@ class _Detector:
             # "deflate" means zlib (RFC 9110, section 8.4.1.2), but some servers send raw deflate or other window sizes.
             is_zlib = piece[0] & 15 == 8 and int.from_bytes(piece[:2], "big") % 31 == 0
             return _Inflate(_GZIP_OR_ZLIB if is_zlib else _RAW_DEFLATE, _Identity())
-        raise Damaged("the encoding is unknown")
+        raise DecodingError("the encoding is unknown")
 
 
 def _is_text(start: bytes) -> bool:
@@ -106,7 +106,7 @@ class _Inflate:
             try:
                 part = self._inflate.decompress(piece, STEP_BYTES)
             except zlib.error as error:
-                raise Damaged("the compressed bytes are damaged") from error
+                raise DecodingError("the compressed bytes are damaged") from error
             self._ended = self._inflate.eof
             piece = self._inflate.unused_data if self._ended else self._inflate.unconsumed_tail
             if part:

@@ -7,7 +7,7 @@ from typing import Self
 from worker.core.failure import ErrorCode
 
 
-class Overdue(Exception):
+class DeadlineExceeded(Exception):
     """A deadline of the call passed; `code` is its timeout error."""
 
     def __init__(self, code: ErrorCode) -> None:
@@ -16,7 +16,7 @@ class Overdue(Exception):
 
 
 class Deadlines:
-    """A context manager: when the current deadline passes, it cancels the task and raises Overdue.
+    """A context manager: when the current deadline passes, it cancels the task and raises DeadlineExceeded.
 
     One deadline is in force at a time, plus the total. Every piece of a stream moves it later, and that costs only an
     assignment: the timer is left alone and compares again when it fires.
@@ -63,4 +63,4 @@ class Deadlines:
     ) -> None:
         self._timer.cancel()
         if self._overdue and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise Overdue(self._code) from error
+            raise DeadlineExceeded(self._code) from error

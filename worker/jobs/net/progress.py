@@ -95,7 +95,7 @@ class Progress:
         self._decoder = decoder(response.headers.get("content-encoding", ""))
 
     def decoded(self, piece: bytes) -> Iterator[bytes]:
-        """Undo the Content-Encoding of a piece from the wire; yield bytes of the body. Raises Damaged."""
+        """Undo the Content-Encoding of a piece from the wire; yield bytes of the body. Raises DecodingError."""
         assert self._decoder is not None
         return self._decoder.feed(piece)
 

@@ -43,7 +43,7 @@ class Entry:
         return set() if isinstance(self.read, DeadLetter) else {self.job.id, self.alias or self.job.id}
 
 
-class Accepted(NamedTuple):
+class AcceptResult(NamedTuple):
     """The result for one message. `outcome`: queued, refused, duplicate, conflict or dead; `due`: it may start now."""
 
     job_id: str | None
@@ -56,16 +56,16 @@ class Accepted(NamedTuple):
 class _Batch:
     """The results so far, and the rows still to write in this transaction."""
 
-    accepted: list[Accepted] = field(default_factory=list)
+    accepted: list[AcceptResult] = field(default_factory=list)
     dead_letters: list[StoredEntry] = field(default_factory=list)
     aliases: list[dict[str, str]] = field(default_factory=list)
 
     def add_dead_letter(self, entry: Entry, letter: DeadLetter) -> None:
         self.dead_letters.append(StoredEntry(entry.queue, letter.reason, letter.message, entry.raw, letter.id))
-        self.accepted.append(Accepted(letter.id, "dead"))
+        self.accepted.append(AcceptResult(letter.id, "dead"))
 
     def add_duplicate(self, entry: Entry, job_id: str) -> None:
-        self.accepted.append(Accepted(job_id, "duplicate"))
+        self.accepted.append(AcceptResult(job_id, "duplicate"))
         self.add_alias(entry.job.id, job_id, "duplicate")
         self.add_alias(entry.alias, job_id, "duplicate")
 
@@ -74,7 +74,7 @@ class _Batch:
             self.aliases.append({"id": alias, "job_id": job_id, "outcome": outcome})
 
 
-def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float) -> list[Accepted]:
+def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float) -> list[AcceptResult]:
     """Write rows for every entry; return the results, in no particular order.
 
     Entries with the same id or idempotency key and the same request are one job, whether they come from Redis or SQL.
@@ -132,7 +132,7 @@ def _insert(connection: Connection, entries: list[Entry], batch: _Batch, *, job_
         write_requests(connection, [entry.job for entry in written])
     for entry in written:
         batch.add_alias(entry.alias, entry.job.id, "accepted")
-        batch.accepted.append(Accepted(entry.job.id, _outcome(entry), entry.job.priority, due[entry.job.id]))
+        batch.accepted.append(AcceptResult(entry.job.id, _outcome(entry), entry.job.priority, due[entry.job.id]))
     return set(due)
 
 

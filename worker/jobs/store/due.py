@@ -30,7 +30,7 @@ from worker.jobs.store import finished_feed
 from worker.store import transitions
 from worker.store.clock import now, present, seconds_until
 from worker.store.tables import endpoints, jobs, leaders
-from worker.store.transitions import Due, error_columns
+from worker.store.transitions import DueRow, error_columns
 from worker.store.types import Instant
 
 EXPIRY_BATCH = 500
@@ -109,17 +109,17 @@ def lanes(
     return [JobLane(*pair, tuple(sorted(priorities))) for pair, priorities in priorities_of.items()], resume_at
 
 
-def due(connection: Connection, lane: JobLane, *, limit: int) -> list[Due]:
+def due(connection: Connection, lane: JobLane, *, limit: int) -> list[DueRow]:
     """Return the best due rows of one lane: by priority, then by age.
 
     It reads one index range per priority, up to the present. Rows that are due later are never read.
     """
-    best: list[Due] = []
+    best: list[DueRow] = []
     for priority in lane.priorities:
         if len(best) == limit:
             break
         values = {"endpoint": lane.endpoint, "tenant": lane.tenant, "priority": priority, "rows": limit - len(best)}
-        best += [Due(*row) for row in connection.execute(_DUE, values)]
+        best += [DueRow(*row) for row in connection.execute(_DUE, values)]
     return best
 
 
@@ -143,14 +143,14 @@ def oldest_overdue_job_s(connection: Connection) -> float | None:
 
 def probe(
     connection: Connection, endpoint: str, *, after: LanePosition, last: str | None
-) -> tuple[Due | None, LanePosition]:
+) -> tuple[DueRow | None, LanePosition]:
     """Return a due row of an endpoint and its position: the oldest row of the next lane behind `after`.
 
     The job `last` is skipped if there is another: a job that fails for its own reasons must not hold the others for
     ever.
     """
     seen: list[LanePosition] = []
-    last_row: Due | None = None
+    last_row: DueRow | None = None
     position = after if after[0] == endpoint else (endpoint, "", -1)
     for _ in range(RANGES_A_PROBE):
         found = _next_range(connection, position)
@@ -160,7 +160,7 @@ def probe(
             return last_row, position
         seen.append(position := found)
         values = dict(zip(("endpoint", "tenant", "priority"), position, strict=True)) | {"rows": 2}
-        for row in (Due(*row) for row in connection.execute(_DUE, values)):
+        for row in (DueRow(*row) for row in connection.execute(_DUE, values)):
             if row.row_id != last:
                 return row, position
             last_row = row

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select, update
 
 from worker.core.failure import ErrorCode
-from worker.jobs.core.circuit_breaker import in_a_row
+from worker.jobs.core.circuit_breaker import add_failing_job
 from worker.jobs.core.endpoint_health import Cause, State
 from worker.jobs.store.endpoints import insert_missing, pause_until_probe
 from worker.store.clock import seconds_until
@@ -64,7 +64,7 @@ def _count(connection: Connection, call: FailingCall) -> bool:
         return False
     quiet_s = min(age for age in (since_s, answered_s, call.quiet_s) if age is not None)
     before = tuple(json.loads(stored or "[]"))
-    jobs, opens = in_a_row(before, call.job_id, quiet_s=quiet_s)
+    jobs, opens = add_failing_job(before, call.job_id, quiet_s=quiet_s)
     if opens:
         return pause_until_probe(connection, call.endpoint, Cause.breaker, call.code)
     if jobs != before:

@@ -15,10 +15,10 @@ from worker.jobs.core.endpoint_health import (
     HOLD_S,
     STUBBORN_ATTEMPTS,
     Cause,
+    Classification,
     EndpointRecord,
     State,
     TroubledCall,
-    Verdict,
     hold_s,
 )
 from worker.jobs.store.endpoints import insert_missing, pause_until_probe, start_sooner
@@ -27,7 +27,7 @@ from worker.store.tables import attempts, endpoints
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class TroubleReport:
     """An attempt that met trouble. Its call began `began_s` ago, its worker's latest answered call `answered_s` ago."""
 
     endpoint: str
@@ -38,7 +38,7 @@ class Trouble:
     answered_s: float | None
 
 
-def note_troubles(connection: Connection, troubles: Sequence[Trouble]) -> list[Verdict]:
+def note_troubles(connection: Connection, troubles: Sequence[TroubleReport]) -> list[Classification]:
     """Classify each trouble in turn; pause an endpoint where two different jobs met trouble."""
     insert_missing(
         connection, {each.endpoint: each.began_s for each in sorted(troubles, key=lambda each: each.began_s)}
@@ -51,7 +51,7 @@ def note_troubles(connection: Connection, troubles: Sequence[Trouble]) -> list[V
         was_paused = records[each.endpoint].state is State.paused
         owner, records[each.endpoint] = endpoint_health.classify(records[each.endpoint], call)
         paused = records[each.endpoint].state is State.paused and not was_paused
-        verdicts.append(Verdict(owner, hold_s(records[each.endpoint]), paused))
+        verdicts.append(Classification(owner, hold_s(records[each.endpoint]), paused))
         if paused:
             reasons[each.endpoint] = each.code
     for name in sorted(records):
@@ -98,7 +98,7 @@ def _record(
     return EndpointRecord(State(state), since_s, answered_s, suspect, suspect_s or 0.0, troubled_s if lasts else None)
 
 
-def _stubborn_ages(connection: Connection, troubles: Sequence[Trouble]) -> dict[tuple[str, int], float]:
+def _stubborn_ages(connection: Connection, troubles: Sequence[TroubleReport]) -> dict[tuple[str, int], float]:
     """Return the age of the previous attempt's end, by attempt, if the previous few attempts all met trouble."""
     earlier = {
         (each.job_id, each.attempt - back): (each.job_id, each.attempt)

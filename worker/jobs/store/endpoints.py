@@ -57,7 +57,7 @@ class EndpointRow(NamedTuple):
         return probed and self.probe_in_s is not None and self.probe_in_s <= 0
 
 
-class Answered(NamedTuple):
+class AnswerTimes(NamedTuple):
     """A worker's answers: its latest answered call began `began_s` ago, its latest answer came `came_s` ago."""
 
     began_s: float
@@ -136,7 +136,7 @@ def resume_probed(connection: Connection, probes: Sequence[ProbeSucceeded]) -> l
     return [_resume_slowly(connection, probe) for probe in probes]
 
 
-def note_answers(connection: Connection, answers: Mapping[str, Answered]) -> None:
+def note_answers(connection: Connection, answers: Mapping[str, AnswerTimes]) -> None:
     """Write the answers of each endpoint, unless later ones are written; an answer ends a row of failures."""
     if not answers:
         return

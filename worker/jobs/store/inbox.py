@@ -14,7 +14,7 @@ from worker.store.clock import now
 from worker.store.tables import dead_letters, inbox
 
 
-class Submitted(NamedTuple):
+class InboxRow(NamedTuple):
     """An unread row of the inbox. `job`: the job's bytes, or only the first HEAD_BYTES if the job is too large; `size`:
     the size of the whole job in bytes."""
 
@@ -33,7 +33,7 @@ class StoredEntry(NamedTuple):
     job_id: str | None = None
 
 
-def take_inbox(connection: Connection, *, limit: int, max_bytes: int, longest: int = 2**30) -> list[Submitted]:
+def take_inbox(connection: Connection, *, limit: int, max_bytes: int, longest: int = 2**30) -> list[InboxRow]:
     """Delete the oldest rows from the inbox and return them; accept them in the same transaction.
 
     It takes at most `limit` rows and stops after `max_bytes`. Of a job with more than `longest` bytes it reads only the
@@ -49,7 +49,7 @@ def take_inbox(connection: Connection, *, limit: int, max_bytes: int, longest: i
     whole = sizes.keys() - heads.keys()
     rows = [(row.seq, row.id, row.job) for row in _delete(connection, whole, _job_column(connection))]
     rows += [(row.seq, row.id, heads[row.seq]) for row in _delete(connection, heads.keys())]
-    return [Submitted(id, _bytes(job), sizes[seq]) for seq, id, job in sorted(rows)]
+    return [InboxRow(id, _bytes(job), sizes[seq]) for seq, id, job in sorted(rows)]
 
 
 def write_dead_letters(connection: Connection, letters: Sequence[StoredEntry]) -> None:

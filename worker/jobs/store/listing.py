@@ -114,7 +114,7 @@ class Listing:
 
     def state(self) -> tuple[str | None, str]:
         """Return the migration of the database and the newest migration of this release."""
-        with sentences():
+        with readable_errors():
             return version.state(self._engine, schema=self._schema)
 
     def open_schema(self) -> str | None:
@@ -123,14 +123,14 @@ class Listing:
 
     def fault(self) -> str | None:
         """Return a sentence that says why this release cannot use the database; None if it can."""
-        with sentences():
+        with readable_errors():
             return version.fault(self._engine, schema=self._schema)
 
     def upgrade(self) -> None:
         """Migrate the database to the newest migration."""
         engine = open_engine(self._url, schema=self._schema)
         try:
-            with sentences():
+            with readable_errors():
                 migrate.upgrade(engine, schema=self._schema)
         finally:
             engine.dispose()
@@ -174,11 +174,11 @@ class Listing:
 
     def ask(self, question: Callable[[Connection], Answer]) -> Answer:
         """Call `question` with a connection; return its result."""
-        with sentences(), self._engine.connect() as connection:
+        with readable_errors(), self._engine.connect() as connection:
             return question(connection)
 
     def _rows(self, statement: Select[Any]) -> Sequence[Any]:
-        with sentences(), self._engine.connect() as connection:
+        with readable_errors(), self._engine.connect() as connection:
             return connection.execute(statement).all()
 
 
@@ -207,7 +207,7 @@ def counts(connection: Connection) -> dict[str, int]:
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def readable_errors() -> Iterator[None]:
     """Raise database errors as CannotRead."""
     try:
         yield

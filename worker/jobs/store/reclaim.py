@@ -20,7 +20,7 @@ from worker.store.tables import attempts, jobs, workers
 from worker.store.transitions import error_columns
 
 
-def held(connection: Connection, worker_id: str) -> dict[str, int]:
+def held_jobs(connection: Connection, worker_id: str) -> dict[str, int]:
     """Return the jobs that the rows assign to this worker, with their attempt numbers."""
     is_held = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress)
     return dict(connection.execute(select(jobs.c.id, jobs.c.attempt).where(*is_held)).all())
@@ -33,7 +33,7 @@ def cancellations(connection: Connection, worker_id: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class TakenBack:
+class ReclaimedJobs:
     """The result: the number of deleted workers, the jobs queued again, failed (no attempts left) and cancelled."""
 
     workers: int
@@ -46,7 +46,7 @@ class TakenBack:
         return len(self.queued) + len(self.failed)
 
 
-def take_back(connection: Connection, *, limit: int = 500, once_only: Collection[str] = ()) -> TakenBack:
+def take_back(connection: Connection, *, limit: int = 500, once_only: Collection[str] = ()) -> ReclaimedJobs:
     """Delete workers with an ended lease and queue their jobs again, at most `limit`.
 
     Jobs of the endpoints `once_only` fail instead, because those forbid a second payment.
@@ -64,10 +64,10 @@ def take_back(connection: Connection, *, limit: int = 500, once_only: Collection
 
 def give_back(
     connection: Connection, worker_id: str, keys: Sequence[transitions.Key], *, once_only: Collection[str] = ()
-) -> TakenBack:
+) -> ReclaimedJobs:
     """Queue jobs again that a living worker holds but does not work on; `once_only` as for `take_back`."""
     if not keys:
-        return TakenBack(0, frozenset(), frozenset(), frozenset())
+        return ReclaimedJobs(0, frozenset(), frozenset(), frozenset())
     given = tuple_(jobs.c.id, jobs.c.attempt).in_(sorted(keys))
     held_jobs = _held(once_only).where(jobs.c.worker_id == worker_id, given)
     return _requeue(connection, connection.execute(held_jobs.with_for_update()).all())
@@ -78,7 +78,7 @@ def _held(once_only: Collection[str]) -> Select[Any]:
     return select(jobs.c.id, jobs.c.attempt, spent.label("spent")).where(jobs.c.status == Status.in_progress)
 
 
-def _requeue(connection: Connection, rows: Sequence[Row[Any]], *, workers: int = 0) -> TakenBack:
+def _requeue(connection: Connection, rows: Sequence[Row[Any]], *, workers: int = 0) -> ReclaimedJobs:
     """Queue the jobs of a worker that is gone. Their attempts become `unknown`: possibly billed, open to a late answer.
 
     A job that has spent its attempts fails: a job that kills its worker must end.
@@ -91,7 +91,7 @@ def _requeue(connection: Connection, rows: Sequence[Row[Any]], *, workers: int =
     failed = {job_id for job_id, _ in transitions.apply(connection, EXHAUST, spent, changes=lost)}
     cancelled = cancel_requeued(connection, queued)
     finished_feed.append_to_feed(connection, failed | cancelled)
-    return TakenBack(
+    return ReclaimedJobs(
         workers, frozenset(job_id for job_id, _ in queued) - cancelled, frozenset(failed), frozenset(cancelled)
     )
 

@@ -1,6 +1,6 @@
 """Builds the event bodies of a finished job, in the transaction that ends the job.
 
-    Finished ── freeze ──▶ Bodies ── core.payload: variant, sent_body ──▶ the bytes of one delivery
+    FinishedJob ── freeze ──▶ EventBodies ── core.payload: variant, sent_body ──▶ the bytes of one delivery
 
 `data` has the column names of the view `jobs_v1`. Response, usage, error and metadata are JSON texts that were cleaned
 when they were stored. They are inserted without parsing, because one transaction may freeze a hundred bodies of
@@ -56,7 +56,7 @@ class Payload(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedJob:
     """A job that has ended, in the columns of `jobs_v1`. Instants are aware.
 
     `response`, `usage`, `error` and `metadata` are JSON texts cleaned by `storable_text`; `tokens` has names of TOKENS.
@@ -89,7 +89,7 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Bodies:
+class EventBodies:
     """The bodies of one event, each a whole JSON object in UTF-8 without `sequence`.
 
     `full` is None if no receiver wants it or if it is too large.
@@ -112,14 +112,14 @@ def event_type(status: Status) -> EventType:
     return EventType(f"job.{status}")
 
 
-def freeze(event_id: str, job: Finished, payloads: Collection[Payload] = frozenset(Payload)) -> Bodies:
+def freeze(event_id: str, job: FinishedJob, payloads: Collection[Payload] = frozenset(Payload)) -> EventBodies:
     """Build the bodies of a job's event; `payloads` are those of its receivers.
 
     Never raises for values that SQL can store: an error here would roll back the job's result, too.
     """
     kind = event_type(job.status)
     shared = f"{_envelope(event_id, kind, job.finished_at)}{_shared_members(job)}"
-    return Bodies(
+    return EventBodies(
         type=kind,
         thin=_utf8(f'{shared},"result_omitted":true}}}}'),
         full=_full_body(shared, job, _full_body_limit(payloads)),
@@ -127,11 +127,11 @@ def freeze(event_id: str, job: Finished, payloads: Collection[Payload] = frozens
     )
 
 
-def freeze_test(event_id: str, *, receiver: str, at: datetime) -> Bodies:
+def freeze_test(event_id: str, *, receiver: str, at: datetime) -> EventBodies:
     """Build the bodies of `receiver.test`, the event of `afterword webhooks test`."""
     data = {"receiver": receiver, "message": "This is a test. No job has ended."}
     body = _utf8(f"{_envelope(event_id, EventType.test, at)}{compact(data)}}}")
-    return Bodies(EventType.test, body, None, openai_body(event_id, EventType.test, at, receiver, None))
+    return EventBodies(EventType.test, body, None, openai_body(event_id, EventType.test, at, receiver, None))
 
 
 def instant_text(instant: datetime) -> str:
@@ -143,7 +143,7 @@ def _envelope(event_id: str, kind: EventType, at: datetime) -> str:
     return f'{{"id":"{event_id}","type":"{kind}","timestamp":"{instant_text(at)}","data":'
 
 
-def _shared_members(job: Finished) -> str:
+def _shared_members(job: FinishedJob) -> str:
     """Return the members that all bodies share, as the start of a JSON object without its closing brace."""
     columns = {
         "id": job.id,
@@ -179,7 +179,7 @@ def _full_body_limit(payloads: Collection[Payload]) -> int:
     return AUTO_BYTES - SPLICED_BYTES if Payload.auto in payloads else 0
 
 
-def _full_body(shared: str, job: Finished, largest: int) -> bytes | None:
+def _full_body(shared: str, job: FinishedJob, largest: int) -> bytes | None:
     response, error = _or_null(job.response), _or_null(job.error)
     # UTF-8 has at least one byte for each character, so an answer of 16 MiB is refused without copying it.
     if len(shared) + len(response) + len(error) > largest:

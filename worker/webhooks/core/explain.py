@@ -44,7 +44,7 @@ class WaitingDelivery:
     last_error_code: str | None = None
 
 
-def why(delivery: WaitingDelivery, receiver: ReceiverState) -> str | None:
+def explain_wait(delivery: WaitingDelivery, receiver: ReceiverState) -> str | None:
     """Return what a delivery waits for, or None when it is in flight or has ended."""
     if delivery.status == "held":
         return _held(receiver)
@@ -56,9 +56,9 @@ def why(delivery: WaitingDelivery, receiver: ReceiverState) -> str | None:
         return "order: an earlier delivery of its key has not ended"
     if delivery.due_in_s > 0 and delivery.due_in_s >= _paused_s(receiver):
         if trouble := own_trouble(delivery.last_error_code):
-            return f"{trouble}: next try in {words(delivery.due_in_s)}, no attempt is spent"
-        return f"retry: next attempt in {words(delivery.due_in_s)}{_after(delivery)}"
-    return rest(receiver) or "nothing: a worker takes it when it has a free slot"
+            return f"{trouble}: next try in {format_duration(delivery.due_in_s)}, no attempt is spent"
+        return f"retry: next attempt in {format_duration(delivery.due_in_s)}{_after(delivery)}"
+    return explain_pause(receiver) or "nothing: a worker takes it when it has a free slot"
 
 
 def own_trouble(code: str | None) -> str | None:
@@ -68,13 +68,16 @@ def own_trouble(code: str | None) -> str | None:
     return f"our trouble: {code} ({DELIVERY_MEANINGS[DeliveryErrorCode(code)].sentence.rstrip('.')})"
 
 
-def rest(receiver: ReceiverState) -> str | None:
+def explain_pause(receiver: ReceiverState) -> str | None:
     """Return why no delivery to an enabled receiver can start now, or None."""
     health, now_s = receiver.health, receiver.now_s
     if health.paused_until_s > max(now_s, health.open_until_s):
-        return f"Retry-After: {receiver.name} asked for no requests for {words(health.paused_until_s - now_s)} more"
+        left = format_duration(health.paused_until_s - now_s)
+        return f"Retry-After: {receiver.name} asked for no requests for {left} more"
     if health.open_until_s > now_s:
-        return f"breaker: open; {words(health.open_until_s - now_s)} until one delivery probes {receiver.name}"
+        return (
+            f"breaker: open; {format_duration(health.open_until_s - now_s)} until one delivery probes {receiver.name}"
+        )
     if health.ramp and receiver.in_flight >= health.ramp:
         return f"breaker: half-open; {receiver.name} gets {health.ramp} at a time until they succeed"
     if receiver.in_flight >= receiver.limit:
@@ -89,7 +92,7 @@ def health_lines(receiver: ReceiverState) -> Iterator[str]:
     health, now_s = receiver.health, receiver.now_s
     if receiver.status == "disabled":
         yield _disabled(receiver)
-    elif reason := rest(receiver):
+    elif reason := explain_pause(receiver):
         yield reason
     elif health.ramp:
         yield f"breaker: half-open; {health.ramp} at a time"
@@ -97,14 +100,14 @@ def health_lines(receiver: ReceiverState) -> Iterator[str]:
         yield "breaker: closed"
     if health.failing_since_s is not None:
         yield (
-            f"failing for {words(now_s - health.failing_since_s)}: {health.failed_attempts} attempts since its last "
-            "success; disabled after 5 d of failures"
+            f"failing for {format_duration(now_s - health.failing_since_s)}: {health.failed_attempts} attempts since "
+            "its last success; disabled after 5 d of failures"
         )
     if health.forbidden_in_row:
         yield f"address refused {health.forbidden_in_row} times in a row; disabled when this lasts an hour"
 
 
-def words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format a duration: `45 s`, `12 min`, `3.5 h`, `2 d`."""
     for length, unit in _UNITS:
         if seconds >= length:

@@ -20,7 +20,7 @@ from worker.webhooks.net.own_servers import OwnServers
 from worker.webhooks.net.resolver import Resolver, ResolverBusy
 
 
-class Forbidden(OSError):
+class ForbiddenAddress(OSError):
     """An address that webhooks may not connect to. Names no address, because the tenant must not learn it."""
 
 
@@ -60,7 +60,7 @@ class Guard(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return the addresses of `host`. Raises Forbidden if any address is forbidden, OSError if there is none."""
+        """Return the addresses of `host`. Raises ForbiddenAddress if any is forbidden, OSError if there is none."""
         outgoing = OUTGOING.get()
         try:
             addresses = await self._names.resolve(host, port, owner=outgoing.owner, began=outgoing.looking)
@@ -85,21 +85,21 @@ class Guard(AbstractResolver):
         """Do nothing: a running lookup ends by itself."""
 
     def open_socket(self, info: AddrInfoType) -> socket.socket:
-        """Return a socket for a connect to the address of `info`. Raises Forbidden."""
+        """Return a socket for a connect to the address of `info`. Raises ForbiddenAddress."""
         family, kind, protocol, _, address = info
         self._check(address[0], address[1])
         OUTGOING.get().connecting()
         return socket.socket(family, kind, protocol)
 
     def check_peer(self, sock: TransportSocket) -> str:
-        """Return the peer address of a connection. Raises Forbidden, or OSError if the connection is lost."""
+        """Return the peer address of a connection. Raises ForbiddenAddress, or OSError if the connection is lost."""
         peer = sock.getpeername()
         self._check(peer[0], peer[1])
         if OUTGOING.get().forbidden:
-            raise Forbidden
+            raise ForbiddenAddress
         return str(peer[0])
 
     def _check(self, address: str, port: int) -> None:
         if not self.policy.is_allowed(address, port) or self.own.holds(address, port):
             OUTGOING.get().forbidden = True
-            raise Forbidden
+            raise ForbiddenAddress

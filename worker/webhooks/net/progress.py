@@ -34,15 +34,15 @@ class DeliveryProgress:
         self._read = 0
         self._ended = False
 
-    def note_looking(self) -> None:
+    def note_lookup(self) -> None:
         """Note that the lookup of the name begins; until now it waited for a free thread of ours."""
         self._looking_s = time.monotonic()
 
-    def note_found(self) -> None:
+    def note_resolved(self) -> None:
         """Note that the address is known and the first connect begins."""
         self._found_s = time.monotonic()
 
-    def note_secured(self, took_s: float) -> None:
+    def note_tls(self, took_s: float) -> None:
         """Note that a new connection has TLS; the handshake took `took_s`."""
         self._tls_s = took_s
 

@@ -129,11 +129,11 @@ async def send(client: WebhookClient, request: WebhookRequest, progress: Deliver
     limits = _Limits(request.timeout_s, first_s=CONNECT_S if target.literal else None)
 
     def looking() -> None:
-        progress.note_looking()
+        progress.note_lookup()
         limits.begin()
 
     def found() -> None:
-        progress.note_found()
+        progress.note_resolved()
         limits.connecting()
 
     outgoing = OutgoingRequest(request.owner, looking=looking, found=found)
@@ -171,7 +171,7 @@ async def _exchange(client: WebhookClient, wire: httpx.Request, progress: Delive
 async def _send_by_proxy(
     client: WebhookClient, target: WebhookUrl, request: WebhookRequest, progress: DeliveryProgress
 ) -> SendResult:
-    progress.note_found()
+    progress.note_resolved()
     limits = _Limits(request.timeout_s, first_s=DNS_S + CONNECT_S)
     broken = None
     try:
@@ -225,7 +225,7 @@ def _wire_request(
         target.url,
         headers=[(name.encode(), value.encode("utf-8", "replace")) for name, value in headers.items()],
         stream=httpx.ByteStream(request.body),
-        extensions={"peer": peer, "secured": progress.note_secured, "connected": connected},
+        extensions={"peer": peer, "secured": progress.note_tls, "connected": connected},
     )
 
 

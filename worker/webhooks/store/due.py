@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal_column, select, union_all
 
 from worker.store.clock import UNIX_S, present, seconds_until
-from worker.store.transitions import Due
+from worker.store.transitions import DueRow
 from worker.store.types import Id
 from worker.webhooks.store.claim import room_of, tokens_of
 from worker.webhooks.store.tables import deliveries, receivers
@@ -108,14 +108,14 @@ def _lane(receiver: Any, in_flight: int) -> ReceiverLane:
     )
 
 
-def due(connection: Connection, most: Mapping[str, int]) -> dict[str, list[Due]]:
+def due(connection: Connection, most: Mapping[str, int]) -> dict[str, list[DueRow]]:
     """Return the oldest due deliveries by receiver id; `most` has the receivers and how many deliveries of each."""
-    found: dict[str, list[Due]] = defaultdict(list)
+    found: dict[str, list[DueRow]] = defaultdict(list)
     wanted = sorted(most.items())
     for first in range(0, len(wanted), LANES_A_STATEMENT):
         batch = wanted[first:][:LANES_A_STATEMENT]
         for row in connection.execute(_DUE, _parameters(batch)):
-            found[row.receiver_id].append(Due(row.id, row.next, 0, row.age_s))
+            found[row.receiver_id].append(DueRow(row.id, row.next, 0, row.age_s))
     return found
 
 

@@ -16,7 +16,7 @@ from worker.chat.usage import TOKENS
 from worker.core.lifecycle import DeliveryStatus, Status
 from worker.store.clock import from_now, now
 from worker.store.tables import answers, attempts, finished, jobs
-from worker.webhooks.core.event import Bodies, Finished, Payload, event_id_of, event_type, freeze
+from worker.webhooks.core.event import EventBodies, FinishedJob, Payload, event_id_of, event_type, freeze
 from worker.webhooks.core.payload import Profile, Variant, variant
 from worker.webhooks.core.subscription import wants
 from worker.webhooks.store import ordering
@@ -68,7 +68,7 @@ class EventBatch:
         self._connection = connection
         self._events: list[dict[str, Any]] = []
         self._deliveries: list[dict[str, Any]] = []
-        self._positions: dict[ordering.Lane, ordering.LanePosition] = {}
+        self._positions: dict[ordering.Lane, ordering.SequencePosition] = {}
         self.ready: dict[str, list[str]] = {}
 
     def add(self, row: Any, recipients: Sequence[Recipient]) -> None:
@@ -106,7 +106,7 @@ class EventBatch:
                 )
                 self._connection.execute(statement, rows)
 
-    def _add_delivery(self, row: Any, event_id: str, bodies: Bodies, to: Recipient) -> None:
+    def _add_delivery(self, row: Any, event_id: str, bodies: EventBodies, to: Recipient) -> None:
         position = self._position(row, to)
         delivery_id = str(uuid.uuid4())
         full_bytes = None if bodies.full is None else len(bodies.full)
@@ -131,17 +131,17 @@ class EventBatch:
         if not disabled and not position.waits:
             self.ready.setdefault(row.id, []).append(delivery_id)
 
-    def _position(self, row: Any, to: Recipient) -> ordering.LanePosition:
+    def _position(self, row: Any, to: Recipient) -> ordering.SequencePosition:
         if to.ordering != "per_key" or row.ordering_key is None:
-            return ordering.LanePosition(row.generation + 1, waits=False, gap=False)
+            return ordering.SequencePosition(row.generation + 1, waits=False, gap=False)
         lane = (to.id, row.ordering_key)
         position = self._positions.get(lane) or ordering.next_position(self._connection, lane)
         # The next delivery of this lane in this transaction waits for this delivery.
-        self._positions[lane] = ordering.LanePosition(position.sequence + 1, waits=True, gap=False)
+        self._positions[lane] = ordering.SequencePosition(position.sequence + 1, waits=True, gap=False)
         return position
 
 
-def _finished(row: Any) -> Finished:
+def _finished(row: Any) -> FinishedJob:
     values = {column.key: getattr(row, column.key) for column in _COLUMNS}
     values |= {"status": Status(row.status), "tokens": {name: getattr(row, name) for name in TOKENS}}
-    return Finished(**values)
+    return FinishedJob(**values)

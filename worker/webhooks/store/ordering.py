@@ -23,7 +23,7 @@ UNFINISHED = (DeliveryStatus.queued, DeliveryStatus.in_progress, DeliveryStatus.
 Lane = tuple[str, str]  # a receiver's id and an ordering key
 
 
-class LanePosition(NamedTuple):
+class SequencePosition(NamedTuple):
     """The next free sequence number of a lane.
 
     `gap`: the previous delivery has failed or was cancelled. `waits`: an earlier delivery must end first.
@@ -75,16 +75,16 @@ def lock(connection: Connection, receiver_ids: Iterable[str]) -> dict[str, str]:
     return {row.id: row.status for row in connection.execute(rows.with_for_update())}
 
 
-def next_position(connection: Connection, lane: Lane) -> LanePosition:
+def next_position(connection: Connection, lane: Lane) -> SequencePosition:
     """Return the next position of a lane; the caller holds the receiver's lock until it has inserted the delivery."""
     values = {"receiver": lane[0], "key": lane[1]}
     last = connection.execute(_LAST, values).first()
     if last is None:
-        return LanePosition(1, waits=False, gap=False)
+        return SequencePosition(1, waits=False, gap=False)
     sequence = last.sequence + 1
     waits = connection.execute(_HEAD, values).first() is not None or _is_blocked(connection, lane, sequence)
     # For a waiting delivery `release` sets `after_gap`.
-    return LanePosition(sequence, waits=waits, gap=not waits and last.status in _GIVEN_UP)
+    return SequencePosition(sequence, waits=waits, gap=not waits and last.status in _GIVEN_UP)
 
 
 def release(connection: Connection, lanes: Iterable[Lane]) -> list[tuple[str, str]]:

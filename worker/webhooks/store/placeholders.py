@@ -23,7 +23,7 @@ from worker.webhooks.core.payload import variant
 from worker.webhooks.core.registration import Registration
 from worker.webhooks.core.subscription import wants
 from worker.webhooks.store import ordering, receivers, tables
-from worker.webhooks.store.receivers import Sealed
+from worker.webhooks.store.receivers import SealedColumns
 from worker.webhooks.store.tables import deliveries, events
 
 BATCH = 500
@@ -62,7 +62,7 @@ class Adoption:
 
     receiver_id: str
     registration: Registration
-    sealed: Sealed
+    sealed: SealedColumns
     after: datetime | None = None
     places: Counter[str] = field(default_factory=Counter)
 

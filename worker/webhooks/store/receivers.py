@@ -23,7 +23,7 @@ BY_OPERATOR = "operator"
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class SealedColumns:
     """The columns of a receiver that `webhooks.sealed_fields` makes; `url` is the address without its query."""
 
     url: str = field(repr=False)
@@ -39,7 +39,7 @@ class Receiver:
 
     id: str
     registration: Registration
-    sealed: Sealed
+    sealed: SealedColumns
     status: str
     disabled_reason: str | None
     disabled_at: datetime | None
@@ -70,14 +70,14 @@ def present(connection: Connection) -> datetime:
     return connection.execute(select(now())).scalar_one()
 
 
-def add(connection: Connection, receiver_id: str, registration: Registration, sealed: Sealed) -> bool:
+def add(connection: Connection, receiver_id: str, registration: Registration, sealed: SealedColumns) -> bool:
     """Register a receiver; False when its tenant already has a receiver with that name."""
     values = {"id": receiver_id, "status": "enabled", **_columns(registration), **asdict(sealed)}
     statement = upsert(connection.dialect.name, receivers).on_conflict_do_nothing().returning(receivers.c.id)
     return connection.execute(statement.values(created_at=now(), **values)).first() is not None
 
 
-def listed(connection: Connection, *, tenant: str | None = None) -> list[Receiver]:
+def list_receivers(connection: Connection, *, tenant: str | None = None) -> list[Receiver]:
     """Return the receivers that are not removed, of all tenants or one, by tenant and name."""
     statement = _ROWS.where(_EXISTS).order_by(receivers.c.tenant, receivers.c.name)
     return _read(connection, statement if tenant is None else statement.where(receivers.c.tenant == tenant))
@@ -95,7 +95,7 @@ def by_id(connection: Connection, receiver_id: str) -> Receiver | None:
 
 
 def change(
-    connection: Connection, receiver_id: str, registration: Registration, sealed: Sealed, *, moved: bool = False
+    connection: Connection, receiver_id: str, registration: Registration, sealed: SealedColumns, *, moved: bool = False
 ) -> bool:
     """Write new values; False if the receiver was removed. Waiting deliveries use them, but keep their variant.
 
@@ -161,7 +161,7 @@ def _receiver(row: Row[Any]) -> Receiver:
     columns = dict(row._mapping)
     return Receiver(
         registration=_registration(columns),
-        sealed=Sealed(**{name: columns[name] for name in _SEALED}),
+        sealed=SealedColumns(**{name: columns[name] for name in _SEALED}),
         health=health_of(row.health),
         **{name: columns[name] for name in ("id", "status", "disabled_reason", "disabled_at", "created_at")},
         **{name: columns[name] for name in ("tokens", "tokens_age_s", "now_s")},

@@ -66,7 +66,7 @@ def begin(connection: Connection, span: Span, *, rate_per_s: float) -> str | Non
     return connection.execute(statement.values(created_at=now(), **row)).scalar()
 
 
-def counted(connection: Connection, span: Span) -> dict[str, int]:
+def count_deliveries(connection: Connection, span: Span) -> dict[str, int]:
     """Count the deliveries that a recovery would queue now, by status."""
     found = select(deliveries.c.status, func.count()).where(
         *_within(span.receiver_id, span.since, span.until),
@@ -75,7 +75,7 @@ def counted(connection: Connection, span: Span) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(found.group_by(deliveries.c.status))}
 
 
-def listed(connection: Connection, *, recovery_id: str | None = None, limit: int = 20) -> list[Row[Any]]:
+def list_recoveries(connection: Connection, *, recovery_id: str | None = None, limit: int = 20) -> list[Row[Any]]:
     """Return recoveries with their receivers' tenant and name, the newest first."""
     columns = [column for column in recoveries.c if column.name not in ("receiver_id", "at_id")]
     statement = select(receivers.c.tenant, receivers.c.name.label("receiver"), *columns)
