@@ -12,8 +12,7 @@ from tests.store.made import accept_all, claim_one, entry, job, one, rows, worke
 from worker.core.failure import ErrorCode
 from worker.core.lifecycle import HOLD, Outcome
 from worker.jobs.core.endpoint_health import Cause, Classification, FailureOwner, State
-from worker.jobs.store import due, endpoint_breaker, endpoints
-from worker.jobs.store import endpoint_trouble as troubles
+from worker.jobs.store import due, endpoint_breaker, endpoint_trouble, endpoints
 from worker.jobs.store.claim import Claim, claim
 from worker.jobs.store.due import FIRST
 from worker.jobs.store.endpoint_breaker import BreakerTrip, FailingCall
@@ -37,7 +36,7 @@ def trouble(job_id: str, *, began_s: float = 0.1, answered_s: float | None = Non
 
 def verdicts(engine: Engine, *met: TroubleReport) -> list[Classification]:
     with engine.begin() as connection:
-        return troubles.note_troubles(connection, met)
+        return endpoint_trouble.note_troubles(connection, met)
 
 
 def judged(engine: Engine, *met: TroubleReport) -> list[tuple[FailureOwner, bool]]:

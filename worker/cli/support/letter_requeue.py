@@ -23,17 +23,17 @@ class CannotRequeue(ValueError):
 
 def put_back(engine: "Engine", settings: "Settings", seq: int, letter: "StoredLetter", entry: bytes) -> int:
     """Put one dead letter back; return 1, or 0 if another process did it first. CannotRequeue gives the reason."""
-    from worker.jobs.store import dead_letters as store
+    from worker.jobs.store import dead_letters
 
     _check_whole(letter)
     if letter.queue == INBOX:
         job = _text(entry)
         with engine.begin() as connection:
-            return int(store.resubmit(connection, seq, job=job, job_id=_uuid(letter.job_id)))
+            return int(dead_letters.resubmit(connection, seq, job=job, job_id=_uuid(letter.job_id)))
     # Push first, then delete the row: a message that exists twice is recognised, a deleted one is lost.
     _push(settings, letter.queue, entry)
     with engine.begin() as connection:
-        return store.forget(connection, [seq])
+        return dead_letters.forget(connection, [seq])
 
 
 def _check_whole(letter: "StoredLetter") -> None:
