@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, event
 from worker.jobs.store import due, endpoints, reclaim
 from worker.webhooks.store import due as webhook_lanes
 from worker.webhooks.store import expire, recover
+from worker.webhooks.store import reclaim as reclaim_deliveries
 
 SIZES = [pytest.param(20_000, id="20,000"), pytest.param(1_000_000, id="1,000,000", marks=pytest.mark.long)]
 WINDOW = 400
@@ -78,7 +79,7 @@ def tick(connection: Connection) -> list[str]:
 def webhook_tick(connection: Connection) -> list[str]:
     """Run the dispatcher's queries for deliveries; return the ids of the deliveries that may start."""
     expire.give_up(connection)
-    expire.take_back(connection)
+    reclaim_deliveries.take_back(connection)
     recover.step(connection)
     expire.next_start_s(connection)
     lanes, _ = webhook_lanes.lanes(connection)

@@ -15,7 +15,8 @@ from worker.jobs.store import cancel, reclaim
 from worker.store.clock import from_now
 from worker.store.tables import workers
 from worker.store.types import Id
-from worker.webhooks.store import expire, redeliver
+from worker.webhooks.store import reclaim as reclaim_deliveries
+from worker.webhooks.store import redeliver
 from worker.webhooks.store.tables import deliveries, events, receivers
 
 
@@ -118,6 +119,6 @@ def test_a_delivery_of_a_lost_worker_breaks_no_rule_once_it_was_taken_back(world
     def mend(_: float) -> None:
         with world.engine.begin() as connection:
             reclaim.take_back(connection)
-            expire.take_back(connection)
+            reclaim_deliveries.take_back(connection)
 
     assert broken(world.engine, pause=mend) == {}

@@ -27,7 +27,7 @@ from worker.webhooks.net.own_servers import OwnServers, Server
 from worker.webhooks.net.send import WebhookClient
 from worker.webhooks.net.url import target_fault
 from worker.webhooks.store import claim as store_claim
-from worker.webhooks.store import expire
+from worker.webhooks.store import reclaim
 from worker.webhooks.store import record as store_record
 from worker.webhooks.store.claim import DeliveryClaim
 from worker.webhooks.store.record import DeliveryRecord, RecordedDelivery
@@ -111,7 +111,7 @@ class WebhookService:
             redis, QUEUE, room=NUDGES_A_SLOT * settings.webhook_slots, turned=liveness.turns(f"announce-{QUEUE}")
         )
         self._client: WebhookClient | None = None
-        self.orphans = Orphans(engine, "delivery", held=expire.held, give_back=expire.give_back)
+        self.orphans = Orphans(engine, "delivery", held=reclaim.held_deliveries, give_back=reclaim.give_back)
 
     @property
     def client(self) -> WebhookClient:
@@ -175,4 +175,4 @@ class WebhookService:
     def take_back(self) -> int:
         """Queue a batch of deliveries of lost workers again; return their number."""
         with self._engine.begin() as connection:
-            return expire.take_back(connection)
+            return reclaim.take_back(connection)

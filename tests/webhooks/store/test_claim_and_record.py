@@ -28,7 +28,7 @@ from worker.store.clock import from_now
 from worker.webhooks.core.outcome import DisableReason
 from worker.webhooks.core.receiver_health import Bucket, ReceiverHealth
 from worker.webhooks.store import due as webhook_lanes
-from worker.webhooks.store import expire, redeliver
+from worker.webhooks.store import expire, reclaim, redeliver
 from worker.webhooks.store.claim import DeliveryClaim
 from worker.webhooks.store.health_column import health_of, text_of
 from worker.webhooks.store.tables import deliveries, events, receivers
@@ -205,7 +205,7 @@ def test_a_stale_attempt_moves_nothing_and_is_kept(engine: Engine) -> None:
     with engine.begin() as connection:
         leases.resign(connection, lost)
     with engine.begin() as connection:
-        assert expire.take_back(connection) == 1
+        assert reclaim.take_back(connection) == 1
     fresh = claim_first(engine, other)
 
     (late,) = recorded(engine, refused(stale))
@@ -224,7 +224,7 @@ def test_a_late_success_counts_if_no_attempt_has_begun_since(engine: Engine) -> 
     with engine.begin() as connection:
         leases.resign(connection, lost)
     with engine.begin() as connection:
-        expire.take_back(connection)
+        reclaim.take_back(connection)
 
     assert recorded(engine, closing(late))[0].moved
     assert one(engine, DELIVERIES).status == "delivered"
@@ -239,7 +239,7 @@ def test_a_lost_attempt_is_unknown_and_spends_the_schedule(engine: Engine) -> No
         with engine.begin() as connection:
             leases.resign(connection, lost)
         with engine.begin() as connection:
-            expire.take_back(connection)
+            reclaim.take_back(connection)
 
     assert one(engine, DELIVERIES).status == "failed"
     outcomes = rows(engine, "SELECT outcome, error_code FROM afterword_delivery_attempts")

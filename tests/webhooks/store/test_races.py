@@ -19,7 +19,7 @@ from worker.store.clock import from_now
 from worker.store.engine import open_engine
 from worker.store.group_commit import Batcher
 from worker.store.transitions import ClaimRequest
-from worker.webhooks.store import expire, ordering, receivers, redeliver
+from worker.webhooks.store import expire, ordering, receivers, reclaim, redeliver
 from worker.webhooks.store.claim import DeliveryClaim, claim
 from worker.webhooks.store.due import ReceiverLane
 from worker.webhooks.store.record import DeliveryRecord, RecordedDelivery, record
@@ -137,7 +137,7 @@ def struck_off(engine: Engine, worker_id: str, *, take_back: bool) -> None:
         leases.resign(connection, worker_id)
     if take_back:
         with engine.begin() as connection:
-            assert expire.take_back(connection) == 1
+            assert reclaim.take_back(connection) == 1
 
 
 def met_by(engine: Engine, got: DeliveryClaim, step: Callable[[Connection], Any]) -> bool:
@@ -183,7 +183,7 @@ def test_a_late_answer_and_the_take_back_of_its_delivery_do_not_deadlock(engine:
         connection.execute(update(deliveries).values(attempts_used=100))
     struck_off(engine, lost, take_back=False)
 
-    assert met_by(engine, got, expire.take_back)
+    assert met_by(engine, got, reclaim.take_back)
 
     assert [row.status for row in rows(engine, DELIVERIES)] == ["delivered"]
 
@@ -208,7 +208,7 @@ def test_the_search_for_a_dead_workers_deliveries_reads_only_deliveries_in_fligh
     ended(made)
     with made.begin() as connection:
         connection.execute(text("ANALYZE"))
-        statement = expire.orphans().compile(made, compile_kwargs={"literal_binds": True})
+        statement = reclaim.orphans().compile(made, compile_kwargs={"literal_binds": True})
         plan = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")]
     made.dispose()
 

@@ -7,7 +7,7 @@ nothing. Redeliveries on a person's request (`origin` manual) ignore the order.
 redelivered. A cancelled delivery blocks neither.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Select, bindparam, literal_column, or_, select, update
@@ -106,6 +106,24 @@ def release(connection: Connection, lanes: Iterable[Lane]) -> list[tuple[str, st
         connection.execute(update(deliveries).where(deliveries.c.id == head.id).values(changes))
         released.append((lane[0], head.id))
     return released
+
+
+def release_next(connection: Connection, rows: Sequence[Any]) -> None:
+    """Release the deliveries behind failed ones; the caller has locked their receivers."""
+    release(connection, {(row.receiver_id, row.ordering_key) for row in rows if row.ordering_key is not None})
+
+
+def lock_rows(connection: Connection, chosen: Select[Any]) -> Sequence[Any]:
+    """Lock and return the chosen rows; skip rows that another transaction holds.
+
+    Lock order: receivers of deliveries with an ordering key first, then deliveries.
+    """
+    found = connection.execute(chosen).all()
+    if not found:
+        return found
+    lock(connection, [row.receiver_id for row in found if row.ordering_key is not None])
+    again = chosen.where(deliveries.c.id.in_([row.id for row in found]))
+    return connection.execute(again.with_for_update(skip_locked=True)).all()
 
 
 def _is_blocked(connection: Connection, lane: Lane, sequence: int) -> bool:
