@@ -26,6 +26,12 @@ FLOORS: Final = [
 FLOOR: Final = {room: number for number, rooms in enumerate(FLOORS, start=1) for room in rooms.split()}
 # Inside a wing: `core` is the ground, `store` and `net` know it and not each other, the wing's services know all three.
 WINGS: Final = ("jobs", "webhooks")
+# All that one wing knows of the other.
+CROSSINGS: Final = {
+    ("jobs/core/message_fields.py", "worker.webhooks.core.registration"),
+    ("jobs/dispatcher.py", "worker.webhooks.service"),
+    ("jobs/store/finished_feed.py", "worker.webhooks.store.emit"),
+}
 WING_FLOOR: Final = {"core": 1, "store": 2, "net": 2}
 CELERY: Final = ("celery", "kombu", "billiard")
 # Every library of `worker`: it may be imported below a folder of this name, or in this module; both by path.
@@ -131,6 +137,11 @@ def test_inside_a_wing_the_rules_lie_below_sql_and_wire_and_these_below_the_serv
         if here in WING_FLOOR and parts[1] == wing:
             there = parts[2] if len(parts) > 3 else "service"
             assert here == there or WING_FLOOR.get(there, 3) < WING_FLOOR[here], f"{name(path)} imports {target}"
+
+
+def test_the_wings_meet_in_three_places() -> None:
+    crossings = {(name(path), target) for path in below("jobs") for target in inner_imports(path)}
+    assert {(module, target) for module, target in crossings if room(target) == "webhooks"} == CROSSINGS
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)

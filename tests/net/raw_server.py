@@ -9,7 +9,7 @@ import struct
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Self
 
 PATIENCE_S = 10.0
@@ -178,3 +178,16 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE_S} s"
         time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def full_backlog() -> Iterator[str]:
+    """Yield the URL of a server whose backlog is full: further connections get no answer."""
+    with contextlib.ExitStack() as open_sockets:
+        listener = open_sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        # A backlog of 0 holds one connection.
+        for _ in range(3):
+            filler = open_sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 import trustme
 
-from tests.net.raw_server import Peer, RawServer
+from tests.net.raw_server import Peer, RawServer, full_backlog
 from tests.net.wire import answer, code, endpoint, once
 from tests.webhooks.net.connect_proxy import PASSWORD, USER, connect_proxy
 from worker.jobs.net.call import TransportKind, open_client
@@ -39,16 +39,8 @@ def test_an_unknown_host_was_not_sent(kind: TransportKind) -> None:
 
 
 def test_a_full_backlog_ends_by_the_connect_deadline(kind: TransportKind) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        address = listener.getsockname()
-        # A backlog of 0 holds one connection; further connections get no answer.
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(address)
-        reply = once(endpoint(f"http://127.0.0.1:{address[1]}/", connect_s=0.1), kind)
-        for filler in fillers:
-            filler.close()
+    with full_backlog() as url:
+        reply = once(endpoint(url, connect_s=0.1), kind)
     assert is_not_sent(reply, "connect_timeout")
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 import pytest
 
-from tests.net.raw_server import Peer, RawServer, wait_for
+from tests.net.raw_server import Peer, RawServer, full_backlog, wait_for
 from tests.webhooks.net.receiver import BODY, LOOPBACK, SIGNED, deliver, hook, names_of, outcome, reply
 from worker.webhooks.core.outcome import ReceiverControl, SendResult
 from worker.webhooks.net import send as webhook
@@ -321,15 +321,8 @@ def test_a_dripped_body_ends_by_the_total_deadline_and_the_status_counts(status:
 
 
 def test_a_full_backlog_is_a_connect_timeout() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        address = listener.getsockname()
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(address)
-        sent = deliver(f"http://127.0.0.1:{address[1]}/", timeout_s=0.2)
-        for filler in fillers:
-            filler.close()
+    with full_backlog() as url:
+        sent = deliver(url, timeout_s=0.2)
     assert outcome(sent) == ("connect_timeout", None, False)
 
 
