@@ -115,8 +115,6 @@ def test_a_letter_that_cannot_be_put_back_stays_with_a_reason(
 
 
 def test_a_redis_that_is_away_loses_no_letter(afterword: Command, sqlite_url: str) -> None:
-    from worker.store.engine import open_engine
-
     engine = open_engine(sqlite_url)
     buried(engine, letter())
     away = {"AFTERWORD_DATABASE_URL": sqlite_url, "AFTERWORD_REDIS_URL": "redis://127.0.0.1:1/0"}

@@ -1,5 +1,6 @@
 """Running a job: the request on the wire, the stored answer, and the step after a failure."""
 
+import datetime
 import gzip
 import json
 from typing import Any
@@ -229,8 +230,6 @@ def test_each_deadline_is_a_setting_of_its_own(postgres_system: System) -> None:
 
 
 def test_a_running_job_ends_at_its_deadline_with_its_partial_answer(postgres_system: System) -> None:
-    import datetime
-
     system = postgres_system
     system.start()
     soon = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1.5)).isoformat()

@@ -22,6 +22,7 @@ from tests.store.made import accept_all, entry, job, one, rows
 from worker.dev.redis import RedisServer
 from worker.jobs.intake import Intake
 from worker.jobs.intake_list import IntakeList
+from worker.jobs.store.claim import claim
 from worker.pool.event_loop import LoopThread
 from worker.process.worker_process import WorkerProcess
 from worker.queue.keys import OWNERS, own_list
@@ -29,6 +30,7 @@ from worker.queue.nudges import REJECTED, connect, read_window
 from worker.store import leases
 from worker.store.engine import open_engine
 from worker.store.heartbeat import LeaseTimes
+from worker.store.transitions import ClaimRequest
 
 AWAY = "redis://127.0.0.1:1/0"
 
@@ -230,9 +232,6 @@ def test_a_job_just_claimed_is_not_forgotten_while_the_loop_is_late(host: Worker
     (accepted,) = accept_all(host.engine, entry())
     assert accepted.job_id
     with host.engine.begin() as connection:
-        from worker.jobs.store.claim import claim
-        from worker.store.transitions import ClaimRequest
-
         assert claim(connection, [ClaimRequest(accepted.job_id, host.worker_id)])[0]
 
     for _ in range(3):

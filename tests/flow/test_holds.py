@@ -10,6 +10,7 @@ from tests.flow.system import System, request
 from tests.pool.workers import until
 from worker.dev.fake.presets import QUOTA
 from worker.dev.fake.script import Script
+from worker.jobs.store import endpoints
 
 # Exhausted quota, as gateways report it after they have sent the status line.
 IN_ANSWER: dict[str, tuple[bool, dict[str, Any]]] = {
@@ -129,8 +130,6 @@ def test_a_wrong_key_with_one_job_is_tried_ever_more_seldom_until_it_is_mended(
 
     system.fake.endpoint.outage = None
     if mended_by == "resume":
-        from worker.jobs.store import endpoints
-
         with system.engine.begin() as connection:
             assert endpoints.resume(connection, "default")
     else:

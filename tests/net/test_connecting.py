@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 from urllib.parse import quote
 
+import httpx
 import pytest
 import trustme
 
@@ -14,6 +15,7 @@ from tests.net.wire import answer, code, endpoint, once
 from tests.webhooks.net.connect_proxy import PASSWORD, USER, connect_proxy
 from worker.jobs.net.call import TransportKind, open_client
 from worker.jobs.net.progress import Reply
+from worker.net.transport import AiohttpTransport
 
 
 def serves(peer: Peer) -> None:
@@ -177,9 +179,6 @@ def test_settings_no_request_can_be_made_of_are_named(changes: dict[str, str], k
 
 
 def test_a_guarding_socket_factory_sees_the_numeric_address(server_tls: ssl.SSLContext) -> None:
-    import httpx
-
-    from worker.net.transport import AiohttpTransport
 
     seen: list[object] = []
 

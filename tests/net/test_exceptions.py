@@ -6,6 +6,7 @@ import aiohttp
 import httpx
 import pytest
 
+from worker.core.failure import failure
 from worker.net import exceptions
 from worker.net.exceptions import WIRE, code_of, connect_error, read_error
 
@@ -19,8 +20,6 @@ def test_every_exception_of_httpx_is_mapped() -> None:
 @pytest.mark.parametrize("kind", WIRE)
 @pytest.mark.parametrize("sent", [True, False])
 def test_an_unsent_request_is_never_ambiguous(kind: type[Exception], sent: bool) -> None:
-    from worker.core.failure import failure
-
     found = failure(code_of(kind("wire bytes: \x13"), sent=sent), sent=sent)
     assert sent or found.billed == "no"
     assert "wire bytes" not in found.message

@@ -1,5 +1,6 @@
 """enqueue inserts rows in the caller's transaction, through every kind of connection and without Redis."""
 
+import asyncio
 import json
 import math
 import uuid
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -210,8 +212,6 @@ def test_a_database_that_was_not_upgraded_yet_takes_jobs_all_the_same(
 
 
 def test_a_callers_own_row_factory_is_not_asked_to_make_our_rows(postgresql_url: str) -> None:
-    import psycopg
-
     def refuse(cursor: Any) -> Any:
         raise AssertionError("the caller's factory was asked for a row")
 
@@ -295,8 +295,6 @@ async def _enqueue_asynchronously(url: str) -> str:
 
 
 def test_an_asynchronous_session_enqueues_by_run_sync(postgresql_url: str) -> None:
-    import asyncio
-
     job_id = asyncio.run(_enqueue_asynchronously(postgresql_url))
 
     engine = open_engine(postgresql_url)

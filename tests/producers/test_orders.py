@@ -1,6 +1,7 @@
 """Cancel and replay from the producer, by URL and through an Engine, and the job afterwards."""
 
 import re
+import sqlite3
 import uuid
 from typing import Any
 
@@ -10,6 +11,8 @@ from sqlalchemy import Engine, text
 from afterword import Afterword, NotConfigured
 from tests.jobs.store.orders import fail
 from tests.producers.made import REQUEST, accept_inbox, claim_one, complete, one, rows, worker
+from worker.store import migrate
+from worker.store.engine import open_engine
 
 
 @pytest.fixture(params=["url", "engine"])
@@ -109,9 +112,6 @@ def test_nobody_replays_what_nobody_accepted(client: Afterword, engine: Engine) 
 
 
 def test_orders_reach_a_schema_of_its_own(postgresql_url: str) -> None:
-    from worker.store import migrate
-    from worker.store.engine import open_engine
-
     engine = open_engine(postgresql_url)
     migrate.downgrade(engine)
     migrate.upgrade(engine, schema="words")
@@ -133,8 +133,6 @@ def test_without_a_database_the_remedy_is_said() -> None:
 
 
 def test_an_order_makes_no_file_of_a_mistaken_path(tmp_path: Any) -> None:
-    import sqlite3
-
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
         Afterword(database=f"sqlite:///{tmp_path}/none.db").cancel(uuid.uuid4())
 

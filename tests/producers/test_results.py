@@ -1,5 +1,6 @@
 """get and wait find a job by its id, from the queue or the inbox, in every state."""
 
+import sqlite3
 import uuid
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -203,8 +204,6 @@ def test_a_database_of_another_kind_is_refused() -> None:
 
 
 def test_reading_makes_no_file_of_a_mistaken_path(tmp_path: Path) -> None:
-    import sqlite3
-
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
         Afterword(database=f"sqlite:///{tmp_path}/none.db").get(uuid.uuid4())
 

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 
 from tests.producers.made import ROOT
 from worker.chat.usage import TOKENS
+from worker.store.engine import open_engine
 
 SQL = ROOT / "api_contracts" / "sql"
 
@@ -79,8 +80,6 @@ def test_the_dictionary_lists_the_columns_of_the_view(view: str, engine: Engine)
 
 @pytest.mark.parametrize("view", sorted(DICTIONARY))
 def test_the_dictionary_names_the_types_of_the_view(view: str, postgresql_url: str) -> None:
-    from worker.store.engine import open_engine
-
     engine = open_engine(postgresql_url)
     types = text(
         "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute "

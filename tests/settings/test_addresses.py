@@ -3,6 +3,7 @@
 import ssl
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import redis
@@ -93,8 +94,6 @@ def test_a_database_that_no_library_could_read_is_refused_in_one_sentence(text: 
 
 @pytest.mark.parametrize("name", ["a b.db", "a#%41.db", "ü?.db"])
 def test_a_sqlite_file_is_found_by_its_encoded_path(name: str) -> None:
-    from urllib.parse import quote
-
     assert make_url(database_url(f"sqlite:////tmp/{quote(name)}")).database == f"/tmp/{name}"
 
 

@@ -4,7 +4,7 @@ import json
 import uuid
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from worker.core.endpoint import Endpoint
 from worker.jobs.core.message import Job, Refusal, read_job
@@ -47,8 +47,6 @@ def claim_one(engine: Engine, worker_id: str, job_id: str) -> Claim | None:
 
 
 def rows(engine: Engine, statement: str, **values: Any) -> list[Any]:
-    from sqlalchemy import text
-
     with engine.begin() as connection:
         return list(connection.execute(text(statement), values))
 

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 
 from tests.store.costs import DEEPER, SIZES, cost
 from tests.store.reads import ENDED, QUEUED, READS, UNREAD, fill, fill_ours, settle
+from worker.store.engine import open_engine
 
 CROWDS = {"unread": ((UNREAD,),), "of all kinds": (ENDED, (QUEUED,), (UNREAD,))}
 LONG_AGO_S = 400_000
@@ -53,8 +54,6 @@ def test_every_query_finds_its_rows(engine: Engine) -> None:
 
 def test_no_view_calls_a_volatile_function(postgresql_url: str) -> None:
     """PostgreSQL plans such a view separately from the query on it and reads the whole view."""
-    from worker.store.engine import open_engine
-
     engine = open_engine(postgresql_url)
     used = text(
         "SELECT viewname, p.proname FROM pg_views, pg_proc p WHERE schemaname = 'public' AND provolatile = 'v' "

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from worker.jobs.core.filter import NAMES, BadFilter, Condition, parse
+from worker.store.tables import jobs
 
 
 @pytest.mark.parametrize(
@@ -94,8 +95,6 @@ def test_no_filter_at_all_does_not_mean_all_jobs() -> None:
 
 
 def test_every_name_is_a_column_of_jobs() -> None:
-    from worker.store.tables import jobs
-
     at = "2026-11-23T00:00:00Z"
     for name in NAMES:
         value = {"status": "failed", "priority": "1"}.get(name, at)

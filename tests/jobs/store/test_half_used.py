@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.store.engine import open_engine
+
 ERRORS = [MemoryError, RecursionError, KeyboardInterrupt, SystemExit]
 
 
@@ -42,8 +44,6 @@ def ask(engine: Engine, number: int) -> int:
 def test_after_an_exception_while_postgresql_answers_every_answer_is_its_own_statements(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    from worker.store.engine import open_engine
-
     engine = open_engine(postgresql_url)
     for number in range(3):
         assert ask(engine, 7) == 7

@@ -1,5 +1,6 @@
 """Parts of the commands on receivers: open the database and the vault, find a receiver or a delivery."""
 
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -90,8 +91,6 @@ def state_of(receiver: "Receiver", in_flight: int) -> "ReceiverState":
 
 def stored_id(text: str) -> str:
     """Return an id as it is stored; UsageError if the text is not a UUID."""
-    import uuid
-
     try:
         return str(uuid.UUID(text))
     except ValueError as error:
