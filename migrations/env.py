@@ -69,7 +69,7 @@ def _refuse_unserved(connection: Any, before: str | None, oldest: str | None) ->
     """Undo the migrations if the schema would not serve a living worker; `before`, `oldest`: store/version.py."""
     if before is None or oldest is None or oldest <= before:
         return
-    if names := leases.unserved(connection, oldest):
+    if names := leases.unserved_workers(connection, oldest):
         raise UnusableDatabase(
             f"the new schema serves releases from migration {oldest} on, but workers of older ones run: "
             f"{', '.join(names)}; stop them and repeat this"

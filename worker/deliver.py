@@ -22,7 +22,7 @@ from worker.webhooks.core.receiver_health import ReceiverHealth
 from worker.webhooks.core.retry import DeliveryDecision, decide, release
 from worker.webhooks.core.retry_schedule import SCHEDULE_S
 from worker.webhooks.net.progress import DeliveryProgress
-from worker.webhooks.net.redaction import unquoted
+from worker.webhooks.net.redaction import redact_result
 from worker.webhooks.net.send import WebhookClient, WebhookRequest, send
 from worker.webhooks.outcome import build_record, plain_record
 from worker.webhooks.signed_request import build_request, first_keys, needs_keys
@@ -105,7 +105,7 @@ async def _send_signed(context: DeliveryContext, claim: DeliveryClaim, progress:
     except Exception as error:
         log.error("delivery.broken", **describe(error))
         return SendResult(sent=False, error_code=DeliveryErrorCode.internal_error)
-    return unquoted(await send(context.client, request, progress), request.url, request.headers)
+    return redact_result(await send(context.client, request, progress), request.url, request.headers)
 
 
 async def _build_request(context: DeliveryContext, claim: DeliveryClaim, body: bytes) -> WebhookRequest:

@@ -37,7 +37,7 @@ from worker.pool import running_task
 from worker.pool.running_calls import RunningCalls
 from worker.pool.running_task import Reason, absorb_cancellation
 from worker.store.engine import describe
-from worker.store.group_commit import Batcher, undisturbed
+from worker.store.group_commit import Batcher, finish_despite_cancel
 from worker.store.transitions import ClaimRequest
 
 # An estimate: the size of a request is known only after its claim. It limits the claims of one transaction.
@@ -190,7 +190,7 @@ async def _build_record(claim: Claim, reply: Reply, decision: JobDecision, *, us
         return build_record(claim, reply, decision, usage_requested=usage_requested)
     # A large answer takes long to convert, and the loop must turn.
     work = asyncio.to_thread(build_record, claim, reply, decision, usage_requested=usage_requested)
-    return await undisturbed(asyncio.ensure_future(work))
+    return await finish_despite_cancel(asyncio.ensure_future(work))
 
 
 async def _record(context: AttemptContext, record: AttemptRecord) -> RecordedAttempt:

@@ -78,7 +78,7 @@ def test_a_database_of_an_older_release_is_a_sentence(afterword: Command, sqlite
 
     assert result.exit_code == 1
     assert result.stderr == (
-        f"Error: the database is at migration 0001, this release needs {version.known()[-1]}; "
+        f"Error: the database is at migration 0001, this release needs {version.known_revisions()[-1]}; "
         "run: afterword db upgrade\n"
     )
 

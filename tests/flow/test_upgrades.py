@@ -118,7 +118,7 @@ def test_a_worker_leaves_in_one_sentence_when_its_database_stops_serving_it(syst
     assert left.wait() == 1, left.text()
     # As after SIGTERM: the call that ran longer than the drain was given back, and all jobs wait for a newer release.
     assert (system.job(runs).status, system.job(waits).status) == ("queued", "queued")
-    assert_left_for(system, version.unserved(LATER))
+    assert_left_for(system, version.unserved_fault(LATER))
 
 
 def test_a_worker_leaves_in_one_sentence_when_its_schema_was_taken_back(postgres_system: System) -> None:

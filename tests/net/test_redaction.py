@@ -3,7 +3,7 @@
 import pytest
 
 from worker.webhooks.core.outcome import DeliveryErrorCode, SendResult
-from worker.webhooks.net.redaction import unquoted
+from worker.webhooks.net.redaction import redact_result
 
 URL = "https://hooks.example.com/in?token=geheim%2B0123456&a=1"
 HEADERS = {"Authorization": "Bearer key-0123456789", "X-Team": "blue", "webhook-id": "msg_0123456789"}
@@ -14,7 +14,7 @@ def kept(text: str) -> str:
     sent = SendResult(
         True, DeliveryErrorCode.http_error, 500, response_headers={"x-said": text}, response_body=text.encode()
     )
-    clean = unquoted(sent, URL, HEADERS)
+    clean = redact_result(sent, URL, HEADERS)
     assert clean.response_headers == {"x-said": clean.response_body.decode()}
     return clean.response_body.decode()
 
@@ -37,4 +37,4 @@ def test_secrets_of_a_request_are_not_kept_with_its_answer(said: str, stays: str
 
 def test_all_other_facts_of_an_attempt_stay() -> None:
     sent = SendResult(True, DeliveryErrorCode.http_error, 500, elapsed_s=0.5, response_body=b"no", peer="127.0.0.1")
-    assert unquoted(sent, "https://hooks.example.com/in", {}) == sent
+    assert redact_result(sent, "https://hooks.example.com/in", {}) == sent

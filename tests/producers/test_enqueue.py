@@ -196,7 +196,7 @@ def test_a_name_that_no_job_may_have_is_left_to_the_worker(value: Any, engine: E
 def test_a_database_that_was_not_upgraded_yet_takes_jobs_all_the_same(
     kind: Kind, engine: Engine, database_url: str
 ) -> None:
-    known = version.known()
+    known = version.known_revisions()
     migrate.downgrade(engine, revision=known[known.index("0010") - 1])
     client = Afterword()
     with kind(engine, database_url) as caller:

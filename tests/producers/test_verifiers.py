@@ -12,7 +12,7 @@ import pytest
 
 from afterword import WebhookVerificationError, verify_webhook
 from tests.producers.signed import BODY, EVENT, VECTORS, headers_of, headers_of_vector, made, now, public
-from worker.webhooks.core.signature import KeyKind, rotated
+from worker.webhooks.core.signature import KeyKind, rotate_keys
 
 # verifier(body, headers, secret) returns True if it accepts the webhook.
 Verifier = Callable[[bytes, dict[str, str], str], bool]
@@ -90,7 +90,7 @@ def test_both_kinds_of_signature_in_one_header_are_accepted(accepts: Verifier) -
 def test_while_keys_overlap_the_new_and_the_old_one_are_accepted_and_no_other(accepts: Verifier) -> None:
     old, new = made(), made()
 
-    headers = headers_of(*rotated([old, made(KeyKind.ED25519)], new, now=now()))
+    headers = headers_of(*rotate_keys([old, made(KeyKind.ED25519)], new, now=now()))
 
     assert accepts(BODY, headers, new.text)
     assert accepts(BODY, headers, old.text)
@@ -130,7 +130,7 @@ def test_whatever_was_changed_is_refused(accepts: Verifier) -> None:
 def test_a_public_key_verifies_too_before_and_after_a_rotation() -> None:
     old, new = made(KeyKind.ED25519), made(KeyKind.ED25519)
 
-    headers = headers_of(*rotated([old, made()], new, now=now()))
+    headers = headers_of(*rotate_keys([old, made()], new, now=now()))
 
     assert ours(BODY, headers, public(new))
     assert ours(BODY, headers, public(old))
@@ -175,7 +175,7 @@ def test_the_reference_verifier_of_javascript_agrees(tmp_path: Path) -> None:
     install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(tmp_path)]
     subprocess.run([*install, "standardwebhooks@1"], check=True, capture_output=True, timeout=240)
     old, new = made(), made()
-    headers = headers_of(*rotated([old, made(KeyKind.ED25519)], new, now=now()))
+    headers = headers_of(*rotate_keys([old, made(KeyKind.ED25519)], new, now=now()))
     early, late = (headers_of(new, at=now() + timedelta(minutes=minutes)) for minutes in (-10, 10))
 
     def case(secret: str, headers: dict[str, str], body: bytes = BODY) -> dict[str, object]:

@@ -8,7 +8,7 @@ import pytest
 from worker.log import configure, secrets_of
 from worker.net.redaction import secrets_of as secrets_of_endpoint
 from worker.settings import BadSettings, read
-from worker.settings.masks import masked_url, secrets_in, shown
+from worker.settings.masks import mask_secrets, masked_url, secrets_in
 
 PASSWORD = "Pl4nted#1/2"
 AZURE = "https://a.example/openai/deployments/m/chat/completions?api-version=2024&api-key=Pl4ntedKey42"
@@ -44,7 +44,7 @@ def test_secrets_are_known_as_written_and_as_read() -> None:
 )
 def test_a_sentence_about_a_wrong_setting_shows_no_secret(text: str) -> None:
     for secret in (PASSWORD, "1/2", "Pl4nted", "Pl4ntedKey42"):
-        assert secret not in shown(text)
+        assert secret not in mask_secrets(text)
 
 
 def test_an_endpoints_address_that_is_refused_does_not_show_its_key() -> None:

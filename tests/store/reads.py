@@ -10,7 +10,7 @@ from worker.jobs.store.listing import counts
 from worker.store.clock import POSTGRESQL_NOW, SQLITE_NOW
 from worker.store.row_count import MOST
 from worker.store.types import microseconds
-from worker.webhooks.store.metrics import unfinished
+from worker.webhooks.store.metrics import count_unfinished
 
 Ask = Callable[[Connection], Any]
 
@@ -137,5 +137,5 @@ READS: Mapping[str, Ask] = {
         f"SELECT tenant, model, count(*), sum(prompt_tokens) FROM usage_v1 WHERE day = '{DAY}' GROUP BY tenant, model"
     ),
     "doctor's counts of jobs": counts,
-    "doctor's counts of deliveries": unfinished,
+    "doctor's counts of deliveries": count_unfinished,
 }

@@ -49,4 +49,4 @@ def test_registering_twice_is_registering_once(engine: Engine) -> None:
         leases.register(connection, mine, name="test", slots=10, lease_s=30.0)
 
     with engine.begin() as connection:
-        assert leases.living(connection) == {mine: 10}
+        assert leases.living_workers(connection) == {mine: 10}

@@ -92,7 +92,7 @@ def test_everything_fits_into_a_schema_of_its_own(postgresql_url: str) -> None:
         version.VERSION_TABLE
     }
     assert looker.get_table_names("public") == [version.VERSION_TABLE]
-    assert version.state(plain, schema="after words")[0] == version.known()[-1]
+    assert version.state(plain, schema="after words")[0] == version.known_revisions()[-1]
     migrate.downgrade(plain, schema="after words")
     plain.dispose()
 
@@ -128,10 +128,10 @@ def test_jobs_outlive_every_step_down_and_up_again(engine: Engine) -> None:
         endpoints.pause(connection, "default")
         connection.execute(text("INSERT INTO cancel_v1 (id) VALUES (:id)"), {"id": waits.job_id})
 
-    for revision in reversed(version.known()[:-1]):
+    for revision in reversed(version.known_revisions()[:-1]):
         migrate.downgrade(engine, revision=revision)
         assert statuses(engine) == {claim.job_id: "completed", waits.job_id: "cancelled"}, revision
-    for revision in version.known()[1:]:
+    for revision in version.known_revisions()[1:]:
         migrate.upgrade(engine, revision=revision)
         assert statuses(engine) == {claim.job_id: "completed", waits.job_id: "cancelled"}, revision
 

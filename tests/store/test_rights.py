@@ -102,7 +102,7 @@ def test_rights_on_the_views_outlive_the_migration_that_changes_them(
     engine: Engine, producer: Engine, schema: str
 ) -> None:
     named = None if schema == "public" else schema
-    known = version.known()
+    known = version.known_revisions()
     plain = open_engine(producer.url.set(username="postgres").render_as_string(hide_password=False))
     migrate.downgrade(plain, schema=named, revision=known[known.index("0010") - 1])
     for view, right in (("submit_v1", "INSERT"), ("jobs_v1", "SELECT"), ("finished_v1", "SELECT")):

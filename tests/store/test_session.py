@@ -128,7 +128,7 @@ def test_four_migrations_at_once_are_one(request: pytest.FixtureRequest, kind: s
 
     assert [run.returncode for run in runs] == [0] * 4, said
     engine = open_engine(url)
-    assert version.current(engine) == version.known()[-1]
+    assert version.current(engine) == version.known_revisions()[-1]
     engine.dispose()
 
 
@@ -147,7 +147,7 @@ def test_a_migration_runs_in_a_schema_that_was_given(fresh: str) -> None:
     for _ in range(2):
         migrate.upgrade(engine, schema="jobs")
 
-    assert version.current(engine, schema="jobs") == version.known()[-1]
+    assert version.current(engine, schema="jobs") == version.known_revisions()[-1]
     migrate.downgrade(engine, schema="jobs")
     engine.dispose()
     execute(fresh, f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")
@@ -167,7 +167,7 @@ def test_a_migration_waits_for_another_longer_than_any_limit_for_statements(fres
         first.rollback()
         migration.result(30)
 
-    assert version.current(engine) == version.known()[-1]
+    assert version.current(engine) == version.known_revisions()[-1]
     for each in (engine, other):
         each.dispose()
 

@@ -77,8 +77,8 @@ def test_commands_refuse_a_schema_that_does_not_serve_them_and_doctor_says_so(ru
 
     for command in (["jobs"], ["verify"], ["db", "upgrade"], ["endpoints", "list"]):
         refused = run(*command)
-        assert (refused.exit_code, refused.stderr) == (1, f"Error: {version.unserved(LATER)}\n"), command
-    assert f"failed  database  {engine.dialect.name}: {version.unserved(LATER)}" in run("doctor").stdout
+        assert (refused.exit_code, refused.stderr) == (1, f"Error: {version.unserved_fault(LATER)}\n"), command
+    assert f"failed  database  {engine.dialect.name}: {version.unserved_fault(LATER)}" in run("doctor").stdout
 
 
 def test_commands_work_on_a_later_schema_that_serves_them(run: Command, engine: Engine) -> None:
@@ -128,7 +128,7 @@ def test_a_contracting_migration_waits_until_no_worker_needs_the_removed_column(
     with engine.begin() as connection:
         leases.resign(connection, lives)
     migrate.upgrade(engine)
-    assert (version.fault(engine), "sick_jobs" in columns(engine)) == (version.unserved(LATER), False)
+    assert (version.fault(engine), "sick_jobs" in columns(engine)) == (version.unserved_fault(LATER), False)
 
 
 @pytest.mark.usefixtures("later")
@@ -137,7 +137,7 @@ def test_workers_whose_lease_has_ended_do_not_hold_a_migration_up(engine: Engine
 
     migrate.upgrade(engine)
 
-    assert version.fault(engine) == version.unserved(LATER)
+    assert version.fault(engine) == version.unserved_fault(LATER)
 
 
 def test_an_upgrade_that_another_transaction_was_in_the_way_of_is_done_again(postgresql_url: str) -> None:
@@ -205,7 +205,7 @@ def test_every_migration_since_the_release_before_only_expands(engine: Engine) -
     migrate.downgrade(engine, revision=NUMBER)
     before, unique_before = schema_of(engine), unique_of(engine)
 
-    for revision in [later for later in version.known() if later > NUMBER]:
+    for revision in [later for later in version.known_revisions() if later > NUMBER]:
         migrate.upgrade(engine, revision=revision)
         after, unique_after = schema_of(engine), unique_of(engine)
         assert narrowed(before, after) == [], revision

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from worker.webhooks import sealed_fields
-from worker.webhooks.core.signature import KeyKind, rotated
+from worker.webhooks.core.signature import KeyKind, rotate_keys
 from worker.webhooks.vault import CannotOpen, SecretFault, Vault, new_key, new_master_key
 
 NOW = datetime(2026, 11, 23, 3, 14, 15, 123456, tzinfo=UTC)
@@ -30,7 +30,7 @@ def test_new_keys_are_one_of_each_kind_and_show_the_shared_secret_only() -> None
 
 def test_keys_are_opened_as_they_were_sealed_with_their_times(vault: Vault) -> None:
     keys, _ = sealed_fields.new_keys(NOW)
-    keys = rotated(keys, new_key(KeyKind.HMAC, NOW), now=NOW, overlap=timedelta(hours=1))
+    keys = rotate_keys(keys, new_key(KeyKind.HMAC, NOW), now=NOW, overlap=timedelta(hours=1))
 
     assert sealed_fields.keys_of(vault, RECEIVER, sealed_fields.seal_keys(vault, RECEIVER, keys)) == keys
     assert sorted(key.expires_at is None for key in keys) == [False, True, True]
@@ -89,7 +89,7 @@ def test_the_public_key_is_that_of_the_key_that_stays(vault: Vault) -> None:
     keys, _ = sealed_fields.new_keys(NOW)
     new = new_key(KeyKind.ED25519, NOW - timedelta(days=1))  # its clock was slow
 
-    assert sealed_fields.public_text(rotated(keys, new, now=NOW)) == new.public_text
+    assert sealed_fields.public_text(rotate_keys(keys, new, now=NOW)) == new.public_text
 
 
 @pytest.mark.parametrize(

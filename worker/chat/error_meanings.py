@@ -7,8 +7,8 @@ Words are ambiguous: rate limits mention a quota, and a 402 may concern a single
 import re
 from typing import Final
 
-from worker.chat.error_names import by_name, by_vague_name, is_resource_exhausted
-from worker.chat.error_words import by_words
+from worker.chat.error_names import code_by_name, code_by_vague_name, is_resource_exhausted
+from worker.chat.error_words import code_by_words
 from worker.chat.provider_error import ProviderError
 from worker.chat.rate_limit_headers import words_s
 from worker.core.failure import ErrorCode
@@ -33,7 +33,7 @@ _limit_and_requested: Final = re.compile(r"limit:? ([\d,]+)[^.]{0,60}?requested:
 
 def meaning(error: ProviderError, status: int) -> ErrorCode | None:
     """Return the code of an error by its names and words; None if only its status remains. `status` 0: unknown."""
-    code = by_name(error.names)
+    code = code_by_name(error.names)
     if (
         code is ErrorCode.quota_exhausted
         and status in (0, 403, 429)
@@ -47,7 +47,7 @@ def meaning(error: ProviderError, status: int) -> ErrorCode | None:
         code = ErrorCode.rate_limited
     if code is ErrorCode.rate_limited and (status == 413 or _never_fits(error.text)):
         code = ErrorCode.request_too_large
-    return code or by_vague_name(error.names, status)
+    return code or code_by_vague_name(error.names, status)
 
 
 def concerns_one_request(error: ProviderError) -> bool:
@@ -56,7 +56,7 @@ def concerns_one_request(error: ProviderError) -> bool:
 
 
 def _by_words(error: ProviderError, status: int) -> ErrorCode | None:
-    code = by_words(error.text, status)
+    code = code_by_words(error.text, status)
     if _renews_daily(error):
         is_limit = code is ErrorCode.rate_limited or (code is None and status == 429)
         return ErrorCode.quota_exhausted if is_limit else code

@@ -109,12 +109,12 @@ _NAMED_VAGUELY: Final = _table(_VAGUE)
 _PRECISE: Final = frozenset({401, 402, 403, 404, 408, 409, 413, 425, 429})
 
 
-def by_name(names: Iterable[str]) -> ErrorCode | None:
+def code_by_name(names: Iterable[str]) -> ErrorCode | None:
     """Return the code of the first name in the table of clear names; None if there is none."""
     return next((code for name in names for part in _parts(name) if (code := _NAMED.get(part))), None)
 
 
-def by_vague_name(names: Iterable[str], status: int) -> ErrorCode | None:
+def code_by_vague_name(names: Iterable[str], status: int) -> ErrorCode | None:
     """Return the code of a vague name, None if the status is more precise. `status` 0: unknown."""
     if status in _PRECISE:
         return None

@@ -76,6 +76,6 @@ _WORDS: Final = tuple(
 )
 
 
-def by_words(text: str, status: int) -> ErrorCode | None:
+def code_by_words(text: str, status: int) -> ErrorCode | None:
     """Return the code for the text of an error under an HTTP status (0: under 2xx); None if no pattern matches."""
     return next((code for code, statuses, matches in _WORDS if status in statuses and matches(text)), None)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from worker.chat.schema_rules import Rule, array, json_object, optional, required, text
-from worker.core.faults import Fault, shown
+from worker.core.faults import Fault, describe_value
 
 # A message of the assistant needs no content if it has one of these.
 _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "audio", "refusal", "reasoning_content")
@@ -21,7 +21,7 @@ def messages(path: str, value: Any, *, parts_too: bool) -> Iterator[Fault]:
     Unknown roles and part types pass, because the endpoint may know them.
     """
     if type(value) is not list or not value:
-        yield Fault(path, f"is {shown(value)}; send an array of at least one message")
+        yield Fault(path, f"is {describe_value(value)}; send an array of at least one message")
         return
     for position, message in enumerate(value):
         if not _is_plain(message):
@@ -40,7 +40,9 @@ def _is_plain(message: Any) -> bool:
 
 def _message(path: str, message: Any, part: Rule) -> Iterator[Fault]:
     if type(message) is not dict:
-        yield Fault(path, f'is {shown(message)}; send an object such as {{"role": "user", "content": "hello"}}')
+        yield Fault(
+            path, f'is {describe_value(message)}; send an object such as {{"role": "user", "content": "hello"}}'
+        )
         return
     role = message.get("role")
     if type(role) is not str or not role:
@@ -62,7 +64,7 @@ def _content(path: str, message: dict[str, Any], part: Rule) -> Iterator[Fault]:
         for position, element in enumerate(content):
             yield from part(f"{path}.content[{position}]", element)
     elif content is not None:
-        yield Fault(f"{path}.content", f"is {shown(content)}; send a string or an array of content parts")
+        yield Fault(f"{path}.content", f"is {describe_value(content)}; send a string or an array of content parts")
     elif role in ("system", "developer", "user", "tool"):
         yield from required(path, message, "content", _string)
     elif role == "function" and "content" not in message:
@@ -100,7 +102,7 @@ _tool_calls = array(_tool_call)
 
 def _bare_part(path: str, part: Any) -> Iterator[Fault]:
     if type(part) is not dict:
-        yield Fault(path, f'is {shown(part)}; send a content part such as {{"type": "text", "text": "hello"}}')
+        yield Fault(path, f'is {describe_value(part)}; send a content part such as {{"type": "text", "text": "hello"}}')
     elif type(part.get("type")) is not str or not part["type"]:
         yield from required(path, part, "type", _name)
 

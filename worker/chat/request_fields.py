@@ -8,7 +8,7 @@ from worker.chat.messages import messages
 from worker.chat.schema_rules import Rule, array, boolean, integer, json_object, number, optional, required, text
 from worker.chat.tools import response_format, tool_choice, tools
 from worker.core.endpoint import Validation
-from worker.core.faults import Fault, shown
+from worker.core.faults import Fault, describe_value
 
 _DOCUMENT = "the document"
 _OPENAI = "OpenAI"
@@ -24,12 +24,12 @@ def _stop(path: str, value: Any) -> Iterator[Fault]:
     if type(value) is list:
         yield from array(_any_string)(path, value)
     elif type(value) is not str:
-        yield Fault(path, f"is {shown(value)}; send a string or an array of strings")
+        yield Fault(path, f"is {describe_value(value)}; send a string or an array of strings")
 
 
 def _openai_stop(path: str, value: Any) -> Iterator[Fault]:
     if type(value) is list and not 1 <= len(value) <= _STOP_LIMIT:
-        message = f"is {shown(value)}; OpenAI allows 1 to {_STOP_LIMIT} strings"
+        message = f"is {describe_value(value)}; OpenAI allows 1 to {_STOP_LIMIT} strings"
         yield Fault(path, f'{message}; an endpoint whose setting validation is "document" has no limit')
     else:
         yield from _stop(path, value)
@@ -46,22 +46,23 @@ def _openai_logit_bias(path: str, value: Any) -> Iterator[Fault]:
     if type(value) is dict:
         for token, bias in value.items():
             if not (token.isascii() and token.isdigit()):
-                yield Fault(path, f"has the name {shown(token)}; a name must be a token id in decimal digits")
-            yield from _bias(f"{path}[{shown(token)}]", bias)
+                yield Fault(path, f"has the name {describe_value(token)}; a name must be a token id in decimal digits")
+            yield from _bias(f"{path}[{describe_value(token)}]", bias)
 
 
 def _document_effort(path: str, value: Any) -> Iterator[Fault]:
     if value not in _EFFORTS:
         hint = 'an endpoint whose setting validation is "openai" takes'
         yield Fault(
-            path, f"is {shown(value)}; the document allows {_listed(_EFFORTS)}; {hint} {_listed(_OPENAI_EFFORTS)}"
+            path,
+            f"is {describe_value(value)}; the document allows {_listed(_EFFORTS)}; {hint} {_listed(_OPENAI_EFFORTS)}",
         )
 
 
 def _openai_effort(path: str, value: Any) -> Iterator[Fault]:
     if value not in _OPENAI_EFFORTS:
         hint = 'an endpoint whose setting validation is "shape" takes any string'
-        yield Fault(path, f"is {shown(value)}; OpenAI allows {_listed(_OPENAI_EFFORTS)}; {hint}")
+        yield Fault(path, f"is {describe_value(value)}; OpenAI allows {_listed(_OPENAI_EFFORTS)}; {hint}")
 
 
 def _listed(words: tuple[str, ...]) -> str:
@@ -88,7 +89,7 @@ def _openai_n(path: str, value: Any) -> Iterator[Fault]:
 def _text_or(kind: type, kind_in_words: str) -> Rule:
     def rule(path: str, value: Any) -> Iterator[Fault]:
         if type(value) not in (str, kind):
-            yield Fault(path, f"is {shown(value)}; send a string or {kind_in_words}")
+            yield Fault(path, f"is {describe_value(value)}; send a string or {kind_in_words}")
 
     return rule
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from worker.core.faults import Fault, member_path, shown
+from worker.core.faults import Fault, describe_value, member_path
 
 Rule = Callable[[str, Any], Iterator[Fault]]
 
@@ -18,7 +18,7 @@ def text(*, longest: int | None = None, empty: bool = False) -> Rule:
     def rule(path: str, value: Any) -> Iterator[Fault]:
         if type(value) is not str or not (value or empty) or (longest is not None and len(value) > longest):
             size = f", {len(value)} characters long" if type(value) is str and len(value) > (longest or 0) > 0 else ""
-            yield Fault(path, f"is {shown(value)}{size}; send {wanted}")
+            yield Fault(path, f"is {describe_value(value)}{size}; send {wanted}")
 
     return rule
 
@@ -26,7 +26,7 @@ def text(*, longest: int | None = None, empty: bool = False) -> Rule:
 def boolean(path: str, value: Any) -> Iterator[Fault]:
     """Yield a fault unless the value is true or false."""
     if type(value) is not bool:
-        yield Fault(path, f"is {shown(value)}; send true or false")
+        yield Fault(path, f"is {describe_value(value)}; send true or false")
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, authority: str = "") -> Rule:
@@ -37,9 +37,9 @@ def number(low: float = -math.inf, high: float = math.inf, *, authority: str = "
 
     def rule(path: str, value: Any) -> Iterator[Fault]:
         if type(value) not in (int, float):
-            yield Fault(path, f"is {shown(value)}; send a number")
+            yield Fault(path, f"is {describe_value(value)}; send a number")
         elif not low <= value <= high:
-            yield Fault(path, f"is {shown(value)}; {_allowed(low, high, authority)}")
+            yield Fault(path, f"is {describe_value(value)}; {_allowed(low, high, authority)}")
 
     return rule
 
@@ -49,9 +49,9 @@ def integer(low: float = -math.inf, high: float = math.inf, *, authority: str = 
 
     def rule(path: str, value: Any) -> Iterator[Fault]:
         if type(value) is not int:
-            yield Fault(path, f"is {shown(value)}; send an integer, written without a fraction")
+            yield Fault(path, f"is {describe_value(value)}; send an integer, written without a fraction")
         elif not low <= value <= high:
-            yield Fault(path, f"is {shown(value)}; {_allowed(low, high, authority)}")
+            yield Fault(path, f"is {describe_value(value)}; {_allowed(low, high, authority)}")
 
     return rule
 
@@ -59,7 +59,7 @@ def integer(low: float = -math.inf, high: float = math.inf, *, authority: str = 
 def json_object(path: str, value: Any) -> Iterator[Fault]:
     """Yield a fault unless the value is a JSON object."""
     if type(value) is not dict:
-        yield Fault(path, f"is {shown(value)}; send an object")
+        yield Fault(path, f"is {describe_value(value)}; send an object")
 
 
 def array(each: Rule) -> Rule:
@@ -67,7 +67,7 @@ def array(each: Rule) -> Rule:
 
     def rule(path: str, value: Any) -> Iterator[Fault]:
         if type(value) is not list:
-            yield Fault(path, f"is {shown(value)}; send an array")
+            yield Fault(path, f"is {describe_value(value)}; send an array")
             return
         for position, element in enumerate(value):
             yield from each(f"{path}[{position}]", element)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from worker.chat.schema_rules import Rule, array, json_object, optional, required, text
-from worker.core.faults import Fault, shown
+from worker.core.faults import Fault, describe_value
 
 # OpenAI's form for the names of functions and response schemas.
 _name_form = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
@@ -18,7 +18,7 @@ _any_name = text()
 
 def _name(path: str, value: Any) -> Iterator[Fault]:
     if type(value) is not str or not _name_form(value):
-        yield Fault(path, f"is {shown(value)}; send 1 to 64 letters, digits, underscores or hyphens")
+        yield Fault(path, f"is {describe_value(value)}; send 1 to 64 letters, digits, underscores or hyphens")
 
 
 def _named(path: str, value: Any, *, form: Rule = _any_name) -> Iterator[Fault]:
@@ -54,13 +54,15 @@ def tool_choice(path: str, value: Any, *, worded: bool) -> Iterator[Fault]:
     match value:
         case str():
             if worded and value not in _CHOICES:
-                yield Fault(path, f'is {shown(value)}; send "none", "auto", "required" or an object that names a tool')
+                yield Fault(
+                    path, f'is {describe_value(value)}; send "none", "auto", "required" or an object that names a tool'
+                )
         case dict():
             yield from required(path, value, "type", _type)
             if value.get("type") == "function":
                 yield from required(path, value, "function", _named)
         case _:
-            yield Fault(path, f"is {shown(value)}; send a string or an object")
+            yield Fault(path, f"is {describe_value(value)}; send a string or an object")
 
 
 def response_format(path: str, value: Any, *, named: bool) -> Iterator[Fault]:
@@ -93,8 +95,8 @@ def choice_needs_tools(request: Mapping[str, Any]) -> Iterator[Fault]:
         case {"type": "function", "function": {"name": str() as name}} if isinstance(offered, list):
             names = _function_names(offered)
             if name not in names:
-                known = ", ".join(shown(function) for function in names[:10]) or "none"
-                message = f"is {shown(name)}; it must name a function of tools (functions there: {known})"
+                known = ", ".join(describe_value(function) for function in names[:10]) or "none"
+                message = f"is {describe_value(name)}; it must name a function of tools (functions there: {known})"
                 yield Fault("request.tool_choice.function.name", message)
 
 

@@ -139,13 +139,13 @@ def purge(
 ) -> None:
     """Delete dead letters for good."""
     from worker.jobs.store.dead_letters import LetterFilter
-    from worker.webhooks.store.receivers import present
+    from worker.webhooks.store.receivers import database_time
 
     if before is None and not (queue or reason):
         raise click.UsageError("choose dead letters with --before, --queue or --reason")
     with writer(load()) as engine:
         with engine.begin() as connection:
-            found_before = None if before is None else at(before, present(connection))
+            found_before = None if before is None else at(before, database_time(connection))
         number = _purge(engine, LetterFilter(queue, reason, found_before), dry_run=dry_run)
     if as_json:
         output.as_json({"letters": number, "dry_run": dry_run})

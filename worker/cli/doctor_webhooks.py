@@ -40,7 +40,7 @@ def webhook_findings(connection: Connection) -> Iterator[Finding]:
 
 
 def _waiting(connection: Connection, known: list[ReceiverFigures]) -> Finding:
-    counts, troubles = metrics.unfinished(connection), metrics.own_trouble(connection)
+    counts, troubles = metrics.count_unfinished(connection), metrics.count_own_trouble(connection)
     late = max(filter(_is_late, known), key=lambda receiver: receiver.overdue_s or 0.0, default=None)
     overdue_s = None if late is None else late.overdue_s
     texts = [format_counts(counts) or "nothing to deliver"]
@@ -105,10 +105,10 @@ def _receivers(known: list[ReceiverFigures]) -> Finding:
 
 
 def _lately(connection: Connection, known: list[ReceiverFigures]) -> Finding:
-    recent = metrics.recent(connection, HOUR)
+    recent = metrics.count_recent(connection, HOUR)
     took = metrics.latencies(connection, HOUR)
     forbidden = [receiver.id for receiver in known if receiver.health.forbidden_in_row]
-    refused = metrics.refused(connection, HOUR, forbidden)
+    refused = metrics.count_refused(connection, HOUR, forbidden)
     doubled = metrics.suspected_duplicates(connection, DAY)
     texts = [f"last hour: {', '.join(f'{number} {status}' for status, number in sorted(recent.items())) or 'none'}"]
     if took:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.cli.support import hold_words, output
-from worker.cli.support.database import migrated, writer
+from worker.cli.support.database import migrated_database, writer
 from worker.cli.support.lazy_commands import examples
 from worker.cli.support.options import json_option
 from worker.cli.support.settings import load
@@ -98,7 +98,7 @@ def _change(name: str, change: Callable[[Any], Any]) -> Any:
 
 def _read(settings: "Settings") -> list[dict[str, Any]]:
     """Return the endpoints of the settings and of the database, by name."""
-    with migrated(settings) as listing:
+    with migrated_database(settings) as listing:
         known = {row["name"]: row for row in listing.endpoints()}
     unknown = {"state": "open", "queued": 0, "in_progress": 0}
     return [

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from worker.cli.support import hold_words, output
-from worker.cli.support.database import migrated
+from worker.cli.support.database import migrated_database
 from worker.cli.support.job_client import job_client, plain_job
 from worker.cli.support.job_filter import change_jobs, where_option
 from worker.cli.support.lazy_commands import examples, hidden_options, list_by_default
@@ -37,7 +37,7 @@ ATTEMPT_COLUMNS = ["attempt", "sent_at", "finished_at", "outcome", "http_status"
 @json_option
 def list_(status: str | None, batch: str | None, tenant: str | None, limit: int, as_json: bool) -> None:
     """List the newest jobs."""
-    with migrated(load()) as listing:
+    with migrated_database(load()) as listing:
         found = listing.newest(limit=limit, status=status, batch=batch, tenant=tenant)
     if as_json:
         output.as_json(found)
@@ -51,7 +51,7 @@ def _show(id: str, as_json: bool) -> None:
         job = client.get(id)
     if job is None:
         raise click.ClickException(f"no job {id} is known; a worker must have accepted it before it can be seen")
-    with migrated(load()) as listing:
+    with migrated_database(load()) as listing:
         attempts, used = listing.attempts_of(job.id), listing.attempts_used(job.id)
     known = plain_job(job) | {"attempts_used": used}
     if as_json:

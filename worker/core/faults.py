@@ -23,7 +23,7 @@ class Fault:
     message: str
 
 
-def shown(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Return a wrong value as short text: `"abc…"`, `3`, `null`, `an array of 2 elements`, `an object of 1 members`."""
     match value:
         case dict():
@@ -40,7 +40,7 @@ def shown(value: Any) -> str:
 
 def member_path(path: str, name: str) -> str:
     """Return the path of a member: `request.user`, or `metadata["a b"]` if the name is not a plain word."""
-    return f"{path}.{name}" if _plain_name(name) else f"{path}[{shown(name)}]"
+    return f"{path}.{name}" if _plain_name(name) else f"{path}[{describe_value(name)}]"
 
 
 def unsendable_faults(path: str, value: Any) -> Iterator[Fault]:
@@ -54,7 +54,8 @@ def unsendable_faults(path: str, value: Any) -> Iterator[Fault]:
             for name, inner in value.items():
                 if _lone_surrogate(name):
                     yield Fault(
-                        path, f"has a name, {shown(name)}, with half of a surrogate pair; send whole characters"
+                        path,
+                        f"has a name, {describe_value(name)}, with half of a surrogate pair; send whole characters",
                     )
                 yield from unsendable_faults(member_path(path, name), inner)
         case list():

@@ -126,7 +126,7 @@ class Stack:
         try:
             while time.monotonic() < give_up and worker.poll() is None:
                 with engine.connect() as connection:
-                    if leases.living(connection):
+                    if leases.living_workers(connection):
                         return
                 time.sleep(0.05)
         finally:

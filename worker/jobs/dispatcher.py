@@ -222,7 +222,7 @@ class Dispatcher:
             seen = endpoints.read_all(connection).values()
             paused = {endpoint.name for endpoint in seen if endpoint.state is State.paused}
             lanes, self._after = due.lanes(connection, after=self._after, limit=due.RANGES_A_TICK, skipped=paused)
-            slots = sum(leases.living(connection).values())
+            slots = sum(leases.living_workers(connection).values())
         room = self._window_size.room(window.keys(), slots=slots, at=time.monotonic())
         free = room - len(window)
         if free <= 0:

@@ -8,7 +8,7 @@ from uuid import uuid4
 import structlog
 
 from worker.core.dead_letter import DeadLetter, read_uuid
-from worker.core.faults import shown
+from worker.core.faults import describe_value
 from worker.jobs.core.entry_size import too_large
 from worker.jobs.core.message import most_bytes, read_job
 from worker.jobs.store.accept import Entry
@@ -64,7 +64,7 @@ class EntryReader:
         if isinstance(envelope, DeadLetter):
             return Entry(INTAKE, raw, envelope)
         if envelope.task != TASK:
-            message = f"The task is {shown(envelope.task)}; this queue takes {TASK} only."
+            message = f"The task is {describe_value(envelope.task)}; this queue takes {TASK} only."
             return Entry(INTAKE, raw, DeadLetter("unknown_task", message, envelope.id))
         return self._read_job(INTAKE, raw, envelope.arguments_text, envelope.id, envelope.ignored)
 

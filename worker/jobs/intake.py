@@ -99,7 +99,7 @@ class Intake:
         if not owners:
             return
         with self._engine.begin() as connection:
-            living = leases.living(connection)
+            living = leases.living_workers(connection)
         for owner in sorted(owners - living.keys()):
             if moved := self._intake_list.give_back(owner):
                 log.warning("intake.returned", worker=owner, messages=moved)

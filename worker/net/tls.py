@@ -42,7 +42,7 @@ def context(endpoint: Endpoint) -> ssl.SSLContext:
     With a `ca_file`, only its authorities are trusted; without, those of the system and of httpx. Raises ValueError
     with the file's name if a file cannot be read.
     """
-    tls = trusting(endpoint.ca_file, setting=f"ca_file of endpoint {endpoint.name}")
+    tls = trusting_context(endpoint.ca_file, setting=f"ca_file of endpoint {endpoint.name}")
     if endpoint.cert_file is not None:
         try:
             tls.load_cert_chain(endpoint.cert_file, endpoint.cert_key_file)
@@ -51,7 +51,7 @@ def context(endpoint: Endpoint) -> ssl.SSLContext:
     return tls
 
 
-def trusting(ca_file: str | None, *, setting: str) -> ssl.SSLContext:
+def trusting_context(ca_file: str | None, *, setting: str) -> ssl.SSLContext:
     """Build a context that trusts the authorities in `ca_file`; without it, those of the system and of httpx.
 
     Raises ValueError with the file's name and `setting` if the file cannot be read.

@@ -12,7 +12,7 @@ from typing import Any
 
 from worker.core.dead_letter import LONGEST_ID, DeadLetter
 from worker.core.exact_json import JsonError, Member, elements, load, members
-from worker.core.faults import shown
+from worker.core.faults import describe_value
 
 # Start and end of the body that Python's Celery writes for a task with one argument and no callbacks.
 _PLAIN_START = "[["
@@ -126,7 +126,7 @@ def _body(outer: Mapping[str, Any], headers: Mapping[str, Any], max_bytes: int) 
 def _refuse_serializer(content_type: Any) -> None:
     """Raise JsonError if the content type of this body names another serializer: pickle, YAML, msgpack."""
     if isinstance(content_type, str) and "json" not in content_type.lower():
-        raise JsonError("not_json", f"The body is {shown(content_type)}; send JSON (task_serializer='json').")
+        raise JsonError("not_json", f"The body is {describe_value(content_type)}; send JSON (task_serializer='json').")
 
 
 def _unpacked(packed: bytes, compression: Any, max_bytes: int) -> bytes:
@@ -134,7 +134,8 @@ def _unpacked(packed: bytes, compression: Any, max_bytes: int) -> bytes:
         return packed
     if not (isinstance(compression, str) and compression.lower() in _COMPRESSIONS):
         raise JsonError(
-            "not_json", f"The body's compression is {shown(compression)}; send the body with gzip, or uncompressed."
+            "not_json",
+            f"The body's compression is {describe_value(compression)}; send the body with gzip, or uncompressed.",
         )
     stream = zlib.decompressobj(_ZLIB_OR_GZIP)
     try:

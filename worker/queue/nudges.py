@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from worker.core.dead_letter import DeadLetter, read_uuid
-from worker.core.faults import shown
+from worker.core.faults import describe_value
 from worker.queue.connections import LONGEST_REPLY
 from worker.queue.envelope import decode
 from worker.queue.list_heads import SHOW
@@ -184,7 +184,7 @@ def read(queue: str, entry: bytes, size: int | None = None) -> Nudge | RejectedE
     if isinstance(envelope, DeadLetter):
         return RejectedEntry(queue, envelope.reason, envelope.message, entry, size)
     if envelope.task != TASKS[queue]:
-        message = f"The task is {shown(envelope.task)}; this queue takes {TASKS[queue]} only."
+        message = f"The task is {describe_value(envelope.task)}; this queue takes {TASKS[queue]} only."
         return RejectedEntry(queue, "unknown_task", message, entry, size)
     if not envelope.id or len(envelope.id) > ID_CHARACTERS:
         message = f"The message has no task id of 1 to {ID_CHARACTERS} characters; send it in headers.id."

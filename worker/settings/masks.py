@@ -43,7 +43,7 @@ def secrets_in(url: str | None) -> Iterator[str]:
             yield from {text, unquote(text), unquote_plus(text)}
 
 
-def shown(text: str) -> str:
+def mask_secrets(text: str) -> str:
     """Return a setting's text for an error sentence, with secrets masked. An unreadable URL shows only its scheme."""
     if not re.search(r"://|@", text):
         return repr(text)

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from worker.settings.masks import shown
+from worker.settings.masks import mask_secrets
 from worker.settings.values import Reader
 
 PREFIX = "AFTERWORD_"
@@ -54,7 +54,7 @@ class Environment:
         try:
             return reader.read(text)
         except ValueError as error:
-            self.errors.append(f"{name} is {SECRET if secret else shown(text)}; {error}.")
+            self.errors.append(f"{name} is {SECRET if secret else mask_secrets(text)}; {error}.")
             return None
 
 

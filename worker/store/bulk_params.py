@@ -34,12 +34,12 @@ ROWS = "rows"
 
 
 def pack(dialect: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the parameter ROWS for `unpacked` of the same dialect: a JSON array with one object for each row."""
+    """Return the parameter ROWS for `unpack` of the same dialect: a JSON array with one object for each row."""
     write: Callable[[datetime], object] = datetime.isoformat if dialect == "postgresql" else microseconds
     return {ROWS: json.dumps(rows, ensure_ascii=False, separators=(",", ":"), default=write)}
 
 
-def unpacked(dialect: str, types: Mapping[str, TypeEngine[Any]]) -> FromClause:
+def unpack(dialect: str, types: Mapping[str, TypeEngine[Any]]) -> FromClause:
     """Return a FROM clause that reads the rows of the parameter ROWS. A column that a row leaves out is NULL.
 
     `types` gives the type of each column: text, numbers, booleans, `Id` or `Instant`. JSON for a JSON column travels

@@ -34,7 +34,7 @@ IDLE_S = 5.0  # the longest wait of an idle thread
 log = structlog.get_logger()
 
 
-async def undisturbed(work: "asyncio.Future[Result]") -> Result:
+async def finish_despite_cancel(work: "asyncio.Future[Result]") -> Result:
     """Wait for `work` and return its result; a cancellation during the wait is raised at the caller's next await."""
     task, cancelled = asyncio.current_task(), False
     while not work.done():
@@ -118,7 +118,7 @@ class Batcher:
         fails only if the plain item would not. A cancellation does not stop the write: it is raised at the caller's
         next await.
         """
-        return await undisturbed(asyncio.wrap_future(self.put(function, item, size=size, plain=plain)))
+        return await finish_despite_cancel(asyncio.wrap_future(self.put(function, item, size=size, plain=plain)))
 
     def put(
         self,

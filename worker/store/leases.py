@@ -45,12 +45,12 @@ def resign(connection: Connection, worker_id: str) -> None:
     connection.execute(update(leaders).where(leaders.c.worker_id == worker_id).values(lease_until=now()))
 
 
-def living(connection: Connection) -> dict[str, int]:
+def living_workers(connection: Connection) -> dict[str, int]:
     """Return the ids of the registered workers and the slots of each, including leases not yet taken back."""
     return dict(connection.execute(select(workers.c.id, workers.c.slots)).all())
 
 
-def unserved(connection: Connection, oldest: str) -> list[str]:
+def unserved_workers(connection: Connection, oldest: str) -> list[str]:
     """Return the names of living workers whose release is older than `oldest`."""
     older = or_(workers.c.release.is_(None), workers.c.release < oldest)
     statement = select(workers.c.name).where(workers.c.lease_until > now(), older).order_by(workers.c.name)

@@ -21,14 +21,14 @@ def scripts() -> Path:
 
 
 @cache
-def known() -> list[str]:
+def known_revisions() -> list[str]:
     """Return the revisions of this release, oldest first: the numbers at the start of the file names."""
     return sorted(path.name.partition("_")[0] for path in (scripts() / "versions").glob("[0-9]*.py"))
 
 
 def newest() -> str:
     """Return the number of this release."""
-    return known()[-1]
+    return known_revisions()[-1]
 
 
 def current(engine: Engine, *, schema: str | None = None) -> str | None:
@@ -58,14 +58,14 @@ def fault(engine: Engine, *, schema: str | None = None) -> str | None:
     found = current(engine, schema=schema)
     if found is None:
         return "the database has no tables of Afterword yet; run: afterword db upgrade"
-    if found != newest() and found in known():
+    if found != newest() and found in known_revisions():
         return f"the database is at migration {found}, this release needs {newest()}; run: afterword db upgrade"
     with engine.connect() as connection:
         oldest = serves_from(connection, schema=schema)
-    return None if oldest is None else unserved(oldest)
+    return None if oldest is None else unserved_fault(oldest)
 
 
-def unserved(oldest: str) -> str | None:
+def unserved_fault(oldest: str) -> str | None:
     """Return a sentence if a database that serves releases from `oldest` on does not serve this release, else None."""
     if oldest <= newest():
         return None

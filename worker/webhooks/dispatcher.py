@@ -43,7 +43,7 @@ class DeliveryDispatcher:
             # Read before the due rows, so that a delivery that becomes due in between is among them.
             next_s = expire.next_start_s(connection)
             lanes, self._after = due.lanes(connection, after=self._after)
-            slots = self._slots * max(1, len(leases.living(connection))) if lanes else 0
+            slots = self._slots * max(1, len(leases.living_workers(connection))) if lanes else 0
         self._hold_or_drop([lane for lane in lanes if lane.free is None])
         room = self._pace.room(in_window.keys(), slots=slots, at=time.monotonic())
         left = room - len(in_window)
@@ -95,7 +95,7 @@ class DeliveryDispatcher:
     def _drop_old(self) -> None:
         """Drop deliveries that were on hold for too long, one batch in each transaction."""
         with self._engine.begin() as connection:
-            disabled = expire.disabled(connection)
+            disabled = expire.disabled_receivers(connection)
         for receiver_id in disabled:
             dropped = expire.BATCH
             while dropped >= expire.BATCH:

@@ -13,7 +13,7 @@ from worker.webhooks.core.signature import (
     SigningKey,
     live,
     read_key,
-    rotated,
+    rotate_keys,
     signature,
     signed_content,
     signed_headers,
@@ -127,7 +127,7 @@ def test_more_than_three_keys_of_a_kind_never_sign() -> None:
 def test_a_rotation_leaves_the_old_key_for_a_day_and_the_other_kind_alone() -> None:
     old, other = key(1), key(2, kind=KeyKind.ED25519)
 
-    new, ending, kept = rotated([old, other], key(3, age=timedelta(0)), now=NOW)
+    new, ending, kept = rotate_keys([old, other], key(3, age=timedelta(0)), now=NOW)
 
     assert (new.key[0], new.expires_at) == (3, None)
     assert (ending.key[0], ending.expires_at) == (1, NOW + 24 * HOUR)
@@ -135,7 +135,7 @@ def test_a_rotation_leaves_the_old_key_for_a_day_and_the_other_kind_alone() -> N
 
 
 def test_a_second_rotation_does_not_lengthen_the_life_of_the_first_key() -> None:
-    keys = rotated([key(1, ends_in=HOUR), key(2)], key(3), now=NOW, overlap=2 * HOUR)
+    keys = rotate_keys([key(1, ends_in=HOUR), key(2)], key(3), now=NOW, overlap=2 * HOUR)
 
     assert {one.key[0]: one.expires_at for one in keys} == {3: None, 2: NOW + 2 * HOUR, 1: NOW + HOUR}
 
@@ -143,20 +143,20 @@ def test_a_second_rotation_does_not_lengthen_the_life_of_the_first_key() -> None
 def test_a_rotation_without_overlap_ends_every_old_key_at_once() -> None:
     keys = [key(mark, ends_in=mark * HOUR) for mark in (1, 2)] + [key(3)]
 
-    assert marks(rotated(keys, key(4), now=NOW, overlap=timedelta(0))) == [4]
+    assert marks(rotate_keys(keys, key(4), now=NOW, overlap=timedelta(0))) == [4]
 
 
 def test_a_fourth_live_key_is_refused_with_the_ways_out() -> None:
     keys = [key(1, ends_in=HOUR), key(2, ends_in=2 * HOUR), key(3)]
 
     with pytest.raises(ValueError, match="wait until 2026-11-23 04:14 UTC, or rotate with an overlap of 0"):
-        rotated(keys, key(4), now=NOW)
+        rotate_keys(keys, key(4), now=NOW)
 
 
 @pytest.mark.parametrize("overlap", [timedelta(microseconds=-1), timedelta(days=7, microseconds=1)])
 def test_an_overlap_out_of_range_is_refused(overlap: timedelta) -> None:
     with pytest.raises(ValueError, match="from 0 to 7 days"):
-        rotated([key(1)], key(2), now=NOW, overlap=overlap)
+        rotate_keys([key(1)], key(2), now=NOW, overlap=overlap)
 
 
 def test_the_headers_carry_every_live_key_with_exactly_one_space() -> None:

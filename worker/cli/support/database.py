@@ -23,7 +23,7 @@ def database(settings: "Settings") -> "Listing":
 
 
 @contextmanager
-def migrated(settings: "Settings") -> "Iterator[Listing]":
+def migrated_database(settings: "Settings") -> "Iterator[Listing]":
     """Give the database; CannotRead if this release cannot work on its migration."""
     with database(settings) as listing:
         _need(listing.fault())

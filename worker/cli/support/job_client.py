@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.cli.support import output
-from worker.cli.support.database import migrated
+from worker.cli.support.database import migrated_database
 from worker.cli.support.settings import load, need
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def job_client(*needed: str) -> "Iterator[Afterword]":
     need(settings, *needed)
     if "database_url" in needed:
         # The package passes on the words of the driver; here a database without our tables gets a remedy.
-        with migrated(settings):
+        with migrated_database(settings):
             pass
     with Afterword(settings.redis_url, settings.database_url, schema=settings.database_schema) as client:
         try:

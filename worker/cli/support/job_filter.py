@@ -59,9 +59,9 @@ def change_jobs(
 
 def _now(connection: "Connection") -> datetime:
     """Return the database's time: `6h` must not depend on the clock of the operator's machine."""
-    from worker.webhooks.store.receivers import present
+    from worker.webhooks.store.receivers import database_time
 
-    return present(connection)
+    return database_time(connection)
 
 
 def _dated(changes: dict[str, Any] | None, now: datetime) -> dict[str, Any] | None:

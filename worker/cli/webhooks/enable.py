@@ -77,7 +77,7 @@ def enable(name: str, tenant: str, resume: str | datetime | timedelta, as_json: 
     with open_receivers() as command:
         with command.engine.begin() as connection:
             found = find_registered(connection, tenant, name)
-            since = _since(resume, receivers.present(connection))
+            since = _since(resume, receivers.database_time(connection))
             receivers.enable(connection, found.id)
         # In several transactions: there may be a million deliveries, and workers must write between them.
         cancelled = 0

@@ -61,7 +61,7 @@ def recover(
 
     with open_receivers() as command, command.engine.begin() as connection:
         found = find_registered(connection, tenant, name)
-        now = receivers.present(connection)
+        now = receivers.database_time(connection)
         chosen = tuple(DeliveryStatus(status) for status in statuses or ["failed"])
         first, last = at(since, now), now if until is None else at(until, now)
         if first >= last:

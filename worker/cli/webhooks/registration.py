@@ -50,7 +50,7 @@ def add_receiver(
     check_url(command, url)
     vault, receiver_id, waiting = command.vault(), str(uuid.uuid4()), None
     with command.engine.begin() as connection:
-        keys = _first_keys(imported, receivers.present(connection))
+        keys = _first_keys(imported, receivers.database_time(connection))
         sealed = _sealed(vault, receiver_id, keys, url, headers)
         # Insert first, then look for a placeholder: the insert waits for a job that names the receiver at this moment.
         if not receivers.add(connection, receiver_id, chosen, sealed):

@@ -11,7 +11,7 @@ from worker.cli.support.options import json_option, tenant_option
 from worker.cli.support.times import LONGEST_S, Duration
 from worker.cli.webhooks.receiver_lookup import find_registered, open_receivers
 from worker.cli.webhooks.show import print_secrets
-from worker.webhooks.core.signature import KeyKind, rotated
+from worker.webhooks.core.signature import KeyKind, rotate_keys
 
 if TYPE_CHECKING:
     from worker.webhooks.core.signature import SigningKey
@@ -57,7 +57,7 @@ def rotate(name: str, tenant: str, overlap_s: float, kind: str, as_json: bool) -
         vault = command.vault()
         with command.engine.begin() as connection:
             found = find_registered(connection, tenant, name, lock=True)
-            now = receivers.present(connection)
+            now = receivers.database_time(connection)
             keys = _rotated(vault, found, KeyKind(kind), now=now, overlap=overlap)
             public = sealed_fields.public_text(keys)
             url, hidden = sealed_fields.seal_shown_url(vault, found.id, found.sealed.url, found.sealed.url_sealed)
@@ -89,6 +89,6 @@ def _rotated(
     if not old:
         return sealed_fields.new_keys(now)[0]
     try:
-        return rotated(old, new_key(kind, now), now=now, overlap=overlap)
+        return rotate_keys(old, new_key(kind, now), now=now, overlap=overlap)
     except ValueError as error:
         raise click.ClickException(str(error)) from error

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from worker.core.dead_letter import LONGEST_ID, DeadLetter, read_uuid
 from worker.core.endpoint import Endpoint
 from worker.core.exact_json import JsonError, Member, members
-from worker.core.faults import FAULT_LIMIT, Fault, shown
+from worker.core.faults import FAULT_LIMIT, Fault, describe_value
 from worker.jobs.core.message_fields import FIELDS, is_traceparent, read_time, unknown_field, within_reach
 from worker.jobs.core.request import Request, read_request
 
@@ -110,7 +110,8 @@ def read_job(
 
 def conflict(job: Job, owner_id: str) -> Refusal:
     """Refuse a job: its idempotency key belongs to the job `owner_id`, with another request."""
-    fault = f"the key {shown(job.idempotency_key)} belongs to job {owner_id} with a different request; use a new key"
+    key = describe_value(job.idempotency_key)
+    fault = f"the key {key} belongs to job {owner_id} with a different request; use a new key"
     return Refusal(job, "idempotency_conflict", (Fault("idempotency_key", fault),), f"idempotency_key: {fault}")
 
 
@@ -131,7 +132,7 @@ def _read_id(member: Member | None, default_id: str | None) -> str | DeadLetter:
         return job_id
     remedy = "send a UUID such as 018f4a5e-7c1b-7d2e-9a53-0242ac120002"
     kept = given[:LONGEST_ID] if type(given) is str else None
-    return DeadLetter("id_not_uuid", f"The id is {shown(given)}; {remedy}.", kept)
+    return DeadLetter("id_not_uuid", f"The id is {describe_value(given)}; {remedy}.", kept)
 
 
 def _read_fields(found: Mapping[str, Member]) -> tuple[dict[str, Any], list[Fault]]:
@@ -161,11 +162,12 @@ def _cross_field_faults(good: Mapping[str, Any], endpoints: Mapping[str, Endpoin
     endpoint = _endpoint_name(good)
     if endpoint not in endpoints:
         known = ", ".join(sorted(endpoints)) or "none"
-        yield Fault("endpoint", f"is {shown(endpoint)}, which is not configured; configured: {known}")
+        yield Fault("endpoint", f"is {describe_value(endpoint)}, which is not configured; configured: {known}")
     if "not_before" in good and "deadline" in good and read_time(good["not_before"]) >= read_time(good["deadline"]):
         yield Fault(
             "not_before",
-            f"is {shown(good['not_before'])}, not before the deadline {shown(good['deadline'])}; move one of them",
+            f"is {describe_value(good['not_before'])}, not before the deadline {describe_value(good['deadline'])}; "
+            "move one of them",
         )
 
 

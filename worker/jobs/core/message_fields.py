@@ -8,7 +8,7 @@ from typing import Any
 
 from worker.chat.request_fields import RULES
 from worker.chat.schema_rules import Rule, integer, json_object, text
-from worker.core.faults import Fault, member_path, shown
+from worker.core.faults import Fault, describe_value, member_path
 from worker.webhooks.core.registration import name_fault
 
 # Our own bounds: an SQL index key must hold any of these texts, and no job may run without end.
@@ -79,12 +79,14 @@ def _label(path: str, value: Any) -> Iterator[Fault]:
 
 def _version(path: str, value: Any) -> Iterator[Fault]:
     if type(value) is not int or value != 1:
-        yield Fault(path, f"is {shown(value)}; this worker reads version 1")
+        yield Fault(path, f"is {describe_value(value)}; this worker reads version 1")
 
 
 def _time(path: str, value: Any) -> Iterator[Fault]:
     if type(value) is not str or not _is_instant(value):
-        yield Fault(path, f'is {shown(value)}; send an RFC 3339 time with an offset, such as "2026-11-23T03:14:15Z"')
+        yield Fault(
+            path, f'is {describe_value(value)}; send an RFC 3339 time with an offset, such as "2026-11-23T03:14:15Z"'
+        )
 
 
 def _is_instant(value: str) -> bool:
@@ -97,14 +99,16 @@ def _is_instant(value: str) -> bool:
 
 def _timeout(path: str, value: Any) -> Iterator[Fault]:
     if type(value) not in (int, float) or not 0 < value <= _LONGEST_TIMEOUT_S:
-        yield Fault(path, f"is {shown(value)}; send a number of seconds above 0 and at most {_LONGEST_TIMEOUT_S}")
+        yield Fault(
+            path, f"is {describe_value(value)}; send a number of seconds above 0 and at most {_LONGEST_TIMEOUT_S}"
+        )
 
 
 def _endpoint(path: str, value: Any) -> Iterator[Fault]:
     if type(value) is not list:
         yield from _label(path, value)
     elif len(value) != 1:
-        yield Fault(path, f"is {shown(value)}; fallback endpoints do not exist yet; name one endpoint")
+        yield Fault(path, f"is {describe_value(value)}; fallback endpoints do not exist yet; name one endpoint")
     else:
         yield from _label(f"{path}[0]", value[0])
 
@@ -119,7 +123,7 @@ def _webhook(path: str, value: Any) -> Iterator[Fault]:
             return
         case _:
             # Faults are stored, shown and sent, so a text is never quoted: it may be a URL that holds a token.
-            kind = "a text" if type(value) is str else shown(value)
+            kind = "a text" if type(value) is str else describe_value(value)
             yield Fault(path, f'is {kind}; send {{"to": a receiver\'s name}}, {{"url": "https://…"}} or null')
 
 
@@ -137,7 +141,7 @@ def _url(path: str, value: Any) -> Iterator[Fault]:
         # Not quoted: its query may hold a token.
         yield Fault(path, f"has {len(value)} characters; send at most {_LONGEST_URL}")
     elif type(value) is not str or not value:
-        yield Fault(path, f"is {shown(value)}; send a URL that begins with https://")
+        yield Fault(path, f"is {describe_value(value)}; send a URL that begins with https://")
     elif not value.startswith(("https://", "http://")) or _unstorable(value):
         yield Fault(path, "is not a usable webhook URL; send a URL that begins with https://")
 

@@ -24,7 +24,7 @@ from worker.core.lifecycle import Status
 from worker.core.storable_text import clean_json, clean_text
 from worker.jobs.core.message import Job, Refusal
 from worker.jobs.core.message_fields import LAST_INSTANT
-from worker.store.bulk_params import any_of, pack, unpacked, upsert
+from worker.store.bulk_params import any_of, pack, unpack, upsert
 from worker.store.clock import now, seconds_until, shifted
 from worker.store.tables import aliases, jobs, requests
 from worker.store.types import Instant, JsonText
@@ -70,7 +70,7 @@ def _find_aliases(dialect: str) -> Executable:
 @cache
 def _insert_jobs(dialect: str) -> Executable:
     texts = {"metadata": Text(), "error": Text()}
-    given = unpacked(dialect, {name: jobs.c[name].type for name in _GIVEN} | texts | {"deadline": Instant()}).c
+    given = unpack(dialect, {name: jobs.c[name].type for name in _GIVEN} | texts | {"deadline": Instant()}).c
     later, earlier = (func.greatest, func.least) if dialect == "postgresql" else (func.max, func.min)
     # A start in the past counts as now, or the job would overtake jobs that have waited.
     start = later(func.coalesce(given.not_before, now()), now(), type_=Instant())
@@ -92,7 +92,7 @@ def _insert_jobs(dialect: str) -> Executable:
 
 @cache
 def _insert_requests(dialect: str) -> Executable:
-    given = unpacked(dialect, {"job_id": requests.c.job_id.type, "text": Text(), "shown": Text()}).c
+    given = unpack(dialect, {"job_id": requests.c.job_id.type, "text": Text(), "shown": Text()}).c
     body = func.convert_to(given.text, "UTF8") if dialect == "postgresql" else cast(given.text, LargeBinary)
     shown = cast(func.coalesce(given.shown, given.text), JsonText)
     return insert(requests).from_select(["job_id", "body", "request"], select(given.job_id, body, shown))
@@ -100,7 +100,7 @@ def _insert_requests(dialect: str) -> Executable:
 
 @cache
 def _insert_aliases(dialect: str) -> Executable:
-    given = unpacked(dialect, {name: aliases.c[name].type for name in ("id", "job_id", "outcome")}).c
+    given = unpack(dialect, {name: aliases.c[name].type for name in ("id", "job_id", "outcome")}).c
     rows = select(given.id, given.job_id, given.outcome, now()).where(true()).order_by(given.id)
     columns = ["id", "job_id", "outcome", "created_at"]
     return upsert(dialect, aliases).from_select(columns, rows).on_conflict_do_nothing()

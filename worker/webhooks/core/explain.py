@@ -55,13 +55,13 @@ def explain_wait(delivery: WaitingDelivery, receiver: ReceiverState) -> str | No
     if delivery.waiting_for == "order":
         return "order: an earlier delivery of its key has not ended"
     if delivery.due_in_s > 0 and delivery.due_in_s >= _paused_s(receiver):
-        if trouble := own_trouble(delivery.last_error_code):
+        if trouble := explain_own_trouble(delivery.last_error_code):
             return f"{trouble}: next try in {format_duration(delivery.due_in_s)}, no attempt is spent"
         return f"retry: next attempt in {format_duration(delivery.due_in_s)}{_after(delivery)}"
     return explain_pause(receiver) or "nothing: a worker takes it when it has a free slot"
 
 
-def own_trouble(code: str | None) -> str | None:
+def explain_own_trouble(code: str | None) -> str | None:
     """Return an error code of our own trouble with its sentence; None for any other code."""
     if code is None or code not in OURS:
         return None

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from worker.core.faults import Fault, shown
+from worker.core.faults import Fault, describe_value
 from worker.webhooks.core.retry_schedule import schedule_fault
 from worker.webhooks.core.subscription import Subscription, read_subscription
 
@@ -42,9 +42,11 @@ class Registration:
 def name_fault(name: object) -> str | None:
     """Return the fault of a new receiver's name, as the end of a sentence (`is "A"; use …`), or None."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        return f"is {shown(name)}; use up to 64 of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit"
+        return (
+            f"is {describe_value(name)}; use up to 64 of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit"
+        )
     if _RESERVED.fullmatch(name):
-        return f"is {shown(name)}; such names are reserved for the URLs of jobs, choose another"
+        return f"is {describe_value(name)}; such names are reserved for the URLs of jobs, choose another"
     return None
 
 
@@ -87,13 +89,15 @@ def _number_fault(
     value = given.get(path, low)
     kinds = (int,) if whole else (int, float)
     if type(value) not in kinds or not low <= value <= high:
-        yield Fault(path, f"is {shown(value)}; {unit} are {'a whole number ' if whole else ''}from {low:g} to {high:g}")
+        yield Fault(
+            path, f"is {describe_value(value)}; {unit} are {'a whole number ' if whole else ''}from {low:g} to {high:g}"
+        )
 
 
 def _text_faults(given: Mapping[str, Any]) -> Iterator[Fault]:
     for path, words in (("ordering", ORDERINGS), ("on_exhausted", ON_EXHAUSTED)):
         if given.get(path, words[0]) not in words:
-            yield Fault(path, f"is {shown(given[path])}; send {' or '.join(words)}")
+            yield Fault(path, f"is {describe_value(given[path])}; send {' or '.join(words)}")
     tenant = given.get("tenant", "default")
     if not isinstance(tenant, str) or not 1 <= len(tenant) <= LONGEST_TENANT or not tenant.isprintable():
-        yield Fault("tenant", f"is {shown(tenant)}; send 1 to {LONGEST_TENANT} printable characters")
+        yield Fault("tenant", f"is {describe_value(tenant)}; send 1 to {LONGEST_TENANT} printable characters")

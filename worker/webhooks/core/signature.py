@@ -94,7 +94,7 @@ def live(keys: Iterable[SigningKey], now: datetime) -> tuple[SigningKey, ...]:
     return tuple(key for kind in KeyKind for key in [key for key in signing if key.kind is kind][:MOST_LIVE])
 
 
-def rotated(
+def rotate_keys(
     keys: Iterable[SigningKey], new: SigningKey, *, now: datetime, overlap: timedelta = OVERLAP
 ) -> tuple[SigningKey, ...]:
     """Return a receiver's live keys with `new` as the current key; other keys of its kind expire after `overlap`.

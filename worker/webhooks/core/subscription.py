@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
 
-from worker.core.faults import Fault, shown
+from worker.core.faults import Fault, describe_value
 from worker.webhooks.core.event import EventType, Payload
 from worker.webhooks.core.payload import Profile
 
@@ -52,11 +52,11 @@ def _event_faults(value: object) -> Iterator[Fault]:
     if value is None:
         return
     if not isinstance(value, list | tuple) or not value:
-        yield Fault("events", f'is {shown(value)}; send a list such as ["{EVERY_JOB}"] or ["job.failed"]')
+        yield Fault("events", f'is {describe_value(value)}; send a list such as ["{EVERY_JOB}"] or ["job.failed"]')
         return
     for place, name in enumerate(value):
         if name not in NAMES:
-            yield Fault(f"events[{place}]", f"is {shown(name)}; {_remedy(name)}")
+            yield Fault(f"events[{place}]", f"is {describe_value(name)}; {_remedy(name)}")
 
 
 def _remedy(name: object) -> str:
@@ -68,12 +68,14 @@ def _remedy(name: object) -> str:
 
 def _choice_faults(path: str, value: Any, words: type[Payload] | type[Profile]) -> Iterator[Fault]:
     if value is not None and value not in list(words):
-        yield Fault(path, f"is {shown(value)}; send {' or '.join(words)}")
+        yield Fault(path, f"is {describe_value(value)}; send {' or '.join(words)}")
 
 
 def _combination_faults(payload: object, profile: object) -> Iterator[Fault]:
     if profile == Profile.openai and payload not in (None, Payload.thin):
-        yield Fault("payload", f"is {shown(payload)}, but events of the profile openai have no result; leave it out")
+        yield Fault(
+            "payload", f"is {describe_value(payload)}, but events of the profile openai have no result; leave it out"
+        )
 
 
 def _value_or(value: Any, default: str) -> str:

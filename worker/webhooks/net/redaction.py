@@ -12,7 +12,7 @@ from worker.webhooks.core.outcome import SendResult
 _OURS: Final = ("webhook-", "x-afterword-")
 
 
-def unquoted(sent: SendResult, url: str, headers: Mapping[str, str]) -> SendResult:
+def redact_result(sent: SendResult, url: str, headers: Mapping[str, str]) -> SendResult:
     """Return the result without the query of the URL and without the values of the receiver's custom headers.
 
     `headers` are the request's. A secret at the end of the kept body that is cut in two is not found.

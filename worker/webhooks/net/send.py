@@ -20,7 +20,7 @@ import httpx
 
 from worker.core import failure
 from worker.net.exceptions import WIRE, code_of, refused_by_proxy
-from worker.net.tls import trusting
+from worker.net.tls import trusting_context
 from worker.net.transport import AiohttpTransport
 from worker.webhooks.core.outcome import DeliveryErrorCode, SendResult
 from worker.webhooks.net.address_guard import OUTGOING, Guard, OutgoingRequest
@@ -89,7 +89,7 @@ class WebhookClient:
     ) -> None:
         """Trust the authority in `ca_file`, else the system's. Raises ValueError, naming the file, if unreadable."""
         self.guard = Guard(policy, Resolver() if names is None else names, own)
-        trusted = trusting(ca_file, setting="ca_file of webhooks")
+        trusted = trusting_context(ca_file, setting="ca_file of webhooks")
         self.is_proxied = proxy is not None
         self.transport = (
             AiohttpTransport(trusted, proxy=proxy)

@@ -30,14 +30,14 @@ class ReceiverLane(NamedTuple):
     is_due: bool = True
 
 
-def queued(*columns: Any) -> Select[Any]:
+def select_queued(*columns: Any) -> Select[Any]:
     """Select columns of the queued deliveries."""
     # A literal: with a bound parameter the planner could not use the partial index.
     return select(*columns).where(deliveries.c.status == literal_column("'queued'"))
 
 
 def _next_receiver(receiver_id: ColumnElement[str]) -> ColumnElement[str]:
-    found = queued(deliveries.c.receiver_id).where(deliveries.c.receiver_id > receiver_id)
+    found = select_queued(deliveries.c.receiver_id).where(deliveries.c.receiver_id > receiver_id)
     return found.order_by(deliveries.c.receiver_id).limit(1).scalar_subquery()
 
 
@@ -58,7 +58,7 @@ def _due(of: str, most: str) -> Select[Any]:
     """Select a receiver's oldest due deliveries; `of` and `most` name the parameters for its id and the limit."""
     columns = (deliveries.c.receiver_id, deliveries.c.id, (deliveries.c.attempt + 1).label("next"))
     return (
-        queued(*columns, (-seconds_until(deliveries.c.run_at)).label("age_s"))
+        select_queued(*columns, (-seconds_until(deliveries.c.run_at)).label("age_s"))
         .where(deliveries.c.receiver_id == bindparam(of, type_=Id), deliveries.c.run_at <= present())
         .order_by(deliveries.c.run_at)
         .limit(bindparam(most))
@@ -68,7 +68,9 @@ def _due(of: str, most: str) -> Select[Any]:
 _WALK = _walk()
 # A union, because SQLite has no LATERAL; always of the same size, so that it is prepared only once.
 _DUE = union_all(*(select(_due(f"of_{n}", f"most_{n}").subquery()) for n in range(LANES_A_STATEMENT)))
-_first = queued(deliveries.c.run_at).where(deliveries.c.receiver_id == receivers.c.id).order_by(deliveries.c.run_at)
+_first = (
+    select_queued(deliveries.c.run_at).where(deliveries.c.receiver_id == receivers.c.id).order_by(deliveries.c.run_at)
+)
 _RECEIVERS = select(
     receivers,
     UNIX_S.label("now_s"),

@@ -13,20 +13,20 @@ from worker.core.lifecycle import (
 from worker.store import transitions
 from worker.store.clock import from_now, present, seconds_until
 from worker.webhooks.store import ordering
-from worker.webhooks.store.due import ReceiverLane, queued
+from worker.webhooks.store.due import ReceiverLane, select_queued
 from worker.webhooks.store.tables import deliveries, receivers
 
 BATCH: Final = 500
 HELD_S: Final = 30 * 86400.0
 
 _NEXT_START = (
-    queued(seconds_until(deliveries.c.run_at))
+    select_queued(seconds_until(deliveries.c.run_at))
     .where(deliveries.c.run_at > present())
     .order_by(deliveries.c.run_at)
     .limit(1)
 )
 _OVERDUE = (
-    queued(*(deliveries.c[name] for name in ("id", "attempt", "receiver_id", "ordering_key")))
+    select_queued(*(deliveries.c[name] for name in ("id", "attempt", "receiver_id", "ordering_key")))
     .where(deliveries.c.deadline <= present())
     .order_by(deliveries.c.deadline)
     .limit(BATCH)
@@ -57,7 +57,7 @@ def hold_or_drop(connection: Connection, lane: ReceiverLane) -> int:
     if status not in ("disabled", "removed"):
         return 0
     move = HOLD_DELIVERY if status == "disabled" else DROP_DELIVERY
-    return _apply_to_batch(connection, move, queued(deliveries.c.id, deliveries.c.attempt), lane.receiver_id)
+    return _apply_to_batch(connection, move, select_queued(deliveries.c.id, deliveries.c.attempt), lane.receiver_id)
 
 
 def drop_old(connection: Connection, receiver_id: str) -> int:
@@ -68,7 +68,7 @@ def drop_old(connection: Connection, receiver_id: str) -> int:
     return _apply_to_batch(connection, DROP_DELIVERY, held, receiver_id)
 
 
-def disabled(connection: Connection) -> list[str]:
+def disabled_receivers(connection: Connection) -> list[str]:
     """Return the ids of the disabled receivers."""
     return list(connection.scalars(select(receivers.c.id).where(receivers.c.status == "disabled")))
 

@@ -60,7 +60,7 @@ def receiver_figures(connection: Connection) -> list[ReceiverFigures]:
     return [ReceiverFigures(**{**row._mapping, "health": health_of(row.health)}) for row in rows]
 
 
-def unfinished(connection: Connection) -> dict[str, int]:
+def count_unfinished(connection: Connection) -> dict[str, int]:
     """Count the deliveries that have not ended, by status, each up to `row_count.MOST`. Reads partial indexes only."""
     found = {}
     for status, first in (
@@ -74,7 +74,7 @@ def unfinished(connection: Connection) -> dict[str, int]:
     return {status: number for status, number in found.items() if number}
 
 
-def recent(connection: Connection, span: timedelta) -> dict[str, int]:
+def count_recent(connection: Connection, span: timedelta) -> dict[str, int]:
     """Count the deliveries that were created within the last `span`, by status."""
     statement = select(deliveries.c.status, func.count()).where(_created(connection, span))
     statement = statement.group_by(deliveries.c.status)
@@ -103,7 +103,7 @@ def latencies(connection: Connection, span: timedelta) -> dict[int, float]:
     return found
 
 
-def refused(connection: Connection, span: timedelta, receiver_ids: Sequence[str]) -> int:
+def count_refused(connection: Connection, span: timedelta, receiver_ids: Sequence[str]) -> int:
     """Count the attempts that the guard refused within `span`, for deliveries whose last error was such a refusal."""
     if not receiver_ids:
         return 0
@@ -131,7 +131,7 @@ def suspected_duplicates(connection: Connection, span: timedelta) -> int:
     )
 
 
-def own_trouble(connection: Connection) -> dict[str, int]:
+def count_own_trouble(connection: Connection) -> dict[str, int]:
     """Count the deliveries that wait because of our own trouble, by its code, among the next _SAMPLE queued ones."""
     soonest = (
         select(deliveries.c.last_error_code)

@@ -65,7 +65,7 @@ _EXISTS = receivers.c.status != "removed"
 _SEALED = ("url", "url_sealed", "headers_sealed", "keys_sealed", "public_key")
 
 
-def present(connection: Connection) -> datetime:
+def database_time(connection: Connection) -> datetime:
     """Return the database's current time."""
     return connection.execute(select(now())).scalar_one()
 

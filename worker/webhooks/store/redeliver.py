@@ -21,7 +21,7 @@ from worker.webhooks.core.event import event_id_of, freeze_test
 from worker.webhooks.core.payload import Profile, Variant
 from worker.webhooks.store import ordering
 from worker.webhooks.store.emit import DEADLINE_S
-from worker.webhooks.store.receivers import Receiver, present
+from worker.webhooks.store.receivers import Receiver, database_time
 from worker.webhooks.store.tables import deliveries, events, receivers
 
 BATCH = 500
@@ -33,7 +33,7 @@ _KEY = tuple(deliveries.c[name] for name in ("id", "attempt", "receiver_id", "or
 def new_test(connection: Connection, receiver: Receiver) -> str:
     """Write an event `receiver.test` with one delivery to an enabled receiver; return the delivery's id."""
     event, delivery = uuid.uuid4(), str(uuid.uuid4())
-    at = present(connection)
+    at = database_time(connection)
     bodies = freeze_test(event_id_of(event), receiver=receiver.name, at=at)
     openai = receiver.registration.subscription.profile is Profile.openai
     shared = {"tenant": receiver.registration.tenant, "created_at": at}
