@@ -9,7 +9,7 @@ from typing import Any
 
 KEPT = 1000
 KEPT_BYTES = 64 * 1024
-KEPT_LINES = 1_000_000
+KEPT_LINES = 250_000  # about 500 bytes each
 
 
 @dataclass(slots=True)

@@ -57,17 +57,24 @@ class Limit:
 
 def load_limits(given: str) -> tuple[Limit, ...]:
     """Read limits from JSON text (it begins with `[` or `{`), or from a file in TOML or JSON. Raises BadLimits."""
-    text, is_toml = given, False
-    if not given.lstrip().startswith(("[", "{")):
-        is_toml = not given.endswith(".json")
-        try:
-            text = Path(given).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadLimits(f"the limits file {given} cannot be read: {error}") from error
+    if given.lstrip().startswith(("[", "{")):
+        return limits_of_json(given)
     try:
-        return parse_limits(tomllib.loads(text) if is_toml else json.loads(text))
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadLimits(f"the limits are not {'TOML' if is_toml else 'JSON'}: {error}") from error
+        text = Path(given).read_text(encoding="utf-8")
+        return limits_of_json(text) if given.endswith(".json") else parse_limits(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise BadLimits(f"the limits file {given} is not TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadLimits(f"the limits file {given} cannot be read: {error}") from error
+
+
+def limits_of_json(text: str | bytes) -> tuple[Limit, ...]:
+    """Read limits from JSON. Raises BadLimits."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise BadLimits(f"the limits are not JSON: {error}") from error
+    return parse_limits(value)
 
 
 def parse_limits(value: object) -> tuple[Limit, ...]:

@@ -6,7 +6,7 @@ import ssl
 from aiohttp import web
 
 from worker.dev.fake.answers import encode
-from worker.dev.fake.limits import BadLimits, parse_limits
+from worker.dev.fake.limits import BadLimits, limits_of_json
 from worker.dev.fake.plan import JSON, refusal
 from worker.dev.fake.presets import NAMED
 from worker.dev.fake.server import FakeServer
@@ -36,7 +36,7 @@ class Control:
         """Send the lines as NDJSON, in parts, because other requests are answered in between."""
         after = request.query.get("after", "0")
         if not after.isdecimal():
-            return web.json_response({"error": f"after is {after!r}; it must be the number of a line"}, status=400)
+            return _bad_request(f"after is {after!r}; it must be the number of a line", code="bad_after")
         lines = self.endpoint.ledger.lines(int(after))
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
@@ -52,12 +52,9 @@ class Control:
 
     async def set_limits(self, request: web.Request) -> web.Response:
         try:
-            self.endpoint.limiter.replace(parse_limits(await request.json()))
+            self.endpoint.limiter.replace(limits_of_json(await request.read()))
         except BadLimits as error:
-            bad = refusal(400, str(error), code="bad_limits")
-            return web.Response(status=bad.status, body=bad.pieces[0], content_type=JSON)
-        except ValueError as error:
-            return web.json_response({"error": {"message": f"the limits are not JSON: {error}"}}, status=400)
+            return _bad_request(str(error), code="bad_limits")
         return await self.limits(request)
 
     async def reset(self, _: web.Request) -> web.Response:
@@ -66,6 +63,10 @@ class Control:
 
     async def models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": MODELS})
+
+
+def _bad_request(message: str, *, code: str) -> web.Response:
+    return web.Response(status=400, body=refusal(400, message, code=code).pieces[0], content_type=JSON)
 
 
 def application(endpoint: FakeServer) -> web.Application:
