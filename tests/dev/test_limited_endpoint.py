@@ -15,7 +15,7 @@ import pytest
 from tests.dev.test_fake_endpoint import PAGE, Asker, body, wait_until
 from worker.cli import main
 from worker.dev.fake.ledger import SHOWN, key_name
-from worker.dev.fake.limits import ALLOWANCES, WORDS, Limit, load_limits
+from worker.dev.fake.limits import ALLOWANCES, WORDS, ProviderLimit, load_limits
 from worker.dev.fake_endpoint import FakeEndpoint
 
 
@@ -160,7 +160,7 @@ def test_the_pages_limits_and_commands_can_be_used(tmp_path: Path, monkeypatch: 
 def test_the_page_names_every_field_and_word_of_limits_and_ledger() -> None:
     page = PAGE.read_text(encoding="utf-8")
     words = [word for name in WORDS for word in WORDS[name]]
-    for name in (*Limit.__slots__, *words, *ALLOWANCES, *SHOWN):
+    for name in (*ProviderLimit.__slots__, *words, *ALLOWANCES, *SHOWN):
         assert f"`{name}`" in page, name
 
 

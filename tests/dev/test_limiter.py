@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.dev.fake.limiter import Call, Demand, Limiter, Refusal
-from worker.dev.fake.limits import Limit, parse_limits
+from worker.dev.fake.limiter import AdmittedCall, Demand, LimitRefusal, ProviderLimiter
+from worker.dev.fake.limits import ProviderLimit, parse_limits
 from worker.dev.fake.usage import Counts
 
 NOON = 1_800_000_000.0  # a multiple of 60
@@ -24,13 +24,13 @@ def demand(
     return Demand(key, model, Counts(prompt, most, cached=cached), Counts(prompt, spoken, cached=cached))
 
 
-def limiter(*limits: dict[str, Any]) -> Limiter:
-    return Limiter(parse_limits(limits))
+def limiter(*limits: dict[str, Any]) -> ProviderLimiter:
+    return ProviderLimiter(parse_limits(limits))
 
 
-def admitted(limits: Limiter, asked: Demand, *times_s: float) -> list[bool]:
+def admitted(limits: ProviderLimiter, asked: Demand, *times_s: float) -> list[bool]:
     """Ask at these seconds after noon; no call ends."""
-    return [isinstance(limits.admit(asked, NOON + time_s), Call) for time_s in times_s]
+    return [isinstance(limits.admit(asked, NOON + time_s), AdmittedCall) for time_s in times_s]
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_the_debt_of_an_answer_is_paid_before_the_next_request() -> None:
     limits = limiter({"kind": "after", "tokens_per_minute": 60})
     calls = [limits.admit(demand(prompt=0, spoken=90), NOON) for _ in range(2)]
     for call in calls:
-        assert isinstance(call, Call)
+        assert isinstance(call, AdmittedCall)
         limits.leave(call, NOON + 10)
     refusal = limits.admit(demand(), NOON + 10)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, LimitRefusal)
     assert refusal.wait_s == pytest.approx(2 * 90 - 60 + 1)
     assert admitted(limits, demand(), 130, 132) == [False, True]
 
@@ -72,10 +72,10 @@ def test_the_debt_of_an_answer_is_paid_before_the_next_request() -> None:
 def test_a_free_slot_lets_the_next_call_in() -> None:
     limits = limiter({"kind": "slots", "max_in_flight": 1})
     call = limits.admit(demand(), NOON)
-    assert isinstance(call, Call)
-    assert isinstance(limits.admit(demand(), NOON), Refusal)
+    assert isinstance(call, AdmittedCall)
+    assert isinstance(limits.admit(demand(), NOON), LimitRefusal)
     limits.leave(call, NOON)
-    assert isinstance(limits.admit(demand(), NOON), Call)
+    assert isinstance(limits.admit(demand(), NOON), AdmittedCall)
 
 
 def test_a_refused_request_counts_nowhere() -> None:
@@ -99,15 +99,15 @@ def test_a_refused_request_counts_nowhere() -> None:
 def test_counters_are_shared_as_the_limit_says(per: str, expected: list[bool]) -> None:
     limits = limiter({"requests_per_minute": 1, "per": per})
     pairs = [("a", "m"), ("b", "m"), ("a", "n"), ("a", "m")]
-    found = [isinstance(limits.admit(demand(key=key, model=model), NOON), Call) for key, model in pairs]
+    found = [isinstance(limits.admit(demand(key=key, model=model), NOON), AdmittedCall) for key, model in pairs]
     assert found == expected
 
 
 def test_a_limit_holds_for_its_key_and_model_only() -> None:
     limits = limiter({"key": "sk-blue", "model": "gpt-4o*", "requests_per_minute": 1})
     for _ in range(3):
-        assert isinstance(limits.admit(demand(key="sk-green", model="gpt-4o"), NOON), Call)
-        assert isinstance(limits.admit(demand(key="sk-blue", model="other"), NOON), Call)
+        assert isinstance(limits.admit(demand(key="sk-green", model="gpt-4o"), NOON), AdmittedCall)
+        assert isinstance(limits.admit(demand(key="sk-blue", model="other"), NOON), AdmittedCall)
     assert admitted(limits, demand(key="sk-blue", model="gpt-4o-mini"), 0, 0) == [True, False]
 
 
@@ -115,7 +115,7 @@ def test_every_limit_that_matches_must_have_room() -> None:
     same = {"requests_per_minute": 3, "kind": "sliding"}
     limits = limiter(same, same, {"tokens_per_minute": 40})
     refusal = [limits.admit(demand(), NOON) for _ in range(2)][1]
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, LimitRefusal)
     assert (refusal.name, refusal.asked, refusal.used) == ("tokens_per_minute", 30, 30)
 
 
@@ -128,7 +128,7 @@ def test_cached_input_may_be_free() -> None:
 def test_a_request_larger_than_the_limit_never_fits() -> None:
     for kind in ("reserve", "sliding", "window", "window10s"):
         refusal = limiter({"kind": kind, "tokens_per_minute": 12}).admit(demand(), NOON)
-        assert isinstance(refusal, Refusal)
+        assert isinstance(refusal, LimitRefusal)
         assert math.isinf(refusal.wait_s)
 
 
@@ -139,7 +139,7 @@ def test_other_limits_keep_the_calls_in_flight_and_forget_the_rates() -> None:
     assert admitted(limits, demand(), 0, 0) == [True, False]
     limits.replace(parse_limits([{"max_in_flight": 3, "requests_per_minute": 1}]))
     assert admitted(limits, demand(), 0, 60) == [True, False]
-    assert isinstance(first, Call)
+    assert isinstance(first, AdmittedCall)
     limits.leave(first, NOON)
     assert admitted(limits, demand(), 60) == [True]
 
@@ -148,7 +148,7 @@ def test_other_limits_keep_the_calls_in_flight_and_forget_the_rates() -> None:
 class Run:
     """The admissions and the ends of a simulated hour, in order of time."""
 
-    limits: Limiter
+    limits: ProviderLimiter
     admissions: list[tuple[float, Demand]] = field(default_factory=list)
     ends: list[tuple[float, Demand]] = field(default_factory=list)
     ends_before: list[int] = field(default_factory=list)  # the number of ends before each admission
@@ -164,7 +164,7 @@ ARRIVALS = st.lists(
 
 def play(limit: dict[str, Any], arrivals: list[tuple[float, int, int, int, float]], start_s: float) -> Run:
     run, now = Run(limiter(limit)), NOON + start_s
-    running: list[tuple[float, int, Call]] = []
+    running: list[tuple[float, int, AdmittedCall]] = []
 
     for number, (gap_s, prompt, most, spoken, length_s) in enumerate(arrivals):
         now += gap_s
@@ -174,7 +174,7 @@ def play(limit: dict[str, Any], arrivals: list[tuple[float, int, int, int, float
             run.ends.append((end_s, call.demand))
         asked = demand(prompt, most, spoken)
         verdict = run.limits.admit(asked, now)
-        if isinstance(verdict, Refusal):
+        if isinstance(verdict, LimitRefusal):
             check_wait(run.limits, asked, now, verdict)
             continue
         run.admissions.append((now, asked))
@@ -184,13 +184,13 @@ def play(limit: dict[str, Any], arrivals: list[tuple[float, int, int, int, float
     return run
 
 
-def check_wait(limits: Limiter, asked: Demand, now: float, refusal: Refusal) -> None:
+def check_wait(limits: ProviderLimiter, asked: Demand, now: float, refusal: LimitRefusal) -> None:
     """Require that the request fits after the wait of its refusal, and not before."""
     if refusal.name == "max_in_flight" or math.isinf(refusal.wait_s):
         return
-    assert isinstance(copy.deepcopy(limits).admit(asked, now + refusal.wait_s + SLACK), Call)
+    assert isinstance(copy.deepcopy(limits).admit(asked, now + refusal.wait_s + SLACK), AdmittedCall)
     if refusal.wait_s > SLACK:
-        assert isinstance(copy.deepcopy(limits).admit(asked, now + refusal.wait_s - SLACK), Refusal)
+        assert isinstance(copy.deepcopy(limits).admit(asked, now + refusal.wait_s - SLACK), LimitRefusal)
 
 
 def reserved(asked: Demand) -> int:
@@ -262,4 +262,4 @@ def test_there_are_never_more_calls_in_flight_than_slots(kind: str, most: int, a
 
 
 def test_every_field_of_a_limit_can_be_left_out() -> None:
-    assert parse_limits([Limit(max_in_flight=1)]) == parse_limits({"max_in_flight": 1})
+    assert parse_limits([ProviderLimit(max_in_flight=1)]) == parse_limits({"max_in_flight": 1})

@@ -14,8 +14,8 @@ from worker.chat.rate_limit_headers import RateLimit, rate_limits
 from worker.cli import main
 from worker.core.failure import ErrorCode
 from worker.dev.fake.limit_answers import limit_headers, refused
-from worker.dev.fake.limiter import Call, Demand, Limiter, Refusal
-from worker.dev.fake.limits import WORDS, BadLimits, Limit, load_limits, parse_limits
+from worker.dev.fake.limiter import AdmittedCall, Demand, LimitRefusal, ProviderLimiter
+from worker.dev.fake.limits import WORDS, BadLimits, ProviderLimit, load_limits, parse_limits
 
 AT = datetime.fromtimestamp(NOON, UTC)
 
@@ -58,7 +58,7 @@ def test_limits_come_from_toml_and_json_and_are_written_as_they_were_read(tmp_pa
     written = [{"kind": "sliding", "tokens_per_minute": 60_000}]
     given.write_text(json.dumps(written))
     inline = json.dumps(written[0])
-    expected = (Limit(kind="sliding", tokens_per_minute=60_000),)
+    expected = (ProviderLimit(kind="sliding", tokens_per_minute=60_000),)
     assert load_limits(str(toml)) == load_limits(str(given)) == load_limits(inline) == expected
     assert [limit.described() for limit in expected] == written
 
@@ -77,12 +77,12 @@ def test_the_command_says_why_it_cannot_use_limits(given: str, error: str) -> No
     assert result.output.startswith(f"Error: {error}")
 
 
-def refusal_of(limit: dict[str, Any], asked: Demand | None = None) -> tuple[Limiter, Demand, Refusal]:
+def refusal_of(limit: dict[str, Any], asked: Demand | None = None) -> tuple[ProviderLimiter, Demand, LimitRefusal]:
     """Fill a limit of two requests, 40 tokens or one slot, and return the refusal of the next request."""
     limits, asked = limiter(limit), asked or demand()
     for _ in range(10):
         verdict = limits.admit(asked, NOON)
-        if isinstance(verdict, Refusal):
+        if isinstance(verdict, LimitRefusal):
             return limits, asked, verdict
     raise AssertionError("the limit refused nothing")
 
@@ -134,7 +134,7 @@ def headers_after(limit: dict[str, Any], *times_s: float) -> dict[str, str]:
     limits, asked = limiter(limit), demand()
     for time_s in times_s:
         call = limits.admit(asked, NOON + time_s)
-    assert isinstance(call, Call)
+    assert isinstance(call, AdmittedCall)
     return limit_headers(call.groups, NOON + times_s[-1])
 
 
@@ -183,7 +183,7 @@ def test_a_lie_can_be_placeholders_old_values_or_a_day() -> None:
     shown = []
     for time_s in (0, 1, 59, 60, 61):
         call = limits.admit(asked, NOON + time_s)
-        assert isinstance(call, Call)
+        assert isinstance(call, AdmittedCall)
         shown.append(limit_headers(call.groups, NOON + time_s)["x-ratelimit-remaining-requests"])
     assert shown == ["59", "59", "59", "57", "57"]
 
@@ -191,5 +191,5 @@ def test_a_lie_can_be_placeholders_old_values_or_a_day() -> None:
 def test_of_two_limits_the_headers_show_the_fuller_one() -> None:
     limits, asked = limiter({"requests_per_minute": 100}, {"requests_per_minute": 10, "per": "all"}), demand()
     call = limits.admit(asked, NOON)
-    assert isinstance(call, Call)
+    assert isinstance(call, AdmittedCall)
     assert read(limit_headers(call.groups, NOON)) == (RateLimit("requests", 10, 9, 6.0),)

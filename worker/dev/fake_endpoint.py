@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal, Self, TypeVar
 
-from worker.dev.fake.limiter import Limiter
-from worker.dev.fake.limits import Limit, load_limits, parse_limits
+from worker.dev.fake.limiter import ProviderLimiter
+from worker.dev.fake.limits import ProviderLimit, load_limits, parse_limits
 from worker.dev.fake.routes import listen, stop
 from worker.dev.fake.server import FakeServer
 
 READY_S = 10.0
 LOOPBACK = "127.0.0.1"
 T = TypeVar("T")
-Limits = Sequence[Limit | Mapping[str, Any]]
+Limits = Sequence[ProviderLimit | Mapping[str, Any]]
 
 
 class FakeEndpoint:
@@ -34,7 +34,7 @@ class FakeEndpoint:
         tls: ssl.SSLContext | None = None,
         limits: Limits = (),
     ) -> None:
-        self.endpoint = FakeServer(key=key, idempotency=idempotency, limiter=Limiter(parse_limits(limits)))
+        self.endpoint = FakeServer(key=key, idempotency=idempotency, limiter=ProviderLimiter(parse_limits(limits)))
         self.port = port
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -134,7 +134,7 @@ async def serve(
 
     `limits` is JSON, or the name of a TOML or JSON file. Raises BadLimits.
     """
-    limiter = Limiter(() if limits is None else load_limits(limits))
+    limiter = ProviderLimiter(() if limits is None else load_limits(limits))
     server = FakeServer(key=key, idempotency=idempotency, limiter=limiter)
     runner = await listen(server, host=host, port=port)
     ready(f"http://{host}:{runner.addresses[0][1]}")

@@ -23,7 +23,7 @@ class Row:
 
 
 @dataclass(slots=True, eq=False)
-class Line:
+class LedgerLine:
     """One request. Times are seconds since 1970; `number` counts the ends of requests from 1."""
 
     in_s: float
@@ -48,7 +48,7 @@ class Line:
         return {name: getattr(self, name) for name in SHOWN}
 
 
-SHOWN = tuple(name for name in Line.__slots__ if name != "row")
+SHOWN = tuple(name for name in LedgerLine.__slots__ if name != "row")
 
 
 @dataclass(slots=True)
@@ -66,10 +66,10 @@ class Ledger:
     jobs: dict[str, Row] = field(default_factory=dict)
     recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
     ended: int = 0
-    ended_lines: deque[Line] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
-    running_lines: dict[int, Line] = field(default_factory=dict)
+    ended_lines: deque[LedgerLine] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
+    running_lines: dict[int, LedgerLine] = field(default_factory=dict)
 
-    def open(self, line: Line) -> None:
+    def open(self, line: LedgerLine) -> None:
         """Count a request."""
         row = line.row = self.jobs.setdefault(line.job, line.row)
         row.requests += 1
@@ -80,7 +80,7 @@ class Ledger:
         self.models[line.model] += 1
         self.running_lines[id(line)] = line
 
-    def close(self, line: Line, out_s: float) -> None:
+    def close(self, line: LedgerLine, out_s: float) -> None:
         """Note the end of a request, successful or not."""
         line.row.running -= 1
         self.in_flight -= 1
@@ -91,7 +91,7 @@ class Ledger:
         del self.running_lines[id(line)]
         self.ended_lines.append(line)
 
-    def lines(self, after: int = 0) -> list[Line]:
+    def lines(self, after: int = 0) -> list[LedgerLine]:
         """Return the lines of ended requests with a number above `after`, then those of running requests."""
         first = self.ended - len(self.ended_lines)
         return [*islice(self.ended_lines, max(0, after - first), None), *self.running_lines.values()]

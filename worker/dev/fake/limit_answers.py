@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from worker.dev.fake.answers import encode
-from worker.dev.fake.limiter import Demand, Group, Refusal, Shown
+from worker.dev.fake.limiter import Demand, LimitCounters, LimitRefusal, ShownAllowance
 from worker.dev.fake.plan import JSON, Plan
 
 WORDS: Mapping[str, tuple[str, str]] = {
@@ -26,7 +26,9 @@ QUOTA_IDS: Mapping[str, str] = {
 INPUT_QUOTA_ID = "GenerateContentInputTokensPerModelPerMinute"
 
 
-def refused(refusal: Refusal, demand: Demand, groups: Iterable[Group], now: float) -> tuple[Plan, float | None]:
+def refused(
+    refusal: LimitRefusal, demand: Demand, groups: Iterable[LimitCounters], now: float
+) -> tuple[Plan, float | None]:
     """Return the 429 in the form of the limit's provider, and the wait in seconds that it asks for."""
     wait_s = _hint_s(refusal)
     headers = {"Content-Type": JSON, **limit_headers(groups, now)}
@@ -38,7 +40,7 @@ def refused(refusal: Refusal, demand: Demand, groups: Iterable[Group], now: floa
     return Plan(429, headers, (encode(_body(refusal, demand, wait_s)),)), wait_s
 
 
-def _hint_s(refusal: Refusal) -> float | None:
+def _hint_s(refusal: LimitRefusal) -> float | None:
     """Return the wait to ask for. None: the request never fits, or the limit gives no hint."""
     wanted = refusal.limit.retry_after
     if wanted == "none" or math.isinf(refusal.wait_s):
@@ -49,7 +51,7 @@ def _hint_s(refusal: Refusal) -> float | None:
     return math.ceil(refusal.wait_s * 1000) / 1000 if is_exact else float(math.ceil(refusal.wait_s))
 
 
-def _body(refusal: Refusal, demand: Demand, wait_s: float | None) -> object:
+def _body(refusal: LimitRefusal, demand: Demand, wait_s: float | None) -> object:
     match refusal.limit.provider:
         case "anthropic":
             return {"type": "error", "error": {"type": "rate_limit_error", "message": _anthropic(refusal)}}
@@ -66,7 +68,7 @@ def _body(refusal: Refusal, demand: Demand, wait_s: float | None) -> object:
             return {"error": {"message": message, "type": kind, "param": None, "code": "rate_limit_exceeded"}}
 
 
-def _openai(refusal: Refusal, model: str, wait_s: float | None) -> str:
+def _openai(refusal: LimitRefusal, model: str, wait_s: float | None) -> str:
     # BuilderIO/micro-agent#86; for a request that never fits TheR1D/shell_gpt#653.
     place = f"{model} in organization org-fake on {WORDS[refusal.name][0]}: Limit {refusal.allowed:.0f}"
     if math.isinf(refusal.wait_s):
@@ -76,7 +78,7 @@ def _openai(refusal: Refusal, model: str, wait_s: float | None) -> str:
     return f"Rate limit reached for {place}, Used {refusal.used:.0f}, Requested {refusal.asked:.0f}.{again} {HELP}"
 
 
-def _anthropic(refusal: Refusal) -> str:
+def _anthropic(refusal: LimitRefusal) -> str:
     # OpenHands/OpenHands#9259; it says the same of a request that never fits.
     if refusal.name == "max_in_flight":
         return f"Number of concurrent connections has exceeded your rate limit. Please try again later. {DETAILS}"
@@ -88,7 +90,7 @@ def _anthropic(refusal: Refusal) -> str:
     )
 
 
-def _azure(refusal: Refusal, wait_s: float | None) -> str:
+def _azure(refusal: LimitRefusal, wait_s: float | None) -> str:
     # microsoft/sample-app-aoai-chatGPT#406; langchain-ai/langchain#12986 has the form for requests.
     what = "token" if "tokens" in refusal.name else "call"
     again = "" if wait_s is None else f" Please retry after {math.ceil(wait_s)} seconds."
@@ -99,7 +101,7 @@ def _azure(refusal: Refusal, wait_s: float | None) -> str:
     )
 
 
-def _gemini(refusal: Refusal, wait_s: float | None) -> dict[str, Any]:
+def _gemini(refusal: LimitRefusal, wait_s: float | None) -> dict[str, Any]:
     # dcdpr/jp#1061: no Retry-After; the wait is in the body.
     google = "type.googleapis.com/google.rpc"
     quota = {"quotaId": QUOTA_IDS.get(refusal.name, INPUT_QUOTA_ID), "quotaValue": f"{refusal.allowed:.0f}"}
@@ -111,9 +113,9 @@ def _gemini(refusal: Refusal, wait_s: float | None) -> dict[str, Any]:
     return {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED", "details": details}
 
 
-def limit_headers(groups: Iterable[Group], now: float) -> dict[str, str]:
+def limit_headers(groups: Iterable[LimitCounters], now: float) -> dict[str, str]:
     """Return the rate-limit headers of an answer: for each allowance the limit that is used most."""
-    tightest: dict[str, tuple[float, Group, Shown]] = {}
+    tightest: dict[str, tuple[float, LimitCounters, ShownAllowance]] = {}
     for group in groups:
         if group.limit.headers != "none" and group.limit.provider != "gemini":
             for shown in group.show(now):
@@ -126,7 +128,7 @@ def limit_headers(groups: Iterable[Group], now: float) -> dict[str, str]:
     return headers
 
 
-def _three(group: Group, shown: Shown, now: float) -> dict[str, str]:
+def _three(group: LimitCounters, shown: ShownAllowance, now: float) -> dict[str, str]:
     bucket = WORDS[shown.name][1].replace("_", "-")
     limit, left = f"{shown.limit:.0f}", f"{max(0.0, shown.limit - shown.used):.0f}"
     reset_s = shown.reset_s

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from worker.dev.fake.limits import RATES, WINDOWS_IN_A_MINUTE, Limit
-from worker.dev.fake.meters import MINUTE_S, Bucket, FixedWindow, Meter, SlidingMinute
+from worker.dev.fake.limits import RATES, WINDOWS_IN_A_MINUTE, ProviderLimit
+from worker.dev.fake.meters import MINUTE_S, BucketMeter, FixedWindowMeter, Meter, SlidingMinuteMeter
 from worker.dev.fake.usage import Counts
 
 SLOT_WAIT_S = 1.0  # the wait for a free slot: nothing is known about the ends of other calls
@@ -27,8 +27,8 @@ class Demand:
     used: Counts
 
 
-class Shown(NamedTuple):
-    """One allowance for the rate-limit headers; `name` is that of its field in Limit."""
+class ShownAllowance(NamedTuple):
+    """One allowance for the rate-limit headers; `name` is that of its field in ProviderLimit."""
 
     name: str
     limit: float
@@ -37,10 +37,10 @@ class Shown(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LimitRefusal:
     """The allowance that has no room. `wait_s` is infinite for a request that never fits."""
 
-    limit: Limit
+    limit: ProviderLimit
     name: str
     allowed: float
     used: float
@@ -49,25 +49,25 @@ class Refusal:
 
 
 @dataclass(slots=True, eq=False)
-class Group:
+class LimitCounters:
     """The counters of one limit for the requests that share them."""
 
-    limit: Limit
+    limit: ProviderLimit
     meters: dict[str, Meter]
-    day: Bucket | None = None
+    day: BucketMeter | None = None
     in_flight: int = 0
-    _shown: tuple[Shown, ...] = ()
+    _shown: tuple[ShownAllowance, ...] = ()
     _shown_at: float = -math.inf
 
-    def refusals(self, demand: Demand, now: float) -> Iterator[Refusal]:
+    def refusals(self, demand: Demand, now: float) -> Iterator[LimitRefusal]:
         """Yield the allowances that have no room for a request."""
         most = self.limit.max_in_flight
         if most is not None and self.in_flight >= most:
-            yield Refusal(self.limit, "max_in_flight", most, self.in_flight, 1, SLOT_WAIT_S)
+            yield LimitRefusal(self.limit, "max_in_flight", most, self.in_flight, 1, SLOT_WAIT_S)
         for name, asked in self._asked(demand).items():
             meter = self.meters[name]
             if (wait_s := meter.wait_s(asked, now)) > 0:
-                yield Refusal(self.limit, name, meter.limit, meter.used(now), asked, wait_s)
+                yield LimitRefusal(self.limit, name, meter.limit, meter.used(now), asked, wait_s)
 
     def enter(self, demand: Demand, now: float) -> None:
         """Count an admitted request."""
@@ -86,13 +86,13 @@ class Group:
                 if name != "requests_per_minute":
                     self.meters[name].take(used, now)
 
-    def show(self, now: float) -> tuple[Shown, ...]:
+    def show(self, now: float) -> tuple[ShownAllowance, ...]:
         """Return the allowances for the headers; those of `stale` are up to a minute old."""
         if self.limit.headers != "stale" or now - self._shown_at >= STALE_S:
             self._shown_at = now
             meters = self.meters | ({} if self.day is None else {"requests_per_minute": self.day})
             self._shown = tuple(
-                Shown(name, meter.limit, meter.used(now), meter.reset_s(now)) for name, meter in meters.items()
+                ShownAllowance(name, meter.limit, meter.used(now), meter.reset_s(now)) for name, meter in meters.items()
             )
         return self._shown
 
@@ -115,11 +115,11 @@ class Group:
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class AdmittedCall:
     """An admitted request, until it leaves."""
 
     demand: Demand
-    groups: tuple[Group, ...] = ()
+    groups: tuple[LimitCounters, ...] = ()
 
     @property
     def charged(self) -> int:
@@ -129,15 +129,15 @@ class Call:
 
 
 @dataclass(slots=True)
-class Limiter:
+class ProviderLimiter:
     """All limits, their counters and the calls in flight."""
 
-    limits: tuple[Limit, ...] = ()
-    running: set[Call] = field(default_factory=set)
+    limits: tuple[ProviderLimit, ...] = ()
+    running: set[AdmittedCall] = field(default_factory=set)
     in_flight: Counter[tuple[str, str]] = field(default_factory=Counter)  # by key and model
-    _groups: dict[tuple[int, str, str], Group] = field(default_factory=dict)
+    _groups: dict[tuple[int, str, str], LimitCounters] = field(default_factory=dict)
 
-    def admit(self, demand: Demand, now: float) -> Call | Refusal:
+    def admit(self, demand: Demand, now: float) -> AdmittedCall | LimitRefusal:
         """Admit a request, or return the refusal with the longest wait; a refused request is not counted."""
         groups = self.groups(demand)
         refusals = [refusal for group in groups for refusal in group.refusals(demand, now)]
@@ -145,19 +145,19 @@ class Limiter:
             return max(refusals, key=lambda refusal: refusal.wait_s)
         for group in groups:
             group.enter(demand, now)
-        call = Call(demand, groups)
+        call = AdmittedCall(demand, groups)
         self.running.add(call)
         self.in_flight[demand.key, demand.model] += 1
         return call
 
-    def leave(self, call: Call, now: float) -> None:
+    def leave(self, call: AdmittedCall, now: float) -> None:
         """Note the end of an admitted request, successful or not."""
         self.running.remove(call)
         self.in_flight[call.demand.key, call.demand.model] -= 1
         for group in call.groups:
             group.leave(call.demand, now)
 
-    def replace(self, limits: Sequence[Limit]) -> None:
+    def replace(self, limits: Sequence[ProviderLimit]) -> None:
         """Set other limits. Rates start unused; the calls in flight stay counted."""
         self.limits, self._groups = tuple(limits), {}
         for call in self.running:
@@ -165,7 +165,7 @@ class Limiter:
             for group in call.groups:
                 group.in_flight += 1
 
-    def groups(self, demand: Demand) -> tuple[Group, ...]:
+    def groups(self, demand: Demand) -> tuple[LimitCounters, ...]:
         """Return the counters that apply to a request."""
         return tuple(
             self._group(number, demand.key, demand.model)
@@ -173,7 +173,7 @@ class Limiter:
             if limit.matches(demand.key, demand.model)
         )
 
-    def _group(self, number: int, key: str, model: str) -> Group:
+    def _group(self, number: int, key: str, model: str) -> LimitCounters:
         limit = self.limits[number]
         place = (number, key if "key" in limit.per else "", model if "model" in limit.per else "")
         group = self._groups.get(place)
@@ -182,21 +182,21 @@ class Limiter:
         return group
 
 
-def _new_group(limit: Limit) -> Group:
+def _new_group(limit: ProviderLimit) -> LimitCounters:
     rates = {name: rate for name in RATES if (rate := getattr(limit, name)) is not None}
     day = None
     if limit.headers == "per_day" and limit.requests_per_minute is not None:
-        day = Bucket(limit.requests_per_minute * DAY_OF_MINUTES, burst_s=DAY_S, period_s=DAY_S)
-    return Group(limit, {name: _meter(limit, rate) for name, rate in rates.items()}, day)
+        day = BucketMeter(limit.requests_per_minute * DAY_OF_MINUTES, burst_s=DAY_S, period_s=DAY_S)
+    return LimitCounters(limit, {name: _meter(limit, rate) for name, rate in rates.items()}, day)
 
 
-def _meter(limit: Limit, per_minute: int) -> Meter:
+def _meter(limit: ProviderLimit, per_minute: int) -> Meter:
     match limit.kind:
         case "sliding":
-            return SlidingMinute(per_minute)
+            return SlidingMinuteMeter(per_minute)
         case "window":
-            return FixedWindow(per_minute)
+            return FixedWindowMeter(per_minute)
         case "window10s":
-            return FixedWindow(per_minute / WINDOWS_IN_A_MINUTE, length_s=MINUTE_S / WINDOWS_IN_A_MINUTE)
+            return FixedWindowMeter(per_minute / WINDOWS_IN_A_MINUTE, length_s=MINUTE_S / WINDOWS_IN_A_MINUTE)
         case _:
-            return Bucket(per_minute, burst_s=limit.burst_s)
+            return BucketMeter(per_minute, burst_s=limit.burst_s)

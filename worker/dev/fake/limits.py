@@ -28,7 +28,7 @@ class BadLimits(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class ProviderLimit:
     """One limit. `key` and `model` are patterns such as `gpt-4o*`; `per` says which requests share the counters."""
 
     key: str = "*"
@@ -55,7 +55,7 @@ class Limit:
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
 
 
-def load_limits(given: str) -> tuple[Limit, ...]:
+def load_limits(given: str) -> tuple[ProviderLimit, ...]:
     """Read limits from JSON text (it begins with `[` or `{`), or from a file in TOML or JSON. Raises BadLimits."""
     if given.lstrip().startswith(("[", "{")):
         return limits_of_json(given)
@@ -68,7 +68,7 @@ def load_limits(given: str) -> tuple[Limit, ...]:
         raise BadLimits(f"the limits file {given} cannot be read: {error}") from error
 
 
-def limits_of_json(text: str | bytes) -> tuple[Limit, ...]:
+def limits_of_json(text: str | bytes) -> tuple[ProviderLimit, ...]:
     """Read limits from JSON. Raises BadLimits."""
     try:
         value = json.loads(text)
@@ -77,7 +77,7 @@ def limits_of_json(text: str | bytes) -> tuple[Limit, ...]:
     return parse_limits(value)
 
 
-def parse_limits(value: object) -> tuple[Limit, ...]:
+def parse_limits(value: object) -> tuple[ProviderLimit, ...]:
     """Make limits from a list of objects, an object with the list `limits`, or one object. Raises BadLimits."""
     if isinstance(value, dict):
         value = value["limits"] if value.keys() == {"limits"} else [value]
@@ -86,11 +86,11 @@ def parse_limits(value: object) -> tuple[Limit, ...]:
     errors = [f"limits[{number}]: {error}" for number, given in enumerate(value) for error in _errors(given)]
     if errors:
         raise BadLimits("\n".join(errors))
-    return tuple(given if isinstance(given, Limit) else Limit(**given) for given in value)
+    return tuple(given if isinstance(given, ProviderLimit) else ProviderLimit(**given) for given in value)
 
 
 def _errors(given: object) -> Iterator[str]:
-    given = given.described() if isinstance(given, Limit) else given
+    given = given.described() if isinstance(given, ProviderLimit) else given
     if not isinstance(given, dict):
         yield f'{given!r} is no limit; write an object such as {{"tokens_per_minute": 60000}}'
         return
@@ -99,7 +99,7 @@ def _errors(given: object) -> Iterator[str]:
 
 
 def _error(name: str, value: object) -> str | None:
-    known = [field.name for field in fields(Limit)]
+    known = [field.name for field in fields(ProviderLimit)]
     if name not in known:
         close = get_close_matches(name, known, n=1)
         return f"{name} is no field of a limit; {f'did you mean {close[0]}?' if close else f'known are {known}'}"

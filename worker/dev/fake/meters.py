@@ -31,7 +31,7 @@ class Meter(Protocol):
 
 
 @dataclass(slots=True)
-class Bucket:
+class BucketMeter:
     """A token bucket: `limit` refills in `period_s`, the bucket holds `burst_s` of it. It may be more than empty."""
 
     limit: float
@@ -63,7 +63,7 @@ class Bucket:
 
 
 @dataclass(slots=True)
-class SlidingMinute:
+class SlidingMinuteMeter:
     """The sum of the last 60 seconds."""
 
     limit: float
@@ -95,7 +95,7 @@ class SlidingMinute:
 
 
 @dataclass(slots=True)
-class FixedWindow:
+class FixedWindowMeter:
     """The sum since the last multiple of `length_s` on the clock. `limit` is that of one window."""
 
     limit: float

@@ -17,7 +17,7 @@ LINES_AT_ONCE = 500
 MODELS = [{"id": name, "object": "model", "owned_by": "fake"} for name in NAMED]
 
 
-class Control:
+class ControlRoutes:
     """The routes that read and change the endpoint itself."""
 
     def __init__(self, endpoint: FakeServer) -> None:
@@ -71,7 +71,7 @@ def _bad_request(message: str, *, code: str) -> web.Response:
 
 def application(endpoint: FakeServer) -> web.Application:
     """Return the aiohttp application of a fake endpoint."""
-    control = Control(endpoint)
+    control = ControlRoutes(endpoint)
     app = web.Application(client_max_size=BIGGEST)
     app.add_routes(
         [

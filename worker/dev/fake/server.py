@@ -10,14 +10,14 @@ from typing import Any, Literal
 from aiohttp import web
 
 from worker.dev.fake.answers import prompt_tokens
-from worker.dev.fake.ledger import Ledger, Line, Row, key_name
+from worker.dev.fake.ledger import Ledger, LedgerLine, Row, key_name
 from worker.dev.fake.limit_answers import limit_headers, refused
-from worker.dev.fake.limiter import Call, Demand, Limiter, Refusal
+from worker.dev.fake.limiter import AdmittedCall, Demand, LimitRefusal, ProviderLimiter
 from worker.dev.fake.limits import MOST
 from worker.dev.fake.plan import Plan, plan, refusal
 from worker.dev.fake.script import HEADER, BadScript, Script, choose, controls, job_of
+from worker.dev.fake.transmission import hang_up, write
 from worker.dev.fake.usage import SHAPES, Counts
-from worker.dev.fake.writing import hang_up, write
 
 MOST_CHOICES = 128  # OpenAI's limit for a request
 STARTED_S = time.time() - time.monotonic()
@@ -29,14 +29,14 @@ def now_s() -> float:
 
 
 @dataclass(slots=True)
-class Turn:
+class _Turn:
     """One request on its way through the server."""
 
     asked: dict[str, Any] | None
     body: bytes
     key: str
-    line: Line
-    call: Call | None = None  # None: refused, or not under limits
+    line: LedgerLine
+    call: AdmittedCall | None = None  # None: refused, or not under limits
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class FakeServer:
     saved: dict[str, Plan] = field(default_factory=dict)
     # Fields of a script that win over every request's own script, for simulated trouble of the endpoint.
     weather: dict[str, Any] = field(default_factory=dict)
-    limiter: Limiter = field(default_factory=Limiter)
+    limiter: ProviderLimiter = field(default_factory=ProviderLimiter)
 
     def reset(self) -> None:
         """Delete the counters and the saved answers. The limits stay, and start unused."""
@@ -64,8 +64,8 @@ class FakeServer:
         job = job_of(request.headers.get("Idempotency-Key"), body)
         asked = _object(body)
         key = request.headers.get("Authorization", "").partition(" ")[2]
-        line = Line(in_s, job, key_name(key), str(asked.get("model")) if asked else "")
-        turn = Turn(asked, body, key, line)
+        line = LedgerLine(in_s, job, key_name(key), str(asked.get("model")) if asked else "")
+        turn = _Turn(asked, body, key, line)
         ledger = self.ledger
         ledger.open(line)
         ledger.keep(job=job, headers=dict(request.headers), body=body)
@@ -80,7 +80,7 @@ class FakeServer:
                 self.limiter.leave(turn.call, out_s)
             ledger.close(line, out_s)
 
-    async def _play(self, request: web.Request, turn: Turn) -> web.StreamResponse:
+    async def _play(self, request: web.Request, turn: _Turn) -> web.StreamResponse:
         answer_plan, script = self._decide(request, turn)
         row, job = turn.line.row, turn.line.job
         await asyncio.sleep(script.latency_s)
@@ -104,7 +104,7 @@ class FakeServer:
     def _honours(self, script: Script) -> bool:
         return "honoured" in (self.idempotency, script.idempotency)
 
-    def _decide(self, request: web.Request, turn: Turn) -> tuple[Plan, Script]:
+    def _decide(self, request: web.Request, turn: _Turn) -> tuple[Plan, Script]:
         asked, job = turn.asked, turn.line.job
         fault = self._fault(request, asked)
         if fault is not None or asked is None:
@@ -122,7 +122,7 @@ class FakeServer:
             return repeated, Script()
         return self._limited(turn, asked, plan(asked, script, job=job), script)
 
-    def _limited(self, turn: Turn, asked: dict[str, Any], answer_plan: Plan, script: Script) -> tuple[Plan, Script]:
+    def _limited(self, turn: _Turn, asked: dict[str, Any], answer_plan: Plan, script: Script) -> tuple[Plan, Script]:
         """Return the plan if the limits admit the request, else a 429."""
         line, used, now = turn.line, answer_plan.counts, now_s()
         limiter = self.limiter
@@ -130,7 +130,7 @@ class FakeServer:
         demand = Demand(turn.key, line.model, reserved, used)
         verdict = limiter.admit(demand, now)
         line.in_flight = limiter.in_flight[turn.key, line.model]
-        if isinstance(verdict, Refusal):
+        if isinstance(verdict, LimitRefusal):
             line.refused = verdict.name
             answer_plan, line.retry_after_s = refused(verdict, demand, limiter.groups(demand), now)
             return answer_plan, Script()
