@@ -1,5 +1,6 @@
 """The fake endpoint under limits over a real socket, and its ledger while it runs."""
 
+import asyncio
 import json
 import re
 import shlex
@@ -16,7 +17,7 @@ from tests.dev.test_fake_endpoint import PAGE, Asker, body, wait_until
 from worker.cli import main
 from worker.dev.fake.ledger import SHOWN, key_name
 from worker.dev.fake.limits import ALLOWANCES, WORDS, ProviderLimit, load_limits
-from worker.dev.fake_endpoint import FakeEndpoint
+from worker.dev.fake_endpoint import FakeEndpoint, serve
 
 
 @pytest.fixture
@@ -126,6 +127,26 @@ def test_limits_are_changed_and_shown_while_it_runs(client: httpx.Client, ask: A
     assert client.get(f"{limited.url}/__limits").json() == limits
     client.post(f"{limited.url}/__limits", json=[])
     assert "x-ratelimit-limit-requests" not in ask(body()).headers
+
+
+def test_the_command_serves_the_limits_that_it_was_given(client: httpx.Client) -> None:
+    limits = [{"kind": "slots", "max_in_flight": 4}]
+
+    async def serve_once() -> Any:
+        urls: asyncio.Queue[str] = asyncio.Queue()
+        serving = asyncio.create_task(
+            serve(
+                host="127.0.0.1", port=0, key=None, idempotency="ignored", ready=urls.put_nowait,
+                limits=json.dumps(limits),
+            )
+        )  # fmt: skip
+        url = await urls.get()
+        shown = await asyncio.to_thread(lambda: client.get(f"{url}/__limits").json())
+        serving.cancel()
+        await asyncio.wait([serving])
+        return shown
+
+    assert asyncio.run(serve_once()) == limits
 
 
 def test_a_failing_script_is_limited_too_and_a_replay_is_not(ask: Asker, limited: FakeEndpoint) -> None:

@@ -54,7 +54,7 @@ def admitted(limits: ProviderLimiter, asked: Demand, *times_s: float) -> list[bo
     ],
 )
 def test_each_kind_counts_in_its_way(limit: dict[str, Any], times_s: tuple[float, ...], expected: list[int]) -> None:
-    assert admitted(limiter(limit), demand(), *times_s) == [bool(one) for one in expected]
+    assert admitted(limiter(limit), demand(), *times_s) == list(map(bool, expected))
 
 
 def test_the_debt_of_an_answer_is_paid_before_the_next_request() -> None:

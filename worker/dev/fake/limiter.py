@@ -17,8 +17,7 @@ DAY_S = 86_400.0
 DAY_OF_MINUTES = 480
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """A request as the limits see it. `used` are the tokens of its answer, which the fake endpoint knows at arrival."""
 
     key: str
@@ -124,8 +123,9 @@ class AdmittedCall:
     @property
     def charged(self) -> int:
         """The tokens that the limits count; without limits the tokens of the answer."""
-        used = self.demand.used
-        return max((group.charged(self.demand) for group in self.groups), default=used.prompt + used.completion)
+        if not self.groups:
+            return self.demand.used.prompt + self.demand.used.completion
+        return max(group.charged(self.demand) for group in self.groups)
 
 
 @dataclass(slots=True)
@@ -140,8 +140,7 @@ class ProviderLimiter:
     def admit(self, demand: Demand, now: float) -> AdmittedCall | LimitRefusal:
         """Admit a request, or return the refusal with the longest wait; a refused request is not counted."""
         groups = self.groups(demand)
-        refusals = [refusal for group in groups for refusal in group.refusals(demand, now)]
-        if refusals:
+        if refusals := [refusal for group in groups for refusal in group.refusals(demand, now)]:
             return max(refusals, key=lambda refusal: refusal.wait_s)
         for group in groups:
             group.enter(demand, now)
@@ -167,6 +166,8 @@ class ProviderLimiter:
 
     def groups(self, demand: Demand) -> tuple[LimitCounters, ...]:
         """Return the counters that apply to a request."""
+        if not self.limits:
+            return ()
         return tuple(
             self._group(number, demand.key, demand.model)
             for number, limit in enumerate(self.limits)
