@@ -1,7 +1,7 @@
 """BULK: applies one order (cancel, replay, update) to all jobs that match a filter, in transactions of limited size.
 
 The status guards every write. `cancel` also reaches jobs that are still in the inbox: it matches them by the inbox
-columns that their producer filled, and marks their ids for ACCEPT. Other orders do not reach them.
+columns that their producer filled, and inserts a cancel request for each id. Other orders do not reach them.
 """
 
 import time
@@ -68,7 +68,7 @@ def count(connection: Connection, order: BulkOrder, conditions: Sequence[Conditi
 
 
 def count_unread(connection: Connection, conditions: Sequence[Condition]) -> int:
-    """Return the number of matching jobs that are still in the inbox and not marked as cancelled."""
+    """Return the number of matching jobs that are still in the inbox and have no cancel request."""
     statement = select(func.count()).select_from(inbox).where(*_inbox_conditions(conditions))
     return int(connection.execute(statement).scalar_one())
 
