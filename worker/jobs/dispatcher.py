@@ -121,7 +121,7 @@ class Dispatcher:
 
     def _guarded(self, step: Callable[[], T]) -> T | None:
         """Run a step; on any error write one log line and return None, so the other steps still run."""
-        name = getattr(getattr(step, "func", step), "__name__", "chore").strip("_")
+        name = getattr(getattr(step, "func", step), "__name__", "step").strip("_")
         try:
             return step()
         except Exception as error:

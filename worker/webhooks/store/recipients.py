@@ -1,7 +1,7 @@
 """Finds the receivers of a job's event: those that the job names, or its tenant's defaults.
 
 A job may name a receiver that is not registered yet; a placeholder row without a URL is created for it, and
-`unregistered` adopts the row later. A job may also carry a URL; a receiver is created for it.
+`placeholders` adopts the row later. A job may also carry a URL; a receiver is created for it.
 """
 
 import json
