@@ -57,7 +57,7 @@ class Outcome:
 
 
 def open_ids(parts: Parts, book: Book) -> list[str]:
-    """Return everything that is not final yet: ids of submissions, and entries in the doors."""
+    """Return everything that is not final yet: ids of submissions, and entries in the queue and the inbox."""
     stands = {str(row.id): row.status for row in parts.rows(JOBS)}
     waiting = [one.id for one in book.all() if stands.get(one.id) not in FINAL]
     waiting += [f"inbox {row.id}" for row in parts.rows("SELECT id FROM afterword_inbox")]
@@ -101,10 +101,10 @@ def _producers(book: Book, rows: dict[str, Any], found: Outcome) -> None:
         if row is not None:
             ours.add(str(row.job_id))
         if row is None or row.status not in FINAL:
-            found.lost.append(f"{one.id} by {one.door}, {one.sends} times: {row and row.status}")
+            found.lost.append(f"{one.id} by {one.way}, {one.sends} times: {row and row.status}")
             continue
         if row.status not in one.expects:
-            found.wrong.append(f"{one.id} by {one.door} is {row.status} ({row.error_code}), not {sorted(one.expects)}")
+            found.wrong.append(f"{one.id} by {one.way} is {row.status} ({row.error_code}), not {sorted(one.expects)}")
         twin = rows.get(one.twin_of or one.id)
         if twin is not None and str(twin.job_id) != str(row.job_id):
             found.doubled.append(f"{one.id} and its twin {one.twin_of} became two jobs")

@@ -79,7 +79,7 @@ def chaos(
 
 
 def _settle(parts: Parts, book: Book) -> list[str]:
-    """Wait until every job is final and the doors are empty; return the rest when no more jobs end."""
+    """Wait until every job is final and the queue and the inbox are empty; return the rest when no more jobs end."""
     give_up, least = time.monotonic() + SETTLE_S, math.inf
     while True:
         parts.note_deaths()

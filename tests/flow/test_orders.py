@@ -80,13 +80,13 @@ def test_a_waiting_job_is_cancelled_and_reported_once(system: System, client: Af
     assert system.fake.stats()["requests"] == 0
 
 
-@pytest.mark.parametrize("door", ["queue", "sql"])
-def test_a_job_that_was_cancelled_before_it_came_never_runs(system: System, client: Afterword, door: str) -> None:
+@pytest.mark.parametrize("way", ["queue", "sql"])
+def test_a_job_that_was_cancelled_before_it_came_never_runs(system: System, client: Afterword, way: str) -> None:
     job_id = str(uuid.uuid4())
     assert client.cancel(job_id) is None
     system.start()
 
-    if door == "queue":
+    if way == "queue":
         client.submit(request(), id=job_id)
     else:
         system.insert(request(), id=job_id)

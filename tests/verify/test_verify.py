@@ -211,9 +211,9 @@ def test_every_rule_is_broken_by_a_test() -> None:
     assert {check.__name__ for table in RULES for check in table.checks} == {rule for rule, _, _ in hands}
 
 
-def order(engine: Engine, door: str, job_id: str) -> None:
+def order(engine: Engine, view: str, job_id: str) -> None:
     with engine.begin() as connection:
-        connection.execute(text(f"INSERT INTO {door} (id) VALUES (:id)").bindparams(bindparam("id", job_id, Id)))
+        connection.execute(text(f"INSERT INTO {view} (id) VALUES (:id)").bindparams(bindparam("id", job_id, Id)))
 
 
 @pytest.mark.parametrize("whose", ["failed", "cut"])

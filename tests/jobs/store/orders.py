@@ -12,9 +12,9 @@ from worker.jobs.store.bulk_update import BulkOrder
 from worker.jobs.store.cancel import cancel
 
 
-def order(engine: Engine, door: str, job_id: str) -> None:
+def order(engine: Engine, view: str, job_id: str) -> None:
     with engine.begin() as connection:
-        connection.execute(text(f"INSERT INTO {door} (id) VALUES (:id)"), {"id": job_id})
+        connection.execute(text(f"INSERT INTO {view} (id) VALUES (:id)"), {"id": job_id})
 
 
 def accepted(engine: Engine, **fields: object) -> str:
