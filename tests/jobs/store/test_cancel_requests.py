@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine, event, text
 
-from tests.jobs.store.attempts import closing, completed, end_lease, started, write
+from tests.jobs.store.attempts import attempt_record, completed, end_lease, started, write
 from tests.jobs.store.orders import accepted, fail, order
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.lifecycle import CANCEL, FAIL, RETRY, Outcome
@@ -54,7 +54,10 @@ def test_a_mark_stays_while_its_job_runs_and_goes_with_its_end(engine: Engine) -
     assert served(engine, keep_s=-1.0) == cancel.AppliedRequests(set(), 0, cancel.FIRST)
     assert marks(engine) == {claimed.job_id}
 
-    write(engine, closing(claimed, CANCEL, Outcome.cancelled, error_code="cancelled", error_message="m", error="{}"))
+    write(
+        engine,
+        attempt_record(claimed, CANCEL, Outcome.cancelled, error_code="cancelled", error_message="m", error="{}"),
+    )
     order(engine, "cancel_v1", claimed.job_id)
 
     assert served(engine).cancelled == set()
@@ -76,7 +79,7 @@ def test_a_running_job_that_is_queued_again_under_its_mark_is_cancelled(engine: 
     claimed = started(engine, worker(engine))
     order(engine, "cancel_v1", claimed.job_id)
 
-    write(engine, closing(claimed, RETRY, Outcome.failed, **OVERLOADED))
+    write(engine, attempt_record(claimed, RETRY, Outcome.failed, **OVERLOADED))
 
     assert served(engine).cancelled == set()
     assert (stands(engine, claimed.job_id), marks(engine)) == (("cancelled", "cancelled", 1), set())
@@ -177,7 +180,7 @@ def test_a_job_cancelled_in_the_queue_is_not_revived_by_a_late_holder(engine: En
         order(engine, "cancel_v1", claimed.job_id)
 
     assert write(engine, completed(answer)) == [False]
-    assert write(engine, closing(failure, FAIL, Outcome.failed, **OVERLOADED)) == [False]
+    assert write(engine, attempt_record(failure, FAIL, Outcome.failed, **OVERLOADED)) == [False]
 
     assert {stands(engine, claimed.job_id).status for claimed in (answer, failure)} == {"cancelled"}
     kept = one(engine, "SELECT outcome, prompt_tokens FROM attempts_v1 WHERE job_id = :id", id=answer.job_id)
@@ -206,7 +209,7 @@ def test_a_late_answer_completes_a_replayed_job_that_no_worker_has_claimed_since
 def test_a_late_failure_does_not_end_a_replayed_job(engine: Engine) -> None:
     claimed = lost_and_replayed(engine)
 
-    assert write(engine, closing(claimed, FAIL, Outcome.failed, **OVERLOADED)) == [False]
+    assert write(engine, attempt_record(claimed, FAIL, Outcome.failed, **OVERLOADED)) == [False]
 
     assert stands(engine, claimed.job_id) == ("queued", None, None)
 
@@ -230,7 +233,7 @@ def test_a_late_failure_ends_a_job_that_was_only_taken_back(engine: Engine) -> N
     with engine.begin() as connection:
         reclaim.take_back(connection)
 
-    assert write(engine, closing(claimed, FAIL, Outcome.failed, **OVERLOADED)) == [True]
+    assert write(engine, attempt_record(claimed, FAIL, Outcome.failed, **OVERLOADED)) == [True]
 
 
 def test_a_job_that_was_retried_and_replayed_is_taken_back_as_any_other(engine: Engine) -> None:

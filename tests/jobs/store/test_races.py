@@ -9,7 +9,7 @@ import redis
 from sqlalchemy import Engine, text
 
 from afterword import Afterword
-from tests.jobs.store.attempts import closing, completed, started, write
+from tests.jobs.store.attempts import attempt_record, completed, started, write
 from tests.jobs.store.orders import accepted, cancel_one, order
 from tests.pool.workers import until
 from tests.producers.made import accept_inbox, accept_queue
@@ -82,7 +82,7 @@ def test_a_retry_beside_cancellations_is_cancelled_and_numbered_once(engine: Eng
     for _ in range(8):
         claimed = started(engine, mine)
         job_id = claimed.job_id
-        again = closing(claimed, RETRY, Outcome.failed, **OVERLOADED)
+        again = attempt_record(claimed, RETRY, Outcome.failed, **OVERLOADED)
 
         at_once(
             lambda again=again: write(engine, again),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
-from tests.jobs.store.attempts import ANSWER, closing
+from tests.jobs.store.attempts import ANSWER, attempt_record
 from tests.pool.workers import until
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from tests.store.receiving import claimed, found, registration, sealed
@@ -53,7 +53,7 @@ def answered(engine: Engine, response: str) -> str:
     got = claim_one(engine, worker(engine), job_id)
     assert got is not None
     with engine.begin() as connection:
-        record(connection, [closing(got, COMPLETE, Outcome.completed, answer={**ANSWER, "response": response})])
+        record(connection, [attempt_record(got, COMPLETE, Outcome.completed, answer={**ANSWER, "response": response})])
     return job_id
 
 
@@ -260,7 +260,7 @@ def test_being_unregistered_does_not_depend_on_the_shown_reason(engine: Engine, 
         assert receivers.disable(connection, known.id, "not_registered")
 
         assert placeholders.find(connection, "default", "billing") is None
-        assert not known.is_awaited
+        assert not known.is_placeholder
 
 
 def test_a_delivery_dropped_before_the_registration_has_no_place(engine: Engine) -> None:

@@ -24,7 +24,7 @@ from worker.webhooks.store.tables import receivers
 
 # The column `webhook` of a job that wants no webhooks.
 NO_RECEIVER = "null"
-# The `disabled_reason` of a placeholder; see store.placeholders.
+# The `disabled_reason` of a placeholder; see webhooks.store.placeholders.
 NOT_REGISTERED = "not_registered"
 
 _default = exists().where(receivers.c.tenant == jobs.c.tenant, receivers.c.is_default, receivers.c.status != "removed")
@@ -50,14 +50,14 @@ class Recipient(NamedTuple):
     status: str
 
     @property
-    def is_awaited(self) -> bool:
-        """The row is a placeholder: the receiver's events, payload, profile and ordering are not known yet."""
+    def is_placeholder(self) -> bool:
+        """The receiver is not registered: its events, payload, profile and ordering are not known yet."""
         return not self.url
 
     @property
     def may_change(self) -> bool:
         """Its deliveries depend on the row's state at our commit, so the row must be locked."""
-        return self.ordering == "per_key" or self.status != "enabled" or self.is_awaited
+        return self.ordering == "per_key" or self.status != "enabled" or self.is_placeholder
 
 
 _RECIPIENT = select(*(receivers.c[name] for name in Recipient._fields))

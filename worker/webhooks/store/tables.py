@@ -49,7 +49,7 @@ receivers = Table(
     Column("disabled_reason", String),
     Column("disabled_at", Instant),
     Column("created_at", Instant, nullable=False),
-    # A core.receiver_health.ReceiverHealth.
+    # A ReceiverHealth of webhooks.core.receiver_health.
     Column("health", JsonText),
     # The bucket of its rate: the tokens at the instant tokens_at.
     Column("tokens", Float),
