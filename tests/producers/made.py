@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import attempt_record, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def complete(engine: Engine, job_id: str, response: dict[str, Any] | None = None
     assert claimed is not None
     response = response or {"choices": [{"message": {"content": "Good day."}}]}
     usage = json.dumps(tokens)
-    closing = AttemptRecord(
+    attempt_record = AttemptRecord(
         job_id, claimed.attempt, claimed.worker_id, COMPLETE, Outcome.completed, sent=True, counts=True,
         attempt={"billed": "yes", "usage_requested": False, **tokens},
         answer={
@@ -73,7 +73,7 @@ def complete(engine: Engine, job_id: str, response: dict[str, Any] | None = None
         },
     )  # fmt: skip
     with engine.begin() as connection:
-        assert [recorded.moved for recorded in record(connection, [closing])] == [True]
+        assert [recorded.moved for recorded in record(connection, [attempt_record])] == [True]
 
 
 def inbox(engine: Engine) -> list[Any]:
@@ -117,13 +117,13 @@ def writable(url: str) -> Any:
 
 @contextmanager
 def _dbapi(engine: Engine, url: str) -> Iterator[Open]:
-    with closing(writable(url)) as connection:
+    with attempt_record(writable(url)) as connection:
         yield Open(connection, connection.commit, connection.rollback)
 
 
 @contextmanager
 def _cursor(engine: Engine, url: str) -> Iterator[Open]:
-    with closing(writable(url)) as connection, closing(connection.cursor()) as cursor:
+    with attempt_record(writable(url)) as connection, attempt_record(connection.cursor()) as cursor:
         yield Open(cursor, connection.commit, connection.rollback)
 
 
