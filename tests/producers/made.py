@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import attempt_record, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +117,13 @@ def writable(url: str) -> Any:
 
 @contextmanager
 def _dbapi(engine: Engine, url: str) -> Iterator[Open]:
-    with attempt_record(writable(url)) as connection:
+    with closing(writable(url)) as connection:
         yield Open(connection, connection.commit, connection.rollback)
 
 
 @contextmanager
 def _cursor(engine: Engine, url: str) -> Iterator[Open]:
-    with attempt_record(writable(url)) as connection, attempt_record(connection.cursor()) as cursor:
+    with closing(writable(url)) as connection, closing(connection.cursor()) as cursor:
         yield Open(cursor, connection.commit, connection.rollback)
 
 
