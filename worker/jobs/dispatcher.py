@@ -102,8 +102,8 @@ class Dispatcher:
             began = time.monotonic()
             next_s = self._guarded(self._tick)
             self._turned()
-            # Wait at least as long as the tick took. Without this, rows that become due one by one in thousands of lanes would
-            # keep the thread busy all the time.
+            # Wait as long as the tick took. Without this, rows that become due one by one in thousands of lanes
+            # would keep the thread busy all the time.
             least_s = max(SHORTEST_S, min(time.monotonic() - began, self._tick_s))
             self._sleep(self._tick_s if next_s is None else next_s, least_s=least_s)
 
