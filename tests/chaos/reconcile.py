@@ -58,11 +58,11 @@ class Outcome:
 
 def open_ids(parts: Parts, book: Book) -> list[str]:
     """Return everything that is not final yet: ids of submissions, and entries in the queue and the inbox."""
-    stands = {str(row.id): row.status for row in parts.rows(JOBS)}
-    waiting = [one.id for one in book.all() if stands.get(one.id) not in FINAL]
+    status = {str(row.id): row.status for row in parts.rows(JOBS)}
+    waiting = [one.id for one in book.all() if status.get(one.id) not in FINAL]
     waiting += [f"inbox {row.id}" for row in parts.rows("SELECT id FROM afterword_inbox")]
     waiting += [f"running {row.id}" for row in parts.rows("SELECT id FROM afterword_jobs WHERE finished_at IS NULL")]
-    waiting += [f"mark of {row.id}" for row in parts.rows("SELECT id FROM afterword_cancellations")]
+    waiting += [f"cancel request of {row.id}" for row in parts.rows("SELECT id FROM afterword_cancellations")]
     waiting += [f"delivery {row.id} {row.status}" for row in parts.rows(OPEN_DELIVERIES)]
     waiting += [f"junk {one.entry[:40]!r}" for one in book.open_junk()]
     lists = [key for key in parts.redis.scan_iter("*intake*") if parts.redis.type(key) == b"list"]
@@ -137,8 +137,8 @@ def _feed(parts: Parts, reader: Reader, found: Outcome) -> None:
     generations = parts.rows("SELECT id, generation FROM afterword_jobs WHERE generation > 0")
     replayed = {str(row.id): row.generation for row in generations}
     found.replays = sum(replayed.values())
-    stands = {row.cursor for row in now}
-    saw = [tuple(row) for row in reader.rows if row.cursor in stands or str(row.id) not in replayed]
+    cursors = {row.cursor for row in now}
+    saw = [tuple(row) for row in reader.rows if row.cursor in cursors or str(row.id) not in replayed]
     if saw != [tuple(row) for row in now]:
         differing = [str(row) for row in set(saw) ^ set(map(tuple, now))]
         found.doubled.append(f"the feed was {len(saw)} rows and is {len(now)}: {differing[:5]}")

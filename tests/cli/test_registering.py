@@ -11,7 +11,7 @@ from sqlalchemy import Engine, insert, update
 from tests.cli.conftest import Command
 from tests.cli.operating import HOOK, json_of, refused
 from tests.store.made import accept_all, entry, job, one, rows
-from tests.store.receiving import VAULT, delivery, found, receiver, stands, statuses
+from tests.store.receiving import VAULT, delivery, found, receiver, state_of, statuses
 from worker.cli import main
 from worker.core.lifecycle import DeliveryStatus
 from worker.store.clock import now
@@ -123,7 +123,7 @@ def test_commands_answer_a_script(run: Command, engine: Engine) -> None:
         "tenant": "default", "name": "billing", "status": "enabled", "queued": 1, "cancelled": 0,
     }  # fmt: skip
     assert json_of(run, "webhooks", "redeliver", held) == {"delivery": held, "status": "queued"}
-    assert stands(engine, held).origin == "manual"
+    assert state_of(engine, held).origin == "manual"
     assert json_of(run, "webhooks", "remove", "billing", "--yes") == {
         "tenant": "default", "name": "billing", "status": "removed", "cancelled": 1,
     }  # fmt: skip

@@ -13,7 +13,7 @@ from tests.cli.conftest import Command
 from tests.cli.operating import HOOK, json_of, refused
 from tests.cli.processes import COMMAND
 from tests.store.made import accept_all, entry, job, worker
-from tests.store.receiving import MASTER, claimed, delivered, delivery, found, receiver, stands, statuses
+from tests.store.receiving import MASTER, claimed, delivered, delivery, found, receiver, state_of, statuses
 from worker.core.lifecycle import DeliveryStatus
 from worker.settings import child_environment
 from worker.webhooks.store import recover as recoveries
@@ -289,14 +289,14 @@ def test_a_delivery_is_sent_once_more(run: Command, engine: Engine) -> None:
     old = delivery(engine, receiver(engine), FAILED)
 
     assert run("webhooks", "redeliver", old).exit_code == 0
-    assert (stands(engine, old).status, stands(engine, old).origin) == ("queued", "manual")
+    assert (state_of(engine, old).status, state_of(engine, old).origin) == ("queued", "manual")
 
 
 def test_a_test_without_a_worker_times_out_and_says_so(run: Command, engine: Engine) -> None:
     receiver(engine)
 
     new = json_of(run, "webhooks", "test", "billing")["delivery"]
-    assert (stands(engine, new).event_type, stands(engine, new).origin) == ("receiver.test", "test")
+    assert (state_of(engine, new).event_type, state_of(engine, new).origin) == ("receiver.test", "test")
     result = run("webhooks", "test", "billing", "--wait", "0.1")
     assert result.exit_code == 4
     assert "no attempt was made in time" in result.stderr

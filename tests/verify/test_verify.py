@@ -109,7 +109,7 @@ def another_attempt(job_id: str, number: int, **values: Any) -> Executable:
     return insert(attempts).values(**{"job_id": job_id, "attempt": number, **closed, **values})
 
 
-def mark(job_id: str) -> Executable:
+def request_cancel(job_id: str) -> Executable:
     return insert(cancellations).values(id=job_id, created_at=now())
 
 
@@ -168,9 +168,9 @@ BREAKS: list[tuple[str, str, Hand]] = [
     ("counter_knows_every_number", "finished", lambda w: [update(counters).values(value=3)]),
     ("counter_knows_every_number", "finished", lambda w: [update(counters).values(value=9)]),
     ("counter_knows_every_number", "finished", lambda w: [delete(finished).where(finished.c.job_id == w.done)]),
-    ("cancellations_are_served", "cut", lambda w: [mark(w.cut)]),
-    ("cancellations_are_served", "waits", lambda w: [mark(w.waits)]),
-    ("cancellations_are_served", "runs", lambda w: [mark(w.runs)]),
+    ("cancellations_are_served", "cut", lambda w: [request_cancel(w.cut)]),
+    ("cancellations_are_served", "waits", lambda w: [request_cancel(w.waits)]),
+    ("cancellations_are_served", "runs", lambda w: [request_cancel(w.runs)]),
     ("rest_has_a_cause", "resting", lambda w: [endpoint(state="paused")]),
     ("rest_has_a_cause", "resting", lambda w: [endpoint(state="open", cause="operator")]),
     ("rest_has_a_cause", "resting", lambda w: [endpoint(**TROUBLE | {"probe_at": None})]),

@@ -59,8 +59,8 @@ def _deliver(made: World) -> None:
 
 def test_webhook_rows_of_our_own_code_are_sound(world: World) -> None:
     assert broken(world.engine) == {}
-    stands = {str(row.id): row.status for row in rows(world.engine, "SELECT * FROM webhook_deliveries_v1")}
-    assert {name: stands[one] for name, one in world.sent.items()} == {
+    statuses = {str(row.id): row.status for row in rows(world.engine, "SELECT * FROM webhook_deliveries_v1")}
+    assert {name: statuses[one] for name, one in world.sent.items()} == {
         "done": "delivered", "unsent": "queued", "flying": "in_progress", "tried": "queued", "replayed": "queued",
         "first1": "delivered", "first2": "queued", "first3": "queued", "strict1": "failed", "strict2": "queued",
         "strict3": "queued", "held": "held", "unregistered": "held", "brought": "queued",

@@ -141,7 +141,7 @@ def test_a_replay_of_a_waiting_job_does_not_lose_a_concurrent_cancellation(postg
     waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
     with engine.begin() as connection:
-        # The locked mark holds the replay between reading the job and deleting the mark.
+        # The locked request holds the replay between reading the job and deleting the request.
         connection.execute(text("SELECT 1 FROM afterword_cancellations FOR UPDATE"))
         threads[0].start()
         until(lambda: rows(engine, waiting), what="the replay waits for the lock")
