@@ -28,7 +28,7 @@ NO_RECEIVER = "null"
 NOT_REGISTERED = "not_registered"
 
 _default = exists().where(receivers.c.tenant == jobs.c.tenant, receivers.c.is_default, receivers.c.status != "removed")
-# Usually empty in an installation without receivers, so that a finished batch costs only one short statement.
+# Usually empty in an installation without receivers: a finished batch then costs only one short statement.
 _WANTED = select(jobs.c.id, jobs.c.tenant, jobs.c.webhook).where(
     jobs.c.id.in_(bindparam("ids", expanding=True)),
     or_(and_(jobs.c.webhook.is_not(None), jobs.c.webhook != NO_RECEIVER), and_(jobs.c.webhook.is_(None), _default)),
