@@ -1,4 +1,4 @@
-"""Takes rows from the SQL inbox, and writes dead letters."""
+"""Takes rows from the SQL inbox for `jobs.intake`; writes dead letters for ACCEPT and `jobs.maintenance`."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Receivers' rows: add, find, change, disable, enable, remove. Secrets arrive here already sealed."""
+"""Receivers' rows: add, find, change, disable, enable, remove. Used by `afterword webhooks`. Secrets arrive sealed."""
 
 import json
 from collections.abc import Mapping
