@@ -21,33 +21,33 @@ class CannotRequeue(ValueError):
     """The dead letter stays where it is; the text gives the reason."""
 
 
-def put_back(engine: "Engine", settings: "Settings", seq: int, dead_letter: "StoredDeadLetter", entry: bytes) -> int:
+def put_back(engine: "Engine", settings: "Settings", seq: int, letter: "StoredDeadLetter", entry: bytes) -> int:
     """Put one dead letter back; return 1, or 0 if another process did it first. CannotRequeue gives the reason."""
     from worker.jobs.store import dead_letters as store
 
-    _check_whole(dead_letter)
-    if dead_letter.queue == INBOX:
+    _check_whole(letter)
+    if letter.queue == INBOX:
         job = _text(entry)
         with engine.begin() as connection:
-            return int(store.resubmit(connection, seq, job=job, job_id=_uuid(dead_letter.job_id)))
+            return int(store.resubmit(connection, seq, job=job, job_id=_uuid(letter.job_id)))
     # Push first, then delete the row: a message that exists twice is recognised, a deleted one is lost.
-    _push(settings, dead_letter.queue, entry)
+    _push(settings, letter.queue, entry)
     with engine.begin() as connection:
         return store.forget(connection, [seq])
 
 
-def _check_whole(dead_letter: "StoredDeadLetter") -> None:
+def _check_whole(letter: "StoredDeadLetter") -> None:
     """Raise CannotRequeue if the dead letter's queue is unknown or its end was cut off."""
     from worker.jobs.core.entry_size import is_cut
     from worker.queue.nudges import REJECTED_BYTES
 
-    if dead_letter.queue not in (INBOX, *LISTS):
+    if letter.queue not in (INBOX, *LISTS):
         raise CannotRequeue(
-            f"it was found in {dead_letter.queue!r}, and nothing can be put back there; delete it with purge"
+            f"it was found in {letter.queue!r}, and nothing can be put back there; delete it with purge"
         )
-    is_nudge = dead_letter.queue not in (INBOX, "chat.intake")
-    if is_cut(dead_letter.reason, dead_letter.size) or (is_nudge and dead_letter.size >= REJECTED_BYTES):
-        raise CannotRequeue(f"only its first {dead_letter.size} bytes were kept; send it again, within the limit")
+    is_nudge = letter.queue not in (INBOX, "chat.intake")
+    if is_cut(letter.reason, letter.size) or (is_nudge and letter.size >= REJECTED_BYTES):
+        raise CannotRequeue(f"only its first {letter.size} bytes were kept; send it again, within the limit")
 
 
 def _text(entry: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Decides when so many calls to an endpoint fail that it must be paused. Pure.
+"""Decides when so many calls to an endpoint fail that it should rest. Pure.
 
 Two rules. `Breaker`, used by `jobs.endpoint_monitor`: half of one process's calls in 30 seconds failed (at least 20
 calls, and failures of at least 10 jobs). `in_a_row`, used by `jobs.store.endpoint_breaker`: 10 jobs in a row failed,
@@ -19,22 +19,22 @@ QUIET_S: Final = 3.0
 
 
 class Breaker:
-    """Counts one endpoint's calls by outcome: answered or failing (the endpoint may be the cause).
+    """Counts one endpoint's calls by outcome: answered or sick (failed, and the endpoint may be the cause).
 
     `at` is a monotonic time in seconds.
     """
 
     def __init__(self) -> None:
-        # (second, answered calls, failing calls), oldest first.
+        # (second, answered calls, sick calls), oldest first.
         self._seconds: deque[tuple[int, int, int]] = deque()
-        self._sick_jobs: dict[str, float] = {}  # job id: time of its last failing call; oldest first
+        self._sick_jobs: dict[str, float] = {}  # job id: time of its last sick call; oldest first
 
     def answered(self, at: float) -> None:
         """Count an answered call."""
         self._count(at, answered=1, sick=0)
 
     def sick(self, job_id: str, at: float, *, after: float = -math.inf) -> bool:
-        """Count a failing call; return whether to pause the endpoint.
+        """Count a sick call; return whether the endpoint should rest.
 
         Calls before `after`, the endpoint's last change, no longer count.
         """
@@ -68,7 +68,7 @@ class Breaker:
 
 
 def in_a_row(sick_jobs: tuple[str, ...], job_id: str, *, quiet_s: float) -> tuple[tuple[str, ...], bool]:
-    """Add a job to `sick_jobs`, the jobs with a failing call since the last answer; return them, and whether to pause.
+    """Add a job to `sick_jobs`, the jobs with a sick call since the last answer; return them, and whether to rest.
 
     `quiet_s`: seconds since the endpoint last answered any job, or since its last change if that was later.
     """

@@ -60,11 +60,9 @@ class _Batch:
     dead_letters: list[StoredEntry] = field(default_factory=list)
     aliases: list[dict[str, str]] = field(default_factory=list)
 
-    def add_dead_letter(self, entry: Entry, dead_letter: DeadLetter) -> None:
-        self.dead_letters.append(
-            StoredEntry(entry.queue, dead_letter.reason, dead_letter.message, entry.raw, dead_letter.id)
-        )
-        self.accepted.append(Accepted(dead_letter.id, "dead"))
+    def add_dead_letter(self, entry: Entry, letter: DeadLetter) -> None:
+        self.dead_letters.append(StoredEntry(entry.queue, letter.reason, letter.message, entry.raw, letter.id))
+        self.accepted.append(Accepted(letter.id, "dead"))
 
     def add_duplicate(self, entry: Entry, job_id: str) -> None:
         self.accepted.append(Accepted(job_id, "duplicate"))

@@ -137,7 +137,7 @@ def resume_probed(connection: Connection, probes: Sequence[ProbeSucceeded]) -> l
 
 
 def note_answers(connection: Connection, answers: Mapping[str, Answered]) -> None:
-    """Write the answers of each endpoint, unless later ones are written; an answer ends a series of failures."""
+    """Write the answers of each endpoint, unless later ones are written; an answer ends a row of failures."""
     if not answers:
         return
     statement = upsert(connection.dialect.name, endpoints).values(

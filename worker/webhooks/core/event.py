@@ -1,6 +1,6 @@
 """Builds the event bodies of a finished job, in the transaction that ends the job.
 
-    Finished ── freeze ──▶ Bodies ── payload: variant, sent_body ──▶ the bytes of one delivery
+    Finished ── freeze ──▶ Bodies ── core.payload: variant, sent_body ──▶ the bytes of one delivery
 
 `data` has the column names of the view `jobs_v1`. Response, usage, error and metadata are JSON texts that were cleaned
 when they were stored. They are inserted without parsing, because one transaction may freeze a hundred bodies of

@@ -58,7 +58,7 @@ def why(delivery: WaitingDelivery, receiver: ReceiverState) -> str | None:
         if trouble := own_trouble(delivery.last_error_code):
             return f"{trouble}: next try in {words(delivery.due_in_s)}, no attempt is spent"
         return f"retry: next attempt in {words(delivery.due_in_s)}{_after(delivery)}"
-    return _blocker(receiver) or "nothing: a worker takes it when it has a free slot"
+    return rest(receiver) or "nothing: a worker takes it when it has a free slot"
 
 
 def own_trouble(code: str | None) -> str | None:
@@ -68,8 +68,8 @@ def own_trouble(code: str | None) -> str | None:
     return f"our trouble: {code} ({DELIVERY_MEANINGS[DeliveryErrorCode(code)].sentence.rstrip('.')})"
 
 
-def _blocker(receiver: ReceiverState) -> str | None:
-    """Return the reason why no delivery to an enabled receiver can start now; None if one can."""
+def rest(receiver: ReceiverState) -> str | None:
+    """Return why no delivery to an enabled receiver can start now, or None."""
     health, now_s = receiver.health, receiver.now_s
     if health.paused_until_s > max(now_s, health.open_until_s):
         return f"Retry-After: {receiver.name} asked for no requests for {words(health.paused_until_s - now_s)} more"
@@ -89,7 +89,7 @@ def health_lines(receiver: ReceiverState) -> Iterator[str]:
     health, now_s = receiver.health, receiver.now_s
     if receiver.status == "disabled":
         yield _disabled(receiver)
-    elif reason := _blocker(receiver):
+    elif reason := rest(receiver):
         yield reason
     elif health.ramp:
         yield f"breaker: half-open; {health.ramp} at a time"

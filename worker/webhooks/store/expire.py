@@ -109,7 +109,7 @@ def orphans() -> Select[Any]:
 
 
 def give_back(connection: Connection, worker_id: str, keys: Collection[transitions.Key]) -> int:
-    """Queue deliveries again that the database assigns to a living worker although none of its tasks runs them."""
+    """Queue deliveries again that the database assigns to a living worker but that no task of it runs."""
     if not keys:
         return 0
     key = tuple_(deliveries.c.id, deliveries.c.attempt)
