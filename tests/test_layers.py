@@ -57,7 +57,7 @@ SERVICES: Final = {
     "webhooks/service.py": "opens the parts of a process for webhooks",
     "cli/support/database.py": "opens the engine of a command",
     "cli/support/job_filter.py": "reads the database's time in a transaction",
-    "cli/support/letter_requeue.py": "puts dead letters back into Redis",
+    "cli/support/dead_letter_requeue.py": "puts dead letters back into Redis",
     "cli/support/output.py": "prints rows",
     "cli/dead_letters.py": "reads and deletes dead letters",
     "cli/demo_run.py": "sends the demo's jobs through Celery as a producer does",

@@ -33,7 +33,7 @@ class Finding:
 
 def webhook_findings(connection: Connection) -> Iterator[Finding]:
     """Yield three findings: waiting deliveries, receivers, and the deliveries of the last hour."""
-    known = metrics.standings(connection)
+    known = metrics.receiver_figures(connection)
     yield _waiting(connection, known)
     yield _receivers(known)
     yield _lately(connection, known)
