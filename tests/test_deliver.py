@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, update
 
 from tests.store.made import one, worker
-from tests.store.receiving import MASTER, claimed, delivery, found, registration, sealed, stands
+from tests.store.receiving import MASTER, claimed, delivery, found, registration, sealed, state_of
 from tests.webhooks.net.receiver import LOOPBACK
 from worker.deliver import DeliveryContext, attempt
 from worker.dev.receiver import ReceiverAnswer, WebhookReceiver
@@ -100,7 +100,7 @@ def test_a_claim_that_is_lost_leaves_everything_as_it_is(
     attempts.make(queued)
     attempts.make(str(uuid.uuid4()))
 
-    assert (stands(engine, queued).status, stands(engine, queued).attempt) == ("in_progress", 1)
+    assert (state_of(engine, queued).status, state_of(engine, queued).attempt) == ("in_progress", 1)
     assert (attempts.announced, attempts.woken, server.received) == ([], [], [])
 
 
@@ -111,7 +111,7 @@ def test_an_event_that_is_taken_is_delivered_signed(
 
     attempts.make(queued)
 
-    assert stands(engine, queued).status == "delivered"
+    assert state_of(engine, queued).status == "delivered"
     assert one(engine, ATTEMPT)[:] == ("delivered", None, 204)
     (received,) = server.received
     assert {"webhook-id", "webhook-timestamp", "webhook-signature", "x-key"} <= received.headers.keys()
@@ -126,7 +126,7 @@ def test_an_event_that_is_refused_is_queued_and_wakes_the_dispatcher_for_its_ret
 
     attempts.make(queued)
 
-    row = stands(engine, queued)
+    row = state_of(engine, queued)
     assert (row.status, row.attempts_used, row.waiting_for) == ("queued", 1, "retry")
     assert one(engine, ATTEMPT)[:] == ("failed", "unavailable", 503)
     assert [5.0 <= delay_s <= 6.0 for delay_s in attempts.woken] == [True]
@@ -139,7 +139,7 @@ def test_a_secret_that_no_key_opens_spends_no_attempt(
 
     attempts.make(queued)
 
-    row = stands(engine, queued)
+    row = state_of(engine, queued)
     assert (row.status, row.attempts_used) == ("queued", 0)
     assert one(engine, ATTEMPT)[:] == ("released", "no_secret", None)
     assert server.received == []
@@ -162,7 +162,7 @@ def test_an_attempt_that_is_cut_after_it_was_sent_is_counted(
     attempts.cut(queued, reason, when=arrived)
 
     answers.set()
-    row = stands(engine, queued)
+    row = state_of(engine, queued)
     assert (row.status, row.attempts_used) == (status, 1)
     assert one(engine, ATTEMPT)[:] == ("unknown", "worker_lost", None)
     assert (attempts.woken, queued in attempts.running) == ([1.0] if status == "queued" else [], False)

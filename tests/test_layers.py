@@ -72,7 +72,7 @@ SERVICES: Final = {
     "webhooks/service.py": ("redis sqlalchemy", "opens the parts of a process for webhooks"),
     "cli/support/database.py": ("sqlalchemy", "opens the engine of a command"),
     "cli/support/job_filter.py": ("sqlalchemy", "reads the database's time in a transaction"),
-    "cli/support/letter_requeue.py": ("redis sqlalchemy", "puts dead letters back into Redis"),
+    "cli/support/dead_letter_requeue.py": ("redis sqlalchemy", "puts dead letters back into Redis"),
     "cli/support/output.py": ("sqlalchemy", "prints rows"),
     "cli/dead_letters.py": ("sqlalchemy", "reads and deletes dead letters"),
     "cli/demo_run.py": ("celery", "sends the demo's jobs through Celery as a producer does"),

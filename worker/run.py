@@ -63,7 +63,7 @@ class AttemptContext:
 
     `worker_id()`: the id of the lease, which changes when the lease is lost. `clients`: by the endpoint's name.
     `announce` nudges deliveries, `wake` makes the dispatcher look again after some seconds. `usage_refused`: endpoints
-    that refuse the field `stream_options` with the request for a stream's usage.
+    that refuse the field `stream_options`, by which we ask for the usage of a stream.
     """
 
     worker_id: Callable[[], str]

@@ -448,6 +448,17 @@ def test_usage_of_a_chunk_inside_an_array_of_one_is_kept() -> None:
         assert assemble(event(f'[{{"usage": {usage}}}]')).usage == usage.replace(" ", "").encode()
 
 
+def test_text_of_chunks_inside_arrays_of_one_keeps_a_surrogate_pair_that_two_chunks_share() -> None:
+    first = r'[{"choices":[{"index":0,"delta":{"content":"\ud83d"}}]}]'
+    second = (
+        r'[{"choices":[{"index":0,"delta":{"content":"\ude00"},"finish_reason":"stop"}],"usage":{"total_tokens":3}}]'
+    )
+    completion = assemble(event(first) + event(second)).completion
+
+    assert completion is not None
+    assert completion["choices"][0]["message"]["content"] == "\U0001f600"
+
+
 def test_usage_is_the_last_of_two_members_with_that_name() -> None:
     twice = '{"choices":[],"usage":{"prompt_tokens":1},"usage":{"prompt_tokens":2}}'
     assert usage_of(STOP, event(twice))[0] == b'{"prompt_tokens":2}'

@@ -45,7 +45,7 @@ def test_dev_says_why_when_its_worker_ends(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
-def test_the_demo_shows_every_door_and_ends_well(tmp_path: Path) -> None:
+def test_the_demo_shows_every_way_to_submit_and_ends_well(tmp_path: Path) -> None:
     with afterword_process("demo", folder=tmp_path) as demo:
         code = demo.wait(timeout=90)
     output = (tmp_path / "out").read_text()

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, insert, update
 
 from tests.cli.conftest import Command
-from tests.jobs.store.attempts import closing, write
+from tests.jobs.store.attempts import attempt_record, write
 from tests.pool.workers import until
 from tests.store.made import accept_all, claim_one, entry, job, one, worker
 from worker.core.failure import ErrorCode, failure
@@ -96,7 +96,9 @@ def held_alone(engine: Engine, *, attempts: int = 7, answered_ago_s: float | Non
     for _ in range(attempts):
         claimed = claim_one(engine, mine, job_id)
         assert claimed is not None
-        held = closing(claimed, HOLD, Outcome.failed, counts=False, waiting_for="endpoint_paused", **error, answer=None)
+        held = attempt_record(
+            claimed, HOLD, Outcome.failed, counts=False, waiting_for="endpoint_paused", **error, answer=None
+        )
         write(engine, held)
     suspicion = {"suspect_job": job_id, "suspect_at": from_now(-30.0), "troubled_at": from_now(-90.0)}
     alive_at = None if answered_ago_s is None else from_now(-answered_ago_s)

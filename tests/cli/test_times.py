@@ -10,6 +10,7 @@ from tests.cli import tree
 from tests.cli.conftest import Command
 from tests.store.made import accept_all, entry, job, one
 from worker.cli.support.times import Duration, InstantOption, at
+from worker.cli.webhooks.recoveries import recover
 from worker.store.clock import from_now
 from worker.store.tables import jobs
 
@@ -27,13 +28,14 @@ SINCE = click.Option(["--since"])
         ("6h", True, NOW + timedelta(hours=6)),
         ("1.5d", False, NOW - timedelta(hours=36)),
         ("0s", False, NOW),
+        ("99999d", False, NOW - timedelta(days=99999)),
     ],
 )
 def test_an_instant_is_a_time_or_its_distance_from_now(text: str, ahead: bool, expected: datetime) -> None:
     assert at(InstantOption(ahead=ahead).convert(text, SINCE, None), NOW) == expected
 
 
-@pytest.mark.parametrize("text", ["soon", "", "2026", "90", "2026-11-24", "2026-11-24T03:00:00", "6w", "99999d"])
+@pytest.mark.parametrize("text", ["soon", "", "2026", "90", "2026-11-24", "2026-11-24T03:00:00", "6w", "999999d"])
 def test_another_text_is_refused_with_the_value_and_the_remedy(text: str) -> None:
     with pytest.raises(click.UsageError) as raised:
         InstantOption().convert(text, SINCE, None)
@@ -44,6 +46,12 @@ def test_another_text_is_refused_with_the_value_and_the_remedy(text: str) -> Non
 
 def test_a_bare_number_is_in_seconds_where_it_always_was() -> None:
     assert InstantOption(bare=True).convert("90", SINCE, None) == timedelta(seconds=-90)
+
+
+def test_an_empty_end_of_a_recovery_is_the_default_as_in_earlier_releases() -> None:
+    assert InstantOption(bare=True, blank=True).convert("", SINCE, None) is None
+    until = next(option for option in recover.params if option.name == "until")
+    assert until.type.convert("", until, None) is None
 
 
 @pytest.mark.parametrize(("text", "sentence"), [("soon", "write seconds, or"), ("11m", "it must be at least 0 and")])

@@ -24,7 +24,7 @@ ALIASES = {
     ("webhooks", "change"): ("webhooks", "update"),
     ("webhooks", "attempts"): ("webhooks", "deliveries", "show"),
 }
-DOORS = (
+NAMES = (
     "demo", "dev", "worker", "submit", "status", "wait", "cancel", "replay", "jobs", "endpoints", "webhooks",
     "dead-letters", "db", "verify", "doctor", "config", "fake-endpoint", "events", "secrets", "inspect",
 )  # fmt: skip
@@ -77,7 +77,7 @@ def test_every_option_of_a_command_says_what_it_does(node: tree.Node) -> None:
             assert option.help, f"{node} {option.opts}"
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_names_that_are_contracts_are_listed(name: str) -> None:
     listed = {name for places in COMMANDS.values() for name in places}
     assert name in listed

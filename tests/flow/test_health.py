@@ -163,12 +163,12 @@ def test_a_long_error_of_an_endpoint_is_cut_in_the_jobs_row(engine: Engine) -> N
     huge = replace(failure(ErrorCode.provider_error), provider={"message": "x" * 2_000_000})
     came = replace(reply(None), failure=huge, request_id="y" * 60_000)
 
-    closing = build_record(claimed(engine), came, FAILED, usage_requested=False)
+    attempt_record = build_record(claimed(engine), came, FAILED, usage_requested=False)
 
-    assert closing.error is not None
-    assert 200_000 < len(closing.error) < 300_000
-    assert json.loads(closing.error)["provider"].startswith('{"message":"xxx')
-    assert len(str(closing.attempt["request_id"])) == 512
+    assert attempt_record.error is not None
+    assert 200_000 < len(attempt_record.error) < 300_000
+    assert json.loads(attempt_record.error)["provider"].startswith('{"message":"xxx')
+    assert len(str(attempt_record.attempt["request_id"])) == 512
 
 
 def test_an_answer_to_another_worker_clears_the_suspicion(

@@ -187,7 +187,7 @@ def test_a_job_with_an_unreadable_url_fails_visibly_and_the_jobs_behind_it_run(s
             and {row.status for row in seen} <= {"completed", "failed"}
             else None
         ),
-        what="the jobs of the SQL door",
+        what="the jobs submitted by SQL",
     )
     assert {row.custom_id: row.status for row in found} == {"by sql": "failed", "good": "completed"}
     assert letters(system) == {}

@@ -1,4 +1,4 @@
-"""Submitting through every door: one job per message, visible at once, found by every id used."""
+"""Submitting in every way: one job per message, visible at once, found by every id used."""
 
 import json
 import sqlite3

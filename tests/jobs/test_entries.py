@@ -1,4 +1,4 @@
-"""Reading an entry of any door never raises: it becomes a job, a visible refusal or a dead letter."""
+"""Reading an entry of the queue or the inbox never raises: it becomes a job, a visible refusal or a dead letter."""
 
 import base64
 import gzip

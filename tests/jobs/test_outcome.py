@@ -29,8 +29,8 @@ def end_of(made: Reply | None, claim: Claim = CLAIM, **settings: Any) -> Any:
 
 
 def test_a_repeatable_request_is_bought_again_and_spends_an_attempt() -> None:
-    closing = end_of(reply(failure(ErrorCode.connection_lost)))
-    assert (closing.move, closing.counts, closing.attempt["billed"]) == (RETRY, True, "unknown")
+    attempt_record = end_of(reply(failure(ErrorCode.connection_lost)))
+    assert (attempt_record.move, attempt_record.counts, attempt_record.attempt["billed"]) == (RETRY, True, "unknown")
 
 
 @pytest.mark.parametrize("made", [reply(failure(ErrorCode.connection_lost)), None], ids=["a reply", "none"])
@@ -44,8 +44,8 @@ def test_a_permanent_refusal_stays_one() -> None:
 
 def test_an_attempt_that_was_not_sent_is_not_billed_and_ends_with_the_budget() -> None:
     unsent = reply(failure(ErrorCode.out_of_resources, sent=False), sent=False)
-    closing = end_of(unsent)
-    assert (closing.move, closing.counts, closing.attempt["billed"]) == (RETRY, True, "no")
+    attempt_record = end_of(unsent)
+    assert (attempt_record.move, attempt_record.counts, attempt_record.attempt["billed"]) == (RETRY, True, "no")
     assert end_of(unsent, CLAIM._replace(attempts_used=5)).move is FAIL
 
 

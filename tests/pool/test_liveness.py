@@ -98,9 +98,9 @@ def test_a_thread_that_does_not_run_yet_is_not_watched() -> None:
     assert liveness.quiet_s() == {}
 
 
-@pytest.mark.parametrize(("url", "stands"), [(None, True), (AWAY, False)], ids=["a defect of ours", "Redis away"])
+@pytest.mark.parametrize(("url", "is_stalled"), [(None, True), (AWAY, False)], ids=["a defect of ours", "Redis away"])
 def test_an_intake_that_always_fails_is_stalled_and_one_that_waits_out_an_outage_is_not(
-    engine: Engine, redis_url: str, url: str | None, stands: bool
+    engine: Engine, redis_url: str, url: str | None, is_stalled: bool
 ) -> None:
     failures: list[None] = []
 
@@ -115,7 +115,7 @@ def test_an_intake_that_always_fails_is_stalled_and_one_that_waits_out_an_outage
     intake = Intake(engine, redis, conf(redis_url), worker_id=worker_id, room=1, liveness=liveness)
     intake.start()
     try:
-        if stands:
+        if is_stalled:
             until(lambda: "intake" in liveness.stalled(), what="the stall")
         else:
             # The pauses between tries grow, so this many tries take longer than a stall.

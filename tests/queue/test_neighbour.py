@@ -9,7 +9,7 @@ from tests.pool.workers import ROOT, Toy, until
 
 
 def start_neighbour(toy: Toy) -> None:
-    toy.start("-c", "2", "-P", "threads", "-n", "neighbour@%h", module="tests.channel.neighbour", ready=False)
+    toy.start("-c", "2", "-P", "threads", "-n", "neighbour@%h", module="tests.queue.neighbour", ready=False)
     until(lambda: toy.redis.llen("neighbour:ready"), what="the neighbour's start")
 
 

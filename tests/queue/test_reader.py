@@ -22,8 +22,8 @@ class Slots:
     def free(self, queue: str) -> int:
         return self.count
 
-    def soon(self, errand: Callable[[], None]) -> None:
-        self._hub.call_soon(errand)
+    def soon(self, callback: Callable[[], None]) -> None:
+        self._hub.call_soon(callback)
 
 
 @pytest.fixture

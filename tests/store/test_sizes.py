@@ -1,4 +1,4 @@
-"""An entry far above the limit does not block its door: its size is read first, and only its head is fetched.
+"""An entry far above the limit does not block its queue: its size is read first, and only its head is fetched.
 
 BIG_ROW_MIB (550 in the long form) sets its size.
 """

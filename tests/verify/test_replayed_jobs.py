@@ -2,7 +2,7 @@
 
 from sqlalchemy import Engine, update
 
-from tests.jobs.store.attempts import BARE, closing, started, write
+from tests.jobs.store.attempts import BARE, attempt_record, started, write
 from tests.jobs.store.orders import order
 from tests.store.broken import broken
 from tests.store.made import claim_one, worker
@@ -14,7 +14,7 @@ from worker.store.tables import workers
 
 def test_a_replay_of_the_job_that_ended_last_is_sound(engine: Engine) -> None:
     claimed = started(engine, worker(engine))
-    write(engine, closing(claimed, FAIL, Outcome.failed, **BARE))
+    write(engine, attempt_record(claimed, FAIL, Outcome.failed, **BARE))
 
     order(engine, "replay_v1", claimed.job_id)
 
@@ -35,10 +35,10 @@ def test_a_replay_of_a_job_whose_worker_was_lost_is_sound(engine: Engine) -> Non
 def test_a_replayed_job_that_failed_again_is_sound(engine: Engine) -> None:
     mine = worker(engine)
     claimed = started(engine, mine, max_attempts=1)
-    write(engine, closing(claimed, FAIL, Outcome.failed, **BARE))
+    write(engine, attempt_record(claimed, FAIL, Outcome.failed, **BARE))
     order(engine, "replay_v1", claimed.job_id)
     again = claim_one(engine, mine, claimed.job_id)
     assert again is not None
-    write(engine, closing(again, FAIL, Outcome.failed, **BARE))
+    write(engine, attempt_record(again, FAIL, Outcome.failed, **BARE))
 
     assert broken(engine) == {}

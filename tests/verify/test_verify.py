@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Executable, bindparam, delete, insert, text, update
 
-from tests.jobs.store.attempts import BARE, closing, completed, started, write
+from tests.jobs.store.attempts import BARE, attempt_record, completed, started, write
 from tests.store.broken import broken, hurt, look
 from tests.store.made import accept_all, claim_one, entry, job, worker
 from tests.verify.webhook_breaks import WEBHOOK_BREAKS
@@ -67,12 +67,12 @@ def world(engine: Engine) -> World:
     done, failed, cut = (started(engine, made.mine, idempotency_key=key) for key in ("done", "failed", "cut"))
     write(
         engine,
-        closing(done, completed(done).move, Outcome.completed, **USAGE),
-        closing(failed, FAIL, Outcome.failed, **BARE),
-        closing(cut, CANCEL, Outcome.cancelled, **USAGE),
+        attempt_record(done, completed(done).move, Outcome.completed, **USAGE),
+        attempt_record(failed, FAIL, Outcome.failed, **BARE),
+        attempt_record(cut, CANCEL, Outcome.cancelled, **USAGE),
     )
     tried = started(engine, made.mine, max_attempts=2)
-    write(engine, closing(tried, RETRY, Outcome.failed, delay_s=60.0, **BARE))
+    write(engine, attempt_record(tried, RETRY, Outcome.failed, delay_s=60.0, **BARE))
     runs = started(engine, made.mine)
     waits, refused, twin = entry(), entry({"request": {}}), entry(job(idempotency_key="done"))
     accept_all(engine, waits, refused, twin)
@@ -109,7 +109,7 @@ def another_attempt(job_id: str, number: int, **values: Any) -> Executable:
     return insert(attempts).values(**{"job_id": job_id, "attempt": number, **closed, **values})
 
 
-def mark(job_id: str) -> Executable:
+def request_cancel(job_id: str) -> Executable:
     return insert(cancellations).values(id=job_id, created_at=now())
 
 
@@ -168,9 +168,9 @@ BREAKS: list[tuple[str, str, Hand]] = [
     ("counter_knows_every_number", "finished", lambda w: [update(counters).values(value=3)]),
     ("counter_knows_every_number", "finished", lambda w: [update(counters).values(value=9)]),
     ("counter_knows_every_number", "finished", lambda w: [delete(finished).where(finished.c.job_id == w.done)]),
-    ("cancellations_are_served", "cut", lambda w: [mark(w.cut)]),
-    ("cancellations_are_served", "waits", lambda w: [mark(w.waits)]),
-    ("cancellations_are_served", "runs", lambda w: [mark(w.runs)]),
+    ("cancellations_are_served", "cut", lambda w: [request_cancel(w.cut)]),
+    ("cancellations_are_served", "waits", lambda w: [request_cancel(w.waits)]),
+    ("cancellations_are_served", "runs", lambda w: [request_cancel(w.runs)]),
     ("rest_has_a_cause", "resting", lambda w: [endpoint(state="paused")]),
     ("rest_has_a_cause", "resting", lambda w: [endpoint(state="open", cause="operator")]),
     ("rest_has_a_cause", "resting", lambda w: [endpoint(**TROUBLE | {"probe_at": None})]),
@@ -211,9 +211,9 @@ def test_every_rule_is_broken_by_a_test() -> None:
     assert {check.__name__ for table in RULES for check in table.checks} == {rule for rule, _, _ in hands}
 
 
-def order(engine: Engine, door: str, job_id: str) -> None:
+def order(engine: Engine, view: str, job_id: str) -> None:
     with engine.begin() as connection:
-        connection.execute(text(f"INSERT INTO {door} (id) VALUES (:id)").bindparams(bindparam("id", job_id, Id)))
+        connection.execute(text(f"INSERT INTO {view} (id) VALUES (:id)").bindparams(bindparam("id", job_id, Id)))
 
 
 @pytest.mark.parametrize("whose", ["failed", "cut"])
@@ -225,7 +225,7 @@ def test_a_replayed_job_restarts_its_count_and_leaves_a_gap_in_the_feed(world: W
     again = claim_one(world.engine, world.mine, world.ids[whose])
     assert again is not None
     assert broken(world.engine) == {}
-    write(world.engine, closing(again, completed(again).move, Outcome.completed, **USAGE))
+    write(world.engine, attempt_record(again, completed(again).move, Outcome.completed, **USAGE))
     assert broken(world.engine) == {}
 
 
@@ -235,7 +235,7 @@ def test_the_answer_of_a_lost_worker_may_come_before_its_job_is_replayed(engine:
     with engine.begin() as connection:
         connection.execute(update(workers).values(lease_until=from_now(-1.0)))
         reclaim.take_back(connection)
-    write(engine, closing(claimed, completed(claimed).move, Outcome.completed, **USAGE))
+    write(engine, attempt_record(claimed, completed(claimed).move, Outcome.completed, **USAGE))
     assert broken(engine) == {}
 
     order(engine, "replay_v1", claimed.job_id)
@@ -263,7 +263,7 @@ def test_jobs_cancelled_by_the_door_are_numbered_within_the_grace(world: World) 
 def test_a_request_that_the_endpoints_trouble_refused_is_free(engine: Engine) -> None:
     claimed = started(engine, worker(engine))
     held: dict[str, Any] = {"counts": False, "waiting_for": "endpoint_paused", "delay_s": 5.0}
-    write(engine, closing(claimed, HOLD, Outcome.failed, **held, **BARE))
+    write(engine, attempt_record(claimed, HOLD, Outcome.failed, **held, **BARE))
 
     assert broken(engine) == {}
 
@@ -280,7 +280,7 @@ def test_zeros_beside_an_answer_count_as_no_report(engine: Engine) -> None:
     zeros = b'{"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}'
     answer = {**USAGE["answer"], "usage_raw": zeros, "response": '{"choices": [{"message": {"content": "hi"}}]}'}
     attempt = {"billed": "yes", "usage_requested": True, "usage_source": "top", "usage_flags": '["all_zero"]'}
-    write(engine, closing(claimed, completed(claimed).move, Outcome.completed, attempt=attempt, answer=answer))
+    write(engine, attempt_record(claimed, completed(claimed).move, Outcome.completed, attempt=attempt, answer=answer))
 
     assert broken(engine) == {}
 

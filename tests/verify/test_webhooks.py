@@ -9,7 +9,7 @@ from tests.store.broken import broken, hurt
 from tests.store.made import accept_all, entry, rows, worker
 from tests.store.receiving import found
 from tests.verify.webhook_breaks import WEBHOOK_BREAKS, Hand, World
-from tests.webhooks.store.delivery_attempts import claimed, closing, receiver, recorded, refused
+from tests.webhooks.store.delivery_attempts import claimed, delivery_record, receiver, recorded, refused
 from worker.core.lifecycle import FAIL_DELIVERY
 from worker.jobs.store import cancel, reclaim
 from worker.store.clock import from_now
@@ -36,7 +36,7 @@ def world(engine: Engine) -> World:
     ordered, strict = ({"webhook": {"to": name}, "ordering_key": "k"} for name in ("ordered", "strict"))
     made.end(
         silent={"webhook": None}, done={}, first1=ordered, strict1=strict,
-        untold={}, first2=ordered, strict2=strict, unregistered={"webhook": {"to": "nobody"}},
+        unsent={}, first2=ordered, strict2=strict, unregistered={"webhook": {"to": "nobody"}},
         first3=ordered, strict3=strict, flying={}, tried={},
         replayed={}, held={"webhook": {"to": "off"}}, brought={"webhook": {"url": "https://example.com/x"}},
     )  # fmt: skip
@@ -54,15 +54,15 @@ def _deliver(made: World) -> None:
     got = dict(zip(names, claimed(made.engine, made.mine, *(made.sent[name] for name in names)), strict=True))
     done, tried, first, strict = got["done"], got["tried"], got["first1"], got["strict1"]
     assert done and tried and first and strict
-    recorded(made.engine, closing(done), closing(first), refused(tried, delay_s=60.0))
+    recorded(made.engine, delivery_record(done), delivery_record(first), refused(tried, delay_s=60.0))
     recorded(made.engine, refused(strict, move=FAIL_DELIVERY))
 
 
 def test_webhook_rows_of_our_own_code_are_sound(world: World) -> None:
     assert broken(world.engine) == {}
-    stands = {str(row.id): row.status for row in rows(world.engine, "SELECT * FROM webhook_deliveries_v1")}
-    assert {name: stands[one] for name, one in world.sent.items()} == {
-        "done": "delivered", "untold": "queued", "flying": "in_progress", "tried": "queued", "replayed": "queued",
+    statuses = {str(row.id): row.status for row in rows(world.engine, "SELECT * FROM webhook_deliveries_v1")}
+    assert {name: statuses[one] for name, one in world.sent.items()} == {
+        "done": "delivered", "unsent": "queued", "flying": "in_progress", "tried": "queued", "replayed": "queued",
         "first1": "delivered", "first2": "queued", "first3": "queued", "strict1": "failed", "strict2": "queued",
         "strict3": "queued", "held": "held", "unregistered": "held", "brought": "queued",
     }  # fmt: skip

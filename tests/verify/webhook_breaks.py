@@ -90,14 +90,14 @@ def untell(w: World, name: str) -> list[Executable]:
 
 
 Hand = Callable[[World], list[Executable]]
-# The second column names a job, delivery, event or receiver: `jobs untold`.
+# The second column names a job, delivery, event or receiver: `jobs unsent`.
 WEBHOOK_BREAKS: list[tuple[str, str, Hand]] = [
-    ("ends_are_told", "jobs untold", lambda w: untell(w, "untold")),
+    ("ends_are_told", "jobs unsent", lambda w: untell(w, "unsent")),
     ("ends_are_told", "jobs first2", lambda w: untell(w, "first2")),
     ("ends_are_told", "jobs unregistered", lambda w: untell(w, "unregistered")),
     ("ends_are_told_once", "jobs done", lambda w: another_event(w, "done")),
-    ("events_are_delivered", "events untold", lambda w: [
-        delete(deliveries).where(deliveries.c.id == w.sent["untold"])
+    ("events_are_delivered", "events unsent", lambda w: [
+        delete(deliveries).where(deliveries.c.id == w.sent["unsent"])
     ]),
     ("events_have_a_job", "events done", lambda w: [delete(jobs).where(jobs.c.id == w.jobs["done"])]),
     ("events_have_a_job", "events done", lambda w: [event_of(w.events["done"], job_id=None)]),
@@ -109,19 +109,19 @@ WEBHOOK_BREAKS: list[tuple[str, str, Hand]] = [
     ]),
     ("bodies_are_of_their_job", "events done", lambda w: [event_of(w.events["done"], thin=b"not json")]),
     ("bodies_are_of_their_job", "events done", lambda w: [event_of(w.events["done"], full=b'["a list"]')]),
-    ("bodies_are_of_their_job", "events done", lambda w: [event_of(w.events["done"], job_id=w.jobs["untold"])]),
+    ("bodies_are_of_their_job", "events done", lambda w: [event_of(w.events["done"], job_id=w.jobs["unsent"])]),
     ("bodies_are_of_their_job", "events done", lambda w: [event_of(w.events["done"], type="job.failed")]),
     ("bodies_are_of_their_job", "events done", lambda w: [
         event_of(w.events["done"], openai=b'{"id": "evt_1", "type": "response.cancelled", "data": {}}')
     ]),
-    ("deliveries_have_their_event", "sent untold", lambda w: [delete(events).where(events.c.id == w.events["untold"])]),
-    ("deliveries_have_their_event", "sent untold", lambda w: [
+    ("deliveries_have_their_event", "sent unsent", lambda w: [delete(events).where(events.c.id == w.events["unsent"])]),
+    ("deliveries_have_their_event", "sent unsent", lambda w: [
         delete(receivers).where(receivers.c.id == w.to["usual"])
     ]),
-    ("deliveries_have_their_event", "sent untold", lambda w: [of(w.sent["untold"], job_id=w.jobs["done"])]),
-    ("deliveries_have_their_event", "sent untold", lambda w: [of(w.sent["untold"], tenant="another")]),
-    ("deliveries_have_their_event", "sent untold", lambda w: [delete(jobs).where(jobs.c.id == w.jobs["untold"])]),
-    ("deliveries_have_a_body", "sent untold", lambda w: [event_of(w.events["untold"], full=None)]),
+    ("deliveries_have_their_event", "sent unsent", lambda w: [of(w.sent["unsent"], job_id=w.jobs["done"])]),
+    ("deliveries_have_their_event", "sent unsent", lambda w: [of(w.sent["unsent"], tenant="another")]),
+    ("deliveries_have_their_event", "sent unsent", lambda w: [delete(jobs).where(jobs.c.id == w.jobs["unsent"])]),
+    ("deliveries_have_a_body", "sent unsent", lambda w: [event_of(w.events["unsent"], full=None)]),
     ("delivery_attempts_are_numbered", "sent tried", lambda w: [of(w.sent["tried"], attempt=2)]),
     ("delivery_attempts_are_numbered", "sent tried", lambda w: [another_attempt(w.sent["tried"], 3)]),
     ("delivery_attempts_are_numbered", "sent tried", lambda w: [
@@ -129,14 +129,14 @@ WEBHOOK_BREAKS: list[tuple[str, str, Hand]] = [
     ]),
     ("delivery_attempts_are_numbered", "sent tried", lambda w: [of(w.sent["tried"], attempts_used=2)]),
     ("sending_worker_lives", "sent flying", lambda w: [delete(workers)]),
-    ("sending_worker_lives", "sent untold", lambda w: [of(w.sent["untold"], worker_id=w.mine)]),
+    ("sending_worker_lives", "sent unsent", lambda w: [of(w.sent["unsent"], worker_id=w.mine)]),
     ("sent_deliveries_have_an_open_attempt", "sent flying", lambda w: [
         attempt_of(w.sent["flying"], outcome="unknown", finished_at=now())
     ]),
     ("delivered_means_it_was_taken", "sent done", lambda w: [attempt_of(w.sent["done"], outcome="failed")]),
     ("delivered_means_it_was_taken", "sent done", lambda w: [attempt_of(w.sent["done"], sent_at=None)]),
-    ("deliveries_have_a_start", "sent untold", lambda w: [of(w.sent["untold"], run_at=deliveries.c.deadline)]),
-    ("delivery_deadline_is_kept", "sent untold", lambda w: [of(w.sent["untold"], deadline=from_now(-1.0))]),
+    ("deliveries_have_a_start", "sent unsent", lambda w: [of(w.sent["unsent"], run_at=deliveries.c.deadline)]),
+    ("delivery_deadline_is_kept", "sent unsent", lambda w: [of(w.sent["unsent"], deadline=from_now(-1.0))]),
     ("waiting_deliveries_wait_for_one", "sent first3", lambda w: [
         of(w.sent["first2"], status="delivered", finished_at=now())
     ]),

@@ -1,4 +1,4 @@
-"""Changing the master keys: a wrong or removed key, and a resealing that is interrupted and repeated."""
+"""Changing the master keys: a wrong or removed key, and a rotation that is interrupted and repeated."""
 
 import pytest
 from sqlalchemy import Engine, update

@@ -19,7 +19,7 @@ from worker.cli.support.times import InstantOption, at
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from worker.jobs.store.dead_letters import LetterFilter, StoredLetter
+    from worker.jobs.store.dead_letters import DeadLetterFilter, StoredDeadLetter
 
 COLUMNS = ["seq", "created_at", "queue", "reason", "job_id", "size", "message"]
 queue_option = click.option(
@@ -58,8 +58,8 @@ def list_(queue: str | None, reason: str | None, limit: int, as_json: bool) -> N
     from worker.jobs.store import dead_letters as store
 
     with reader(load()) as engine, engine.connect() as connection:
-        letters = store.newest(connection, store.LetterFilter(queue, reason), limit=limit)
-    found = [_plain(letter) for letter in letters]
+        newest = store.newest(connection, store.DeadLetterFilter(queue, reason), limit=limit)
+    found = [_plain(dead_letter) for dead_letter in newest]
     if as_json:
         output.as_json(found)
     else:
@@ -75,11 +75,11 @@ def show(seq: int, as_json: bool) -> None:
     SEQ is its number in the list. Bytes that are not UTF-8 are printed in base64.
     """
     with reader(load()) as engine:
-        letter, entry = _letter(engine, seq)
+        dead_letter, entry = _read(engine, seq)
     try:
-        shown = _plain(letter) | {"entry": entry.decode()}
+        shown = _plain(dead_letter) | {"entry": entry.decode()}
     except UnicodeDecodeError:
-        shown = _plain(letter) | {"entry_base64": base64.b64encode(entry).decode()}
+        shown = _plain(dead_letter) | {"entry_base64": base64.b64encode(entry).decode()}
     output.as_json(shown) if as_json else output.echo(output.fields(shown))
 
 
@@ -99,24 +99,24 @@ def requeue(seqs: tuple[int, ...], queue: str | None, reason: str | None, as_jso
     Choose them by their numbers, or all with a queue or a reason. Exit code 3: at least one cannot be put back and
     stays.
     """
-    from worker.cli.support.letter_requeue import CannotRequeue, put_back
-    from worker.jobs.store.dead_letters import LetterFilter
+    from worker.cli.support.dead_letter_requeue import CannotRequeue, put_back
+    from worker.jobs.store.dead_letters import DeadLetterFilter
 
     if bool(seqs) == bool(queue or reason):
         raise click.UsageError("give the numbers of dead letters, or --queue or --reason")
     settings, done, stay = load(), 0, []
     with writer(settings) as engine:
-        for seq in seqs or _all(engine, LetterFilter(queue, reason)):
+        for seq in seqs or _all(engine, DeadLetterFilter(queue, reason)):
             try:
-                done += put_back(engine, settings, seq, *_letter(engine, seq))
+                done += put_back(engine, settings, seq, *_read(engine, seq))
             except CannotRequeue as error:
                 stay.append({"seq": seq, "reason": str(error)})
     if as_json:
         output.as_json({"requeued": done, "stay": stay})
     else:
         output.echo(f"{done} dead letters were put back")
-        for letter in stay:
-            output.echo(f"{letter['seq']}: {letter['reason']}", err=True)
+        for dead_letter in stay:
+            output.echo(f"{dead_letter['seq']}: {dead_letter['reason']}", err=True)
     if stay:
         raise SystemExit(ExitCode.ENDED_OTHERWISE)
 
@@ -138,7 +138,7 @@ def purge(
     before: datetime | timedelta | None, queue: str | None, reason: str | None, dry_run: bool, as_json: bool
 ) -> None:
     """Delete dead letters for good."""
-    from worker.jobs.store.dead_letters import LetterFilter
+    from worker.jobs.store.dead_letters import DeadLetterFilter
     from worker.webhooks.store.receivers import database_time
 
     if before is None and not (queue or reason):
@@ -146,14 +146,14 @@ def purge(
     with writer(load()) as engine:
         with engine.begin() as connection:
             found_before = None if before is None else at(before, database_time(connection))
-        number = _purge(engine, LetterFilter(queue, reason, found_before), dry_run=dry_run)
+        number = _purge(engine, DeadLetterFilter(queue, reason, found_before), dry_run=dry_run)
     if as_json:
         output.as_json({"letters": number, "dry_run": dry_run})
     else:
         output.echo(f"{number} dead letters {'would be' if dry_run else 'were'} deleted")
 
 
-def _purge(engine: "Engine", chosen: "LetterFilter", *, dry_run: bool) -> int:
+def _purge(engine: "Engine", chosen: "DeadLetterFilter", *, dry_run: bool) -> int:
     from worker.jobs.store import dead_letters as store
 
     if dry_run:
@@ -167,12 +167,12 @@ def _purge(engine: "Engine", chosen: "LetterFilter", *, dry_run: bool) -> int:
     return total
 
 
-def _all(engine: "Engine", chosen: "LetterFilter") -> Iterator[int]:
-    """Yield the number of each dead letter once: a letter that fails again gets a larger number."""
+def _all(engine: "Engine", chosen: "DeadLetterFilter") -> Iterator[int]:
+    """Yield the number of each dead letter once: a dead letter that fails again gets a larger number."""
     from worker.jobs.store import dead_letters as store
 
     with engine.connect() as connection:
-        last = next((letter.seq for letter in store.newest(connection, chosen, limit=1)), -1)
+        last = next((dead_letter.seq for dead_letter in store.newest(connection, chosen, limit=1)), -1)
     seq = -1
     while seq < last:
         with engine.connect() as connection:
@@ -181,7 +181,7 @@ def _all(engine: "Engine", chosen: "LetterFilter") -> Iterator[int]:
         seq = found[-1] if found else last
 
 
-def _letter(engine: "Engine", seq: int) -> "tuple[StoredLetter, bytes]":
+def _read(engine: "Engine", seq: int) -> "tuple[StoredDeadLetter, bytes]":
     from worker.jobs.store import dead_letters as store
 
     with engine.connect() as connection:
@@ -191,5 +191,5 @@ def _letter(engine: "Engine", seq: int) -> "tuple[StoredLetter, bytes]":
     return found
 
 
-def _plain(letter: "StoredLetter") -> dict[str, Any]:
-    return asdict(letter) | {"created_at": output.plain(letter.created_at)}
+def _plain(dead_letter: "StoredDeadLetter") -> dict[str, Any]:
+    return asdict(dead_letter) | {"created_at": output.plain(dead_letter.created_at)}

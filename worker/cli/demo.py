@@ -1,4 +1,4 @@
-"""`afterword demo`: run jobs through every door on temporary parts."""
+"""`afterword demo`: run jobs in every way on temporary parts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The run of `afterword demo`: submit jobs through every door, wait, receive webhooks, compare with the cases."""
+"""The run of `afterword demo`: submit jobs in every way, wait, receive webhooks, compare with the cases."""
 
 import json
 import sqlite3
@@ -50,7 +50,7 @@ class Demo:
     def __init__(self, stack: Stack, cases: Sequence[Case], *, timeout_s: float) -> None:
         self.stack, self.cases, self.timeout_s = stack, cases, timeout_s
         self.path = unquote(stack.database_url.removeprefix("sqlite:///"))
-        self.ids: dict[str, str] = {}  # by custom_id, as the door returned it
+        self.ids: dict[str, str] = {}  # by custom_id, as its submission returned it
         self.receiver = WebhookReceiver()
         self._shown = ""
 
@@ -98,7 +98,7 @@ class Demo:
 
     def _send(self, bare: Celery, client: Afterword, case: Case, name: str) -> str:
         options: dict[str, Any] = {"batch": BATCH, "custom_id": name, **case.options}
-        match case.door:
+        match case.way:
             case "celery":
                 job = {"request": case.request, **options}
                 return str(bare.send_task("chat.submit", args=[job], queue="chat.intake").id)

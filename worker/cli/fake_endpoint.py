@@ -16,6 +16,7 @@ from worker.cli.support.lazy_commands import examples
     epilog=examples(
         "afterword fake-endpoint",
         "afterword fake-endpoint --port 0 --key sk-test",
+        "afterword fake-endpoint --limits limits.toml",
     ),
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -28,13 +29,17 @@ from worker.cli.support.lazy_commands import examples
     show_default=True,
     help="How to treat the header Idempotency-Key.",
 )
-def fake_endpoint(host: str, port: int, key: str | None, idempotency: Literal["ignored", "honoured"]) -> None:
+@click.option("--limits", help="Rate limits: JSON, or the name of a TOML or JSON file; default: none.")
+def fake_endpoint(
+    host: str, port: int, key: str | None, idempotency: Literal["ignored", "honoured"], limits: str | None
+) -> None:
     """Serve an endpoint that costs nothing and fails on request.
 
     The model's name chooses the answer or the failure: see ops/fake_endpoint.md. Ctrl-C stops it.
     """
     import asyncio
 
+    from worker.dev.fake.limits import BadLimits
     from worker.dev.fake_endpoint import serve
     from worker.settings.sources import PREFIX
 
@@ -48,9 +53,11 @@ def fake_endpoint(host: str, port: int, key: str | None, idempotency: Literal["i
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
-            await serve(host=host, port=port, key=key, idempotency=idempotency, ready=ready)
+            await serve(host=host, port=port, key=key, idempotency=idempotency, ready=ready, limits=limits)
 
     try:
         asyncio.run(run())
     except OSError as error:
         raise click.ClickException(f"port {port} of {host} cannot be opened: {error.strerror}") from error
+    except BadLimits as error:
+        raise click.ClickException(str(error)) from error

@@ -102,17 +102,17 @@ class Dispatcher:
             began = time.monotonic()
             next_s = self._guarded(self._tick)
             self._turned()
-            # Rest as long as the tick took. Without this, rows that become due one by one in thousands of lanes would
-            # keep the thread busy all the time.
-            rest_s = max(SHORTEST_S, min(time.monotonic() - began, self._tick_s))
-            self._sleep(self._tick_s if next_s is None else next_s, rest_s=rest_s)
+            # Wait as long as the tick took. Without this, rows that become due one by one in thousands of lanes
+            # would keep the thread busy all the time.
+            least_s = max(SHORTEST_S, min(time.monotonic() - began, self._tick_s))
+            self._sleep(self._tick_s if next_s is None else next_s, least_s=least_s)
 
-    def _sleep(self, seconds: float, *, rest_s: float) -> None:
-        """Wait for `seconds`, or less if `wake` is called, but at least `rest_s`."""
+    def _sleep(self, seconds: float, *, least_s: float) -> None:
+        """Wait for `seconds`, or less if `wake` is called, but at least `least_s`."""
         began = time.monotonic()
         with self._changed:
             while not self._stopping:
-                until = max(began + rest_s, min(began + seconds, self._asked_at))
+                until = max(began + least_s, min(began + seconds, self._asked_at))
                 if (left_s := until - time.monotonic()) <= 0:
                     break
                 self._changed.wait(left_s)
@@ -121,7 +121,7 @@ class Dispatcher:
 
     def _guarded(self, step: Callable[[], T]) -> T | None:
         """Run a step; on any error write one log line and return None, so the other steps still run."""
-        name = getattr(getattr(step, "func", step), "__name__", "chore").strip("_")
+        name = getattr(getattr(step, "func", step), "__name__", "step").strip("_")
         try:
             return step()
         except Exception as error:

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class CancelRequests:
-    """Walks the table of cancel requests, a part at each tick. `keep_s`: how long a request waits for its message."""
+    """Applies the cancel requests, a part at each tick. `keep_s`: how long a request waits for its message."""
 
     def __init__(self, engine: Engine, *, keep_s: float) -> None:
         self._engine, self._keep_s = engine, keep_s

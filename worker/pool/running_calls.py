@@ -30,7 +30,7 @@ class RunningCalls:
         finally:
             if current is not None:
                 calls.remove(current)
-            # Another attempt at the same row may have begun since, with a list of its own.
+            # Another attempt at the same row may have begun since, with another list.
             if not calls and self._calls.get(row_id) is calls:
                 del self._calls[row_id]
 

@@ -33,7 +33,7 @@ class SchemaWatch:
         self._is_ending = False
 
     def check_schema(self) -> None:
-        """Ask the database if it is time to; end the worker, with the reason in one log line."""
+        """Check the database every CHECK_TICKS ticks; if it does not serve us, log the reason and end the worker."""
         pool = self._pool()
         if self._is_ending or pool is None or time.monotonic() < self._checks_at:
             return

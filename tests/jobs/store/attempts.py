@@ -26,7 +26,7 @@ def started(engine: Engine, worker_id: str, **fields: Any) -> Claim:
     return claimed
 
 
-def closing(claimed: Claim, move: Move | None, outcome: Outcome, **changes: Any) -> AttemptRecord:
+def attempt_record(claimed: Claim, move: Move | None, outcome: Outcome, **changes: Any) -> AttemptRecord:
     plain = AttemptRecord(
         claimed.job_id, claimed.attempt, claimed.worker_id, move, outcome, sent=True, counts=True,
         attempt={"billed": "yes", "prompt_tokens": 3, "usage_requested": False}, answer=ANSWER,
@@ -34,13 +34,13 @@ def closing(claimed: Claim, move: Move | None, outcome: Outcome, **changes: Any)
     return replace(plain, **changes)
 
 
-def write(engine: Engine, *closings: AttemptRecord) -> list[bool]:
+def write(engine: Engine, *records: AttemptRecord) -> list[bool]:
     with engine.begin() as connection:
-        return [one.moved for one in record(connection, closings)]
+        return [one.moved for one in record(connection, records)]
 
 
 def completed(claimed: Claim) -> AttemptRecord:
-    return closing(claimed, COMPLETE, Outcome.completed)
+    return attempt_record(claimed, COMPLETE, Outcome.completed)
 
 
 def end_lease(engine: Engine, worker_id: str) -> None:

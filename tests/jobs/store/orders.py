@@ -8,13 +8,13 @@ from sqlalchemy import Engine, text
 from tests.store.made import accept_all, entry, job, rows
 from worker.jobs.core.filter import parse
 from worker.jobs.store import bulk_update
-from worker.jobs.store.bulk_update import BulkOrder
+from worker.jobs.store.bulk_update import BulkAction
 from worker.jobs.store.cancel import cancel
 
 
-def order(engine: Engine, door: str, job_id: str) -> None:
+def order(engine: Engine, view: str, job_id: str) -> None:
     with engine.begin() as connection:
-        connection.execute(text(f"INSERT INTO {door} (id) VALUES (:id)"), {"id": job_id})
+        connection.execute(text(f"INSERT INTO {view} (id) VALUES (:id)"), {"id": job_id})
 
 
 def accepted(engine: Engine, **fields: object) -> str:
@@ -40,12 +40,12 @@ def cancel_one(engine: Engine, job_id: str) -> str | None:
 
 
 def give(engine: Engine, order: str, where: str, **changes: Any) -> int:
-    return sum(bulk_update.apply(engine, BulkOrder(order), parse([where]), changes=changes))
+    return sum(bulk_update.apply(engine, BulkAction(order), parse([where]), changes=changes))
 
 
 def counted(engine: Engine, order: str, where: str) -> int:
     with engine.begin() as connection:
-        return bulk_update.count(connection, BulkOrder(order), parse([where]))
+        return bulk_update.count(connection, BulkAction(order), parse([where]))
 
 
 def by_status(engine: Engine, where: str = "1 = 1") -> dict[str, int]:

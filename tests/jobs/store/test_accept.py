@@ -138,12 +138,12 @@ def test_a_start_in_the_future_is_not_due(engine: Engine) -> None:
 
 
 def test_a_row_of_the_inbox_is_queued_and_its_id_resolves_to_the_id_inside(engine: Engine) -> None:
-    inside, door = str(uuid.uuid4()), str(uuid.uuid4())
+    inside, outside = str(uuid.uuid4()), str(uuid.uuid4())
 
-    accept_all(engine, entry(job(id=inside), alias=door))
+    accept_all(engine, entry(job(id=inside), alias=outside))
 
     found = rows(engine, "SELECT id, job_id FROM job_ids_v1 ORDER BY outcome, id")
-    assert {(str(r.id), str(r.job_id)) for r in found} == {(inside, inside), (door, inside)}
+    assert {(str(r.id), str(r.job_id)) for r in found} == {(inside, inside), (outside, inside)}
 
 
 def test_finished_jobs_are_numbered_without_gaps(engine: Engine) -> None:

@@ -11,7 +11,7 @@ from tests.jobs.store.orders import accepted, by_status, counted, fail, give
 from tests.store.made import REQUEST, accept_all, claim_one, entry, job, one, rows, worker
 from worker.jobs.core.filter import parse
 from worker.jobs.store import bulk_update, cancel
-from worker.jobs.store.bulk_update import BulkOrder
+from worker.jobs.store.bulk_update import BulkAction
 
 
 def test_all_waiting_and_running_jobs_of_a_batch_are_cancelled_and_no_other(engine: Engine) -> None:
@@ -51,7 +51,7 @@ def test_more_jobs_than_a_transaction_takes_are_all_reached_once(engine: Engine)
     number = 2 * bulk_update.BATCH + 7
     accept_all(engine, *(entry(job(batch="b")) for _ in range(number)))
 
-    steps = list(bulk_update.apply(engine, BulkOrder.update, parse(["batch=b"]), changes={"priority": 1}))
+    steps = list(bulk_update.apply(engine, BulkAction.update, parse(["batch=b"]), changes={"priority": 1}))
 
     assert steps == [bulk_update.BATCH, bulk_update.BATCH, 7]
     assert one(engine, "SELECT count(*) FROM jobs_v1 WHERE priority = 1")[0] == number

@@ -4,7 +4,7 @@ import threading
 
 from sqlalchemy import Engine
 
-from tests.jobs.store.attempts import closing, completed, end_lease, started, write
+from tests.jobs.store.attempts import attempt_record, completed, end_lease, started, write
 from tests.jobs.store.orders import cancel_one
 from tests.store.made import claim_one, one, worker
 from worker.core.lifecycle import RETRY, Outcome
@@ -15,7 +15,7 @@ OVERLOADED = {"error_code": "overloaded", "error_message": "m", "error": '{"code
 
 def test_a_waiting_job_is_cancelled_at_once_and_its_row_shows_no_other_error(engine: Engine) -> None:
     claimed = started(engine, worker(engine))
-    write(engine, closing(claimed, RETRY, Outcome.failed, delay_s=60.0, **OVERLOADED))
+    write(engine, attempt_record(claimed, RETRY, Outcome.failed, delay_s=60.0, **OVERLOADED))
 
     assert cancel_one(engine, claimed.job_id) == "queued"
 
@@ -39,7 +39,7 @@ def test_a_marked_job_that_would_be_tried_again_is_cancelled(engine: Engine) -> 
     claimed = started(engine, worker(engine))
     cancel_one(engine, claimed.job_id)
 
-    write(engine, closing(claimed, RETRY, Outcome.failed, **OVERLOADED))
+    write(engine, attempt_record(claimed, RETRY, Outcome.failed, **OVERLOADED))
 
     row = one(engine, "SELECT status, cursor FROM jobs_v1")
     assert (row.status, row.cursor) == ("cancelled", 1)

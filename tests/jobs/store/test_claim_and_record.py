@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, delete, text
 
-from tests.jobs.store.attempts import closing, completed, end_lease, started, write
+from tests.jobs.store.attempts import attempt_record, completed, end_lease, started, write
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Outcome
 from worker.jobs.store import reclaim
@@ -24,7 +24,7 @@ def test_a_bare_answer_takes_no_column_of_another(engine: Engine) -> None:
     bare, whole = started(engine, mine), started(engine, mine)
     kept = {"raw": b"what came", "raw_encoding": "identity"}
 
-    assert write(engine, closing(bare, FAIL, Outcome.failed, answer=kept), completed(whole)) == [True, True]
+    assert write(engine, attempt_record(bare, FAIL, Outcome.failed, answer=kept), completed(whole)) == [True, True]
 
     row = one(engine, "SELECT * FROM jobs_v1 WHERE status = 'completed'")
     assert (row.content, row.finish_reason) == ("hi", "stop")
@@ -72,7 +72,7 @@ def test_a_job_that_is_not_due_or_too_late_is_not_claimed(engine: Engine) -> Non
 
 def refused(claimed: Claim, refusals: int, **changes: Any) -> AttemptRecord:
     error = {"error_code": "rate_limited", "error_message": "full", "error": None, "waiting_for": "limit"}
-    return closing(claimed, HOLD, Outcome.failed, counts=False, refusals=refusals, **error | changes)
+    return attempt_record(claimed, HOLD, Outcome.failed, counts=False, refusals=refusals, **error | changes)
 
 
 def again(engine: Engine, claimed: Claim) -> Claim:
@@ -87,7 +87,7 @@ def test_refusals_are_counted_as_long_as_they_come_in_a_row(engine: Engine) -> N
     second = again(engine, first)
     write(engine, refused(second, 2, error_code="overloaded"))
     third = again(engine, second)
-    write(engine, closing(third, RETRY, Outcome.failed, error_code="server_error", waiting_for="retry"))
+    write(engine, attempt_record(third, RETRY, Outcome.failed, error_code="server_error", waiting_for="retry"))
     fourth = again(engine, third)
 
     assert [one_claim.refusals for one_claim in (first, second, third, fourth)] == [0, 1, 2, 0]
@@ -156,7 +156,10 @@ def test_a_retry_waits_and_the_next_attempt_has_the_next_number(engine: Engine) 
     mine = worker(engine)
     claimed = started(engine, mine)
 
-    write(engine, closing(claimed, RETRY, Outcome.failed, delay_s=60.0, waiting_for="retry", error_code="overloaded"))
+    write(
+        engine,
+        attempt_record(claimed, RETRY, Outcome.failed, delay_s=60.0, waiting_for="retry", error_code="overloaded"),
+    )
 
     row = one(engine, "SELECT status, waiting_for, error_code, attempts FROM jobs_v1")
     assert (row.status, row.waiting_for, row.error_code, row.attempts) == ("queued", "retry", "overloaded", 1)
@@ -176,12 +179,12 @@ def rows_due(engine: Engine) -> None:
 def test_a_hold_and_an_unsent_release_spend_no_budget(engine: Engine) -> None:
     mine = worker(engine)
     claimed = started(engine, mine)
-    write(engine, closing(claimed, HOLD, Outcome.failed, counts=False, waiting_for="endpoint_paused"))
+    write(engine, attempt_record(claimed, HOLD, Outcome.failed, counts=False, waiting_for="endpoint_paused"))
     again = claim_one(engine, mine, claimed.job_id)
     assert again is not None
     assert (again.attempt, again.attempts_used) == (2, 1)
 
-    write(engine, closing(again, RELEASE, Outcome.released, counts=False, sent=False, answer=None))
+    write(engine, attempt_record(again, RELEASE, Outcome.released, counts=False, sent=False, answer=None))
 
     last = claim_one(engine, mine, claimed.job_id)
     assert last is not None
@@ -246,7 +249,7 @@ def test_every_end_is_final(engine: Engine) -> None:
     mine = worker(engine)
     for move, outcome in ((FAIL, Outcome.failed), (CANCEL, Outcome.cancelled), (EXPIRE, Outcome.expired)):
         claimed = started(engine, mine)
-        ended = closing(claimed, move, outcome, error_code=outcome.value, error_message="m", error="{}")
+        ended = attempt_record(claimed, move, outcome, error_code=outcome.value, error_message="m", error="{}")
         assert write(engine, ended, ended) == [True, True]
         assert write(engine, completed(claimed)) == [False]
         row = one(engine, "SELECT status, error_code FROM jobs_v1 WHERE id = :id", id=claimed.job_id)
@@ -261,7 +264,10 @@ def test_a_mixed_batch_moves_each_as_it_should(engine: Engine) -> None:
     moves = [COMPLETE, FAIL, RETRY, COMPLETE, CANCEL, RETRY]
     outcomes = [Outcome.completed, Outcome.failed, Outcome.failed, Outcome.completed, Outcome.cancelled, Outcome.failed]
 
-    done = [closing(c, m, o, delay_s=float(i)) for i, (c, m, o) in enumerate(zip(claims, moves, outcomes, strict=True))]
+    done = [
+        attempt_record(c, m, o, delay_s=float(i))
+        for i, (c, m, o) in enumerate(zip(claims, moves, outcomes, strict=True))
+    ]
 
     assert write(engine, *done) == [True] * 6
     found = {str(r.id): r.status for r in rows(engine, "SELECT id, status FROM jobs_v1")}

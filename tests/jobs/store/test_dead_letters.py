@@ -7,10 +7,10 @@ from sqlalchemy import Engine
 from tests.jobs.store.dead_letters import ID, buried, letter
 from tests.store.made import rows
 from worker.jobs.store import dead_letters
-from worker.jobs.store.dead_letters import LetterFilter
+from worker.jobs.store.dead_letters import DeadLetterFilter
 
 
-def seqs(engine: Engine, chosen: LetterFilter) -> list[int]:
+def seqs(engine: Engine, chosen: DeadLetterFilter) -> list[int]:
     with engine.begin() as connection:
         return [one.seq for one in dead_letters.newest(connection, chosen, limit=10)]
 
@@ -18,18 +18,18 @@ def seqs(engine: Engine, chosen: LetterFilter) -> list[int]:
 def test_a_strangers_letter_does_not_prevent_the_storing_of_another(engine: Engine) -> None:
     buried(engine, letter(queue="\0", reason="\ud800"), letter())
     with engine.begin() as connection:
-        assert len(dead_letters.newest(connection, LetterFilter(), limit=10)) == 2
+        assert len(dead_letters.newest(connection, DeadLetterFilter(), limit=10)) == 2
 
 
 def test_the_newest_come_first_by_queue_reason_and_time(engine: Engine) -> None:
     buried(engine, letter(), letter(queue="submit_v1"), letter(reason="no_task"))
     now = datetime.now(UTC)
 
-    assert seqs(engine, LetterFilter()) == [3, 2, 1]
-    assert seqs(engine, LetterFilter(queue="chat.intake")) == [3, 1]
-    assert seqs(engine, LetterFilter(queue="chat.intake", reason="not_json")) == [1]
-    assert seqs(engine, LetterFilter(before=now - timedelta(hours=1))) == []
-    assert len(seqs(engine, LetterFilter(before=now + timedelta(hours=1)))) == 3
+    assert seqs(engine, DeadLetterFilter()) == [3, 2, 1]
+    assert seqs(engine, DeadLetterFilter(queue="chat.intake")) == [3, 1]
+    assert seqs(engine, DeadLetterFilter(queue="chat.intake", reason="not_json")) == [1]
+    assert seqs(engine, DeadLetterFilter(before=now - timedelta(hours=1))) == []
+    assert len(seqs(engine, DeadLetterFilter(before=now + timedelta(hours=1)))) == 3
 
 
 def test_a_letter_is_read_with_its_bytes_and_their_number(engine: Engine) -> None:
@@ -58,19 +58,19 @@ def test_a_letter_moves_to_the_inbox_once(engine: Engine) -> None:
     assert [row.job for row in moved] == ["[]", "{}"]
     assert str(moved[1].id) == ID
     assert str(moved[0].id) != ID
-    assert seqs(engine, LetterFilter()) == []
+    assert seqs(engine, DeadLetterFilter()) == []
 
 
 def test_a_purge_deletes_the_chosen_letters_in_bounded_steps(engine: Engine) -> None:
     buried(engine, *[letter()] * (dead_letters.BATCH + 1), letter(reason="no_task"))
-    meant = LetterFilter(reason="not_json")
+    meant = DeadLetterFilter(reason="not_json")
 
     with engine.begin() as connection:
         assert dead_letters.count(connection, meant) == dead_letters.BATCH + 1
         steps = [dead_letters.purge(connection, meant) for _ in range(3)]
 
     assert steps == [dead_letters.BATCH, 1, 0]
-    assert len(seqs(engine, LetterFilter())) == 1
+    assert len(seqs(engine, DeadLetterFilter())) == 1
 
 
 def test_the_texts_of_a_letter_are_short_even_if_they_quote_long_ones(engine: Engine) -> None:

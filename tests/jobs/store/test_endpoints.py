@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, insert, select, update
 
-from tests.jobs.store.attempts import closing, write
+from tests.jobs.store.attempts import attempt_record, write
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.core.failure import ErrorCode
 from worker.core.lifecycle import HOLD, Outcome
@@ -115,7 +115,7 @@ def failed_attempts(engine: Engine, *codes: str, ended_s: float, whose: str | No
     for code in codes:
         claimed = claim_one(engine, mine, job_id)
         assert claimed is not None
-        held = closing(claimed, HOLD, Outcome.failed, counts=False, answer=None)
+        held = attempt_record(claimed, HOLD, Outcome.failed, counts=False, answer=None)
         columns = {"billed": "no", "error_code": code, "usage_requested": False, "trouble": whose}
         write(engine, replace(held, attempt=columns))
     with engine.begin() as connection:

@@ -9,7 +9,7 @@ import redis
 from sqlalchemy import Engine, text
 
 from afterword import Afterword
-from tests.jobs.store.attempts import closing, completed, started, write
+from tests.jobs.store.attempts import attempt_record, completed, started, write
 from tests.jobs.store.orders import accepted, cancel_one, order
 from tests.pool.workers import until
 from tests.producers.made import accept_inbox, accept_queue
@@ -82,7 +82,7 @@ def test_a_retry_beside_cancellations_is_cancelled_and_numbered_once(engine: Eng
     for _ in range(8):
         claimed = started(engine, mine)
         job_id = claimed.job_id
-        again = closing(claimed, RETRY, Outcome.failed, **OVERLOADED)
+        again = attempt_record(claimed, RETRY, Outcome.failed, **OVERLOADED)
 
         at_once(
             lambda again=again: write(engine, again),
@@ -136,12 +136,12 @@ def test_a_replay_of_a_waiting_job_does_not_lose_a_concurrent_cancellation(postg
     job_id = accepted(engine)
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO afterword_cancellations VALUES (:id, clock_timestamp())"), {"id": job_id})
-    works = [lambda door=door: order(engine, door, job_id) for door in ("replay_v1", "cancel_v1")]
+    works = [lambda view=view: order(engine, view, job_id) for view in ("replay_v1", "cancel_v1")]
     threads = [threading.Thread(target=work) for work in works]
     waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
     with engine.begin() as connection:
-        # The locked mark holds the replay between reading the job and deleting the mark.
+        # The locked request holds the replay between reading the job and deleting the request.
         connection.execute(text("SELECT 1 FROM afterword_cancellations FOR UPDATE"))
         threads[0].start()
         until(lambda: rows(engine, waiting), what="the replay waits for the lock")
@@ -200,10 +200,10 @@ def test_sixty_four_submissions_of_one_key_by_mixed_doors_are_one_job(
             connection.execute(text("INSERT INTO submit_v1 (id, job) VALUES (:id, :job)"), values)
         ids.append(new)
 
-    doors: Sequence[Callable[[], None]] = [submit, enqueue, insert, submit]
+    ways: Sequence[Callable[[], None]] = [submit, enqueue, insert, submit]
     # Two workers accept the jobs while they arrive, and once more afterwards.
     accepting = [lambda: accept_inbox(engine), lambda: accept_queue(redis_url, engine)] * 2
-    at_once(*(doors[number % 4] for number in range(64)), *accepting)
+    at_once(*(ways[number % 4] for number in range(64)), *accepting)
     at_once(*accepting)
     client.close()
 

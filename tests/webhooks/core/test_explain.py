@@ -10,7 +10,7 @@ from worker.webhooks.core.receiver_health import ReceiverHealth
 NOW = 1_800_000_000.0
 
 
-def standing(health: ReceiverHealth | None = None, **values: Any) -> ReceiverState:
+def receiver_state(health: ReceiverHealth | None = None, **values: Any) -> ReceiverState:
     plain: dict[str, Any] = {
         "name": "billing", "status": "enabled", "disabled_reason": None, "in_flight": 0, "limit": 10,
         "rate_per_s": None, "tokens": None, "now_s": NOW,
@@ -26,58 +26,66 @@ OPEN = ReceiverHealth(ramp=1, open_until_s=NOW + 90)
 PAUSED = ReceiverHealth(paused_until_s=NOW + 7200)
 DISABLED = {"status": "disabled", "disabled_reason": "failing"}
 CASES = {
-    "nothing": (queued(), standing(), "nothing: a worker takes it when it has a free slot"),
-    "retry": (queued("retry", 300.0, last_http_status=503), standing(), "retry: next attempt in 5 min, after HTTP 503"),
+    "nothing": (queued(), receiver_state(), "nothing: a worker takes it when it has a free slot"),
+    "retry": (
+        queued("retry", 300.0, last_http_status=503),
+        receiver_state(),
+        "retry: next attempt in 5 min, after HTTP 503",
+    ),
     "retry-code": (
         queued("retry", 30.0, last_error_code="dns_failed"),
-        standing(),
+        receiver_state(),
         "retry: next attempt in 30 s, after dns_failed",
     ),
     "our-trouble": (
         queued("retry", 60.0, last_error_code="no_secret"),
-        standing(),
+        receiver_state(),
         "our trouble: no_secret (This service could not open the receiver's secret; its operator must mend that): "
         "next try in 1 min, no attempt is spent",
     ),
-    "order": (queued("order", 9.0), standing(), "order: an earlier delivery of its key has not ended"),
-    "breaker": (queued(), standing(OPEN), "breaker: open; 1.5 min until one delivery probes billing"),
+    "order": (queued("order", 9.0), receiver_state(), "order: an earlier delivery of its key has not ended"),
+    "breaker": (queued(), receiver_state(OPEN), "breaker: open; 1.5 min until one delivery probes billing"),
     "half-open": (
         queued(),
-        standing(ReceiverHealth(ramp=2, open_until_s=NOW - 1), in_flight=2),
+        receiver_state(ReceiverHealth(ramp=2, open_until_s=NOW - 1), in_flight=2),
         "breaker: half-open; billing gets 2 at a time until they succeed",
     ),
-    "retry-after": (queued(), standing(PAUSED), "Retry-After: billing asked for no requests for 2 h more"),
-    "the-longer": (queued("retry", 60.0), standing(OPEN), "breaker: open; 1.5 min until one delivery probes billing"),
-    "the-later": (queued("retry", 600.0), standing(OPEN), "retry: next attempt in 10 min"),
+    "retry-after": (queued(), receiver_state(PAUSED), "Retry-After: billing asked for no requests for 2 h more"),
+    "the-longer": (
+        queued("retry", 60.0),
+        receiver_state(OPEN),
+        "breaker: open; 1.5 min until one delivery probes billing",
+    ),
+    "the-later": (queued("retry", 600.0), receiver_state(OPEN), "retry: next attempt in 10 min"),
     "in-flight": (
         queued(),
-        standing(in_flight=10),
+        receiver_state(in_flight=10),
         "in flight: billing gets 10 at a time, and 10 are in flight",
     ),
-    "rate": (queued(), standing(rate_per_s=2.0, tokens=0.4), "rate: billing gets 2 a second"),
+    "rate": (queued(), receiver_state(rate_per_s=2.0, tokens=0.4), "rate: billing gets 2 a second"),
     "rate-left": (
         queued(),
-        standing(rate_per_s=2.0, tokens=1.4),
+        receiver_state(rate_per_s=2.0, tokens=1.4),
         "nothing: a worker takes it when it has a free slot",
     ),
     "disabled": (
         queued("order"),
-        standing(**DISABLED),
+        receiver_state(**DISABLED),
         "billing is disabled: it failed for five days; the delivery will be put on hold",
     ),
     "held": (
         WaitingDelivery("held", None, 0.0),
-        standing(status="disabled", disabled_reason="maintenance"),
+        receiver_state(status="disabled", disabled_reason="maintenance"),
         "hold: billing is disabled: maintenance; enable it to send this",
     ),
     "forgotten": (
         WaitingDelivery("held", None, 0.0),
-        standing(),
+        receiver_state(),
         "hold: still on hold although billing is enabled; enable it once more to send this",
     ),
-    "removed": (WaitingDelivery("held", None, 0.0), standing(status="removed"), "hold: billing was removed"),
-    "on-its-way": (WaitingDelivery("in_progress", None, 0.0), standing(OPEN), None),
-    "over": (WaitingDelivery("delivered", None, 0.0), standing(), None),
+    "removed": (WaitingDelivery("held", None, 0.0), receiver_state(status="removed"), "hold: billing was removed"),
+    "on-its-way": (WaitingDelivery("in_progress", None, 0.0), receiver_state(OPEN), None),
+    "over": (WaitingDelivery("delivered", None, 0.0), receiver_state(), None),
 }
 
 
@@ -92,11 +100,11 @@ def test_a_sentence_gives_the_reason_of_a_deliverys_wait(
 @pytest.mark.parametrize(
     ("receiver", "lines"),
     [
-        (standing(), ["breaker: closed"]),
-        (standing(**DISABLED), ["billing is disabled: it failed for five days"]),
-        (standing(ReceiverHealth(ramp=4, open_until_s=NOW - 1)), ["breaker: half-open; 4 at a time"]),
+        (receiver_state(), ["breaker: closed"]),
+        (receiver_state(**DISABLED), ["billing is disabled: it failed for five days"]),
+        (receiver_state(ReceiverHealth(ramp=4, open_until_s=NOW - 1)), ["breaker: half-open; 4 at a time"]),
         (
-            standing(ReceiverHealth(failing_since_s=NOW - 86400 * 2, failed_attempts=7, forbidden_in_row=2)),
+            receiver_state(ReceiverHealth(failing_since_s=NOW - 86400 * 2, failed_attempts=7, forbidden_in_row=2)),
             [
                 "breaker: closed",
                 "failing for 2 d: 7 attempts since its last success; disabled after 5 d of failures",

@@ -50,7 +50,7 @@ def claimed(engine: Engine, worker_id: str, *delivery_ids: str, slots: int = 100
         return claim(connection, [ClaimRequest(one, worker_id) for one in delivery_ids], slots=slots)
 
 
-def closing(got: DeliveryClaim, **changes: Any) -> DeliveryRecord:
+def delivery_record(got: DeliveryClaim, **changes: Any) -> DeliveryRecord:
     """Return the record of an attempt that delivered, with `changes`."""
     usual = DeliveryRecord(
         delivery_id=got.delivery_id, number=got.attempt, worker_id=got.worker_id, receiver_id=got.receiver_id,
@@ -62,13 +62,13 @@ def closing(got: DeliveryClaim, **changes: Any) -> DeliveryRecord:
     return replace(usual, **changes)
 
 
-def recorded(engine: Engine, *closings: DeliveryRecord, slots: int = 100) -> list[RecordedDelivery]:
+def recorded(engine: Engine, *records: DeliveryRecord, slots: int = 100) -> list[RecordedDelivery]:
     with engine.begin() as connection:
-        return record(connection, closings, slots=slots)
+        return record(connection, records, slots=slots)
 
 
 def refused(got: DeliveryClaim, **changes: Any) -> DeliveryRecord:
     failed = {"error_code": DeliveryErrorCode.unavailable, "http_status": 503, "is_truncated": False}
     sent = SendResult(sent=True, error_code=DeliveryErrorCode.unavailable, http_status=503)
     values = {"move": RETRY_DELIVERY, "outcome": DeliveryOutcome.failed, "attempt": failed, "result": sent, **changes}
-    return closing(got, **values)
+    return delivery_record(got, **values)

@@ -14,8 +14,8 @@ from tests.store.made import accept_all, claim_one, entry, job, one, rows, worke
 from tests.webhooks.store.delivery_attempts import (
     DELIVERIES,
     claimed,
-    closing,
     delivery_ids,
+    delivery_record,
     ended,
     receiver,
     recorded,
@@ -122,7 +122,7 @@ def test_the_times_of_an_attempts_steps_are_kept(engine: Engine) -> None:
     ended(engine)
     times = {"dns_ms": 1, "connect_ms": 20, "tls_ms": 15, "first_byte_ms": 30, "total_ms": 60}
 
-    recorded(engine, closing(claim_first(engine, worker(engine)), attempt={"is_truncated": False, **times}))
+    recorded(engine, delivery_record(claim_first(engine, worker(engine)), attempt={"is_truncated": False, **times}))
 
     attempt = one(engine, "SELECT dns_ms, connect_ms, tls_ms, first_byte_ms, total_ms FROM afterword_delivery_attempts")
     assert dict(attempt._mapping) == times
@@ -144,7 +144,7 @@ def test_a_receivers_in_flight_limit_holds(engine: Engine) -> None:
     got = [one for one in claimed(engine, holder, *delivery_ids(engine)) if one is not None]
     assert len(got) == 2
     assert not any(claimed(engine, holder, *delivery_ids(engine)))
-    recorded(engine, closing(got[0]))
+    recorded(engine, delivery_record(got[0]))
 
     assert len([one for one in claimed(engine, holder, *delivery_ids(engine)) if one is not None]) == 1
 
@@ -213,7 +213,7 @@ def test_a_stale_attempt_moves_nothing_and_is_kept(engine: Engine) -> None:
     assert not late.moved
     found = rows(engine, "SELECT attempt, outcome, http_status FROM afterword_delivery_attempts ORDER BY attempt")
     assert [tuple(row) for row in found] == [(1, "failed", 503), (2, None, None)]
-    assert recorded(engine, closing(fresh))[0].moved
+    assert recorded(engine, delivery_record(fresh))[0].moved
 
 
 def test_a_late_success_counts_if_no_attempt_has_begun_since(engine: Engine) -> None:
@@ -226,7 +226,7 @@ def test_a_late_success_counts_if_no_attempt_has_begun_since(engine: Engine) -> 
     with engine.begin() as connection:
         reclaim.take_back(connection)
 
-    assert recorded(engine, closing(late))[0].moved
+    assert recorded(engine, delivery_record(late))[0].moved
     assert one(engine, DELIVERIES).status == "delivered"
 
 
@@ -287,7 +287,7 @@ def test_the_end_of_a_delivery_lets_the_next_go(engine: Engine) -> None:
         ended(engine, ordering_key="k")
     first = claim_first(engine, worker(engine))
 
-    (after,) = recorded(engine, closing(first))
+    (after,) = recorded(engine, delivery_record(first))
 
     states = rows(engine, "SELECT id, sequence, waiting_for FROM webhook_deliveries_v1 ORDER BY sequence")
     assert [row.waiting_for for row in states] == [None, None, "order"]
@@ -387,7 +387,7 @@ def test_a_redelivery_lets_no_delivery_pass_a_failed_one(engine: Engine) -> None
         ended(engine, ordering_key="k")
     holder = worker(engine)
     first, second, third = delivery_ids(engine)
-    recorded(engine, closing(claim_first(engine, holder)))
+    recorded(engine, delivery_record(claim_first(engine, holder)))
     (got,) = claimed(engine, holder, second)
     assert got is not None
     recorded(engine, refused(got, move=FAIL_DELIVERY))
@@ -396,7 +396,7 @@ def test_a_redelivery_lets_no_delivery_pass_a_failed_one(engine: Engine) -> None
         assert redeliver.redeliver(connection, first) is None
     (again,) = claimed(engine, holder, first)
     assert again is not None
-    (after,) = recorded(engine, closing(again))
+    (after,) = recorded(engine, delivery_record(again))
 
     assert after.next_ids == ()
     assert claimed(engine, holder, third) == [None]
@@ -416,7 +416,7 @@ def test_a_failed_delivery_that_is_sent_again_still_blocks_later_ones(engine: En
     ended(engine, ordering_key="k")
     second = delivery_ids(engine)[1]
     assert claimed(engine, holder, second) == [None]
-    (after,) = recorded(engine, closing(again))
+    (after,) = recorded(engine, delivery_record(again))
 
     assert after.next_ids == (second,)
 
@@ -440,7 +440,7 @@ def test_a_delivery_given_up_while_it_waited_is_a_gap_too(engine: Engine) -> Non
         connection.execute(update(deliveries).where(deliveries.c.sequence == 2).values(deadline=from_now(-1)))
         assert expire.give_up(connection) == 1
 
-    recorded(engine, closing(first))
+    recorded(engine, delivery_record(first))
 
     third = one(engine, "SELECT waiting_for, after_gap FROM afterword_deliveries WHERE sequence = 3")
     assert (third.waiting_for, bool(third.after_gap)) == (None, True)
@@ -453,7 +453,7 @@ def test_the_end_of_a_delivery_returns_the_next_ones(engine: Engine) -> None:
     running = [one for one in claimed(engine, worker(engine), *delivery_ids(engine)) if one is not None]
     waiting = {row.id for row in rows(engine, DELIVERIES) if row.status == "queued"}
 
-    written = recorded(engine, *(closing(one) for one in running))
+    written = recorded(engine, *(delivery_record(one) for one in running))
 
     following = [one for record in written for one in record.next_ids]
     assert len(set(following)) == 2
@@ -490,7 +490,7 @@ def test_the_last_slot_goes_round_among_the_waiting_receivers(engine: Engine) ->
         (got,) = claimed(engine, holder, next_id, slots=1)
         assert got is not None
         went.append(got.receiver_id)
-        (after,) = recorded(engine, closing(got), slots=1)
+        (after,) = recorded(engine, delivery_record(got), slots=1)
         (next_id,) = after.next_ids
 
     assert Counter(went) == dict.fromkeys(names, 2)
@@ -511,7 +511,7 @@ def test_the_last_slot_goes_to_no_receiver_that_is_paused_full_or_without_due_de
     (got,) = claimed(engine, worker(engine), of_mine[0], slots=1)
     assert got is not None
 
-    (after,) = recorded(engine, closing(got), slots=1)
+    (after,) = recorded(engine, delivery_record(got), slots=1)
 
     assert set(after.next_ids) < set(of_mine)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
-from tests.jobs.store.attempts import ANSWER, closing
+from tests.jobs.store.attempts import ANSWER, attempt_record
 from tests.pool.workers import until
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from tests.store.receiving import claimed, found, registration, sealed
@@ -53,7 +53,7 @@ def answered(engine: Engine, response: str) -> str:
     got = claim_one(engine, worker(engine), job_id)
     assert got is not None
     with engine.begin() as connection:
-        record(connection, [closing(got, COMPLETE, Outcome.completed, answer={**ANSWER, "response": response})])
+        record(connection, [attempt_record(got, COMPLETE, Outcome.completed, answer={**ANSWER, "response": response})])
     return job_id
 
 
@@ -82,7 +82,7 @@ def register(engine: Engine, **values: Any) -> str:
     return begun.receiver_id
 
 
-def stands(engine: Engine) -> dict[str, Any]:
+def state_of(engine: Engine) -> dict[str, Any]:
     """Return the deliveries by job id."""
     return {str(row.job_id): row for row in rows(engine, ROWS)}
 
@@ -90,7 +90,7 @@ def stands(engine: Engine) -> dict[str, Any]:
 def sends(engine: Engine, job_id: str) -> bytes | None:
     """Return the body of a job's delivery."""
     holder = worker(engine)
-    got = claimed(engine, holder, str(stands(engine)[job_id].id))
+    got = claimed(engine, holder, str(state_of(engine)[job_id].id))
     assert got is not None
     return got.body
 
@@ -101,22 +101,22 @@ def flaws(engine: Engine) -> list[verify.Violation]:
 
 def test_a_receiver_that_wants_no_answers_gets_none_from_held_deliveries(engine: Engine) -> None:
     (job_id,) = cancelled(engine, named())
-    assert stands(engine)[job_id].variant == "full"
+    assert state_of(engine)[job_id].variant == "full"
 
     register(engine, payload="thin")
 
-    assert stands(engine)[job_id].variant == "thin"
+    assert state_of(engine)[job_id].variant == "thin"
     assert b'"result_omitted":true' in (sends(engine, job_id) or b"")
 
 
 def test_a_receiver_that_wants_large_answers_is_sent_those_that_were_on_hold(engine: Engine) -> None:
     # Longer than a receiver without `payload` gets, shorter than the largest answer that is sent.
     job_id = answered(engine, '{"content":"%s"}' % ("x" * 100_000))
-    assert stands(engine)[job_id].variant == "thin"
+    assert state_of(engine)[job_id].variant == "thin"
 
     register(engine, payload="full")
 
-    assert stands(engine)[job_id].variant == "full"
+    assert state_of(engine)[job_id].variant == "full"
     assert 64 * 1024 < len(sends(engine, job_id) or b"") <= 256 * 1024
 
 
@@ -134,9 +134,9 @@ def test_held_deliveries_that_the_registration_does_not_want_are_cancelled(engin
 
     register(engine, events=["job.failed"], payload="thin")
 
-    assert {job_id: row.status for job_id, row in stands(engine).items()} == {unwanted: "cancelled", wanted: "queued"}
-    assert {row.variant for row in stands(engine).values()} == {"thin"}
-    assert stands(engine)[unwanted].finished_at is not None
+    assert {job_id: row.status for job_id, row in state_of(engine).items()} == {unwanted: "cancelled", wanted: "queued"}
+    assert {row.variant for row in state_of(engine).values()} == {"thin"}
+    assert state_of(engine)[unwanted].finished_at is not None
 
 
 def test_places_in_the_order_are_given_as_the_jobs_ended(engine: Engine) -> None:
@@ -148,7 +148,7 @@ def test_places_in_the_order_are_given_as_the_jobs_ended(engine: Engine) -> None
 
     receiver_id = register(engine, events=["job.failed"], ordering="per_key")
 
-    row = stands(engine)
+    row = state_of(engine)
     assert [(row[each].ordering_key, row[each].sequence) for each in (first[0], *more)] == [
         ("a", place) for place in range(1, 7)
     ]
@@ -157,7 +157,7 @@ def test_places_in_the_order_are_given_as_the_jobs_ended(engine: Engine) -> None
     assert [row[each].waiting_for for each in (first[0], *more)] == [None, *["order"] * 5]
     assert (row[skipped[0]].status, row[skipped[0]].ordering_key) == ("cancelled", None)
     following = failed(engine, ordering_key="a")
-    assert (stands(engine)[following].sequence, stands(engine)[following].waiting_for) == (7, "order")
+    assert (state_of(engine)[following].sequence, state_of(engine)[following].waiting_for) == (7, "order")
     assert found(engine, receiver_id).status == "enabled"
     assert flaws(engine) == []
 
@@ -180,7 +180,7 @@ def test_many_deliveries_are_adapted_batch_by_batch_in_one_order(
     # A batch ends where the instant changes; SQLite's instants are milliseconds, so two endings may share one.
     assert 1 <= len(steps) <= 4
     assert set(steps) == {False}
-    assert [stands(engine)[each].sequence for each in ended] == list(range(1, 9))
+    assert [state_of(engine)[each].sequence for each in ended] == list(range(1, 9))
 
 
 def test_jobs_that_end_before_the_registration_are_held_and_adapted_too(
@@ -196,7 +196,7 @@ def test_jobs_that_end_before_the_registration_are_held_and_adapted_too(
     while fit(engine, begun) is False:
         pass
 
-    row = stands(engine)
+    row = state_of(engine)
     assert [(row[each].status, row[each].sequence, row[each].variant) for each in (early, late)] == [
         ("held", 1, "thin"),
         ("held", 2, "thin"),
@@ -214,7 +214,7 @@ def test_an_interrupted_registration_is_started_again_by_the_next(
 
     register(engine, payload="thin")
 
-    row = stands(engine)
+    row = state_of(engine)
     assert [(row[each].ordering_key, row[each].sequence, row[each].variant) for each in ids] == [(None, 1, "thin")] * 3
     assert fit(engine, broken) is None
     assert flaws(engine) == []
@@ -234,7 +234,7 @@ def test_of_two_concurrent_registrations_the_later_wins_completely(
 
     while fit(engine, second) is False:
         pass
-    assert [stands(engine)[each].variant for each in ids] == ["thin"] * 3
+    assert [state_of(engine)[each].variant for each in ids] == ["thin"] * 3
     assert found(engine, second.receiver_id).registration == second.registration
 
 
@@ -260,7 +260,7 @@ def test_being_unregistered_does_not_depend_on_the_shown_reason(engine: Engine, 
         assert receivers.disable(connection, known.id, "not_registered")
 
         assert placeholders.find(connection, "default", "billing") is None
-        assert not known.is_awaited
+        assert not known.is_placeholder
 
 
 def test_a_delivery_dropped_before_the_registration_has_no_place(engine: Engine) -> None:
@@ -273,8 +273,8 @@ def test_a_delivery_dropped_before_the_registration_has_no_place(engine: Engine)
 
     assert fit(engine, begun) is True
 
-    assert (stands(engine)[old].status, stands(engine)[old].ordering_key) == ("cancelled", None)
-    assert stands(engine)[young].sequence == 1
+    assert (state_of(engine)[old].status, state_of(engine)[old].ordering_key) == ("cancelled", None)
+    assert state_of(engine)[young].sequence == 1
 
 
 def test_a_job_that_ends_during_the_last_batch_is_sent_as_the_registration_wants(engine: Engine) -> None:
@@ -295,7 +295,7 @@ def test_a_job_that_ends_during_the_last_batch_is_sent_as_the_registration_wants
             until(waits_for_a_lock(engine), what="the end of a job waits")
     thread.join(60)
 
-    row = stands(engine)
+    row = state_of(engine)
     assert len(row) == 2
     assert (row[ends[0]].variant, row[ends[0]].sequence, row[ends[0]].status) == ("thin", 2, "queued")
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, job, rows, worker
-from tests.webhooks.store.delivery_attempts import DELIVERIES, claimed, closing, delivery_ids, ended, receiver
+from tests.webhooks.store.delivery_attempts import DELIVERIES, claimed, delivery_ids, delivery_record, ended, receiver
 from worker.jobs.store import cancel
 from worker.store import leases
 from worker.store.clock import from_now
@@ -103,11 +103,11 @@ def test_two_workers_that_begin_and_end_deliveries_do_not_deadlock(engine: Engin
     running = {name: claimed(engine, holder, mine[name][0])[0] for name, holder in zip(names, holders, strict=True)}
     met = threading.Barrier(2)
 
-    def record_all(connection: Connection, closings: Sequence[DeliveryRecord]) -> list[RecordedDelivery]:
-        return record(connection, closings, slots=100)
+    def record_all(connection: Connection, records: Sequence[DeliveryRecord]) -> list[RecordedDelivery]:
+        return record(connection, records, slots=100)
 
-    def claim_together(connection: Connection, wishes: Sequence[ClaimRequest]) -> list[DeliveryClaim | None]:
-        found = claim(connection, wishes, slots=100)
+    def claim_together(connection: Connection, requests: Sequence[ClaimRequest]) -> list[DeliveryClaim | None]:
+        found = claim(connection, requests, slots=100)
         met.wait(10)
         return found
 
@@ -120,7 +120,7 @@ def test_two_workers_that_begin_and_end_deliveries_do_not_deadlock(engine: Engin
             assert got is not None
             futures += [
                 writer.put(claim_together, ClaimRequest(mine[other][1], holder)),
-                writer.put(record_all, closing(got)),
+                writer.put(record_all, delivery_record(got)),
             ]
         for writer in writers:
             writer.start()
@@ -150,7 +150,7 @@ def met_by(engine: Engine, got: DeliveryClaim, step: Callable[[Connection], Any]
         ordering.lock(connection, [got.receiver_id])
         thread.start()
         until(lambda: not thread.is_alive() or waits(engine), what="the other session is done or waits for our lock")
-        (written,) = record(connection, [closing(got)], slots=100)
+        (written,) = record(connection, [delivery_record(got)], slots=100)
     thread.join()
     return written.moved
 

@@ -16,7 +16,7 @@ from tests.store.receiving import (
     receiver,
     registration,
     sealed,
-    stands,
+    state_of,
     statuses,
     waiting,
 )
@@ -111,7 +111,7 @@ def test_a_removed_receiver_keeps_no_secrets_and_its_waiting_deliveries_are_canc
     assert drop(engine, made) == 2
 
     assert statuses(engine, queued, held, over) == ["cancelled", "cancelled", "delivered"]
-    assert stands(engine, queued).finished_at is not None
+    assert state_of(engine, queued).finished_at is not None
     gone = found(engine, made.id)
     assert (gone.status, gone.sealed.keys_sealed, gone.sealed.headers_sealed) == ("removed", None, None)
 
@@ -165,7 +165,7 @@ def test_a_resumed_delivery_starts_from_zero(engine: Engine) -> None:
 
     assert resume(engine, made) == 1
 
-    row = stands(engine, old)
+    row = state_of(engine, old)
     assert (row.status, row.attempt, row.attempts_used, row.due, row.origin) == ("queued", 9, 0, True, "event")
     assert row.deadline - row.run_at > timedelta(days=6)
 
@@ -173,7 +173,7 @@ def test_a_resumed_delivery_starts_from_zero(engine: Engine) -> None:
 def test_deliveries_before_an_instant_are_dropped_and_later_ones_resumed(engine: Engine) -> None:
     made = receiver(engine)
     old, young = (delivery(engine, made, HELD, age_s=age_s) for age_s in (7200.0, 60.0))
-    since = stands(engine, young).created_at - timedelta(hours=1)
+    since = state_of(engine, young).created_at - timedelta(hours=1)
 
     assert (drop(engine, made, before=since), resume(engine, made, since=since)) == (1, 1)
 
@@ -197,8 +197,8 @@ def test_resumed_deliveries_of_a_key_keep_their_order(engine: Engine) -> None:
 
     assert resume(engine, made) == 3
 
-    assert [stands(engine, each).waiting_for for each in (first, second, third)] == [None, "order", "order"]
-    assert [stands(engine, each).due for each in (first, second, third)] == [True, False, False]
+    assert [state_of(engine, each).waiting_for for each in (first, second, third)] == [None, "order", "order"]
+    assert [state_of(engine, each).due for each in (first, second, third)] == [True, False, False]
 
 
 def test_a_held_delivery_that_got_its_turn_does_not_wait_forever(engine: Engine) -> None:
@@ -208,7 +208,7 @@ def test_a_held_delivery_that_got_its_turn_does_not_wait_forever(engine: Engine)
 
     resume(engine, made)
 
-    row = stands(engine, second)
+    row = state_of(engine, second)
     assert (row.waiting_for, row.due, row.after_gap) == (None, True, False)
 
 
@@ -222,7 +222,7 @@ def test_the_delivery_after_a_dropped_one_reports_the_gap_and_goes(engine: Engin
         assert redeliver.advance_all(connection, made.id) == "k"
         assert redeliver.advance_all(connection, made.id, after="k") is None
 
-    row = stands(engine, second)
+    row = state_of(engine, second)
     assert (row.waiting_for, row.due, row.after_gap) == (None, True, True)
 
 
@@ -233,7 +233,7 @@ def test_on_exhausted_block_stops_deliveries_after_a_failed_one(engine: Engine) 
 
     resume(engine, made)
 
-    assert stands(engine, second).waiting_for == "order"
+    assert state_of(engine, second).waiting_for == "order"
 
 
 def test_changed_values_are_stored_and_a_removed_receiver_is_not_changed(engine: Engine) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, update
 
 from tests.store.made import worker
-from tests.store.receiving import claimed, delivery, receiver, stands, statuses, waiting
+from tests.store.receiving import claimed, delivery, receiver, state_of, statuses, waiting
 from worker.core.lifecycle import DeliveryStatus
 from worker.store.clock import from_now
 from worker.store.engine import open_engine
@@ -23,7 +23,7 @@ FAILED, CANCELLED, HELD = DeliveryStatus.failed, DeliveryStatus.cancelled, Deliv
 
 def span(engine: Engine, to: Receiver, statuses: Iterable[DeliveryStatus] = (FAILED,), hours: float = 24.0) -> Span:
     """Return the span that ends now, by the database's clock."""
-    present = stands(engine, delivery(engine, to, age_s=0.0)).created_at
+    present = state_of(engine, delivery(engine, to, age_s=0.0)).created_at
     return Span(to.id, present - timedelta(hours=hours), present, tuple(statuses))
 
 
@@ -57,7 +57,7 @@ def test_failed_deliveries_are_queued_again_and_no_others(engine: Engine) -> Non
 
     assert set(statuses(engine, *lost)) == {"queued"}
     assert (statuses(engine, *left), statuses(engine, foreign)) == (before, ["failed"])
-    row, again = recovery(engine, new), stands(engine, lost[0])
+    row, again = recovery(engine, new), state_of(engine, lost[0])
     assert (row.status, row.redelivered, row.receiver) == ("done", 3, "billing")
     assert row.finished_at is not None
     assert (again.origin, again.attempts_used, again.due) == ("recover", 0, True)
@@ -119,7 +119,7 @@ def test_a_recovery_goes_on_from_its_last_step_and_skips_queued_deliveries(
     lost = [delivery(engine, made, FAILED, age_s=100.0) for _ in range(5)]  # all of one instant
     new = begin(engine, span(engine, made))
     step(engine)
-    queued = [one for one in lost if stands(engine, one).status == "queued"]
+    queued = [one for one in lost if state_of(engine, one).status == "queued"]
     assert len(queued) == 2
     for one in queued:
         assert claimed(engine, mine, one) is not None
@@ -244,5 +244,5 @@ def test_recovered_deliveries_of_a_key_are_sent_in_order(engine: Engine) -> None
 
     assert step(engine) == 3
 
-    assert [stands(engine, one).due for one in (*lost, later)] == [True, False, False, False]
-    assert stands(engine, lost[1]).waiting_for == "order"
+    assert [state_of(engine, one).due for one in (*lost, later)] == [True, False, False, False]
+    assert state_of(engine, lost[1]).waiting_for == "order"

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.store.made import worker
-from tests.store.receiving import claimed, delivered, delivery, receiver, stands, statuses, waiting
+from tests.store.receiving import claimed, delivered, delivery, receiver, state_of, statuses, waiting
 from worker.core.lifecycle import DeliveryStatus
 from worker.webhooks.store import receivers
 from worker.webhooks.store import redeliver as requeue
@@ -21,11 +21,11 @@ def redeliver(engine: Engine, delivery_id: str) -> str | None:
 def test_a_delivery_is_sent_once_more_with_its_bytes_and_all_its_attempts(engine: Engine, status: str) -> None:
     made, mine = receiver(engine), worker(engine)
     old = delivery(engine, made, DeliveryStatus(status))
-    before = stands(engine, old)
+    before = state_of(engine, old)
 
     assert redeliver(engine, old) is None
 
-    row = stands(engine, old)
+    row = state_of(engine, old)
     assert (row.status, row.origin, row.attempts_used, row.finished_at, row.due) == ("queued", "manual", 0, None, True)
     assert row.deadline - row.run_at > timedelta(days=6)
     got = claimed(engine, mine, old)
@@ -40,7 +40,7 @@ def test_a_delivery_in_flight_is_left_alone(engine: Engine) -> None:
     claimed(engine, mine, flying)
 
     assert "is in flight" in (redeliver(engine, flying) or "")
-    assert (stands(engine, flying).origin, statuses(engine, flying)) == ("event", ["in_progress"])
+    assert (state_of(engine, flying).origin, statuses(engine, flying)) == ("event", ["in_progress"])
 
 
 def test_a_receiver_that_is_disabled_or_removed_is_sent_nothing(engine: Engine) -> None:
@@ -67,7 +67,7 @@ def test_a_waiting_delivery_goes_out_of_turn_and_the_others_keep_their_turns(eng
 
     assert redeliver(engine, second) is None
 
-    assert (stands(engine, second).due, stands(engine, third).due) == (True, False)
+    assert (state_of(engine, second).due, state_of(engine, third).due) == (True, False)
     out_of_turn, in_turn = claimed(engine, mine, second), claimed(engine, mine, first)
     assert out_of_turn is not None
     assert in_turn is not None
@@ -83,4 +83,4 @@ def test_a_redelivery_reports_no_new_gap(engine: Engine) -> None:
     with engine.begin() as connection:
         requeue.resume(connection, made.id)
 
-    assert (stands(engine, second).due, stands(engine, second).after_gap) == (True, False)
+    assert (state_of(engine, second).due, state_of(engine, second).after_gap) == (True, False)

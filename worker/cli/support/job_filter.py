@@ -32,11 +32,11 @@ def is_by_filter(ids: tuple[str, ...], where: tuple[str, ...]) -> bool:
 
 
 def change_jobs(
-    order: str, where: tuple[str, ...], *, dry_run: bool, as_json: bool, changes: dict[str, Any] | None = None
+    action: str, where: tuple[str, ...], *, dry_run: bool, as_json: bool, changes: dict[str, Any] | None = None
 ) -> None:
     """Cancel, replay or update all jobs of a filter, or count them; print the number."""
     from worker.jobs.core.filter import parse
-    from worker.jobs.store.bulk_update import BulkOrder, apply, count, count_unread
+    from worker.jobs.store.bulk_update import BulkAction, apply, count, count_unread
 
     with _usage():
         parse(where, now=datetime.now(UTC))  # A mistake is refused before the database opens.
@@ -44,15 +44,15 @@ def change_jobs(
         with engine.begin() as connection:
             now = _now(connection)
         conditions, changes = parse(where, now=now), _dated(changes, now)
-        reached = 0 if dry_run else sum(apply(engine, BulkOrder(order), conditions, changes=changes))
+        reached = 0 if dry_run else sum(apply(engine, BulkAction(action), conditions, changes=changes))
         with engine.begin() as connection:
-            reached = count(connection, BulkOrder(order), conditions) if dry_run else reached
-            unread = count_unread(connection, conditions) if order == BulkOrder.update else 0
+            reached = count(connection, BulkAction(action), conditions) if dry_run else reached
+            unread = count_unread(connection, conditions) if action == BulkAction.update else 0
     if as_json:
-        missed = {"unread": unread} if order == BulkOrder.update else {}
-        output.as_json({"order": order, "jobs": reached, "dry_run": dry_run, **missed})
+        missed = {"unread": unread} if action == BulkAction.update else {}
+        output.as_json({"order": action, "jobs": reached, "dry_run": dry_run, **missed})
         return
-    output.echo(f"{reached} jobs {f'would be {_DONE[order]}' if dry_run else _DONE[order]}")
+    output.echo(f"{reached} jobs {f'would be {_DONE[action]}' if dry_run else _DONE[action]}")
     if unread:
         output.echo(f"{unread} more match, but no worker has read them yet; repeat the command later")
 

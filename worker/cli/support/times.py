@@ -8,8 +8,8 @@ import click
 
 from worker.core.duration import has_unit, seconds
 
-# Beyond it the addition to an instant overflows.
-LONGEST_S = 100 * 365 * 86400.0
+# `--since 99999d` means everything. Beyond this limit the subtraction from an instant leaves the years 1 to 9999.
+LONGEST_S = 2000 * 365 * 86400.0
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on; 8.1 is allowed
@@ -35,16 +35,21 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click
 class InstantOption(click.ParamType):  # type: ignore[type-arg]  # see Duration
     """An aware datetime, or its distance from now: `6h` is a negative timedelta in the past, a positive one ahead.
 
-    `at` makes a datetime of either. `bare`: a number without a unit is in seconds.
+    `at` makes a datetime of either. `bare`: a number without a unit is in seconds. `blank`: an empty text counts as not
+    given, as in `--until "$END"`.
     """
 
     name = "time"
 
-    def __init__(self, *, ahead: bool = False, bare: bool = False) -> None:
-        self.ahead, self.bare = ahead, bare
+    def __init__(self, *, ahead: bool = False, bare: bool = False, blank: bool = False) -> None:
+        self.ahead, self.bare, self.blank = ahead, bare, blank
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | timedelta:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime | timedelta | None:
         """Return the instant; UsageError gives the value and the remedy."""
+        if self.blank and value == "":
+            return None
         try:
             return value if isinstance(value, datetime | timedelta) else self._read(value)
         except (ValueError, OverflowError) as error:

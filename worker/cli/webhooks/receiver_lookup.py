@@ -47,7 +47,7 @@ def open_receivers() -> "Iterator[ReceiverCommand]":
 def find_registered(connection: "Connection", owner: str, name: str, *, lock: bool = False) -> "Receiver":
     """Return a tenant's receiver; a sentence if it does not exist, or if only jobs have named it so far."""
     found = find_receiver(connection, owner, name, lock=lock)
-    if found.is_awaited:
+    if found.is_placeholder:
         option = "" if owner == "default" else f" --tenant {owner}"
         raise click.ClickException(
             f"{name} is not registered yet; jobs have named it, and their deliveries are on hold. "

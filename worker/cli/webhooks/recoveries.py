@@ -36,7 +36,7 @@ COLUMNS = ["id", "tenant", "receiver", "status", "statuses", "since", "until", "
     required=True,
     help="Deliveries created since: RFC 3339, or 6h for six hours ago.",
 )
-@click.option("--until", type=InstantOption(bare=True), help="Deliveries created before; default: now.")
+@click.option("--until", type=InstantOption(bare=True, blank=True), help="Deliveries created before; default: now.")
 @click.option("--status", "statuses", type=click.Choice(STATUSES), multiple=True, help="May repeat; default: failed.")
 @click.option("--rate", type=RATES, default=10.0, show_default=True, help="Send at most this many a second.")
 @click.option("--dry-run", is_flag=True, help="Only count the deliveries.")

@@ -1,4 +1,4 @@
-"""One call of one endpoint: sends a request and returns a Reply, whatever happens on the wire. Called by `run`."""
+"""One call of one endpoint: sends a request and returns a Reply, also after an error on the wire. Called by `run`."""
 
 import asyncio
 import functools

@@ -1,4 +1,4 @@
-"""CANCEL: a queued job ends here; a running job is marked, and its worker ends it with the part of the answer it has.
+"""CANCEL: ends a queued job; sets `cancel_requested_at` of a running job, and its worker ends it with a partial answer.
 
 A row in the table behind `cancel_v1` is a *cancel request*. The trigger of that view cancels a queued job in the
 caller's transaction, but gives its end no number and no webhook: `apply_cancel_requests` does both, then deletes the
@@ -37,7 +37,7 @@ _ANY = select(cancellations.c.id).limit(1)
 
 
 def cancel(connection: Connection, job_ids: Sequence[str]) -> list[str | None]:
-    """Cancel jobs; return the status that each had: queued (cancelled now), in_progress (marked), final, or None.
+    """Cancel jobs; return the status that each had: queued (cancelled now), in_progress (requested), final, or None.
 
     An answer that is recorded first wins: a final job stays as it is.
     """
@@ -46,26 +46,26 @@ def cancel(connection: Connection, job_ids: Sequence[str]) -> list[str | None]:
     ended = _cancel_queued(connection, [(row.id, row.attempt) for row in rows.values() if row.status == Status.queued])
     running = [row.id for row in rows.values() if row.status == Status.in_progress]
     if running:
-        mark = update(jobs).where(jobs.c.id.in_(running), jobs.c.cancel_requested_at.is_(None))
-        connection.execute(mark.values(cancel_requested_at=now()))
+        request = update(jobs).where(jobs.c.id.in_(running), jobs.c.cancel_requested_at.is_(None))
+        connection.execute(request.values(cancel_requested_at=now()))
     finished_feed.append_to_feed(connection, ended)
     return [rows[job_id].status if job_id in rows else None for job_id in job_ids]
 
 
 def cancel_requeued(connection: Connection, keys: Iterable[transitions.Key]) -> set[str]:
-    """Cancel the jobs among `keys`, just queued again, that have a cancel mark; return their ids.
+    """Cancel the jobs among `keys`, just queued again, that have `cancel_requested_at`; return their ids.
 
-    Their worker is gone, or gave the job back before it saw the mark. The caller appends the ids to the feed.
+    Their worker is gone, or gave the job back before it read the request. The caller appends the ids to the feed.
     """
     requeued = sorted(keys)
     if not requeued:
         return set()
-    marked = select(jobs.c.id, jobs.c.attempt).where(
+    requested = select(jobs.c.id, jobs.c.attempt).where(
         tuple_(jobs.c.id, jobs.c.attempt).in_(requeued),
         transitions.hide_from_planner(jobs.c.status) == Status.queued,
         jobs.c.cancel_requested_at.is_not(None),
     )
-    return _cancel_queued(connection, [(row.id, row.attempt) for row in connection.execute(marked)])
+    return _cancel_queued(connection, [(row.id, row.attempt) for row in connection.execute(requested)])
 
 
 class AppliedRequests(NamedTuple):
@@ -108,19 +108,21 @@ def _requests_of(connection: Connection, ids: Collection[str]) -> Sequence[Row[A
 
 
 def _apply(connection: Connection, owners: dict[str, str]) -> set[str]:
-    """Cancel or mark the job of each request (`owners`: job id by request id); return the ends new in the feed."""
+    """Apply each request to its job (`owners`: job id by request id); return the ends new in the feed."""
     if not owners:
         return set()
     # A locked row is about to move; its request is applied on the next round.
     locked = select(jobs.c.id, jobs.c.attempt, jobs.c.status, jobs.c.cancel_requested_at)
     locked = locked.where(jobs.c.id.in_(sorted(set(owners.values())))).order_by(jobs.c.id)
     rows = connection.execute(locked.with_for_update(skip_locked=True)).all()
-    # Read again under the locks: a replay deletes the request and clears the job's mark.
+    # Read again under the locks: a replay deletes the request and clears `cancel_requested_at`.
     present = set(connection.scalars(select(cancellations.c.id).where(cancellations.c.id.in_(sorted(owners)))))
     requested = {owners[request] for request in present}
     rows = [row for row in rows if row.id in requested]
     _cancel_queued(connection, [(row.id, row.attempt) for row in rows if row.status == Status.queued])
-    _mark(connection, [row.id for row in rows if row.status == Status.in_progress and row.cancel_requested_at is None])
+    _set_requested(
+        connection, [row.id for row in rows if row.status == Status.in_progress and row.cancel_requested_at is None]
+    )
     ended = {row.id for row in rows if row.status in FINAL or row.status == Status.queued}
     done = [request for request in present if owners[request] in ended]
     if done:
@@ -133,11 +135,11 @@ def _cancel_queued(connection: Connection, keys: Sequence[transitions.Key]) -> s
     return {job_id for job_id, _ in ended}
 
 
-def _mark(connection: Connection, job_ids: Sequence[str]) -> None:
-    """Mark jobs that were claimed after the trigger read them and before it committed."""
+def _set_requested(connection: Connection, job_ids: Sequence[str]) -> None:
+    """Set `cancel_requested_at` of jobs that were claimed after the trigger read them and before it committed."""
     if job_ids:
-        marked = update(jobs).where(jobs.c.id.in_(job_ids), jobs.c.status == Status.in_progress)
-        connection.execute(marked.values(cancel_requested_at=now()))
+        request = update(jobs).where(jobs.c.id.in_(job_ids), jobs.c.status == Status.in_progress)
+        connection.execute(request.values(cancel_requested_at=now()))
 
 
 def _append_missing(connection: Connection, ended: set[str]) -> set[str]:

@@ -186,7 +186,7 @@ def pause(connection: Connection, name: str) -> None:
 
 
 def resume(connection: Connection, name: str) -> bool:
-    """Open an endpoint at once for an operator, whatever paused it; False if nothing waited for that.
+    """Open an endpoint at once for an operator, for any cause of its pause; False if nothing waited for that.
 
     At an open endpoint, a job that is held alone starts at once, and its waits start at the shortest again.
     """

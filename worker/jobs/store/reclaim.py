@@ -27,7 +27,7 @@ def held_jobs(connection: Connection, worker_id: str) -> dict[str, int]:
 
 
 def cancellations(connection: Connection, worker_id: str) -> list[str]:
-    """Return the jobs of this worker that have a cancel mark."""
+    """Return the jobs of this worker that have `cancel_requested_at`."""
     is_held = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress)
     return list(connection.scalars(select(jobs.c.id).where(*is_held, jobs.c.cancel_requested_at.is_not(None))))
 

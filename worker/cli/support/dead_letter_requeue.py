@@ -10,7 +10,7 @@ from worker.cli.support.settings import need
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from worker.jobs.store.dead_letters import StoredLetter
+    from worker.jobs.store.dead_letters import StoredDeadLetter
     from worker.settings import Settings
 
 INBOX = "submit_v1"
@@ -21,7 +21,7 @@ class CannotRequeue(ValueError):
     """The dead letter stays where it is; the text gives the reason."""
 
 
-def put_back(engine: "Engine", settings: "Settings", seq: int, letter: "StoredLetter", entry: bytes) -> int:
+def put_back(engine: "Engine", settings: "Settings", seq: int, letter: "StoredDeadLetter", entry: bytes) -> int:
     """Put one dead letter back; return 1, or 0 if another process did it first. CannotRequeue gives the reason."""
     from worker.jobs.store import dead_letters
 
@@ -36,8 +36,8 @@ def put_back(engine: "Engine", settings: "Settings", seq: int, letter: "StoredLe
         return dead_letters.forget(connection, [seq])
 
 
-def _check_whole(letter: "StoredLetter") -> None:
-    """Raise CannotRequeue if the letter's queue is unknown or its end was cut off."""
+def _check_whole(letter: "StoredDeadLetter") -> None:
+    """Raise CannotRequeue if the dead letter's queue is unknown or its end was cut off."""
     from worker.jobs.core.entry_size import is_cut
     from worker.queue.nudges import REJECTED_BYTES
 
