@@ -4,46 +4,21 @@ import base64
 import gc
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.dev.asker import PAGE, Asker, body, wait_until
 from worker.dev.fake.presets import NAMED
 from worker.dev.fake.script import KINDS, Script
 from worker.dev.fake.usage import SHAPES
 from worker.dev.fake_endpoint import FakeEndpoint
 
-PAGE = Path(__file__).parent.parent.parent / "ops" / "fake_endpoint.md"
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
-
-
-def body(model: str = "any", text: str = "hello there", **more: Any) -> dict[str, Any]:
-    return {"model": model, "messages": [{"role": "user", "content": text}], **more}
-
-
-class Asker:
-    """Posts requests to the fake endpoint."""
-
-    def __init__(self, client: httpx.Client, fake: FakeEndpoint) -> None:
-        self.client, self.url = client, f"{fake.url}/v1/chat/completions"
-
-    def __call__(self, request: dict[str, Any], *, key: str | None = None, **headers: str) -> httpx.Response:
-        named = {name.replace("_", "-"): text for name, text in headers.items()}
-        named |= {"Idempotency-Key": key} if key else {}
-        return self.client.post(self.url, json=request, headers=named)
-
-    def chunks(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        answer = self({**request, "stream": True})
-        assert answer.headers["content-type"] == "text/event-stream"
-        events = answer.text.split("\n\n")
-        assert events[-2:] == ["data: [DONE]", ""]
-        return [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
 
 
 @pytest.fixture
@@ -309,15 +284,6 @@ def test_silence_is_filled_with_pings(client: httpx.Client, fake: FakeEndpoint) 
                 break
     wait_until(lambda: fake.stats()["in_flight"] == 0)
     assert fake.stats()["abandoned"] == 1
-
-
-def wait_until(true: Any) -> None:
-    event = threading.Event()
-    for _ in range(1000):
-        if true():
-            return
-        event.wait(0.01)
-    raise AssertionError("the condition was not true within ten seconds")
 
 
 def test_requests_and_charges_are_counted_per_job(client: httpx.Client, fake: FakeEndpoint, ask: Asker) -> None:

@@ -13,7 +13,7 @@ import click
 import httpx
 import pytest
 
-from tests.dev.test_fake_endpoint import PAGE, Asker, body, wait_until
+from tests.dev.asker import PAGE, Asker, body, wait_until
 from worker.cli import main
 from worker.dev.fake.ledger import SHOWN, key_name
 from worker.dev.fake.limits import ALLOWANCES, WORDS, ProviderLimit, load_limits

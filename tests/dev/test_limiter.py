@@ -10,22 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.dev.limited import NOON, demand, limiter
 from worker.dev.fake.limiter import AdmittedCall, Demand, LimitRefusal, ProviderLimiter
 from worker.dev.fake.limits import ProviderLimit, parse_limits
-from worker.dev.fake.usage import Counts
 
-NOON = 1_800_000_000.0  # a multiple of 60
 SLACK = 1e-3
-
-
-def demand(
-    prompt: int = 10, most: int = 20, spoken: int = 5, *, key: str = "k", model: str = "m", cached: int = 0
-) -> Demand:
-    return Demand(key, model, Counts(prompt, most, cached=cached), Counts(prompt, spoken, cached=cached))
-
-
-def limiter(*limits: dict[str, Any]) -> ProviderLimiter:
-    return ProviderLimiter(parse_limits(limits))
 
 
 def admitted(limits: ProviderLimiter, asked: Demand, *times_s: float) -> list[bool]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.dev.test_limiter import NOON, demand, limiter
+from tests.dev.limited import NOON, demand, limiter
 from worker.chat.error_response import from_response
 from worker.chat.rate_limit_headers import RateLimit, rate_limits
 from worker.cli import main
