@@ -33,6 +33,6 @@ The floors, top first. Every import goes down, or stays in its room; tests/test_
     1  pool          Celery's task pool on one event loop
 
 Both wings have the same three folders: `core/` decides and does no I/O, `store/` is SQL, `net/` is the wire.
-The same step has the same file name in both: claim, record, due, reclaim, dispatcher, retry, outcome, progress, listing.
+The same step has the same file name: claim, record, due, reclaim, dispatcher, retry, outcome, progress, listing.
 The words of this code (nudge, lease, fence, claim, window …) are explained in ops/contributing.md.
 """
