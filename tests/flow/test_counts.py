@@ -194,7 +194,7 @@ def test_submitting_costs_a_producer_the_figures_of_the_table(postgres_system: S
     with hearing(system.redis_url) as heard, Afterword(system.redis_url) as client:
         heard.ignore(system.redis)
         client.submit(request())
-        system.redis.ping()
+        until(lambda: "LPUSH" in {command.name for command in heard.commands}, what="the first submission")
         before = len(heard.commands)
 
         for _ in range(MANY):
