@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine, insert, text, update
+from sqlalchemy import Engine, event, insert, text, update
 
-from tests.flow.parts import SLOTS, leased
+from tests.flow.parts import SLOTS, conf, fill, leased
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, job, one, rows, worker
 from worker.jobs import dispatcher
 from worker.jobs.core.endpoint_health import Cause, State
 from worker.jobs.dispatcher import Dispatcher
+from worker.jobs.intake import REST_S, Intake
 from worker.jobs.store.claim import claim
 from worker.jobs.store.endpoints import look
+from worker.jobs.tick_timer import REFILL_S, SHORTEST_S
 from worker.queue.nudges import POP, connect, nudge, read_window
 from worker.store import leases
 from worker.store.clock import from_now, now
@@ -36,6 +38,7 @@ def make(engine: Engine, redis_url: str) -> Iterator[Make]:
 
     def start(url: str = redis_url, **options: Any) -> Dispatcher:
         lease, redis = leased(engine), connect(url)
+        lease.slots = 2 * SLOTS
         lease.start()
         started = Dispatcher(engine, redis, lease, **{"tick_s": 0.05, "lease_s": 0.0, **options})
         made.append((started, lease, redis))
@@ -260,7 +263,7 @@ def test_waking_without_end_leaves_pauses(make: Make) -> None:
     made = make(tick_s=600.0, chores=(count, lambda: made.wake()))
     until(lambda: len(ticks) > 10, what="eleven ticks")
 
-    assert ticks[10] - ticks[0] >= 10 * dispatcher.SHORTEST_S
+    assert ticks[10] - ticks[0] >= 10 * SHORTEST_S
 
 
 def test_a_stopped_dispatcher_is_followed_at_once(engine: Engine, make: Make) -> None:
@@ -338,3 +341,84 @@ def test_a_job_whose_priority_was_raised_overtakes_its_own_nudge(engine: Engine,
         seen = len(ticks)
         until(lambda: len(ticks) > seen + 2, what="more ticks")
         assert redis.llen("chat.run") == 1
+
+
+def test_the_window_is_topped_up_between_the_ticks_while_jobs_wait(engine: Engine, redis_url: str, make: Make) -> None:
+    accept_all(engine, *(entry() for _ in range(6 * SLOTS)))
+    ticks: list[None] = []
+    make(tick_s=600.0, chores=(lambda: ticks.append(None),))
+
+    with connect(redis_url) as redis:
+        for _ in range(3):
+            until(lambda: standing(redis_url), what="nudges in the window")
+            redis.delete("chat.run\x06\x165")
+    assert len(ticks) == 1
+
+
+def test_nothing_is_read_between_the_ticks_while_nothing_waits(engine: Engine, redis_url: str, make: Make) -> None:
+    reads: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *arguments: reads.append(arguments[2]))
+    ticks: list[None] = []
+    make(tick_s=600.0, own_chores=(lambda: ticks.append(None),))
+    until(lambda: ticks and any("afterword_jobs" in statement for statement in reads), what="the first tick")
+    time.sleep(REFILL_S)
+    seen = len(reads)
+
+    time.sleep(3 * REFILL_S)
+
+    assert not any("afterword_jobs" in statement and "run_at" in statement for statement in reads[seen:])
+
+
+@pytest.fixture
+def intake(engine: Engine, database_url: str, redis_url: str) -> Iterator[Callable[[Callable[[], int]], list[int]]]:
+    """Yield a function that starts an intake with these free slots; it returns a list of the calls of `refill`."""
+    started: list[tuple[Intake, Redis]] = []
+
+    def start(free_slots: Callable[[], int]) -> list[int]:
+        redis, refills = connect(redis_url), []
+        made = Intake(
+            engine, redis, conf(database_url, redis_url), worker_id=lambda: "w",
+            free_slots=free_slots, refill=lambda: refills.append(1),
+        )  # fmt: skip
+        started.append((made, redis))
+        made.start()
+        return refills
+
+    yield start
+    for made, redis in started:
+        made.stop()
+        redis.close()
+
+
+def accepted(engine: Engine) -> int:
+    return int(one(engine, "SELECT count(*) AS jobs FROM afterword_jobs").jobs)
+
+
+def test_a_job_is_nudged_at_once_only_as_far_as_slots_are_free_here(
+    engine: Engine, redis_url: str, intake: Callable[..., list[int]]
+) -> None:
+    refills = intake(lambda: 3)
+
+    fill(redis_url, 10)
+
+    until(lambda: accepted(engine) == 10, what="all jobs")
+    until(lambda: refills, what="the dispatcher's call")
+    assert len(standing(redis_url)) == 3
+
+
+def test_a_later_job_is_not_nudged_before_those_that_wait(
+    engine: Engine, redis_url: str, intake: Callable[..., list[int]]
+) -> None:
+    free = [0]
+    refills = intake(lambda: free[0])
+    fill(redis_url, 1)
+    until(lambda: refills, what="the dispatcher's call")
+
+    free[0] = 10
+    fill(redis_url, 1)
+
+    until(lambda: len(refills) == 2, what="the second call")
+    assert standing(redis_url) == []
+    time.sleep(REST_S)
+    fill(redis_url, 1)
+    until(lambda: len(standing(redis_url)) == 1, what="a nudge")

@@ -72,6 +72,7 @@ def tick(connection: Connection) -> list[str]:
         due.probe(connection, name, after=due.FIRST, last=None)
     lanes, _ = due.lanes(connection, skipped=paused)
     due.next_start_s(connection)
+    due.slots(connection)
     return [row.row_id for lane in lanes if lane.tenant == "default" for row in due.due(connection, lane, limit=WINDOW)]
 
 

@@ -19,9 +19,10 @@ from worker.jobs.core.endpoint_health import State
 from worker.jobs.endpoint_probes import Probes
 from worker.jobs.fair_share import FairShare
 from worker.jobs.store import due, endpoints, reclaim
+from worker.jobs.tick_timer import TickTimer
 from worker.queue.keys import is_wrong_type, put_aside
 from worker.queue.nudges import push_nudges, read_window
-from worker.queue.window_size import WindowSize
+from worker.queue.window_size import ShortWindow
 from worker.store import leases
 from worker.store.engine import describe, is_away, is_busy
 from worker.store.heartbeat import Lease
@@ -34,8 +35,8 @@ LEADER_BEAT_S = LEADER_LEASE_S / 3
 QUEUE = "chat.run"
 TAKE_BACK_BATCH = 500
 
-# The least time between two ticks, however many rows become due and however often `wake` is called.
-SHORTEST_S = 0.02
+# Redis holds nudges for so many seconds of starts, because a job that comes late waits behind all of them.
+AHEAD_S = 0.5
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -44,8 +45,8 @@ T = TypeVar("T")
 class Dispatcher:
     """A thread of every worker; it dispatches while this worker holds the leadership.
 
-    `chores` run in each tick of the leader, `own_chores` once per tick in every worker. `window_s`: seconds of work to
-    keep in the Redis window. `once_only`: endpoints for which a lost request is never repeated.
+    `chores` run in each tick of the leader, `own_chores` once per tick in every worker. `window_s`: the most seconds
+    of starts to keep in the Redis window. `once_only`: endpoints for which a lost request is never repeated.
     """
 
     def __init__(  # noqa: PLR0913  parts and settings; a class around them would be unpacked at once
@@ -70,12 +71,11 @@ class Dispatcher:
         self._own_chores_at = 0.0
         self._led_at = -math.inf
         self._after = due.FIRST
-        self._window_size = WindowSize(window_s)
+        self._window_size = ShortWindow(min(window_s, AHEAD_S))
+        self._is_waiting = False
         self._probes = Probes(engine, redis, QUEUE)
         self._fair_share = FairShare(engine, leads=self._leads)
-        self._asked_at = math.inf
-        self._changed = threading.Condition()
-        self._stopping = False
+        self._timer = TickTimer(tick_s)
         self._thread = threading.Thread(target=self._run, name="afterword-dispatcher", daemon=True)
 
     def start(self) -> None:
@@ -84,40 +84,30 @@ class Dispatcher:
 
     def stop(self) -> None:
         """End the thread and give up the leadership, so another worker can dispatch at once."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        self._timer.stop()
         if self._thread.is_alive():
             self._thread.join(10.0)
         self._guarded(self._step_down)
 
+    def refill(self) -> None:
+        """Top up the window soon, because a job waits for a slot."""
+        self._timer.refill()
+
     def wake(self, delay_s: float = 0.0) -> None:
         """Tick again within `delay_s`, because a row becomes due then."""
-        with self._changed:
-            self._asked_at = min(self._asked_at, time.monotonic() + delay_s)
-            self._changed.notify()
+        self._timer.wake(delay_s)
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._timer.is_stopping:
             began = time.monotonic()
             next_s = self._guarded(self._tick)
             self._turned()
-            # Rest as long as the tick took. Without this, rows that become due one by one in thousands of lanes would
-            # keep the thread busy all the time.
-            rest_s = max(SHORTEST_S, min(time.monotonic() - began, self._tick_s))
-            self._sleep(self._tick_s if next_s is None else next_s, rest_s=rest_s)
-
-    def _sleep(self, seconds: float, *, rest_s: float) -> None:
-        """Wait for `seconds`, or less if `wake` is called, but at least `rest_s`."""
-        began = time.monotonic()
-        with self._changed:
-            while not self._stopping:
-                until = max(began + rest_s, min(began + seconds, self._asked_at))
-                if (left_s := until - time.monotonic()) <= 0:
-                    break
-                self._changed.wait(left_s)
-            if self._asked_at <= time.monotonic():
-                self._asked_at = math.inf
+            self._timer.ticked(time.monotonic() - began, next_s)
+            while self._timer.pause(is_waiting=self._is_waiting):
+                began = time.monotonic()
+                next_s = self._guarded(self._refill)
+                self._turned()
+                self._timer.refilled(time.monotonic() - began, next_s)
 
     def _guarded(self, step: Callable[[], T]) -> T | None:
         """Run a step; on any error write one log line and return None, so the other steps still run."""
@@ -138,6 +128,7 @@ class Dispatcher:
 
     def _tick(self) -> float:
         """Run the steps while we lead; return the seconds until the next row becomes due, at most `tick_s`."""
+        self._is_waiting = False
         if time.monotonic() >= self._own_chores_at:
             self._own_chores_at = time.monotonic() + self._tick_s
             for chore in self._own_chores:
@@ -152,7 +143,7 @@ class Dispatcher:
 
     def _leads(self) -> bool:
         """Return whether this worker leads; renews the leadership in the database every LEADER_BEAT_S."""
-        if self._stopping:
+        if self._timer.is_stopping:
             return False
         self._turned()  # between the steps of a long tick
         asked_at = time.monotonic()
@@ -213,6 +204,11 @@ class Dispatcher:
         if next_s is not None:
             self.wake(next_s)
 
+    def _refill(self) -> float | None:
+        """Top up the window between two ticks, if this worker led at the last tick."""
+        self._is_waiting = False
+        return self._fill() if self._led_at > -math.inf and self._leads() else None
+
     def _fill(self) -> float | None:
         """Top up the window; return the seconds until the next row becomes due, or None if no row waits."""
         window = read_window(self._redis, QUEUE)
@@ -222,14 +218,20 @@ class Dispatcher:
             seen = endpoints.look(connection).values()
             paused = {endpoint.name for endpoint in seen if endpoint.state is State.paused}
             lanes, self._after = due.lanes(connection, after=self._after, limit=due.RANGES_A_TICK, skipped=paused)
-            slots = sum(leases.living(connection).values())
-        room = self._window_size.room(window.keys(), slots=slots, at=time.monotonic())
-        free = room - len(window)
-        if free <= 0:
+            workers = due.slots(connection)
+        free = sum(max(0, worker.slots - worker.in_progress) for worker in workers)
+        in_progress = sum(worker.in_progress for worker in workers)
+        room = self._window_size.room(window.keys(), free=free, in_progress=in_progress, at=time.monotonic())
+        # A worker without a free slot pushes no nudge for the jobs that it accepts.
+        is_full = any(worker.in_progress >= worker.slots > 0 for worker in workers)
+        self._is_waiting = bool(window) or is_full
+        left = room - len(window)
+        if left <= 0:
             return next_s
         slow = {endpoint.name: endpoint.since_s for endpoint in seen if endpoint.state is State.slow}
-        missing = self._fair_share.missing(lanes, slow, room, window)[:free]
+        missing = self._fair_share.missing(lanes, slow, room, window)
         if missing and self._leads():
-            push_nudges(self._redis, QUEUE, missing, room=room)
-            self._window_size.filled({entry for _, entry in missing})
+            self._is_waiting = True
+            push_nudges(self._redis, QUEUE, missing[:left], room=room)
+            self._window_size.filled({entry for _, entry in missing[:left]})
         return next_s

@@ -25,7 +25,7 @@ from worker.jobs.store.cancel import cancel
 from worker.jobs.store.record import record
 from worker.pool import memory, running_task
 from worker.pool.liveness import Liveness
-from worker.pool.pool import TaskPool
+from worker.pool.pool import CALLS, TaskPool
 from worker.pool.running_task import Call, Reason
 from worker.process.schema_watch import SchemaWatch
 from worker.process.startup_checks import NotReady, check_startup
@@ -40,8 +40,6 @@ from worker.store.orphans import Orphans
 from worker.webhooks.service import WebhookService
 
 WRITE_OUT_S = 10.0
-# How many nudges may stand in Redis, for each slot of this process, before accepting stops adding to them.
-ROOM_A_SLOT = 4
 
 log = structlog.get_logger()
 
@@ -70,6 +68,7 @@ class WorkerProcess:
         # Endpoints that refuse requests which ask for a stream's usage.
         self.usage_refused: set[str] = set()
         self._pool: TaskPool | None = None
+        self._makes_calls = True
         self.lease = Lease(
             self.engine,
             LeaseTimes(settings.lease_s, settings.beat_s),
@@ -81,13 +80,13 @@ class WorkerProcess:
         self.health = EndpointMonitor(
             self.engine, self.batcher, settings.endpoints, wake=lambda in_s: self.dispatcher.wake(in_s)
         )
-        room = ROOM_A_SLOT * settings.concurrency
         self.intake = Intake(
             self.engine,
             self.redis,
             settings,
             worker_id=lambda: self.worker_id,
-            room=room,
+            free_slots=self._free_slots,
+            refill=lambda: self.dispatcher.refill(),
             is_open=self.health.is_open,
             address_fault=self.webhooks.address_fault,
             liveness=self.liveness,
@@ -146,13 +145,12 @@ class WorkerProcess:
         self.webhooks.start()
         self.liveness.start()
 
-    def attach(self, pool: TaskPool, *, intake: bool) -> None:
-        """Begin to take work: the pool runs."""
-        self._pool = pool
+    def attach(self, pool: TaskPool, *, intake: bool, calls: bool) -> None:
+        """Begin to take work: the pool runs. `intake`, `calls`: whether this process reads these queues."""
+        self._pool, self._makes_calls = pool, calls
         self.liveness.ask("loop", self._ticked_at)
-        # -c may say another number than the settings.
-        self.lease.slots = pool.limit
-        self.intake.room = ROOM_A_SLOT * pool.limit
+        # -c may say another number than the settings. The dispatcher fills the slots of all workers with jobs.
+        self.lease.slots = pool.limit if calls else 0
         pool.submit(self._open_clients()).result(WRITE_OUT_S)
         pool.cleanups.append(self._close_clients)
         memory.collect_seldom()
@@ -163,6 +161,7 @@ class WorkerProcess:
     def detach(self) -> None:
         """Stop taking work; what runs goes on."""
         self.liveness.forget("intake", "inbox", "dispatcher")
+        self.lease.slots = 0
         try:
             self.intake.stop()
         finally:
@@ -204,6 +203,12 @@ class WorkerProcess:
     def cancel_queued(self, job_id: str) -> None:
         """Cancel a job whose nudge was revoked before it ran; from any thread."""
         self.batcher.put(cancel, job_id).add_done_callback(_tell)
+
+    def _free_slots(self) -> int:
+        """Return the slots for calls that are free here; 1 in a process without calls, for the others to take."""
+        if self._pool is None:
+            return 0
+        return self._pool.free(CALLS) if self._makes_calls else 1
 
     def _release_strays(self) -> None:
         """Give back what is ours by the rows and forgotten here; while the loop turns, for it knows what runs."""

@@ -52,7 +52,9 @@ class Settings:
     beat_s: float = _setting(1.0, values.seconds(0.01, 60), "A worker renews its lease this often.")
     tick_s: float = _setting(1.0, values.seconds(0.01, 60), "The dispatcher looks for due jobs this often.")
     window_s: float = _setting(
-        2.0, values.seconds(0.01, 600), "Seconds of work to keep ready in Redis for the workers."
+        2.0,
+        values.seconds(0.01, 600),
+        "Seconds of deliveries to keep ready in Redis for the workers; of jobs half a second at most.",
     )
     drain_s: float = _setting(
         30.0, values.seconds(0, 86400), "A stopping worker waits this long for its calls, then queues their jobs again."

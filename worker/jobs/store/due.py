@@ -15,6 +15,7 @@ from sqlalchemy import (
     Select,
     String,
     bindparam,
+    func,
     literal,
     literal_column,
     select,
@@ -29,7 +30,7 @@ from worker.jobs.core.endpoint_health import State
 from worker.jobs.store import finished_feed
 from worker.store import transitions
 from worker.store.clock import now, present, seconds_until
-from worker.store.tables import endpoints, jobs, leaders
+from worker.store.tables import endpoints, jobs, leaders, workers
 from worker.store.transitions import Due, error_columns
 from worker.store.types import Instant
 
@@ -46,6 +47,13 @@ class JobLane(NamedTuple):
     endpoint: str
     tenant: str
     priorities: tuple[int, ...]
+
+
+class WorkerSlots(NamedTuple):
+    """The slots of a registered worker, and its rows in progress."""
+
+    slots: int
+    in_progress: int
 
 
 LanePosition = tuple[str, str, int]
@@ -78,6 +86,13 @@ _DUE = (
     .limit(_ROWS)
 )
 _NEXT_START = _queued(seconds_until(jobs.c.run_at)).where(jobs.c.run_at > present()).order_by(jobs.c.run_at).limit(1)
+# Rows are counted, because a counter would keep the calls of a dead worker.
+_IN_PROGRESS = (
+    select(func.count())
+    .where(jobs.c.status == literal_column("'in_progress'"), jobs.c.worker_id == workers.c.id)
+    .scalar_subquery()
+)
+_SLOTS = select(workers.c.slots, _IN_PROGRESS)
 _OVERDUE = (
     _queued(jobs.c.id, jobs.c.attempt)
     # The index's condition, word for word: SQLite does not derive it from `status = 'queued'`.
@@ -121,6 +136,11 @@ def due(connection: Connection, lane: JobLane, *, limit: int) -> list[Due]:
         values = {"endpoint": lane.endpoint, "tenant": lane.tenant, "priority": priority, "rows": limit - len(best)}
         best += [Due(*row) for row in connection.execute(_DUE, values)]
     return best
+
+
+def slots(connection: Connection) -> list[WorkerSlots]:
+    """Return the slots of each registered worker, including leases not yet taken back."""
+    return [WorkerSlots(*row) for row in connection.execute(_SLOTS)]
 
 
 def next_start_s(connection: Connection) -> float | None:
