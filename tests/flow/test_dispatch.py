@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -422,3 +423,47 @@ def test_a_later_job_is_not_nudged_before_those_that_wait(
     time.sleep(REST_S)
     fill(redis_url, 1)
     until(lambda: len(standing(redis_url)) == 1, what="a nudge")
+
+
+def nudged(engine: Engine, redis_url: str) -> Counter[str]:
+    """Return how many nudges in Redis each tenant has."""
+    tenants = {str(row.id): row.tenant for row in rows(engine, "SELECT id, tenant FROM jobs_v1")}
+    return Counter(tenants[job_id] for job_id in standing(redis_url))
+
+
+def test_a_tenant_has_turns_by_its_weight(engine: Engine, redis_url: str, make: Make) -> None:
+    accept_all(engine, *(entry(job(tenant=tenant)) for tenant in "abc" for _ in range(20)))
+
+    make(weight={"a": 1.0, "b": 1.0, "c": 3.0}.__getitem__)
+
+    until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
+    assert nudged(engine, redis_url) == {"a": 2, "b": 2, "c": 6}
+
+
+def test_priorities_order_the_jobs_of_one_tenant_only(engine: Engine, redis_url: str, make: Make) -> None:
+    accept_all(engine, *(entry(job(tenant="eager", priority=0)) for _ in range(50)))
+    accept_all(engine, *(entry(job(tenant="patient", priority=9)) for _ in range(50)))
+
+    make()
+
+    until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
+    assert nudged(engine, redis_url) == {"eager": SLOTS, "patient": SLOTS}
+    with connect(redis_url) as redis:
+        # The last nudge may stay in a worse list: none of the other tenant comes after it.
+        assert redis.llen("chat.run") >= 2 * SLOTS - 1
+
+
+def test_a_job_near_its_deadline_comes_first_among_the_jobs_of_its_tenant(
+    engine: Engine, redis_url: str, make: Make
+) -> None:
+    accept_all(engine, *(entry(job(tenant="a", priority=0)) for _ in range(50)))
+    near = entry(job(tenant="a", priority=9))
+    accept_all(engine, near, *(entry(job(tenant="b")) for _ in range(50)))
+    with engine.begin() as connection:
+        connection.execute(update(jobs).where(jobs.c.id == near.job.id).values(deadline=from_now(30.0)))
+
+    make()
+
+    until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
+    assert near.job.id in standing(redis_url)
+    assert nudged(engine, redis_url) == {"a": SLOTS, "b": SLOTS}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event
 
-from worker.jobs.store import due, endpoints, reclaim
+from worker.jobs.store import due, endpoints, reclaim, served
 from worker.webhooks.store import due as webhook_lanes
 from worker.webhooks.store import expire, recover
 
@@ -72,7 +72,9 @@ def tick(connection: Connection) -> list[str]:
         due.probe(connection, name, after=due.FIRST, last=None)
     lanes, _ = due.lanes(connection, skipped=paused)
     due.next_start_s(connection)
-    due.slots(connection)
+    served.in_progress(connection)
+    served.finished_jobs(connection, after=0)
+    due.urgent(connection)
     return [row.row_id for lane in lanes if lane.tenant == "default" for row in due.due(connection, lane, limit=WINDOW)]
 
 

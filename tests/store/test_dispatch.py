@@ -139,8 +139,9 @@ READS: list[tuple[Callable[[Connection], Any], str]] = [
     (dispatch.expire, "deadline"),
     (lambda connection: dispatch.lanes(connection, after=("default", "a", 0)), "endpoint"),
     (lambda connection: connection.execute(dispatch._NEXT_ENDPOINT, {"endpoint": "a"}), "endpoint"),
+    (dispatch.urgent, "deadline"),
 ]
-NAMES = ["due", "next_start", "expire", "lanes", "behind_an_endpoint"]
+NAMES = ["due", "next_start", "expire", "lanes", "behind_an_endpoint", "urgent"]
 
 
 def filled(engine: Engine) -> None:

@@ -8,7 +8,8 @@ alone (ended leases, deadlines) come first. A step that fails does not stop the 
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
@@ -17,8 +18,9 @@ from sqlalchemy import Engine
 
 from worker.jobs.core.endpoint_health import State
 from worker.jobs.endpoint_probes import Probes
-from worker.jobs.fair_share import FairShare
+from worker.jobs.fair_share import FairShare, Waiting
 from worker.jobs.store import due, endpoints, reclaim
+from worker.jobs.store.served import CallsInProgress, in_progress
 from worker.jobs.tick_timer import TickTimer
 from worker.queue.keys import is_wrong_type, put_aside
 from worker.queue.nudges import push_nudges, read_window
@@ -47,6 +49,7 @@ class Dispatcher:
 
     `chores` run in each tick of the leader, `own_chores` once per tick in every worker. `window_s`: the most seconds
     of starts to keep in the Redis window. `once_only`: endpoints for which a lost request is never repeated.
+    `weight(tenant)`: a tenant's part of the tokens.
     """
 
     def __init__(  # noqa: PLR0913  parts and settings; a class around them would be unpacked at once
@@ -63,6 +66,7 @@ class Dispatcher:
         own_chores: tuple[Callable[[], None], ...] = (),
         webhooks: WebhookService | None = None,
         turned: Callable[[], None] = lambda: None,
+        weight: Callable[[str], float] = lambda tenant: 1.0,
     ) -> None:
         self._engine, self._redis, self._lease = engine, redis, lease
         self._tick_s, self._lease_s, self._once_only = tick_s, lease_s, once_only
@@ -74,7 +78,7 @@ class Dispatcher:
         self._window_size = ShortWindow(min(window_s, AHEAD_S))
         self._is_waiting = False
         self._probes = Probes(engine, redis, QUEUE)
-        self._fair_share = FairShare(engine, leads=self._leads)
+        self._fair_share = FairShare(engine, leads=self._leads, weight=weight)
         self._timer = TickTimer(tick_s)
         self._thread = threading.Thread(target=self._run, name="afterword-dispatcher", daemon=True)
 
@@ -217,21 +221,31 @@ class Dispatcher:
             next_s = due.next_start_s(connection)
             seen = endpoints.look(connection).values()
             paused = {endpoint.name for endpoint in seen if endpoint.state is State.paused}
-            lanes, self._after = due.lanes(connection, after=self._after, limit=due.RANGES_A_TICK, skipped=paused)
-            workers = due.slots(connection)
-        free = sum(max(0, worker.slots - worker.in_progress) for worker in workers)
-        in_progress = sum(worker.in_progress for worker in workers)
-        room = self._window_size.room(window.keys(), free=free, in_progress=in_progress, at=time.monotonic())
-        # A worker without a free slot pushes no nudge for the jobs that it accepts.
-        is_full = any(worker.in_progress >= worker.slots > 0 for worker in workers)
-        self._is_waiting = bool(window) or is_full
+            after, limit = self._after, due.RANGES_A_TICK
+            lanes, self._after = due.lanes(connection, after=after, limit=limit, skipped=paused)
+            calls = in_progress(connection)
+            self._fair_share.learn(connection)
+            urgent = due.urgent(connection) if lanes else []
+        room = self._room(calls, window)
         left = room - len(window)
         if left <= 0:
             return next_s
         slow = {endpoint.name: endpoint.since_s for endpoint in seen if endpoint.state is State.slow}
-        missing = self._fair_share.missing(lanes, slow, room, window)
+        is_all = after == self._after == due.FIRST
+        missing = self._fair_share.missing(Waiting(lanes, urgent, calls, slow, is_all=is_all), window, left)
         if missing and self._leads():
             self._is_waiting = True
-            push_nudges(self._redis, QUEUE, missing[:left], room=room)
-            self._window_size.filled({entry for _, entry in missing[:left]})
+            push_nudges(self._redis, QUEUE, missing, room=room)
+            self._window_size.filled({entry for _, entry in missing})
         return next_s
+
+    def _room(self, calls: Sequence[CallsInProgress], window: Mapping[bytes, int]) -> int:
+        slots = {row.worker_id: row.slots for row in calls}
+        running: Counter[str] = Counter()
+        for row in calls:
+            running[row.worker_id] += row.calls
+        # A worker without a free slot pushes no nudge for the jobs that it accepts.
+        is_full = any(running[worker_id] >= number > 0 for worker_id, number in slots.items())
+        self._is_waiting = bool(window) or is_full
+        free = sum(max(0, number - running[worker_id]) for worker_id, number in slots.items())
+        return self._window_size.room(window.keys(), free=free, in_progress=running.total(), at=time.monotonic())

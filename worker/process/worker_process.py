@@ -119,6 +119,7 @@ class WorkerProcess:
             own_chores=(self._release_strays, self.health.exchange, self._served.look),
             webhooks=self.webhooks,
             turned=self.liveness.turns("dispatcher"),
+            weight=settings.weight,
         )
 
     @property

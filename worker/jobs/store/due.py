@@ -15,7 +15,6 @@ from sqlalchemy import (
     Select,
     String,
     bindparam,
-    func,
     literal,
     literal_column,
     select,
@@ -29,12 +28,15 @@ from worker.core.lifecycle import EXPIRE_QUEUED
 from worker.jobs.core.endpoint_health import State
 from worker.jobs.store import finished_feed
 from worker.store import transitions
-from worker.store.clock import now, present, seconds_until
-from worker.store.tables import endpoints, jobs, leaders, workers
+from worker.store.clock import from_now, now, present, seconds_until
+from worker.store.tables import endpoints, jobs, leaders
 from worker.store.transitions import Due, error_columns
 from worker.store.types import Instant
 
 EXPIRY_BATCH = 500
+# A job this close to its deadline comes before the other jobs of its lane.
+URGENT_S = 60.0
+URGENT_A_TICK = 500
 # A range is one lane at one priority; it costs two short statements of half a millisecond each.
 RANGES_A_TICK = 500
 # The most ranges that one search for a probe reads; the next tick continues the search.
@@ -47,13 +49,6 @@ class JobLane(NamedTuple):
     endpoint: str
     tenant: str
     priorities: tuple[int, ...]
-
-
-class WorkerSlots(NamedTuple):
-    """The slots of a registered worker, and its rows in progress."""
-
-    slots: int
-    in_progress: int
 
 
 LanePosition = tuple[str, str, int]
@@ -86,13 +81,17 @@ _DUE = (
     .limit(_ROWS)
 )
 _NEXT_START = _queued(seconds_until(jobs.c.run_at)).where(jobs.c.run_at > present()).order_by(jobs.c.run_at).limit(1)
-# Rows are counted, because a counter would keep the calls of a dead worker.
-_IN_PROGRESS = (
-    select(func.count())
-    .where(jobs.c.status == literal_column("'in_progress'"), jobs.c.worker_id == workers.c.id)
-    .scalar_subquery()
+_URGENT = (
+    _queued(jobs.c.endpoint, jobs.c.tenant, jobs.c.id, jobs.c.attempt + 1, -seconds_until(jobs.c.run_at))
+    # The index's condition, as below.
+    .where(
+        text("status IN ('queued', 'in_progress')"),
+        jobs.c.deadline <= select(from_now(URGENT_S)).scalar_subquery(),
+        jobs.c.run_at <= present(),
+    )
+    .order_by(jobs.c.deadline)
+    .limit(_ROWS)
 )
-_SLOTS = select(workers.c.slots, _IN_PROGRESS)
 _OVERDUE = (
     _queued(jobs.c.id, jobs.c.attempt)
     # The index's condition, word for word: SQLite does not derive it from `status = 'queued'`.
@@ -138,9 +137,13 @@ def due(connection: Connection, lane: JobLane, *, limit: int) -> list[Due]:
     return best
 
 
-def slots(connection: Connection) -> list[WorkerSlots]:
-    """Return the slots of each registered worker, including leases not yet taken back."""
-    return [WorkerSlots(*row) for row in connection.execute(_SLOTS)]
+def urgent(connection: Connection) -> list[tuple[str, str, Due]]:
+    """Return the endpoint, tenant and row of due jobs with a deadline within URGENT_S, nearest first.
+
+    The priority of each is the best: they come first among the jobs of their tenant.
+    """
+    rows = connection.execute(_URGENT, {"rows": URGENT_A_TICK})
+    return [(row[0], row[1], Due(row[2], row[3], 0, row[4])) for row in rows]
 
 
 def next_start_s(connection: Connection) -> float | None:

@@ -1,0 +1,82 @@
+"""The work done for each tenant at each endpoint: calls in progress, and the tokens of finished jobs.
+
+The dispatcher shares slots by these figures. It reads rows only, so two leaders and a new leader count alike.
+"""
+
+from typing import NamedTuple
+
+from sqlalchemy import BigInteger, Connection, and_, bindparam, cast, func, literal_column, select
+
+from worker.store.tables import attempts, finished, jobs, workers
+
+FINISHED_A_TICK = 2000
+
+
+class CallsInProgress(NamedTuple):
+    """The calls of one worker for one tenant at one endpoint; both are None if the worker has no calls."""
+
+    worker_id: str
+    slots: int
+    endpoint: str | None
+    tenant: str | None
+    calls: int
+
+
+class FinishedJobs(NamedTuple):
+    """Jobs of a tenant at an endpoint that finished, the tokens of their attempts, and the jobs with unknown tokens."""
+
+    endpoint: str
+    tenant: str
+    jobs: int
+    tokens: int
+    unknown: int
+
+
+# Rows are counted, because a counter would keep the calls of a dead worker.
+_IN_PROGRESS = (
+    select(workers.c.id, workers.c.slots, jobs.c.endpoint, jobs.c.tenant, func.count(jobs.c.id))
+    .join_from(
+        workers,
+        jobs,
+        and_(jobs.c.worker_id == workers.c.id, jobs.c.status == literal_column("'in_progress'")),
+        isouter=True,
+    )
+    .group_by(workers.c.id, workers.c.slots, jobs.c.endpoint, jobs.c.tenant)
+)
+_LAST_CURSOR = select(func.max(finished.c.cursor))
+_NEWS = (
+    select(finished.c.cursor, finished.c.job_id)
+    .where(finished.c.cursor > bindparam("after", type_=BigInteger))
+    .order_by(finished.c.cursor)
+    .limit(FINISHED_A_TICK)
+    .cte("news")
+)
+_TOKENS = func.sum(func.coalesce(attempts.c.total_tokens, attempts.c.prompt_tokens + attempts.c.completion_tokens))
+_USED = (
+    select(_NEWS.c.cursor, jobs.c.endpoint, jobs.c.tenant, _TOKENS.label("tokens"))
+    .join_from(_NEWS, jobs, jobs.c.id == _NEWS.c.job_id)
+    .join(attempts, attempts.c.job_id == jobs.c.id, isouter=True)
+    .group_by(_NEWS.c.cursor, jobs.c.endpoint, jobs.c.tenant)
+    .subquery()
+)
+_FINISHED = select(
+    func.max(_USED.c.cursor),
+    _USED.c.endpoint,
+    _USED.c.tenant,
+    func.count(),
+    cast(func.coalesce(func.sum(_USED.c.tokens), 0), BigInteger),
+    func.count() - func.count(_USED.c.tokens),
+).group_by(_USED.c.endpoint, _USED.c.tenant)
+
+
+def in_progress(connection: Connection) -> list[CallsInProgress]:
+    """Return the calls of all registered workers, including leases not yet taken back."""
+    return [CallsInProgress(*row) for row in connection.execute(_IN_PROGRESS)]
+
+
+def finished_jobs(connection: Connection, *, after: int | None) -> tuple[list[FinishedJobs], int]:
+    """Return the jobs that finished after this cursor, and the cursor to continue from; None: only the cursor."""
+    if after is None:
+        return [], connection.execute(_LAST_CURSOR).scalar() or 0
+    rows = connection.execute(_FINISHED, {"after": after}).all()
+    return [FinishedJobs(*row[1:]) for row in rows], max([after, *(row[0] for row in rows)])
