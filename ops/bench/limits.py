@@ -2,6 +2,8 @@
 
 - `stranger`: tenant `deep` has thousands of queued jobs. How long does a single job of tenant `stranger` wait?
 - `flood`: the same, while `deep` also submits hundreds of jobs a second.
+- `shares`: three tenants with deep backlogs, weights 1, 1 and 3, and answers of different lengths. Who gets the tokens?
+- `deadline`: jobs of the worst priority behind a backlog of their tenant, with a deadline long before their turn.
 
 A wait runs from `submit` to the arrival of the request at the fake endpoint, which runs in this process.
 """
@@ -9,17 +11,26 @@ A wait runs from `submit` to the arrival of the request at the fake endpoint, wh
 import argparse
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from aiohttp import web
 from parts import Parts, load, parts, quantiles, request, scalar, until
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from afterword import Afterword
 from worker.dev.fake.server import FakeServer
 from worker.dev.fake_endpoint import FakeEndpoint
+
+# Weight, and characters of an answer.
+TENANTS = {"a": (1, 600), "b": (1, 6000), "c": (3, 2000)}
+URGENT = 100
+DEADLINE_S = 90
+SHARES_S = 40.0
+ENDED = "SELECT count(*) FROM afterword_jobs WHERE priority = 9 AND status NOT IN ('queued', 'in_progress')"
 
 DATABASES = ("postgresql", "sqlite")
 SLOTS = 40
@@ -103,7 +114,59 @@ def _accepted(engine: Engine) -> int:
     return int(scalar(engine, "SELECT count(*) FROM afterword_jobs"))
 
 
-FIGURES = {"stranger": 0, "flood": FLOOD_PER_S}
+def shared(here: Parts, kind: str, args: argparse.Namespace) -> str:
+    """Return a line with each tenant's part of the tokens, from `usage_v1`."""
+    fake = FakeEndpoint()
+    config = here.folder / "tenants.toml"
+    config.write_text("".join(f"[tenants.{name}]\nweight = {weight}\n" for name, (weight, _) in TENANTS.items()))
+    queued = args.queued // 2
+    with (
+        fake,
+        here.database(kind) as (url, engine),
+        here.worker(url, endpoint=fake.url, concurrency=args.slots, config=config),
+    ):
+        for tenant, (_, size) in TENANTS.items():
+            body = request(args.call_s, fake={"latency_s": args.call_s, "size": size})
+            here.submit(queued, body, tenant=tenant)
+        until(lambda: _accepted(engine) >= len(TENANTS) * queued, "the acceptance of the backlogs")
+        before = _tokens(engine)
+        time.sleep(SHARES_S)
+        after = _tokens(engine)
+    here.redis.flushall()
+    grown = {tenant: after[tenant] - before.get(tenant, 0) for tenant in TENANTS}
+    parts_of = ", ".join(f"{tenant} {100 * tokens / sum(grown.values()):.1f} %" for tenant, tokens in grown.items())
+    return f"shares, {kind}, weights 1, 1, 3: {parts_of} of {sum(grown.values()):,} tokens   {load()}"
+
+
+def _tokens(engine: Engine) -> dict[str, int]:
+    statement = text("SELECT tenant, sum(total_tokens) FROM usage_v1 GROUP BY tenant")
+    with engine.connect() as connection:
+        return {tenant: int(tokens or 0) for tenant, tokens in connection.execute(statement)}
+
+
+def in_time(here: Parts, kind: str, args: argparse.Namespace) -> str:
+    """Return a line with the number of urgent jobs that started before their deadline."""
+    fake = FakeEndpoint()
+    body = request(args.call_s)
+    with fake, here.database(kind) as (url, engine), here.worker(url, endpoint=fake.url, concurrency=args.slots):
+        here.submit(args.queued, body, tenant="deep")
+        until(lambda: _accepted(engine) >= args.queued, "the acceptance of the backlog")
+        deadline = (datetime.now(UTC) + timedelta(seconds=DEADLINE_S)).isoformat()
+        here.submit(URGENT, body, tenant="deep", priority=9, deadline=deadline)
+        until(lambda: scalar(engine, ENDED) >= URGENT, "the end of the urgent jobs")
+        completed = scalar(engine, f"{ENDED} AND status = 'completed'")
+        left = scalar(engine, "SELECT count(*) FROM afterword_jobs WHERE status = 'queued'")
+    here.redis.flushall()
+    found = f"{completed} of {URGENT} urgent jobs completed, {left:,} of {args.queued:,} before them still queued"
+    return f"deadline in {DEADLINE_S} s, {kind}: {found}   {load()}"
+
+
+FIGURES: dict[str, Callable[[Parts, str, argparse.Namespace], str]] = {
+    "stranger": partial(waits, flood_per_s=0),
+    "flood": partial(waits, flood_per_s=FLOOD_PER_S),
+    "shares": shared,
+    "deadline": in_time,
+}
 
 
 def main() -> None:
@@ -122,7 +185,7 @@ def main() -> None:
     with parts() as here:
         for name in args.only:
             for kind in args.database:
-                print(waits(here, kind, args, flood_per_s=FIGURES[name]), flush=True)
+                print(FIGURES[name](here, kind, args), flush=True)
 
 
 if __name__ == "__main__":
