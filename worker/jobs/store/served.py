@@ -5,7 +5,7 @@ The dispatcher shares slots by these figures. It reads rows only, so two leaders
 
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, cast, func, literal_column, select
+from sqlalchemy import BigInteger, Connection, and_, bindparam, case, cast, func, literal_column, select
 
 from worker.store.tables import attempts, finished, jobs, workers
 
@@ -52,9 +52,16 @@ _NEWS = (
     .cte("news")
 )
 _TOKENS = func.sum(func.coalesce(attempts.c.total_tokens, attempts.c.prompt_tokens + attempts.c.completion_tokens))
+# Outer joins, because the cursor must also pass jobs that made no request: cancelled, expired or refused.
 _USED = (
-    select(_NEWS.c.cursor, jobs.c.endpoint, jobs.c.tenant, _TOKENS.label("tokens"))
-    .join_from(_NEWS, jobs, jobs.c.id == _NEWS.c.job_id)
+    select(
+        _NEWS.c.cursor,
+        jobs.c.endpoint,
+        jobs.c.tenant,
+        func.count(attempts.c.job_id).label("requests"),
+        _TOKENS.label("tokens"),
+    )
+    .join_from(_NEWS, jobs, jobs.c.id == _NEWS.c.job_id, isouter=True)
     .join(attempts, attempts.c.job_id == jobs.c.id, isouter=True)
     .group_by(_NEWS.c.cursor, jobs.c.endpoint, jobs.c.tenant)
     .subquery()
@@ -63,9 +70,9 @@ _FINISHED = select(
     func.max(_USED.c.cursor),
     _USED.c.endpoint,
     _USED.c.tenant,
-    func.count(),
+    func.count(case((_USED.c.requests > 0, 1))),
     cast(func.coalesce(func.sum(_USED.c.tokens), 0), BigInteger),
-    func.count() - func.count(_USED.c.tokens),
+    func.count(case((and_(_USED.c.requests > 0, _USED.c.tokens.is_(None)), 1))),
 ).group_by(_USED.c.endpoint, _USED.c.tenant)
 
 
@@ -75,8 +82,11 @@ def in_progress(connection: Connection) -> list[CallsInProgress]:
 
 
 def finished_jobs(connection: Connection, *, after: int | None) -> tuple[list[FinishedJobs], int]:
-    """Return the jobs that finished after this cursor, and the cursor to continue from; None: only the cursor."""
+    """Return the jobs that finished after this cursor, and the cursor to continue from; None: only the cursor.
+
+    A job that made no request does not count.
+    """
     if after is None:
         return [], connection.execute(_LAST_CURSOR).scalar() or 0
     rows = connection.execute(_FINISHED, {"after": after}).all()
-    return [FinishedJobs(*row[1:]) for row in rows], max([after, *(row[0] for row in rows)])
+    return [FinishedJobs(*row[1:]) for row in rows if row[3]], max([after, *(row[0] for row in rows)])
