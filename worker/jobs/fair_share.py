@@ -11,7 +11,7 @@ from worker.jobs.core.endpoint_health import Ramp
 from worker.jobs.core.turns import Share, VirtualTime, lists, turns
 from worker.jobs.store import due
 from worker.jobs.store.due import JobLane
-from worker.jobs.store.served import CallsInProgress, finished_jobs
+from worker.jobs.store.served import FINISHED_BATCH, CallsInProgress, finished_jobs
 from worker.queue.nudges import nudge
 from worker.store.transitions import Due
 
@@ -19,6 +19,8 @@ from worker.store.transitions import Due
 LANES_A_TRANSACTION = 20
 # How often the unused turns of short lanes are divided among longer ones; the next tick continues.
 PASSES = 3
+# After a gap in its leadership a leader reads so many batches of finished jobs in a tick.
+FINISHED_BATCHES = 4
 # So many ticks after a lane was last seen, where one tick does not see all lanes, it counts as empty.
 FORGOTTEN_AFTER = 100
 
@@ -58,9 +60,15 @@ class FairShare:
 
     def learn(self, connection: Connection) -> None:
         """Note the tokens of the jobs that finished since the last call."""
-        finished, self._cursor = finished_jobs(connection, after=self._cursor)
-        for row in finished:
-            self._time.record(Share(row.endpoint, row.tenant), jobs=row.jobs, tokens=row.tokens, unknown=row.unknown)
+        for _ in range(FINISHED_BATCHES):
+            before = self._cursor
+            finished, self._cursor = finished_jobs(connection, after=before)
+            for row in finished:
+                share = Share(row.endpoint, row.tenant)
+                self._time.record(share, jobs=row.jobs, tokens=row.tokens, unknown=row.unknown)
+            # Cursors have no gaps.
+            if before is None or self._cursor - before < FINISHED_BATCH:
+                break
 
     def missing(self, waiting: Waiting, window: Mapping[bytes, int], count: int) -> list[Entry]:
         """Return the entries to push, in order: up to `count` new nudges, after older ones that they would overtake.
