@@ -129,3 +129,14 @@ def test_a_short_window_that_ran_dry_doubles_its_starts() -> None:
 
 def test_a_short_window_has_an_end() -> None:
     assert ShortWindow(0.5).room(NONE, free=10**6, in_progress=0, at=0.0) == LARGEST_WINDOW
+
+
+def test_late_ticks_lengthen_a_short_window_up_to_its_limit() -> None:
+    rooms = {}
+    for tick_s in (0.25, 0.5, 2.0):
+        pace = ShortWindow(0.5, most_s=2.0)
+        seen = list(ticks(pace, slots=50, call_s=0.5, seconds=60, tick_s=tick_s))[-10:]
+        rooms[tick_s] = max(ahead for ahead, _ in seen)
+
+    assert 40 <= rooms[0.25] <= 75 <= rooms[0.5] <= 140
+    assert rooms[2.0] >= 150

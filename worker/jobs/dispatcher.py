@@ -75,7 +75,7 @@ class Dispatcher:
         self._own_chores_at = 0.0
         self._led_at = -math.inf
         self._after = due.FIRST
-        self._window_size = ShortWindow(min(window_s, AHEAD_S))
+        self._window_size = ShortWindow(min(window_s, AHEAD_S), most_s=window_s)
         self._is_waiting = False
         self._probes = Probes(engine, redis, QUEUE)
         self._fair_share = FairShare(engine, leads=self._leads, weight=weight)
@@ -108,10 +108,8 @@ class Dispatcher:
             self._turned()
             self._timer.ticked(time.monotonic() - began, next_s)
             while self._timer.pause(is_waiting=self._is_waiting):
-                began = time.monotonic()
-                next_s = self._guarded(self._refill)
+                self._timer.refilled(self._guarded(self._refill))
                 self._turned()
-                self._timer.refilled(time.monotonic() - began, next_s)
 
     def _guarded(self, step: Callable[[], T]) -> T | None:
         """Run a step; on any error write one log line and return None, so the other steps still run."""
@@ -215,6 +213,13 @@ class Dispatcher:
 
     def _fill(self) -> float | None:
         """Top up the window; return the seconds until the next row becomes due, or None if no row waits."""
+        began = time.monotonic()
+        try:
+            return self._top_up()
+        finally:
+            self._timer.filled(time.monotonic() - began)
+
+    def _top_up(self) -> float | None:
         window = read_window(self._redis, QUEUE)
         with self._engine.begin() as connection:
             # Read before the due rows: a row that becomes due in between is found there.

@@ -12,7 +12,7 @@ SHORTEST_S = 0.02
 # While jobs wait for slots, the window is topped up this often: it holds only half a second of starts.
 REFILL_S = 0.25
 # A refill that takes longer than REFILL_S / REST is followed by a rest of REST times its duration.
-REST = 4
+REST = 2
 
 
 class TickTimer:
@@ -53,13 +53,14 @@ class TickTimer:
         now = time.monotonic()
         self._rested_at = now + max(SHORTEST_S, min(took_s, self._tick_s))
         self._next_at = now + (self._tick_s if next_s is None else next_s)
-        self._refill_at = now + max(REFILL_S, REST * took_s)
 
-    def refilled(self, took_s: float, next_s: float | None) -> None:
-        """Note a refill that took `took_s`; a row becomes due in `next_s`."""
-        now = time.monotonic()
-        self._next_at = min(self._next_at, math.inf if next_s is None else now + next_s)
-        self._refill_at = now + max(REFILL_S, REST * took_s)
+    def refilled(self, next_s: float | None) -> None:
+        """Note a refill between two ticks; a row becomes due in `next_s`."""
+        self._next_at = min(self._next_at, math.inf if next_s is None else time.monotonic() + next_s)
+
+    def filled(self, took_s: float) -> None:
+        """Note that the window was topped up, in a tick or between two, and took `took_s`."""
+        self._refill_at = time.monotonic() + max(REFILL_S, REST * took_s)
 
     def pause(self, *, is_waiting: bool) -> bool:
         """Wait for the next tick; with `is_waiting` only for the next refill. Return True if a refill is due."""

@@ -10,6 +10,8 @@ LARGEST_WINDOW = 20_000
 SHORTEST_S = 0.02
 # The rate at which calls end is averaged over this time.
 AVERAGE_S = 1.0
+# The longest recent time between two ticks fades by this factor with each tick.
+FADING = 0.8
 
 
 class WindowSize:
@@ -51,11 +53,13 @@ class ShortWindow:
     until the next ticks. The rate is the number of calls that ended between two ticks: the nudges that left the window,
     less the growth of the calls in progress. The first nudges for free slots thus say nothing about the rate. If the
     window was full and ran dry while slots were free, the calls are shorter than the rate shows: `ahead_s` of starts
-    doubles.
+    doubles. If the ticks are late, because the machine is busy, `ahead_s` grows to two of the longest recent times
+    between ticks, at most `most_s`.
     """
 
-    def __init__(self, ahead_s: float) -> None:
-        self._ahead_s = ahead_s
+    def __init__(self, ahead_s: float, *, most_s: float = 2.0) -> None:
+        self._ahead_s, self._most_s = ahead_s, most_s
+        self._tick_s = 0.0
         self._ended_per_s = 0.0
         self._room = self._ahead = self._in_progress = 0
         self._entries: AbstractSet[bytes] = frozenset()
@@ -68,9 +72,11 @@ class ShortWindow:
         """
         if self._measured_at is not None:
             elapsed_s = max(at - self._measured_at, SHORTEST_S)
+            self._tick_s = max(elapsed_s, FADING * self._tick_s)
             ended = len(self._entries - entries) - (in_progress - self._in_progress)
             self._ended_per_s += (max(0, ended) / elapsed_s - self._ended_per_s) * min(1.0, elapsed_s / AVERAGE_S)
-        ahead = math.ceil(self._ahead_s * self._ended_per_s)
+        ahead_s = min(max(self._ahead_s, 2 * self._tick_s), self._most_s)
+        ahead = math.ceil(ahead_s * self._ended_per_s)
         if not entries and free > 0 and 0 < self._room <= len(self._entries):
             ahead = max(ahead, 2 * self._ahead)
         self._ahead = ahead

@@ -58,7 +58,7 @@ class Settings:
     window_s: float = _setting(
         2.0,
         values.seconds(0.01, 600),
-        "Seconds of deliveries to keep ready in Redis for the workers; of jobs half a second at most.",
+        "Seconds of deliveries to keep ready in Redis for the workers; of jobs usually half a second, at most this.",
     )
     drain_s: float = _setting(
         30.0, values.seconds(0, 86400), "A stopping worker waits this long for its calls, then queues their jobs again."
