@@ -41,7 +41,7 @@ def test_a_module_imports_nothing_from_a_test_module(path: Path) -> None:
     [
         "from tests.test_layers import MODULES",
         "from tests import test_layers",
-        "import tests.store.test_orders",
+        "import tests.jobs.store.test_orders",
         "from .test_layers import MODULES",
         "from . import test_layers",
     ],
@@ -50,9 +50,9 @@ def test_each_form_of_import_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyP
     module = tmp_path / "tests" / "sample.py"
     module.parent.mkdir()
     module.write_text(line, encoding="utf-8")
-    for name in ("tests/test_layers.py", "tests/store/test_orders.py"):
+    for name in ("tests/test_layers.py", "tests/jobs/store/test_orders.py"):
         place = tmp_path / name
-        place.parent.mkdir(exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
     monkeypatch.setattr(f"{__name__}.TESTS", module.parent)
 

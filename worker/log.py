@@ -13,7 +13,7 @@ from structlog.types import EventDict, Processor
 
 from worker.core.printable import printable_values
 from worker.settings import Settings
-from worker.settings.masking import secrets_in
+from worker.settings.masks import secrets_in
 
 REDACTED = "[redacted]"
 SECRET_NAMES = frozenset(

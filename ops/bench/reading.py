@@ -17,8 +17,8 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from tests.store.costs import cost
 from tests.store.reads import ENDED, QUEUED, READS, UNREAD, fill, fill_ours, settle
-from tests.store.test_scale import cost
 from worker.store import migrate
 from worker.store.engine import open_engine
 

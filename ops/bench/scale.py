@@ -98,7 +98,7 @@ def measure(parts: Parts, filling: Filling) -> Costs:
 
 def _tick(connection: Connection) -> None:
     dispatch.expire(connection)
-    seen = endpoints.look(connection).values()
+    seen = endpoints.read_all(connection).values()
     paused = {endpoint.name for endpoint in seen if endpoint.state is State.paused}
     for name in paused:
         dispatch.probe(connection, name, after=dispatch.FIRST, last=None)

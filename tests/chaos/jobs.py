@@ -14,7 +14,7 @@ COMPLETED = frozenset({"completed"})
 FAILED = frozenset({"failed"})
 # So many attempts never run out; only an answer can end these jobs.
 MANY = 100
-DOORS = ("celery", "submit", "enqueue", "enqueue_many", "sql")
+WAYS = ("celery", "submit", "enqueue", "enqueue_many", "sql")
 TENANTS = ("a", "b", "c")
 Drawn = tuple[dict[str, Any], frozenset[str], float | None]
 
@@ -81,7 +81,7 @@ KINDS: dict[Callable[[random.Random, str], Drawn], int] = {
 }  # fmt: skip
 
 
-def draw(chance: random.Random, door: str) -> list[Submission]:
+def draw(chance: random.Random, way: str) -> list[Submission]:
     """Return a job, sometimes with a twin: another id with the same idempotency key."""
     (kind,) = chance.choices(list(KINDS), list(KINDS.values()))
     job_id = _id(chance)
@@ -89,11 +89,11 @@ def draw(chance: random.Random, door: str) -> list[Submission]:
     job["priority"] = chance.randrange(10)
     job["tenant"] = chance.choice(TENANTS)
     job |= _listeners(chance)
-    first = Submission(job_id, door, job, expects, cancel_after_s=cancel_after_s)
+    first = Submission(job_id, way, job, expects, cancel_after_s=cancel_after_s)
     if expects == FAILED or chance.random() > 0.1:
         return [first]
     job["idempotency_key"] = f"key-{job_id}"
-    return [first, Submission(_id(chance), chance.choice(DOORS), job, expects, twin_of=job_id)]
+    return [first, Submission(_id(chance), chance.choice(WAYS), job, expects, twin_of=job_id)]
 
 
 def _listeners(chance: random.Random) -> dict[str, Any]:

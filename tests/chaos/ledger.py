@@ -1,4 +1,4 @@
-"""The producers' ledger: every submission with its door and allowed ends, and every entry that must become a dead
+"""The producers' ledger: every submission with its way and allowed ends, and every entry that must become a dead
 letter.
 """
 
@@ -12,12 +12,12 @@ from typing import Any
 class Submission:
     """One submitted job, known by its id; `twin_of` is the id of the job that it must become.
 
-    `door` is the first door used. `committed`: a SQL door accepted it for good. `queued_at`: time.time() before a queue
-    door last confirmed it; until it is accepted, Redis may lose it.
+    `way` is the first way used. `committed`: SQL accepted it for good. `queued_at`: time.time() before the queue
+    last confirmed it; until it is accepted, Redis may lose it.
     """
 
     id: str
-    door: str
+    way: str
     job: dict[str, Any]
     expects: frozenset[str]
     twin_of: str | None = None
@@ -47,7 +47,7 @@ class Book:
     lock: threading.Lock = field(default_factory=threading.Lock)
     # Replayed jobs and the number of replay requests.
     replayed: dict[str, int] = field(default_factory=dict)
-    # Errors that producers got from doors, counted by name.
+    # Errors that producers got, counted by name.
     errors: dict[str, int] = field(default_factory=dict)
 
     def add(self, submission: Submission) -> None:
@@ -58,8 +58,8 @@ class Book:
         with self.lock:
             self.junk.append(junk)
 
-    def note(self, door: str, error: Exception) -> None:
-        name = f"{door}: {type(error).__name__}"
+    def note(self, way: str, error: Exception) -> None:
+        name = f"{way}: {type(error).__name__}"
         with self.lock:
             self.errors[name] = self.errors.get(name, 0) + 1
 

@@ -1,4 +1,4 @@
-"""Well-behaved producers: they send through every door, keep a ledger, and repeat unconfirmed sends under the same id.
+"""Well-behaved producers: they send in every way, keep a ledger, and repeat unconfirmed sends under the same id.
 
 They also repeat sends that Redis may have lost (it was flushed or came back empty), and no others: a message that the
 product itself loses stays lost and is found.
@@ -20,7 +20,7 @@ from tests.chaos.parts import Parts
 from worker.store.engine import open_engine
 from worker.store.types import Id
 
-QUEUE_DOORS = ("celery", "submit")
+QUEUE_WAYS = ("celery", "submit")
 AGAIN_S = 0.5
 # After Redis lost everything, entries held by a worker that is just committing may still appear.
 LOSS_S = 2.0
@@ -30,11 +30,11 @@ SEEN = text("SELECT id FROM job_ids_v1 WHERE id IN :ids").bindparams(bindparam("
 
 
 class Producers:
-    """One thread per door, one thread for jobs that are not accepted yet, one thread that cancels."""
+    """One thread for each way, one thread for jobs that are not accepted yet, one thread that cancels."""
 
     def __init__(self, parts: Parts, book: Book, *, seed: int, rate: float) -> None:
         self._parts, self._book, self._seed = parts, book, seed
-        self._pause_s = len(jobs.DOORS) / rate
+        self._pause_s = len(jobs.WAYS) / rate
         self._stopping, self._settled = threading.Event(), threading.Event()
         # A separate engine, as any team has.
         self._engine = open_engine(parts.database.url)
@@ -44,7 +44,7 @@ class Producers:
         self._chance = random.Random(f"{seed} replay")
         self._cancels: list[tuple[float, str]] = []
         self._threads = [
-            threading.Thread(target=self._produce, args=(door,), name=f"producer {door}") for door in jobs.DOORS
+            threading.Thread(target=self._produce, args=(way,), name=f"producer {way}") for way in jobs.WAYS
         ]
         self._keepers = [
             threading.Thread(target=self._keep_doing, args=(step,), name=step.__name__)
@@ -70,23 +70,23 @@ class Producers:
         self._celery.close()
         self._engine.dispose()
 
-    def _produce(self, door: str) -> None:
-        chance = random.Random(f"{self._seed} {door}")
+    def _produce(self, way: str) -> None:
+        chance = random.Random(f"{self._seed} {way}")
         while not self._stopping.wait(chance.expovariate(1 / self._pause_s)):
-            wanted = [one for _ in range(5 if door == "enqueue_many" else 1) for one in jobs.draw(chance, door)]
-            if door == "enqueue_many":
+            wanted = [one for _ in range(5 if way == "enqueue_many" else 1) for one in jobs.draw(chance, way)]
+            if way == "enqueue_many":
                 self._stopping.wait(4 * self._pause_s)
             for one in wanted:
                 self._book.add(one)
-            if door == "enqueue_many":
+            if way == "enqueue_many":
                 self._send("enqueue_many", wanted)
             else:
                 for one in wanted:
-                    self._send(one.door, [one])
+                    self._send(one.way, [one])
             if chance.random() < 0.1:
-                self._send(chance.choice(jobs.DOORS), wanted[:1])
+                self._send(chance.choice(jobs.WAYS), wanted[:1])
             self._cancels += [(time.time() + one.cancel_after_s, one.id) for one in wanted if one.cancel_after_s]
-            if door == "submit" and chance.random() < 0.15:
+            if way == "submit" and chance.random() < 0.15:
                 self._push_junk(chance)
 
     def _push_junk(self, chance: random.Random) -> None:
@@ -106,27 +106,27 @@ class Producers:
         except Exception as error:
             self._book.note("junk", error)
 
-    def _send(self, door: str, wanted: list[Submission]) -> None:
-        """Send through a door and record the result in the ledger."""
+    def _send(self, way: str, wanted: list[Submission]) -> None:
+        """Send in one way and record the result in the ledger."""
         try:
-            for group in [wanted] if door == "enqueue_many" else [[one] for one in wanted]:
+            for group in [wanted] if way == "enqueue_many" else [[one] for one in wanted]:
                 began = time.time()
-                self._door(door)(group)
+                self._way(way)(group)
                 for one in group:
                     one.sends += 1
-                    one.committed = one.committed or door not in QUEUE_DOORS
-                    one.queued_at = began if door in QUEUE_DOORS else one.queued_at
+                    one.committed = one.committed or way not in QUEUE_WAYS
+                    one.queued_at = began if way in QUEUE_WAYS else one.queued_at
         except Exception as error:
-            self._book.note(door, error)
+            self._book.note(way, error)
 
-    def _door(self, door: str) -> Callable[[list[Submission]], None]:
+    def _way(self, way: str) -> Callable[[list[Submission]], None]:
         return {
             "celery": self._by_celery,
             "submit": self._by_submit,
             "enqueue": self._by_enqueue,
             "enqueue_many": self._by_enqueue,
             "sql": self._by_sql,
-        }[door]
+        }[way]
 
     def _by_celery(self, wanted: list[Submission]) -> None:
         (one,) = wanted
@@ -164,7 +164,7 @@ class Producers:
         self._note_seen()
         for one in self._book.open():
             if not one.committed and (one.queued_at is None or self._may_be_lost(one.queued_at)):
-                self._send(one.door, [one])
+                self._send(one.way, [one])
         for junk in self._book.open_junk():
             if not junk.confirmed or self._may_be_lost(junk.sent_at):
                 self._push(junk)

@@ -57,12 +57,12 @@ class Outcome:
 
 
 def open_ids(parts: Parts, book: Book) -> list[str]:
-    """Return everything that is not final yet: ids of submissions, and entries in the doors."""
-    stands = {str(row.id): row.status for row in parts.rows(JOBS)}
-    waiting = [one.id for one in book.all() if stands.get(one.id) not in FINAL]
+    """Return everything that is not final yet: ids of submissions, and entries in the queue and the inbox."""
+    status = {str(row.id): row.status for row in parts.rows(JOBS)}
+    waiting = [one.id for one in book.all() if status.get(one.id) not in FINAL]
     waiting += [f"inbox {row.id}" for row in parts.rows("SELECT id FROM afterword_inbox")]
     waiting += [f"running {row.id}" for row in parts.rows("SELECT id FROM afterword_jobs WHERE finished_at IS NULL")]
-    waiting += [f"mark of {row.id}" for row in parts.rows("SELECT id FROM afterword_cancellations")]
+    waiting += [f"cancel request of {row.id}" for row in parts.rows("SELECT id FROM afterword_cancellations")]
     waiting += [f"delivery {row.id} {row.status}" for row in parts.rows(OPEN_DELIVERIES)]
     waiting += [f"junk {one.entry[:40]!r}" for one in book.open_junk()]
     lists = [key for key in parts.redis.scan_iter("*intake*") if parts.redis.type(key) == b"list"]
@@ -101,10 +101,10 @@ def _producers(book: Book, rows: dict[str, Any], found: Outcome) -> None:
         if row is not None:
             ours.add(str(row.job_id))
         if row is None or row.status not in FINAL:
-            found.lost.append(f"{one.id} by {one.door}, {one.sends} times: {row and row.status}")
+            found.lost.append(f"{one.id} by {one.way}, {one.sends} times: {row and row.status}")
             continue
         if row.status not in one.expects:
-            found.wrong.append(f"{one.id} by {one.door} is {row.status} ({row.error_code}), not {sorted(one.expects)}")
+            found.wrong.append(f"{one.id} by {one.way} is {row.status} ({row.error_code}), not {sorted(one.expects)}")
         twin = rows.get(one.twin_of or one.id)
         if twin is not None and str(twin.job_id) != str(row.job_id):
             found.doubled.append(f"{one.id} and its twin {one.twin_of} became two jobs")
@@ -137,8 +137,8 @@ def _feed(parts: Parts, reader: Reader, found: Outcome) -> None:
     generations = parts.rows("SELECT id, generation FROM afterword_jobs WHERE generation > 0")
     replayed = {str(row.id): row.generation for row in generations}
     found.replays = sum(replayed.values())
-    stands = {row.cursor for row in now}
-    saw = [tuple(row) for row in reader.rows if row.cursor in stands or str(row.id) not in replayed]
+    cursors = {row.cursor for row in now}
+    saw = [tuple(row) for row in reader.rows if row.cursor in cursors or str(row.id) not in replayed]
     if saw != [tuple(row) for row in now]:
         differing = [str(row) for row in set(saw) ^ set(map(tuple, now))]
         found.doubled.append(f"the feed was {len(saw)} rows and is {len(now)}: {differing[:5]}")

@@ -18,7 +18,7 @@ from tests.chaos.producers import Producers
 from tests.chaos.reader import Reader
 from tests.chaos.reconcile import Outcome, open_ids, reconcile
 from tests.chaos.schedule import KINDS, Kind, draw
-from tests.chaos.table import told
+from tests.chaos.table import report_lines
 
 # The run stops waiting after this time without an ended job.
 SETTLE_S = 120.0
@@ -79,7 +79,7 @@ def chaos(
 
 
 def _settle(parts: Parts, book: Book) -> list[str]:
-    """Wait until every job is final and the doors are empty; return the rest when no more jobs end."""
+    """Wait until every job is final and the queue and the inbox are empty; return the rest when no more jobs end."""
     give_up, least = time.monotonic() + SETTLE_S, math.inf
     while True:
         parts.note_deaths()
@@ -101,7 +101,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="afterword-chaos-"))
     run = chaos(folder, seed=args.seed, seconds=60 * args.minutes, rate=args.rate, workers=args.workers)
-    print("\n".join(told(run.outcome, run.faults, run.completed_at, run.settled_s, run.errors)))
+    print("\n".join(report_lines(run.outcome, run.faults, run.completed_at, run.settled_s, run.errors)))
     if args.keep or not run.outcome.sound:
         print(f"\nThe logs are in {folder}")
     else:

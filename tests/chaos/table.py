@@ -13,7 +13,7 @@ from tests.chaos.reconcile import Outcome
 WINDOW_S = 2.0
 
 
-def told(
+def report_lines(
     outcome: Outcome,
     faults: Sequence[Done],
     completed_at: Sequence[float],

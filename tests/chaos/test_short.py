@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos.run import chaos
 from tests.chaos.schedule import KINDS
-from tests.chaos.table import told
+from tests.chaos.table import report_lines
 
 # Mostly faults that need no new worker, because a start costs this machine seconds.
 KILLED = ("worker killed", "worker stopped, longer than a lease", "redis restarted, all lost")
@@ -25,7 +25,7 @@ def test_nothing_is_lost_or_doubled_when_parts_break(tmp_path: Path) -> None:
 
     run = chaos(tmp_path, seed=20, seconds=30.0, rate=6.0, gap_s=(0.5, 1.5), kinds=kinds, workers=2)
 
-    report = "\n".join(told(run.outcome, run.faults, run.completed_at, run.settled_s, run.errors))
+    report = "\n".join(report_lines(run.outcome, run.faults, run.completed_at, run.settled_s, run.errors))
     assert run.outcome.sound, report
     # The run was real: jobs ran and parts broke.
     assert run.outcome.jobs > 50, report

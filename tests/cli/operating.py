@@ -8,7 +8,7 @@ from tests.cli.conftest import Command
 HOOK = "https://hooks.example.com/in?token=geheim"
 
 
-def told(run: Command, *arguments: str, **options: Any) -> Any:
+def json_of(run: Command, *arguments: str, **options: Any) -> Any:
     """Return a command's JSON output."""
     result = run(*arguments, "--json", **options)
     assert result.exit_code == 0, result.stderr

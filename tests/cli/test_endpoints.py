@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, insert, update
 
 from tests.cli.conftest import Command
+from tests.jobs.store.attempts import attempt_record, write
 from tests.pool.workers import until
-from tests.store.attempts import closing, write
 from tests.store.made import accept_all, claim_one, entry, job, one, worker
 from worker.core.failure import ErrorCode, failure
 from worker.core.lifecycle import HOLD, Outcome
@@ -96,7 +96,9 @@ def held_alone(engine: Engine, *, attempts: int = 7, answered_ago_s: float | Non
     for _ in range(attempts):
         claimed = claim_one(engine, mine, job_id)
         assert claimed is not None
-        held = closing(claimed, HOLD, Outcome.failed, counts=False, waiting_for="endpoint_paused", **error, answer=None)
+        held = attempt_record(
+            claimed, HOLD, Outcome.failed, counts=False, waiting_for="endpoint_paused", **error, answer=None
+        )
         write(engine, held)
     suspicion = {"suspect_job": job_id, "suspect_at": from_now(-30.0), "troubled_at": from_now(-90.0)}
     alive_at = None if answered_ago_s is None else from_now(-answered_ago_s)
@@ -206,7 +208,7 @@ def test_a_wait_shows_its_reason_before_it_ends(
     afterword: Command, engine: Engine, alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = held_alone(engine)
-    monkeypatch.setattr("worker.cli.jobs.LOOK_S", 0.05)
+    monkeypatch.setattr("worker.cli.wait.LOOK_S", 0.05)
 
     waited = afterword("wait", job_id, "--timeout", "0.3", settings=alone)
 
@@ -230,6 +232,17 @@ def test_an_unused_endpoint_is_listed_as_open(afterword: Command, alone: dict[st
     assert (row["state"], row["since"], row["queued"], row["configured"]) == ("open", None, 0, True)
 
 
+def test_an_endpoint_is_shown_as_it_is_listed(afterword: Command, engine: Engine, alone: dict[str, str]) -> None:
+    resting(engine, Cause.trouble)
+
+    row = json.loads(afterword("endpoints", "show", "default", "--json", settings=alone).stdout)
+    text = afterword("endpoints", "show", "default").stdout
+
+    assert row == listed(afterword, alone)["default"]
+    assert "reason       unauthorized\n" in text
+    assert f"default: paused by trouble since {row['since']}: unauthorized: The endpoint refused our key" in text
+
+
 @pytest.mark.parametrize("cause", list(Cause))
 def test_resume_opens_at_once_after_any_pause(
     afterword: Command, engine: Engine, alone: dict[str, str], cause: Cause
@@ -243,7 +256,7 @@ def test_resume_opens_at_once_after_any_pause(
     assert afterword("endpoints", "resume", "default").stdout == "default is open already\n"
 
 
-@pytest.mark.parametrize("command", ["pause", "resume"])
+@pytest.mark.parametrize("command", ["pause", "resume", "show"])
 def test_an_unknown_name_is_a_sentence(afterword: Command, alone: dict[str, str], command: str) -> None:
     result = afterword("endpoints", command, "defualt", settings=alone)
 

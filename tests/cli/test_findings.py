@@ -137,7 +137,7 @@ def test_refusals_of_the_guard_in_the_last_hour_are_counted(engine: Engine, doct
     found = doctor()["delivered"]
 
     assert (found["state"], found["figures"]["forbidden_last_hour"]) == ("warning", 2)
-    assert "refused by their address: 2" in found["text"]
+    assert "refused because of their address: 2" in found["text"]
 
 
 def test_deliveries_that_may_have_been_sent_twice_are_counted(engine: Engine, doctor: Any) -> None:

@@ -8,9 +8,9 @@ from sqlalchemy import Engine
 
 from afterword import Afterword
 from tests.cli.conftest import Command
-from tests.store.attempts import completed, started, write
+from tests.jobs.store.attempts import completed, started, write
+from tests.jobs.store.orders import accepted, fail
 from tests.store.made import accept_all, entry, job, one, rows, worker
-from tests.store.orders import accepted, fail
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_jobs_are_cancelled_by_their_ids(afterword: Command, settings: dict[str,
     assert result.stdout.splitlines() == [
         f"{waiting} cancelled",
         f"{running} in_progress; its call is ended within two seconds",
-        f"{unknown} no worker has accepted it yet; it is cancelled when one does",
+        f"{unknown} no worker has accepted it yet; it will be cancelled at acceptance",
     ]
 
 
@@ -84,7 +84,7 @@ def test_a_dry_run_shows_the_effect_on_each_id_and_changes_nothing(
     assert dry_runs[0].stdout.splitlines() == [
         f"{waiting} would be cancelled",
         f"{running} in_progress; its call would be ended within two seconds",
-        f"{unknown} no worker has accepted it yet; it would be cancelled when one does",
+        f"{unknown} no worker has accepted it yet; it would be cancelled at acceptance",
     ]
     assert dry_runs[1].stdout == f"{failed} would be queued\n"
     assert [one.exit_code for one in (cancelled, replayed, *dry_runs)] == [3, 3, 0, 0]
@@ -120,7 +120,7 @@ def test_a_filter_reaches_jobs_that_no_worker_has_read(
     with engine.begin() as connection:
         new = Afterword().enqueue(connection, {}, batch="b")
     update = ["jobs", "update", "--where", "batch=b", "--priority", "1"]
-    more = "1 more are meant, but no worker has read them yet; repeat the command when one has\n"
+    more = "1 more match, but no worker has read them yet; repeat the command later\n"
 
     listed = json.loads(afterword("jobs", "--batch", "b", "--json", settings=settings).stdout)
     assert new in [row["id"] for row in listed]
@@ -153,12 +153,12 @@ def test_waiting_jobs_change_their_priority_and_deadline(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["cancel"], "give the ids of jobs, or --where, one of the two"),
-        (["replay", "x", "--where", "status=failed"], "give the ids of jobs, or --where, one of the two"),
+        (["cancel"], "give either the ids of jobs or --where"),
+        (["replay", "x", "--where", "status=failed"], "give either the ids of jobs or --where"),
         (["replay", "--where", "state=failed"], "did you mean status?"),
         (["replay", "--where", ""], "the filter is empty"),
-        (["jobs", "update", "--where", "batch=b"], "say what is to change: --priority or --deadline"),
-        (["jobs", "update", "--priority", "1"], "say which jobs are meant: --where"),
+        (["jobs", "update", "--where", "batch=b"], "give a new --priority or --deadline"),
+        (["jobs", "update", "--priority", "1"], "choose the jobs with --where"),
         (["jobs", "update", "--where", "batch=b", "--deadline", "soon"], "--deadline is 'soon'; write a time"),
     ],
 )

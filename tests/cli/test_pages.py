@@ -76,7 +76,7 @@ def typed(page: str) -> list[list[str]]:
 def test_the_commands_of_the_page_on_webhooks_exist_as_they_are_written(words: list[str]) -> None:
     command: click.Command = main
     context = click.Context(main, info_name="afterword")
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and words:
         name, *words = words
         found = command.get_command(context, name)
         assert found is not None, name

@@ -9,16 +9,16 @@ import pytest
 from sqlalchemy import Engine, insert, update
 
 from tests.cli.conftest import Command
-from tests.cli.operating import HOOK, refused, told
+from tests.cli.operating import HOOK, json_of, refused
 from tests.store.made import accept_all, entry, job, one, rows
-from tests.store.receiving import VAULT, delivery, found, receiver, stands, statuses
+from tests.store.receiving import VAULT, delivery, found, receiver, state_of, statuses
 from worker.cli import main
 from worker.core.lifecycle import DeliveryStatus
 from worker.store.clock import now
 from worker.webhooks import sealed_fields
 from worker.webhooks.core.outcome import DisableReason
 from worker.webhooks.core.receiver_health import ReceiverHealth
-from worker.webhooks.core.signing import KeyKind
+from worker.webhooks.core.signature import KeyKind
 from worker.webhooks.store.health_column import text_of
 from worker.webhooks.store.tables import receivers
 from worker.webhooks.vault import fingerprint, new_key
@@ -44,11 +44,11 @@ def test_a_receiver_that_jobs_have_named_is_registered_as_one_wants_it(run: Comm
     ended(engine)
     assert [(row.status, row.ordering_key) for row in rows(engine, HELD)] == [("held", None)] * 2
 
-    made = told(run, *f"webhooks add billing {HOOK} --payload thin --ordering per_key --event job.failed".split())
+    made = json_of(run, *f"webhooks add billing {HOOK} --payload thin --ordering per_key --event job.failed".split())
 
     assert made["secret"].startswith("whsec_")
     assert [tuple(row) for row in rows(engine, HELD)] == [("queued", "thin", "k", 1), ("queued", "thin", "k", 2)]
-    shown = told(run, "webhooks", "show", "billing")
+    shown = json_of(run, "webhooks", "show", "billing")
     assert (shown["status"], shown["payload"], shown["id"]) == ("enabled", "thin", made["id"])
     assert "already" in refused(run, "webhooks", "add", "billing", HOOK)
 
@@ -56,7 +56,7 @@ def test_a_receiver_that_jobs_have_named_is_registered_as_one_wants_it(run: Comm
 def test_held_deliveries_that_a_receiver_does_not_want_are_cancelled(run: Command, engine: Engine) -> None:
     ended(engine)
 
-    told(run, "webhooks", "add", "billing", HOOK, "--event", "job.completed", "--profile", "openai")
+    json_of(run, "webhooks", "add", "billing", HOOK, "--event", "job.completed", "--profile", "openai")
 
     assert [row.status for row in rows(engine, HELD)] == ["cancelled"]
 
@@ -74,7 +74,7 @@ def test_a_receiver_named_only_by_jobs_must_be_registered_first(run: Command, en
     assert "with: afterword webhooks add billing URL" in refused(run, "webhooks", *line.split())
 
     assert one(engine, "SELECT status FROM afterword_receivers").status == "disabled"
-    assert told(run, "webhooks", "add", "billing", HOOK)["name"] == "billing"
+    assert json_of(run, "webhooks", "add", "billing", HOOK)["name"] == "billing"
     assert [row.status for row in rows(engine, HELD)] == ["queued"]
 
 
@@ -87,8 +87,8 @@ def test_the_sentence_about_an_awaited_receiver_names_its_tenant(run: Command, e
 
 def test_an_awaited_receiver_can_be_removed(run: Command, engine: Engine) -> None:
     ended(engine)
-    assert told(run, "webhooks", "remove", "billing", "--yes")["cancelled"] == 1
-    assert told(run, "webhooks", "list") == []
+    assert json_of(run, "webhooks", "remove", "billing", "--yes")["cancelled"] == 1
+    assert json_of(run, "webhooks", "list") == []
 
 
 def test_a_reason_that_looks_like_that_of_an_awaited_receiver_is_only_a_reason(run: Command, engine: Engine) -> None:
@@ -96,7 +96,7 @@ def test_a_reason_that_looks_like_that_of_an_awaited_receiver_is_only_a_reason(r
     run("webhooks", "disable", "billing", "--reason", "not_registered")
 
     assert "has a receiver 'billing' already" in refused(run, "webhooks", "add", "billing", HOOK)
-    assert told(run, "webhooks", "enable", "billing")["status"] == "enabled"
+    assert json_of(run, "webhooks", "enable", "billing")["status"] == "enabled"
 
 
 def test_a_new_address_begins_with_a_new_health(run: Command, engine: Engine) -> None:
@@ -116,15 +116,15 @@ def test_commands_answer_a_script(run: Command, engine: Engine) -> None:
     made = receiver(engine)
     held = delivery(engine, made, DeliveryStatus.held)
 
-    assert told(run, "webhooks", "disable", "billing") == {
+    assert json_of(run, "webhooks", "disable", "billing") == {
         "tenant": "default", "name": "billing", "status": "disabled", "disabled_reason": "operator",
     }  # fmt: skip
-    assert told(run, "webhooks", "enable", "billing") == {
+    assert json_of(run, "webhooks", "enable", "billing") == {
         "tenant": "default", "name": "billing", "status": "enabled", "queued": 1, "cancelled": 0,
     }  # fmt: skip
-    assert told(run, "webhooks", "redeliver", held) == {"delivery": held, "status": "queued"}
-    assert stands(engine, held).origin == "manual"
-    assert told(run, "webhooks", "remove", "billing", "--yes") == {
+    assert json_of(run, "webhooks", "redeliver", held) == {"delivery": held, "status": "queued"}
+    assert state_of(engine, held).origin == "manual"
+    assert json_of(run, "webhooks", "remove", "billing", "--yes") == {
         "tenant": "default", "name": "billing", "status": "removed", "cancelled": 1,
     }  # fmt: skip
     assert statuses(engine, held) == ["cancelled"]
@@ -158,7 +158,7 @@ def test_a_receiver_keeps_the_secret_of_its_operator(run: Command, engine: Engin
     kept = found(engine, made["id"])
     keys = sealed_fields.keys_of(VAULT, kept.id, kept.sealed.keys_sealed)
     assert [key.text == SECRET for key in keys] == [True, False]
-    assert told(run, "webhooks", "rotate", "billing")["secret"] not in (None, SECRET)
+    assert json_of(run, "webhooks", "rotate", "billing")["secret"] not in (None, SECRET)
 
 
 def test_a_receiver_keeps_the_key_pair_that_it_knows_the_public_half_of(
@@ -166,7 +166,7 @@ def test_a_receiver_keeps_the_key_pair_that_it_knows_the_public_half_of(
 ) -> None:
     pair = new_key(KeyKind.ED25519, found(engine, receiver(engine, "other").id).created_at)
 
-    made = told(run, "webhooks", "add", "billing", HOOK, "--secret-file", secret_file(tmp_path, pair.text))
+    made = json_of(run, "webhooks", "add", "billing", HOOK, "--secret-file", secret_file(tmp_path, pair.text))
 
     assert made["public_key"] == pair.public_text
     assert made["secret"].startswith("whsec_")
@@ -190,7 +190,7 @@ def test_a_file_without_a_signing_secret_registers_no_receiver(
 
     assert reason in said
     assert "geheim" not in said
-    assert told(run, "webhooks", "list") == []
+    assert json_of(run, "webhooks", "list") == []
 
 
 def test_rotating_seals_a_jobs_url_together_with_its_first_secret(run: Command, engine: Engine) -> None:
@@ -204,7 +204,7 @@ def test_rotating_seals_a_jobs_url_together_with_its_first_secret(run: Command, 
         connection.execute(insert(receivers).values(created_at=now(), **row))
 
     assert "geheim" not in run("webhooks", "show", name).output
-    assert told(run, "webhooks", "rotate", name)["secret"].startswith("whsec_")
+    assert json_of(run, "webhooks", "rotate", name)["secret"].startswith("whsec_")
 
     kept = found(engine, row["id"]).sealed
     assert kept.url == "https://hooks.example.com/in"

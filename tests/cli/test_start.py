@@ -9,6 +9,7 @@ import pytest
 
 from tests.pool.forks import ROOT
 from worker.cli import SENTENCES, main
+from worker.settings import BadSettings
 from worker.webhooks.vault import CannotOpen
 
 LIBRARIES = ("aiohttp", "alembic", "celery", "cryptography", "httpx", "redis", "sqlalchemy")
@@ -22,7 +23,9 @@ def test_an_error_of_a_loaded_module_is_shown_as_its_sentence(
 
     @click.command()
     def broken() -> None:
-        raise error("unsealable", "do this instead") if error is CannotOpen else error("do this instead")
+        if error is CannotOpen:
+            raise error("unsealable", "do this instead")
+        raise error(("do this instead",)) if error is BadSettings else error("do this instead")
 
     monkeypatch.setitem(main.commands, "broken", broken)
     with pytest.raises(click.ClickException, match="do this instead"):

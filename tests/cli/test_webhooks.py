@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import Engine, update
 
 from tests.cli.conftest import Command
-from tests.cli.operating import HOOK, refused, told
+from tests.cli.operating import HOOK, json_of, refused
 from tests.cli.processes import COMMAND
 from tests.store.made import accept_all, entry, job, worker
-from tests.store.receiving import MASTER, claimed, delivered, delivery, found, receiver, stands, statuses
+from tests.store.receiving import MASTER, claimed, delivered, delivery, found, receiver, state_of, statuses
 from worker.core.lifecycle import DeliveryStatus
 from worker.settings import child_environment
 from worker.webhooks.store import recover as recoveries
@@ -24,7 +24,7 @@ FAILED, HELD = DeliveryStatus.failed, DeliveryStatus.held
 
 
 def test_a_secret_is_shown_when_it_is_made_and_never_again(run: Command) -> None:
-    made = told(run, "webhooks", "add", "billing", HOOK, "--header", "X-Key: geheim")
+    made = json_of(run, "webhooks", "add", "billing", HOOK, "--header", "X-Key: geheim")
     assert made["secret"].startswith("whsec_")
     assert made["public_key"].startswith("whpk_")
     assert made["fingerprint"] == fingerprint(made["secret"])
@@ -48,8 +48,8 @@ def test_a_receiver_is_listed_and_shown_as_it_was_registered(run: Command) -> No
     )
     run("webhooks", "add", "billing", HOOK, *values.split())
 
-    (listed,) = told(run, "webhooks", "list")
-    shown = told(run, "webhooks", "show", "billing", "--tenant", "acme")
+    (listed,) = json_of(run, "webhooks", "list")
+    shown = json_of(run, "webhooks", "show", "billing", "--tenant", "acme")
 
     assert shown["url"] == "https://hooks.example.com/in"
     assert (shown["events"], shown["schedule"], shown["rate_per_s"]) == (["job.failed", "job.expired"], [5, 30], 2)
@@ -62,21 +62,21 @@ def test_a_receiver_is_listed_and_shown_as_it_was_registered(run: Command) -> No
 
 def test_values_that_are_not_named_stay(run: Command, engine: Engine) -> None:
     run("webhooks", "add", "billing", HOOK, "--schedule", "5", "--rate", "2", "--default", "--header", "X-A: 1")
-    before = told(run, "webhooks", "show", "billing")
+    before = json_of(run, "webhooks", "show", "billing")
 
     run("webhooks", "change", "billing", "--in-flight", "2")
-    after = told(run, "webhooks", "show", "billing")
+    after = json_of(run, "webhooks", "show", "billing")
     run(
         "webhooks",
         "change",
         "billing",
         *["--schedule", "usual", "--rate", "none", "--no-default", "--drop-header", "x-a"],
     )
-    last = told(run, "webhooks", "show", "billing")
+    last = json_of(run, "webhooks", "show", "billing")
 
     assert after == before | {"in_flight": 2}
     assert last == after | {"schedule": None, "rate_per_s": None, "is_default": False, "headers": []}
-    assert told(run, "webhooks", "change", "billing", "--url", "https://b.example/in")["has_hidden_query"] is False
+    assert json_of(run, "webhooks", "change", "billing", "--url", "https://b.example/in")["has_hidden_query"] is False
 
 
 def test_a_file_of_headers_keeps_them_out_of_the_command_line(run: Command, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_file_of_headers_keeps_them_out_of_the_command_line(run: Command, tmp_
     assert run("webhooks", "add", "billing", HOOK, "--header-file", str(file)).exit_code == 0
     file.write_text("Authorization: Bearer neu")
     assert run("webhooks", "change", "billing", "--header-file", str(file)).exit_code == 0
-    assert sorted(told(run, "webhooks", "show", "billing")["headers"]) == ["Authorization", "X-Team"]
+    assert sorted(json_of(run, "webhooks", "show", "billing")["headers"]) == ["Authorization", "X-Team"]
 
     file.write_text("Bearer geheim")
     sentence = refused(run, "webhooks", "change", "billing", "--header-file", str(file), code=2)
@@ -112,14 +112,14 @@ def test_a_receiver_whose_address_was_changed_by_hand_needs_its_headers_again(ru
     assert "were sealed for https://hooks.example.com:443" in run("webhooks", "show", "billing").stdout
     assert "were sealed for" in refused(run, "webhooks", "change", "billing", "--drop-header", "X-Key")
     run("webhooks", "change", "billing", "--header", "X-Key: neu")
-    assert told(run, "webhooks", "show", "billing")["headers"] == ["X-Key"]
+    assert json_of(run, "webhooks", "show", "billing")["headers"] == ["X-Key"]
 
 
 def test_headers_that_a_missing_key_sealed_are_not_lost(run: Command, engine: Engine) -> None:
     run("webhooks", "add", "billing", "https://hooks.example.com/in", "--header", "X-Key: geheim")
     other = new_master_key()
     refused(run, "webhooks", "change", "billing", "--header", "X-New: 1", keys=other)
-    assert told(run, "webhooks", "show", "billing")["headers"] == ["X-Key"]
+    assert json_of(run, "webhooks", "show", "billing")["headers"] == ["X-Key"]
 
 
 def test_mistakes_are_sentences(run: Command) -> None:
@@ -136,7 +136,9 @@ def test_mistakes_are_sentences(run: Command) -> None:
     assert "did you mean billing?" in refused(run, "webhooks", "show", "biling")
     assert "has no header x-a" in refused(run, "webhooks", "change", "billing", "--drop-header", "X-A")
     assert "is no id" in refused(run, "webhooks", "redeliver", "7", code=2)
-    assert "write a span" in refused(run, "webhooks", "rotate", "billing", "--overlap", "soon", code=2)
+    assert "write seconds, or a duration such as" in refused(
+        run, "webhooks", "rotate", "billing", "--overlap", "soon", code=2
+    )
     assert "from 0 to 7 days" in refused(run, "webhooks", "rotate", "billing", "--overlap", "8d")
     assert "how long ago" in refused(run, "webhooks", "recover", "billing", "--since", "999999999d", code=2)
     assert "not before --until" in refused(
@@ -147,14 +149,14 @@ def test_mistakes_are_sentences(run: Command) -> None:
 def test_the_policy_of_the_settings_holds_for_addresses(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AFTERWORD_WEBHOOK_ALLOW_HTTP", "true")
     monkeypatch.setenv("AFTERWORD_WEBHOOK_ALLOW_CIDRS", "127.0.0.0/8")
-    assert told(run, "webhooks", "add", "local", "http://127.0.0.1:9/in")["name"] == "local"
+    assert json_of(run, "webhooks", "add", "local", "http://127.0.0.1:9/in")["name"] == "local"
 
 
 def test_another_port_is_taken_once_it_is_set(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     hook = "https://hooks.example.com:8443/in"
     assert "port is 8443; 443 can be used" in refused(run, "webhooks", "add", "other", hook, code=2)
     monkeypatch.setenv("AFTERWORD_WEBHOOK_PORTS", "8443")
-    assert told(run, "webhooks", "add", "other", hook)["name"] == "other"
+    assert json_of(run, "webhooks", "add", "other", hook)["name"] == "other"
 
 
 def test_a_command_that_needs_a_master_key_says_so(run: Command, afterword: Command, engine: Engine) -> None:
@@ -176,10 +178,10 @@ def test_a_database_without_tables_is_a_sentence(afterword: Command, tmp_path: A
 
 
 def test_a_rotated_secret_is_new_and_the_old_one_ends(run: Command) -> None:
-    first = told(run, "webhooks", "add", "billing", HOOK)
+    first = json_of(run, "webhooks", "add", "billing", HOOK)
 
-    second = told(run, "webhooks", "rotate", "billing")
-    keys = told(run, "webhooks", "show", "billing")["keys"]
+    second = json_of(run, "webhooks", "rotate", "billing")
+    keys = json_of(run, "webhooks", "show", "billing")["keys"]
     assert second["secret"] != first["secret"]
     assert second["public_key"] == first["public_key"]
     assert [key.split()[:2] for key in keys] == [
@@ -189,11 +191,11 @@ def test_a_rotated_secret_is_new_and_the_old_one_ends(run: Command) -> None:
     ]
     assert ["until" in key for key in keys] == [False, True, False]
 
-    third = told(run, "webhooks", "rotate", "billing", "--overlap", "0")
-    assert len(told(run, "webhooks", "show", "billing")["keys"]) == 2
+    third = json_of(run, "webhooks", "rotate", "billing", "--overlap", "0")
+    assert len(json_of(run, "webhooks", "show", "billing")["keys"]) == 2
     assert third["secret"] not in (first["secret"], second["secret"])
 
-    public = told(run, "webhooks", "rotate", "billing", "--kind", "ed25519")
+    public = json_of(run, "webhooks", "rotate", "billing", "--kind", "ed25519")
     assert public["secret"] is None
     assert public["public_key"] != first["public_key"]
 
@@ -218,7 +220,7 @@ def test_nothing_on_hold_is_sent_when_nothing_is_to_be_resumed(run: Command, eng
 
     assert "cancelled: 1" in run("webhooks", "enable", "billing", "--resume", "none").stdout
     assert statuses(engine, held) == ["cancelled"]
-    assert told(run, *["webhooks", "recover", "billing", "--since", "1h", "--status", "cancelled", "--dry-run"])[
+    assert json_of(run, *["webhooks", "recover", "billing", "--since", "1h", "--status", "cancelled", "--dry-run"])[
         "found"
     ] == {"cancelled": 1}
 
@@ -230,7 +232,7 @@ def test_a_removed_receiver_is_gone_and_its_waiting_deliveries_are_cancelled(run
     assert statuses(engine, waits) == ["queued"]
     assert run("webhooks", "remove", "billing", "--yes").stdout == "billing is removed; deliveries cancelled: 1\n"
 
-    assert (statuses(engine, waits), told(run, "webhooks", "list")) == (["cancelled"], [])
+    assert (statuses(engine, waits), json_of(run, "webhooks", "list")) == (["cancelled"], [])
     assert "was removed" in refused(run, "webhooks", "redeliver", waits)
 
 
@@ -256,9 +258,9 @@ def test_deliveries_say_why_they_wait(run: Command, engine: Engine) -> None:
     delivery(engine, other, HELD)
     delivery(engine, made, FAILED)
 
-    (row,) = told(run, *["webhooks", "deliveries", "--receiver", "billing", "--status", "queued"])
+    (row,) = json_of(run, *["webhooks", "deliveries", "--receiver", "billing", "--status", "queued"])
     assert (row["id"], row["why"]) == (waits, "order: an earlier delivery of its key has not ended")
-    assert len(told(run, "webhooks", "deliveries")) == 3
+    assert len(json_of(run, "webhooks", "deliveries")) == 3
     run("webhooks", "disable", "billing")
     assert "the delivery will be put on hold" in run("webhooks", "attempts", waits).stdout
 
@@ -267,7 +269,7 @@ def test_a_jobs_deliveries_are_found_by_its_id(run: Command, engine: Engine) -> 
     job_id = "8d7a4c1e-0000-4000-8000-000000000009"
     mine = delivery(engine, receiver(engine), job_id=job_id)
 
-    assert [one["id"] for one in told(run, "webhooks", "deliveries", "--job", job_id)] == [mine]
+    assert [one["id"] for one in json_of(run, "webhooks", "deliveries", "--job", job_id)] == [mine]
 
 
 def test_a_delivery_is_shown_with_its_attempts(run: Command, engine: Engine) -> None:
@@ -276,7 +278,7 @@ def test_a_delivery_is_shown_with_its_attempts(run: Command, engine: Engine) -> 
     assert claim is not None
     delivered(engine, claim)
 
-    shown = told(run, "webhooks", "attempts", sent)
+    shown = json_of(run, "webhooks", "attempts", sent)
     assert (shown["status"], shown["why"]) == ("delivered", None)
     assert [(one["attempt"], one["outcome"]) for one in shown["attempt_rows"]] == [(1, "delivered")]
     unknown = "00000000-0000-4000-8000-000000000000"
@@ -287,14 +289,14 @@ def test_a_delivery_is_sent_once_more(run: Command, engine: Engine) -> None:
     old = delivery(engine, receiver(engine), FAILED)
 
     assert run("webhooks", "redeliver", old).exit_code == 0
-    assert (stands(engine, old).status, stands(engine, old).origin) == ("queued", "manual")
+    assert (state_of(engine, old).status, state_of(engine, old).origin) == ("queued", "manual")
 
 
 def test_a_test_without_a_worker_times_out_and_says_so(run: Command, engine: Engine) -> None:
     receiver(engine)
 
-    new = told(run, "webhooks", "test", "billing")["delivery"]
-    assert (stands(engine, new).event_type, stands(engine, new).origin) == ("receiver.test", "test")
+    new = json_of(run, "webhooks", "test", "billing")["delivery"]
+    assert (state_of(engine, new).event_type, state_of(engine, new).origin) == ("receiver.test", "test")
     result = run("webhooks", "test", "billing", "--wait", "0.1")
     assert result.exit_code == 4
     assert "no attempt was made in time" in result.stderr
@@ -306,36 +308,41 @@ def test_a_recovery_is_counted_begun_seen_and_cancelled(run: Command, engine: En
         delivery(engine, made, FAILED)
     recover = ("webhooks", "recover", "billing", "--since", "1h")
     assert run(*recover, "--dry-run").stdout == "3 failed found\n"
-    assert told(run, "webhooks", "recoveries") == []
+    assert json_of(run, "webhooks", "recoveries") == []
 
-    new = told(run, *recover, "--rate", "5")["recovery"]
+    new = json_of(run, *recover, "--rate", "5")["recovery"]
     assert "a recovery of billing is running" in refused(run, *recover)
     with engine.begin() as connection:
         recoveries.step(connection)
-    (seen,) = told(run, "webhooks", "recoveries")
+    (seen,) = json_of(run, "webhooks", "recoveries")
     assert (seen["id"], seen["status"], seen["statuses"], seen["rate_per_s"]) == (new, "running", ["failed"], 5)
 
-    assert told(run, "webhooks", "recoveries", "--cancel", new)[0]["status"] == "cancelled"
+    assert json_of(run, "webhooks", "recoveries", "--cancel", new)[0]["status"] == "cancelled"
     assert "is running" in refused(run, "webhooks", "recoveries", "--cancel", new)
+    assert json_of(run, "webhooks", "recoveries", "list") == json_of(run, "webhooks", "recoveries")
+    assert "is running" in refused(run, "webhooks", "recoveries", "cancel", new)
+    second = json_of(run, *recover)["recovery"]
+    assert json_of(run, "webhooks", "recoveries", "cancel", second) == {"recovery": second, "status": "cancelled"}
+    assert {row["status"] for row in json_of(run, "webhooks", "recoveries", "list")} == {"cancelled"}
 
 
 def test_the_feed_gives_every_end_once_and_says_where_to_go_on(run: Command, engine: Engine) -> None:
     for n in range(3):
         accept_all(engine, entry(job(request={}, custom_id=f"row-{n}", tenant="ab"[n % 2])))
 
-    first = told(run, "events", "--after", "0", "--limit", "2")
-    rest = told(run, "events", "--after", str(first["next"]))
-    assert told(run, "events", "--limit", "2") == first
+    first = json_of(run, "events", "--after", "0", "--limit", "2")
+    rest = json_of(run, "events", "--after", str(first["next"]))
+    assert json_of(run, "events", "--limit", "2") == first
     assert [one["custom_id"] for one in first["events"] + rest["events"]] == ["row-0", "row-1", "row-2"]
     assert {one["type"] for one in first["events"]} == {"job.failed"}
-    assert told(run, "events", "--after", str(rest["next"])) == {"events": [], "next": rest["next"]}
-    assert len(told(run, "events", "--after", "0", "--tenant", "a")["events"]) == 2
+    assert json_of(run, "events", "--after", str(rest["next"])) == {"events": [], "next": rest["next"]}
+    assert len(json_of(run, "events", "--after", "0", "--tenant", "a")["events"]) == 2
     assert run("events", "--after", "0").stdout.splitlines()[-1] == f"next: --after {rest['next']}"
 
 
 def test_master_keys_are_changed_without_losing_a_secret(run: Command, engine: Engine) -> None:
     made = receiver(engine)
-    new = told(run, "secrets", "new-key")["key"]
+    new = json_of(run, "secrets", "new-key")["key"]
 
     both = run("secrets", "check", keys=f"{new},{MASTER}")
     assert both.exit_code == 0

@@ -19,6 +19,7 @@ def test_a_submitted_job_can_be_awaited_and_looked_at(afterword: Command, settin
     job_id = submitted.stdout.strip()
     assert afterword("wait", job_id, "--timeout", "20").stdout == "You said: hello\n"
     shown = afterword("status", job_id).stdout
+    assert afterword("jobs", "show", job_id).stdout == shown
     assert "status                      completed" in shown
     assert "server_error" in shown
     job = json.loads(afterword("status", job_id, "--json").stdout)
@@ -35,6 +36,7 @@ def test_a_request_is_read_from_standard_input_with_its_options(afterword: Comma
     assert (job["id"], job["tenant"], job["batch"], job["content"]) == (job_id, "search", job_id, "You said: hi")
     listed = json.loads(afterword("jobs", "--batch", job_id, "--json").stdout)
     assert [one["id"] for one in listed] == [job_id]
+    assert json.loads(afterword("jobs", "list", "--batch", job_id, "--json").stdout) == listed
     assert job_id in afterword("jobs", "--batch", job_id, "--status", "completed", "--tenant", "search").stdout
     assert afterword("jobs", "--batch", job_id, "--status", "failed").stdout == "no jobs\n"
 
@@ -67,7 +69,7 @@ def test_an_unknown_job_is_a_sentence(afterword: Command, settings: dict[str, st
         (["{}", "--model", "m"], "not both"),
         (["{"], "the request is not JSON"),
         (["[]"], "the request is not a JSON object"),
-        (["{}", "--deadline", "soon"], "--deadline is 'soon'; write 2026"),
+        (["{}", "--deadline", "soon"], "--deadline is 'soon'; write a time such as 2026"),
     ],
 )
 def test_an_unclear_command_line_is_refused(

@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Engine, insert
 
 from worker.store.clock import now
-from worker.webhooks.core.signing import KeyKind
+from worker.webhooks.core.signature import KeyKind
 from worker.webhooks.sealed_fields import new_keys, public_text, seal_keys
 from worker.webhooks.store.tables import receivers
 from worker.webhooks.vault import Vault

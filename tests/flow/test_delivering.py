@@ -9,8 +9,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, insert
 
-from tests.store.delivery_attempts import receiver
 from tests.store.made import rows
+from tests.webhooks.store.delivery_attempts import receiver
 from worker.core.lifecycle import DeliveryStatus
 from worker.store.clock import from_now
 from worker.webhooks.dispatcher import DeliveryDispatcher

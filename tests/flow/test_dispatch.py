@@ -18,7 +18,7 @@ from worker.jobs.core.endpoint_health import Cause, State
 from worker.jobs.dispatcher import Dispatcher
 from worker.jobs.intake import REST_S, Intake
 from worker.jobs.store.claim import claim
-from worker.jobs.store.endpoints import look
+from worker.jobs.store.endpoints import read_all
 from worker.jobs.tick_timer import REFILL_S, SHORTEST_S
 from worker.queue.nudges import POP, connect, nudge, read_window
 from worker.store import leases
@@ -94,7 +94,7 @@ def test_a_failing_chore_stops_nothing_else(engine: Engine, redis_url: str, make
     waiting = entry()
     accept_all(engine, waiting)
 
-    make(chores=(fail, ran.set), own_chores=(fail,))
+    make(leader_tasks=(fail, ran.set), local_tasks=(fail,))
 
     until(lambda: standing(redis_url) == [waiting.job.id], what="the nudge")
     assert ran.wait(10)
@@ -197,7 +197,7 @@ def test_a_probe_that_waits_for_a_slot_is_followed_by_no_other(engine: Engine, r
 
     def is_postponed() -> bool:
         with engine.begin() as connection:
-            return not look(connection)["default"].is_overdue
+            return not read_all(connection)["default"].is_overdue
 
     (first,) = standing(redis_url)
     for _ in range(3):
@@ -228,7 +228,7 @@ def test_an_endpoint_that_is_back_starts_eight_jobs_in_its_first_second(
     put(engine, State.slow, since_s=-600.0)  # its first second never ends
 
     ticks: list[None] = []
-    make(own_chores=(lambda: ticks.append(None),))
+    make(local_tasks=(lambda: ticks.append(None),))
     until(lambda: len(standing(redis_url)) == 8, what="eight nudges")
     seen = len(ticks)
     until(lambda: len(ticks) > seen + 2, what="three more ticks")
@@ -261,7 +261,7 @@ def test_waking_without_end_leaves_pauses(make: Make) -> None:
     def count() -> None:
         ticks.append(time.monotonic())
 
-    made = make(tick_s=600.0, chores=(count, lambda: made.wake()))
+    made = make(tick_s=600.0, leader_tasks=(count, lambda: made.wake()))
     until(lambda: len(ticks) > 10, what="eleven ticks")
 
     assert ticks[10] - ticks[0] >= 10 * SHORTEST_S
@@ -269,7 +269,7 @@ def test_waking_without_end_leaves_pauses(make: Make) -> None:
 
 def test_a_stopped_dispatcher_is_followed_at_once(engine: Engine, make: Make) -> None:
     led, other = threading.Event(), worker(engine)
-    first = make(chores=(led.set,))
+    first = make(leader_tasks=(led.set,))
     assert led.wait(10)
 
     first.stop()
@@ -289,7 +289,7 @@ def test_a_tick_ends_where_the_leadership_was_lost(engine: Engine, make: Make, m
         lost.set()
 
     ticks: list[None] = []
-    make(chores=(lose, lambda: after.append(1)), own_chores=(lambda: ticks.append(None),))
+    make(leader_tasks=(lose, lambda: after.append(1)), local_tasks=(lambda: ticks.append(None),))
     assert lost.wait(10)
     seen = len(ticks)
 
@@ -307,7 +307,7 @@ def test_a_stall_of_the_database_ends_no_lease(postgresql_url: str, redis_url: s
     until(lambda: lease.unbroken_s() > 1.0, what="a lease without a gap")
     ticks: list[None] = []
     made = Dispatcher(
-        engine, connect(redis_url), lease, tick_s=0.05, lease_s=1.0, own_chores=(lambda: ticks.append(None),)
+        engine, connect(redis_url), lease, tick_s=0.05, lease_s=1.0, local_tasks=(lambda: ticks.append(None),)
     )
     made.start()
     until(lambda: ticks, what="a tick")
@@ -330,7 +330,7 @@ def test_a_job_whose_priority_was_raised_overtakes_its_own_nudge(engine: Engine,
     raised, others = entry(), [entry() for _ in range(3)]
     accept_all(engine, raised, *others)
     ticks: list[float] = []
-    make(chores=(lambda: ticks.append(time.monotonic()),))
+    make(leader_tasks=(lambda: ticks.append(time.monotonic()),))
     until(lambda: len(standing(redis_url)) == 4, what="all nudges")
 
     with engine.begin() as connection:
@@ -347,7 +347,7 @@ def test_a_job_whose_priority_was_raised_overtakes_its_own_nudge(engine: Engine,
 def test_the_window_is_topped_up_between_the_ticks_while_jobs_wait(engine: Engine, redis_url: str, make: Make) -> None:
     accept_all(engine, *(entry() for _ in range(6 * SLOTS)))
     ticks: list[None] = []
-    make(tick_s=600.0, chores=(lambda: ticks.append(None),))
+    make(tick_s=600.0, leader_tasks=(lambda: ticks.append(None),))
 
     with connect(redis_url) as redis:
         for _ in range(3):
@@ -360,7 +360,7 @@ def test_nothing_is_read_between_the_ticks_while_nothing_waits(engine: Engine, r
     reads: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *arguments: reads.append(arguments[2]))
     ticks: list[None] = []
-    make(tick_s=600.0, own_chores=(lambda: ticks.append(None),))
+    make(tick_s=600.0, local_tasks=(lambda: ticks.append(None),))
     until(lambda: ticks and any("afterword_jobs" in statement for statement in reads), what="the first tick")
     time.sleep(REFILL_S)
     seen = len(reads)

@@ -236,7 +236,7 @@ def test_a_job_just_claimed_is_not_forgotten_while_the_loop_is_late(host: Worker
         assert claim(connection, [ClaimRequest(accepted.job_id, host.worker_id)])[0]
 
     for _ in range(3):
-        host._release_strays()  # no loop has turned yet
+        host._release_orphans()  # no loop has turned yet
 
     assert one(host.engine, "SELECT status FROM jobs_v1").status == "in_progress"
 

@@ -14,12 +14,12 @@ from tests.pool.workers import until
 from tests.store.made import accept_all, claim_one, entry, one, rows, worker
 from worker.core.endpoint import Endpoint
 from worker.core.failure import ErrorCode, failure
-from worker.core.lifecycle import FAIL, Outcome
 from worker.jobs.core.endpoint_health import Cause, FailureOwner, State
+from worker.jobs.core.retry import FAILED
 from worker.jobs.endpoint_monitor import EndpointMonitor
 from worker.jobs.intake import Intake
 from worker.jobs.net.progress import Reply
-from worker.jobs.outcome import End, close
+from worker.jobs.outcome import build_record
 from worker.jobs.store.claim import Claim
 from worker.queue.nudges import read_window
 from worker.store.clock import from_now
@@ -55,7 +55,7 @@ def reply(code: ErrorCode | None, *, elapsed_s: float = 0.01) -> Reply:
 
 
 def blame(health: EndpointMonitor, got: Claim, came: Reply) -> FailureOwner:
-    return asyncio.run(health.judge(got, ENDPOINT, came)).blame
+    return asyncio.run(health.classify(got, ENDPOINT, came)).owner
 
 
 def state(engine: Engine) -> str:
@@ -163,12 +163,12 @@ def test_a_long_error_of_an_endpoint_is_cut_in_the_jobs_row(engine: Engine) -> N
     huge = replace(failure(ErrorCode.provider_error), provider={"message": "x" * 2_000_000})
     came = replace(reply(None), failure=huge, request_id="y" * 60_000)
 
-    closing = close(claimed(engine), came, End(FAIL, Outcome.failed), usage_requested=False)
+    attempt_record = build_record(claimed(engine), came, FAILED, usage_requested=False)
 
-    assert closing.error is not None
-    assert 200_000 < len(closing.error) < 300_000
-    assert json.loads(closing.error)["provider"].startswith('{"message":"xxx')
-    assert len(str(closing.attempt["request_id"])) == 512
+    assert attempt_record.error is not None
+    assert 200_000 < len(attempt_record.error) < 300_000
+    assert json.loads(attempt_record.error)["provider"].startswith('{"message":"xxx')
+    assert len(str(attempt_record.attempt["request_id"])) == 512
 
 
 def test_an_answer_to_another_worker_clears_the_suspicion(

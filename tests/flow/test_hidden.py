@@ -15,7 +15,7 @@ from tests.pool.workers import until
 from worker.dev.receiver import Received, ReceiverAnswer, WebhookReceiver
 from worker.webhooks import sealed_fields
 from worker.webhooks.core.registration import Registration
-from worker.webhooks.core.signing import SigningKey
+from worker.webhooks.core.signature import SigningKey
 from worker.webhooks.store import receivers
 from worker.webhooks.vault import Vault, new_master_key
 

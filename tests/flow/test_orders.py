@@ -28,7 +28,7 @@ def client(system: System) -> Iterator[Afterword]:
         yield made
 
 
-def marks(system: System) -> list[Any]:
+def cancel_requests(system: System) -> list[Any]:
     return system.rows("SELECT id FROM cancel_v1")
 
 
@@ -63,7 +63,7 @@ def test_a_cancelled_call_is_ended_and_its_partial_answer_is_kept(system: System
     assert (row.status, row.error_code) == ("cancelled", "cancelled")
     until(lambda: system.fake.stats()["abandoned"] == 1, what="the closed connection at the endpoint")
     assert_partial(system, job_id, "cancelled")
-    until(lambda: not marks(system), what="the removal of the mark")
+    until(lambda: not cancel_requests(system), what="the removal of the request")
     assert system.job(job_id).cursor == 1
     assert not worker.ended()
 
@@ -76,17 +76,17 @@ def test_a_waiting_job_is_cancelled_and_reported_once(system: System, client: Af
     assert client.cancel(job_id) == "cancelled"
 
     until(lambda: system.job(job_id).cursor == 1, what="the job's number in the feed")
-    assert marks(system) == []
+    assert cancel_requests(system) == []
     assert system.fake.stats()["requests"] == 0
 
 
-@pytest.mark.parametrize("door", ["queue", "sql"])
-def test_a_job_that_was_cancelled_before_it_came_never_runs(system: System, client: Afterword, door: str) -> None:
+@pytest.mark.parametrize("way", ["queue", "sql"])
+def test_a_job_that_was_cancelled_before_it_came_never_runs(system: System, client: Afterword, way: str) -> None:
     job_id = str(uuid.uuid4())
     assert client.cancel(job_id) is None
     system.start()
 
-    if door == "queue":
+    if way == "queue":
         client.submit(request(), id=job_id)
     else:
         system.insert(request(), id=job_id)
@@ -94,7 +94,7 @@ def test_a_job_that_was_cancelled_before_it_came_never_runs(system: System, clie
     row = system.await_status(job_id)
     assert (row.status, row.attempts) == ("cancelled", 0)
     assert row.cursor == 1
-    assert marks(system) == []
+    assert cancel_requests(system) == []
     assert system.fake.stats()["requests"] == 0
 
 
@@ -156,4 +156,4 @@ def test_the_job_of_a_dead_worker_is_cancelled_once_its_lease_has_ended(postgres
 
     row = system.await_status(job_id)
     assert (row.status, row.cursor, row.attempts) == ("cancelled", 1, 1)
-    until(lambda: not marks(system), what="the removal of the mark")
+    until(lambda: not cancel_requests(system), what="the removal of the request")

@@ -10,9 +10,9 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 
-from tests.channel.entries import BAD, encoded, envelope, without
 from tests.flow.system import System, request
 from tests.pool.workers import until
+from tests.queue.entries import BAD, encoded, envelope, without
 from worker.jobs.core.entry_size import HEAD_BYTES
 from worker.queue.keys import MISPLACED, OWNERS, own_list
 from worker.queue.nudges import REJECTED, Rejected, priority_list, read
@@ -187,7 +187,7 @@ def test_a_job_with_an_unreadable_url_fails_visibly_and_the_jobs_behind_it_run(s
             and {row.status for row in seen} <= {"completed", "failed"}
             else None
         ),
-        what="the jobs of the SQL door",
+        what="the jobs submitted by SQL",
     )
     assert {row.custom_id: row.status for row in found} == {"by sql": "failed", "good": "completed"}
     assert letters(system) == {}

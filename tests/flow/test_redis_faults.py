@@ -17,7 +17,7 @@ COMPLETED = "SELECT count(*) FROM jobs_v1 WHERE status = 'completed'"
 
 
 def queue(system: System, number: int, **script: object) -> None:
-    """Queue jobs through the SQL door, which needs no Redis."""
+    """Queue jobs by SQL, because that needs no Redis."""
     for _ in range(number):
         system.insert(request(fake={"latency_s": 0.2, **script}))
 

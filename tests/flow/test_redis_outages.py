@@ -37,7 +37,7 @@ def other() -> Iterator[RedisServer]:
 
 
 def queue(system: System, number: int, *, latency_s: float) -> None:
-    """Queue jobs through the SQL door, which needs no Redis."""
+    """Queue jobs by SQL, because that needs no Redis."""
     for _ in range(number):
         system.insert(request(fake={"latency_s": latency_s}))
 

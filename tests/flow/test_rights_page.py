@@ -124,12 +124,12 @@ def system(users: RedisServer, database: Database, fake: FakeEndpoint, tmp_path:
 
 def test_all_works_with_the_rights_of_the_page(system: System, users: RedisServer, database: Database) -> None:
     worker = system.start()
-    producer, doors = as_user(users, "afterword_producer"), database.engine("afterword_producer")
+    producer, database_role = as_user(users, "afterword_producer"), database.engine("afterword_producer")
     with Afterword(producer) as client:
         made = [system.send(), system.send(priority=3), client.submit(request())]
-        with doors.begin() as connection:
+        with database_role.begin() as connection:
             made.append(client.enqueue(connection, request()))
-    doors.dispose()
+    database_role.dispose()
     system.await_all(made)
     for job_id in made:
         assert system.job(job_id).status == "completed"

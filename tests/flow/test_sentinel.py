@@ -1,4 +1,4 @@
-"""The whole product behind Sentinel: both doors, remote control, and a failover under load."""
+"""The whole product behind Sentinel: queue and inbox, remote control, and a failover under load."""
 
 import subprocess
 import sys

@@ -19,8 +19,8 @@ ATTEMPTS = "SELECT attempt, outcome, error_code, sent_at FROM afterword_delivery
 
 
 def delivered(system: System) -> None:
-    stands = "SELECT status FROM webhook_deliveries_v1"
-    until(lambda: [row.status for row in system.rows(stands)] == ["delivered"], what=f"delivered; {system.said()}")
+    query = "SELECT status FROM webhook_deliveries_v1"
+    until(lambda: [row.status for row in system.rows(query)] == ["delivered"], what=f"delivered; {system.said()}")
 
 
 def attempts(system: System) -> list[tuple[int, str | None, str | None]]:

@@ -9,9 +9,9 @@ from urllib.parse import quote
 import pytest
 import trustme
 
-from tests.net.connect_proxy import PASSWORD, USER, connect_proxy
 from tests.net.raw_server import Peer, RawServer
 from tests.net.wire import answer, code, endpoint, once
+from tests.webhooks.net.connect_proxy import PASSWORD, USER, connect_proxy
 from worker.jobs.net.call import TransportKind, open_client
 from worker.jobs.net.progress import Reply
 

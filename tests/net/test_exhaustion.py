@@ -11,12 +11,13 @@ from contextlib import contextmanager
 import pytest
 
 from tests.net.raw_server import Peer, RawServer
-from tests.net.receiver import BODY, LOOPBACK, SIGNED, hook, outcome, reply
 from tests.net.wire import WIRE, answer, endpoint
+from tests.webhooks.net.receiver import BODY, LOOPBACK, SIGNED, hook, outcome, reply
 from worker.core.endpoint import Endpoint
 from worker.core.failure import ErrorCode, failure
+from worker.core.lifecycle import HOLD, Outcome
 from worker.jobs.core.endpoint_health import ALONE, CallSign, sign_of
-from worker.jobs.core.retry import AttemptBudget, Hold, decide
+from worker.jobs.core.retry import AttemptBudget, JobDecision, decide
 from worker.jobs.net.call import TransportKind, call, open_client
 from worker.jobs.net.progress import Reply
 from worker.net.exceptions import is_exhaustion
@@ -89,7 +90,7 @@ def test_errors_of_the_network_are_not_ours(number: int) -> None:
 def test_a_job_waits_for_a_descriptor_and_spends_nothing_even_its_only_attempt() -> None:
     budget = AttemptBudget(used=1, max_attempts=1, held=1, refusals=0, left_s=60.0)
     step = decide(failure(ErrorCode.out_of_resources, sent=False), budget, verdict=ALONE, sent=False, jitter=1.0)
-    assert step == Hold(0.5, "retry")
+    assert step == JobDecision(HOLD, Outcome.failed, counts=False, delay_s=0.5, waiting_for="retry")
 
 
 def test_endpoints_with_equal_tls_settings_share_one_context(ca_file: str) -> None:

@@ -8,7 +8,6 @@ import zlib
 import pytest
 
 from tests.net.raw_server import PATIENCE_S, Peer, RawServer
-from tests.net.receiver import BODY, LOOPBACK, SIGNED, hook, outcome
 from tests.net.wire import (
     DONE,
     JSON,
@@ -24,6 +23,7 @@ from tests.net.wire import (
     head,
     once,
 )
+from tests.webhooks.net.receiver import BODY, LOOPBACK, SIGNED, hook, outcome
 from worker.jobs.net.call import TransportKind, call, open_client
 from worker.jobs.net.progress import Reply
 from worker.webhooks.core.outcome import SendResult

@@ -16,10 +16,10 @@ from worker.pool.running_task import Call, Reason, current, drive, enter, reason
 
 
 @pytest.fixture
-def errands() -> Iterator[HubCallbacks]:
-    errands = HubCallbacks()
-    yield errands
-    errands.close()
+def callbacks() -> Iterator[HubCallbacks]:
+    callbacks = HubCallbacks()
+    yield callbacks
+    callbacks.close()
 
 
 @pytest.fixture(params=[False, pytest.param(True, marks=UVLOOP)], ids=["asyncio", "uvloop"])
@@ -31,37 +31,37 @@ def loop(request: pytest.FixtureRequest) -> Iterator[LoopThread]:
     assert not loop.is_alive()
 
 
-def test_callbacks_run_in_order_and_a_failing_one_stops_no_other(errands: HubCallbacks) -> None:
+def test_callbacks_run_in_order_and_a_failing_one_stops_no_other(callbacks: HubCallbacks) -> None:
     done: list[int] = []
-    errands.put(done.append, 1)
-    errands.put(done.index, "missing")
-    errands.put(done.append, 2)
+    callbacks.put(done.append, 1)
+    callbacks.put(done.index, "missing")
+    callbacks.put(done.append, 2)
 
-    errands.run()
+    callbacks.run()
 
     assert done == [1, 2]
 
 
-def test_a_callback_may_add_another(errands: HubCallbacks) -> None:
+def test_a_callback_may_add_another(callbacks: HubCallbacks) -> None:
     done: list[int] = []
-    errands.put(errands.put, done.append, 1)
+    callbacks.put(callbacks.put, done.append, 1)
 
-    errands.run()
+    callbacks.run()
 
     assert done == [1]
 
 
-def test_waiting_for_callbacks_ends_when_another_thread_adds_one(errands: HubCallbacks) -> None:
+def test_waiting_for_callbacks_ends_when_another_thread_adds_one(callbacks: HubCallbacks) -> None:
     done: list[int] = []
     for number in range(100):
-        threading.Thread(target=errands.put, args=(done.append, number)).start()
-        until(lambda: (errands.wait(30), errands.run(), done)[2], seconds=30)
-    until(lambda: (errands.run(), len(done) == 100)[1])
+        threading.Thread(target=callbacks.put, args=(done.append, number)).start()
+        until(lambda: (callbacks.wait(30), callbacks.run(), done)[2], seconds=30)
+    until(lambda: (callbacks.run(), len(done) == 100)[1])
 
 
-def test_callbacks_after_the_end_do_not_run(errands: HubCallbacks) -> None:
-    errands.close()
-    errands.put(pytest.fail)
+def test_callbacks_after_the_end_do_not_run(callbacks: HubCallbacks) -> None:
+    callbacks.close()
+    callbacks.put(pytest.fail)
 
 
 def test_calls_from_many_threads_reach_the_loop_in_each_threads_order(loop: LoopThread) -> None:

@@ -63,7 +63,7 @@ def complete(engine: Engine, job_id: str, response: dict[str, Any] | None = None
     assert claimed is not None
     response = response or {"choices": [{"message": {"content": "Good day."}}]}
     usage = json.dumps(tokens)
-    closing = AttemptRecord(
+    attempt_record = AttemptRecord(
         job_id, claimed.attempt, claimed.worker_id, COMPLETE, Outcome.completed, sent=True, counts=True,
         attempt={"billed": "yes", "usage_requested": False, **tokens},
         answer={
@@ -73,7 +73,7 @@ def complete(engine: Engine, job_id: str, response: dict[str, Any] | None = None
         },
     )  # fmt: skip
     with engine.begin() as connection:
-        assert [recorded.moved for recorded in record(connection, [closing])] == [True]
+        assert [recorded.moved for recorded in record(connection, [attempt_record])] == [True]
 
 
 def inbox(engine: Engine) -> list[Any]:

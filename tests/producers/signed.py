@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.producers.made import ROOT
-from worker.webhooks.core.signing import KeyKind, SigningKey, signed_headers
+from worker.webhooks.core.signature import KeyKind, SigningKey, signed_headers
 from worker.webhooks.vault import new_key, sign_ed25519
 
-VECTORS: list[dict[str, Any]] = json.loads((ROOT / "tests" / "core" / "signature_vectors.json").read_text())
+VECTORS: list[dict[str, Any]] = json.loads(
+    (ROOT / "tests" / "webhooks" / "core" / "signature_vectors.json").read_text()
+)
 BODY = '{"id":"evt_1","type":"job.completed","data":{"text":"Zürich 你好 😀"}}'.encode()
 EVENT = json.loads(BODY)
 

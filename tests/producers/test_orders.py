@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from afterword import Afterword, NotConfigured
+from tests.jobs.store.orders import fail
 from tests.producers.made import REQUEST, accept_inbox, claim_one, complete, one, rows, worker
-from tests.store.orders import fail
 
 
 @pytest.fixture(params=["url", "engine"])
@@ -49,13 +49,13 @@ def test_a_running_job_will_be_cancelled_and_an_ended_one_was_too_late(client: A
     assert asked.cancel_requested_at is not None
 
 
-@pytest.mark.parametrize("door", ["queue", "inbox"])
-def test_an_id_nobody_has_accepted_is_remembered(client: Afterword, engine: Engine, door: str) -> None:
-    new = str(uuid.uuid4()) if door == "queue" else enqueued(client, engine)
+@pytest.mark.parametrize("way", ["queue", "inbox"])
+def test_an_id_nobody_has_accepted_is_remembered(client: Afterword, engine: Engine, way: str) -> None:
+    new = str(uuid.uuid4()) if way == "queue" else enqueued(client, engine)
 
     assert client.cancel(new.upper()) is None
 
-    if door == "queue":
+    if way == "queue":
         enqueued(client, engine, id=new)
     accept_inbox(engine)
     job = client.get(new)

@@ -12,7 +12,7 @@ import pytest
 
 from afterword import WebhookVerificationError, verify_webhook
 from tests.producers.signed import BODY, EVENT, VECTORS, headers_of, headers_of_vector, made, now, public
-from worker.webhooks.core.signing import KeyKind, rotated
+from worker.webhooks.core.signature import KeyKind, rotated
 
 # verifier(body, headers, secret) returns True if it accepts the webhook.
 Verifier = Callable[[bytes, dict[str, str], str], bool]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from afterword import WebhookVerificationError, verify_webhook
 from tests.producers.made import ROOT
 from tests.producers.signed import BODY, EVENT, headers_of, made, now, public
-from worker.webhooks.core.signing import KeyKind
+from worker.webhooks.core.signature import KeyKind
 
 KEY, PAIR = made(), made(KeyKind.ED25519)
 HEADERS = headers_of(KEY, PAIR)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event
 
-from worker.jobs.store import due, endpoints, reclaim, served
+from worker.jobs.store import due, endpoints, reclaim, tenant_usage
 from worker.webhooks.store import due as webhook_lanes
 from worker.webhooks.store import expire, recover
 
@@ -67,13 +67,13 @@ def tick(connection: Connection) -> list[str]:
     """Run the dispatcher's queries for jobs; return the ids of the jobs that may start."""
     reclaim.take_back(connection)
     due.expire(connection)
-    paused = {one.name for one in endpoints.look(connection).values() if one.state == "paused"}
+    paused = {one.name for one in endpoints.read_all(connection).values() if one.state == "paused"}
     for name in paused:
         due.probe(connection, name, after=due.FIRST, last=None)
     lanes, _ = due.lanes(connection, skipped=paused)
     due.next_start_s(connection)
-    served.in_progress(connection)
-    served.finished_jobs(connection, after=0)
+    tenant_usage.in_progress(connection)
+    tenant_usage.finished_jobs(connection, after=0)
     due.urgent(connection)
     return [row.row_id for lane in lanes if lane.tenant == "default" for row in due.due(connection, lane, limit=WINDOW)]
 

@@ -123,7 +123,7 @@ READS: Mapping[str, Ask] = {
     "a job by custom_id": sql("SELECT * FROM jobs_v1 WHERE custom_id = 'ours-7'"),
     "a job by idempotency key": sql("SELECT * FROM jobs_v1 WHERE tenant = 'default' AND idempotency_key = 'ours-7'"),
     "a batch": sql("SELECT custom_id, status, content, error_code FROM jobs_v1 WHERE batch = 'ours-7'"),
-    "how a batch stands": sql("SELECT status, count(*) FROM jobs_v1 WHERE batch = 'ours-7' GROUP BY status"),
+    "the statuses of a batch": sql("SELECT status, count(*) FROM jobs_v1 WHERE batch = 'ours-7' GROUP BY status"),
     "the newest jobs": sql("SELECT id, status, created_at FROM jobs_v1 ORDER BY created_at DESC LIMIT 20"),
     "failures of the last hour": sql(
         "SELECT error_code, count(*) FROM jobs_v1 "

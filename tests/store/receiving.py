@@ -85,7 +85,7 @@ def waiting(engine: Engine, to: Receiver, *, key: str, sequence: int, **columns:
     )
 
 
-def stands(engine: Engine, delivery_id: str) -> Any:
+def state_of(engine: Engine, delivery_id: str) -> Any:
     """Return a delivery's row; `due` is true when `run_at` has passed."""
     due = (deliveries.c.run_at <= now()).label("due")
     with engine.begin() as connection:
@@ -93,7 +93,7 @@ def stands(engine: Engine, delivery_id: str) -> Any:
 
 
 def statuses(engine: Engine, *delivery_ids: str) -> list[str]:
-    return [stands(engine, one).status for one in delivery_ids]
+    return [state_of(engine, one).status for one in delivery_ids]
 
 
 def claimed(engine: Engine, worker_id: str, delivery_id: str) -> DeliveryClaim | None:

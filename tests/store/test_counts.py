@@ -9,11 +9,10 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from tests.counts import MANY, STEPS, Cost
-from tests.store.attempts import closing, completed
+from tests.jobs.store.attempts import attempt_record, completed
 from tests.store.costs import tick, webhook_tick
-from tests.store.delivery_attempts import claimed, delivery_ids, receiver, refused
-from tests.store.delivery_attempts import closing as delivery_closing
 from tests.store.made import accept_all, entry, job, worker
+from tests.webhooks.store.delivery_attempts import claimed, delivery_ids, delivery_record, receiver, refused
 from worker.core.lifecycle import RETRY, Outcome
 from worker.jobs.store import reclaim
 from worker.jobs.store.accept import accept
@@ -60,10 +59,10 @@ def queued(engine: Engine, number: int, **fields: Any) -> list[str]:
 
 
 def started(engine: Engine, number: int) -> list[Claim]:
-    wishes = [ClaimRequest(one, worker(engine)) for one in queued(engine, 1)]
-    wishes += [ClaimRequest(one, wishes[0].worker_id) for one in queued(engine, number - 1)]
+    requests = [ClaimRequest(one, worker(engine)) for one in queued(engine, 1)]
+    requests += [ClaimRequest(one, requests[0].worker_id) for one in queued(engine, number - 1)]
     with engine.begin() as connection:
-        return [one for one in claim(connection, wishes) if one is not None]
+        return [one for one in claim(connection, requests) if one is not None]
 
 
 def due(engine: Engine, number: int) -> list[str]:
@@ -119,7 +118,7 @@ def completing_with_an_event(engine: Engine, number: int) -> Step:
 def retrying(engine: Engine, number: int) -> Step:
     # Each retry has its own random delay.
     ends = [
-        closing(one, RETRY, Outcome.failed, delay_s=1 + place / 1000, answer=None)
+        attempt_record(one, RETRY, Outcome.failed, delay_s=1 + place / 1000, answer=None)
         for place, one in enumerate(started(engine, number))
     ]
     return lambda connection: record(connection, ends)
@@ -148,7 +147,7 @@ def claiming_deliveries(engine: Engine, number: int) -> Step:
 
 
 def delivering(engine: Engine, number: int) -> Step:
-    ends = [delivery_closing(one) for one in sent(engine, number)]
+    ends = [delivery_record(one) for one in sent(engine, number)]
     return lambda connection: record_deliveries(connection, ends, slots=SLOTS)
 
 

@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
-from tests.store.attempts import completed, started, write
+from tests.jobs.store.attempts import completed, started, write
 from tests.store.made import accept_all, entry, rows, worker
 from tests.store.receiving import receiver
 from worker.jobs.store import endpoints

@@ -1,4 +1,4 @@
-"""Rights on PostgreSQL: a producer's role may insert into the doors and read the views, in any schema."""
+"""Rights on PostgreSQL: a producer's role may insert into the three views and read the views, in any schema."""
 
 import uuid
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def engine(postgresql_url: str, schema: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def producer(postgresql_url: str, schema: str) -> Iterator[Engine]:
-    """Yield the engine of a role with INSERT on the three doors and SELECT on jobs_v1."""
+    """Yield the engine of a role with INSERT on the three views and SELECT on jobs_v1."""
     role = f"p_{uuid.uuid4().hex[:12]}"
     owner = open_engine(postgresql_url)
     with owner.begin() as connection:
@@ -186,7 +186,7 @@ def test_a_schema_on_the_search_path_counts_as_ours(engine: Engine, producer: En
 
 
 def test_a_stranger_who_may_create_there_acts_as_the_owner(engine: Engine, producer: Engine, schema: str) -> None:
-    # The reason why workers refuse to start: the trigger of a door would call an operator that fits the types better
+    # The reason why workers refuse to start: the trigger of a view would call an operator that fits the types better
     # than PostgreSQL's own.
     put(engine, f'GRANT CREATE ON SCHEMA "{schema}" TO {producer.url.username}')
     accept_all(engine, entry())

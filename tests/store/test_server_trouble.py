@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from tests.jobs.store.attempts import completed, started
 from tests.pool.workers import until
-from tests.store.attempts import completed, started
 from tests.store.broken import refusing
 from tests.store.made import accept_all, entry, one, rows, worker
 from worker.core.lifecycle import FAIL, Outcome
-from worker.jobs.outcome import plain
+from worker.jobs.outcome import plain_record
 from worker.jobs.store.record import AttemptRecord, record
 from worker.store.engine import describe, is_away, open_engine
 from worker.store.group_commit import Batcher
@@ -113,7 +113,7 @@ def held_until_taken(engine: Engine, state: str) -> None:
 
     batcher = Batcher(engine)
     with refusing(engine, "afterword_answers", "INSERT", state):
-        written = [batcher.put(counted, each, plain=lambda each=each: plain(each)) for each in closings]
+        written = [batcher.put(counted, each, plain=lambda each=each: plain_record(each)) for each in closings]
         batcher.start()
         # Each item is tried twice alone and twice in its plain form; other writes go on in between.
         until(lambda: len(tries) > 13, what="the tries")
@@ -134,8 +134,8 @@ def test_a_record_that_alone_is_refused_fails_alone_and_once(engine: Engine, out
     bad = replace(bad, attempt={**bad.attempt, "billed": "perhaps"})
     batcher = Batcher(engine)
     harmless = replace(bad, attempt={**bad.attempt, "billed": "yes"})
-    refused = batcher.put(record, bad, plain=lambda: plain(harmless))
-    written = batcher.put(record, good, plain=lambda: plain(good))
+    refused = batcher.put(record, bad, plain=lambda: plain_record(harmless))
+    written = batcher.put(record, good, plain=lambda: plain_record(good))
     batcher.start()
 
     with pytest.raises(DBAPIError):
@@ -154,7 +154,7 @@ def test_the_plain_form_of_every_end_can_be_written(engine: Engine, outcome: Out
         end = replace(end, move=FAIL, outcome=outcome, error_code="internal_error", error="{}")
 
     with engine.begin() as connection:
-        assert record(connection, [plain(end)])[0].moved
+        assert record(connection, [plain_record(end)])[0].moved
 
 
 def test_a_claim_that_is_refused_fails_at_once(engine: Engine) -> None:

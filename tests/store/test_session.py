@@ -12,8 +12,8 @@ from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from afterword import Afterword
+from tests.jobs.store.attempts import completed, write
 from tests.pool.workers import until
-from tests.store.attempts import completed, write
 from tests.store.made import accept_all, claim_one, entry, job, one, rows, worker
 from worker.settings import child_environment
 from worker.store import migrate, version

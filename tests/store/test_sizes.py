@@ -1,4 +1,4 @@
-"""An entry far above the limit does not block its door: its size is read first, and only its head is fetched.
+"""An entry far above the limit does not block its queue: its size is read first, and only its head is fetched.
 
 BIG_ROW_MIB (550 in the long form) sets its size.
 """
@@ -14,8 +14,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
+from tests.jobs.store.intakes import LONGEST, MIB, intake
 from tests.pool.workers import until
-from tests.store.intakes import LONGEST, MIB, intake
 from tests.store.made import REQUEST, rows
 from worker.jobs.core.entry_size import HEAD_BYTES
 from worker.jobs.intake_list import CUT, IntakeList

@@ -1,4 +1,4 @@
-"""Every door accepts an id with or without hyphens and in either case, as the same id."""
+"""Every way to submit accepts an id with or without hyphens and in either case, as the same id."""
 
 import json
 import uuid

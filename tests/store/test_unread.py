@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from tests.jobs.store.orders import by_status, counted, give
 from tests.producers.made import accept_inbox
 from tests.store.made import REQUEST, accept_all, entry, job, one, rows
-from tests.store.orders import by_status, counted, give
 from worker.jobs.core.filter import parse
-from worker.jobs.store import bulk_update, orders
+from worker.jobs.store import bulk_update, cancel
 from worker.jobs.store.bulk_update import count_unread
 
 NAMES = ("tenant", "batch", "custom_id", "idempotency_key")
@@ -97,7 +97,7 @@ def test_a_filter_cancels_jobs_that_no_worker_has_read(engine: Engine) -> None:
     assert by_status(engine, "batch = 'b'") == {"cancelled": 4}
     assert by_status(engine, f"id = '{other}'") == {"queued": 1}
     with engine.begin() as connection:
-        orders.serve(connection, keep_s=60.0)
+        cancel.apply_cancel_requests(connection, keep_s=60.0)
     assert rows(engine, "SELECT id FROM cancel_v1") == []
     numbered = rows(engine, "SELECT id FROM finished_v1 WHERE batch = 'b' AND status = 'cancelled'")
     assert set(unread) <= {str(row.id) for row in numbered}

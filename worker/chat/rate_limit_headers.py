@@ -99,7 +99,7 @@ def member_s(name: str, value: object) -> float | None:
 
 
 def words_s(text: str) -> float | None:
-    """Read the wait in a lower-case sentence: `please try again in 20s`, `retry after 2 minutes`, `in 1m2.5s`."""
+    """Read the wait in a lower-case sentence: `try again in 20s`, `retry after 2 minutes`, `resets in 1m2.5s`."""
     found = _IN_WORDS.search(text) or _WAIT_N_SECONDS.search(text)
     if found is None:
         return None

@@ -139,12 +139,19 @@ class Assembler:
         except ValueError:
             return self._take_text(text.strip(), is_error=isinstance(data, ErrorData))
         if type(chunk) is not dict:
-            return self._take_array(chunk, data)
+            if (chunk := object_in(chunk)) is None:
+                self._fail(AnswerKind.invalid_chunk)
+                return True
+            # The object without its array; the exact text of its usage is taken from here.
+            text = compact(chunk).encode("utf-8", "replace").decode()
+        return self._take_object(chunk, text, is_error=type(data) is ErrorData)
+
+    def _take_object(self, chunk: dict[str, Any], text: str, *, is_error: bool) -> bool:
         error, choices, usage = chunk.get("error"), chunk.get("choices"), chunk.get("usage")
         # Most chunks have only a delta: one test finds all rare members.
-        is_rare = not choices or type(data) is ErrorData or not OF_ANSWER.issuperset(chunk)
+        is_rare = not choices or is_error or not OF_ANSWER.issuperset(chunk)
         if is_rare:
-            error = error_of(chunk, named=type(data) is ErrorData)
+            error = error_of(chunk, named=is_error)
             if not error and not usage and "choices" not in chunk:
                 return False
         is_taken = self._fault is None and (not (error or self._late_fault) or self._note_error(error, choices))
@@ -157,13 +164,6 @@ class Assembler:
         elif usage:
             self._reported.note_top(usage, text, is_closing=False)
         return True
-
-    def _take_array(self, value: Any, data: bytes) -> bool:
-        """Take the object in an array of one; its exact text is the compact one. Anything else is no chunk."""
-        if (chunk := object_in(value)) is None:
-            self._fail(AnswerKind.invalid_chunk)
-            return True
-        return self._take(type(data)(compact(chunk).encode("utf-8", "replace")))
 
     def _note_error(self, error: Any, choices: Any) -> bool:
         """Record an error, or text after the seeming end; return whether the choices of this chunk count."""

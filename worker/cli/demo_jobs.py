@@ -1,10 +1,10 @@
-"""`afterword demo`: the jobs it submits, through which door, and what must become of them."""
+"""The jobs of `afterword demo`: the request, the way to submit it, and the expected end of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Door = Literal["celery", "submit", "enqueue", "sql"]
+Way = Literal["celery", "submit", "enqueue", "sql"]
 TOOL = {
     "type": "function",
     "function": {
@@ -17,10 +17,10 @@ TOOL = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Jobs of one kind; None expects nothing of that column."""
+    """Jobs with one expected end; None means that the column is not compared."""
 
-    what: str
-    door: Door
+    name: str
+    way: Way
     request: Mapping[str, Any]
     times: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Case:
     finish_reason: str | None = "stop"
     error_code: str | None = None
     usage: bool = True
-    after: str | None = None  # the job that must stand in SQL before this one is sent: doors keep no order
+    after: str | None = None  # send it once this job has a row: two ways keep no order
 
 
 def asked(model: str, text: str, **more: Any) -> dict[str, Any]:
@@ -37,13 +37,13 @@ def asked(model: str, text: str, **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": text}], **more}
 
 
-def refused(what: str, door: Door, request: Mapping[str, Any], **more: Any) -> Case:
+def refused(name: str, way: Way, request: Mapping[str, Any], **more: Any) -> Case:
     """Return a case whose job fails before any request is sent."""
-    return Case(what, door, request, status="failed", attempts=0, finish_reason=None, usage=False, **more)
+    return Case(name, way, request, status="failed", attempts=0, finish_reason=None, usage=False, **more)
 
 
 def fake_cases() -> list[Case]:
-    """Return the jobs for the fake endpoint: every door, every shape of answer, the common faults."""
+    """Return the jobs for the fake endpoint: every way to submit, every kind of answer, the common failures."""
     echo = "fake-echo"
     hello = asked(echo, "What is an afterword?")
     return [

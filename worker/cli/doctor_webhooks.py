@@ -1,4 +1,4 @@
-"""What `afterword doctor` says of webhooks: what is late, how receivers are, and the figures of the last hours."""
+"""The checks of `afterword doctor` on webhooks: late deliveries, unhealthy receivers, figures of the last hours."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from worker.webhooks.core.retry_schedule import HOUR_S
 from worker.webhooks.store import metrics
 from worker.webhooks.store.metrics import ReceiverFigures
 
-# A tick and the retries of a claim are over by then: nothing is late for so long by itself.
+# Longer than a tick and the retries of a claim: a delivery that is later than this has a reason.
 LATE_S = 60.0
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 NAMED = 10
@@ -23,7 +23,7 @@ NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One part, how it is, and the sentence about it; `figures` are its numbers for a script, by name."""
+    """One part, its state, and a sentence about it; `figures` holds its numbers for scripts, by name."""
 
     part: str
     state: Literal["ok", "warning", "failed"]
@@ -32,8 +32,8 @@ class Finding:
 
 
 def webhook_findings(connection: Connection) -> Iterator[Finding]:
-    """Yield a finding each for what waits, for the receivers, and for how deliveries went lately."""
-    known = metrics.standings(connection)
+    """Yield three findings: waiting deliveries, receivers, and the deliveries of the last hour."""
+    known = metrics.receiver_figures(connection)
     yield _waiting(connection, known)
     yield _receivers(known)
     yield _lately(connection, known)
@@ -41,7 +41,7 @@ def webhook_findings(connection: Connection) -> Iterator[Finding]:
 
 def _waiting(connection: Connection, known: list[ReceiverFigures]) -> Finding:
     counts, troubles = metrics.unfinished(connection), metrics.own_trouble(connection)
-    late = max((one for one in known if _is_late(one)), key=lambda one: one.overdue_s or 0.0, default=None)
+    late = max(filter(_is_late, known), key=lambda receiver: receiver.overdue_s or 0.0, default=None)
     overdue_s = None if late is None else late.overdue_s
     texts = [counted(counts) or "nothing to deliver"]
     if late is not None and overdue_s is not None:
@@ -61,45 +61,61 @@ def _waiting(connection: Connection, known: list[ReceiverFigures]) -> Finding:
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Write counts by name; a count ends at MOST."""
+    """Return `3 queued, 1 failed`; counting stops at MOST, shown as `or more`."""
     return ", ".join(f"{number}{' or more' if number == MOST else ''} {name}" for name, number in counts.items())
 
 
-def _is_late(one: ReceiverFigures) -> bool:
-    """Say whether what is due to a receiver could go: it is enabled and does not rest."""
-    return one.status == "enabled" and one.overdue_s is not None and resting_until_s(one.health) <= one.now_s
+def _is_late(receiver: ReceiverFigures) -> bool:
+    """Say whether a receiver has an overdue delivery although it is enabled and does not rest."""
+    return (
+        receiver.status == "enabled"
+        and receiver.overdue_s is not None
+        and resting_until_s(receiver.health) <= receiver.now_s
+    )
 
 
 def _receivers(known: list[ReceiverFigures]) -> Finding:
-    resting = [one for one in known if one.status == "enabled" and resting_until_s(one.health) > one.now_s]
-    failing = [one for one in known if one.status == "enabled" and _failing_s(one) >= WARNINGS_H[0] * HOUR_S]
-    disabled = [one for one in known if one.status == "disabled"]
-    reasons = {one: DISABLED.get(str(one.disabled_reason), str(one.disabled_reason)) for one in disabled}
+    resting = [
+        receiver
+        for receiver in known
+        if receiver.status == "enabled" and resting_until_s(receiver.health) > receiver.now_s
+    ]
+    failing = [
+        receiver
+        for receiver in known
+        if receiver.status == "enabled" and _failing_s(receiver) >= WARNINGS_H[0] * HOUR_S
+    ]
+    disabled = [receiver for receiver in known if receiver.status == "disabled"]
+    reasons = {
+        receiver: DISABLED.get(str(receiver.disabled_reason), str(receiver.disabled_reason)) for receiver in disabled
+    }
     texts = [
-        *_listed("resting", [_name(one) for one in resting]),
-        *_listed("failing", [f"{_name(one)} for {words(_failing_s(one))}" for one in failing]),
-        *_listed("disabled", [f"{_name(one)} ({reasons[one]})" for one in disabled]),
+        *_listed("resting", [_name(receiver) for receiver in resting]),
+        *_listed("failing", [f"{_name(receiver)} for {words(_failing_s(receiver))}" for receiver in failing]),
+        *_listed("disabled", [f"{_name(receiver)} ({reasons[receiver]})" for receiver in disabled]),
     ]
     groups = {"resting": resting, "failing": failing, "disabled": disabled}
-    figures = {"receivers": len(known)} | {name: [_name(one) for one in ones] for name, ones in groups.items()}
+    figures = {"receivers": len(known)} | {
+        name: [_name(receiver) for receiver in receivers] for name, receivers in groups.items()
+    }
     text = f"{len(known)} registered" + "".join(f"; {text}" for text in texts)
-    # What an operator has disabled is as it was meant to be.
-    ill = resting or failing or any(one.disabled_reason in list(DisableReason) for one in disabled)
-    return Finding("receivers", "warning" if ill else "ok", text, figures)
+    # A receiver that an operator has disabled is no fault.
+    unwell = resting or failing or any(receiver.disabled_reason in list(DisableReason) for receiver in disabled)
+    return Finding("receivers", "warning" if unwell else "ok", text, figures)
 
 
 def _lately(connection: Connection, known: list[ReceiverFigures]) -> Finding:
     recent = metrics.recent(connection, HOUR)
     took = metrics.latencies(connection, HOUR)
-    forbidden = [one.id for one in known if one.health.forbidden_in_row]
+    forbidden = [receiver.id for receiver in known if receiver.health.forbidden_in_row]
     refused = metrics.refused(connection, HOUR, forbidden)
     doubled = metrics.suspected_duplicates(connection, DAY)
     texts = [f"last hour: {', '.join(f'{number} {status}' for status, number in sorted(recent.items())) or 'none'}"]
     if took:
         spans = ", ".join(f"p{percent} {took_s:.3g} s" for percent, took_s in took.items())
         texts.append(f"from a job's end to a receiver's 2xx: {spans}")
-    texts += [f"refused by their address: {refused}"] if refused else []
-    texts += [f"perhaps told twice in 24 h: {doubled}"] if doubled else []
+    texts += [f"refused because of their address: {refused}"] if refused else []
+    texts += [f"perhaps delivered twice in 24 h: {doubled}"] if doubled else []
     figures = {
         "last_hour": recent,
         "latency_s": {f"p{percent}": _rounded(took_s) for percent, took_s in took.items()},
@@ -109,17 +125,17 @@ def _lately(connection: Connection, known: list[ReceiverFigures]) -> Finding:
     return Finding("delivered", "warning" if refused else "ok", "; ".join(texts), figures)
 
 
-def _failing_s(one: ReceiverFigures) -> float:
-    return 0.0 if one.health.failing_since_s is None else one.now_s - one.health.failing_since_s
+def _failing_s(receiver: ReceiverFigures) -> float:
+    return 0.0 if receiver.health.failing_since_s is None else receiver.now_s - receiver.health.failing_since_s
 
 
-def _listed(what: str, names: list[str]) -> list[str]:
+def _listed(title: str, names: list[str]) -> list[str]:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return [f"{what}: {', '.join(names[:NAMED])}{more}"] if names else []
+    return [f"{title}: {', '.join(names[:NAMED])}{more}"] if names else []
 
 
-def _name(one: ReceiverFigures) -> str:
-    return f"{one.tenant}/{one.name}"
+def _name(receiver: ReceiverFigures) -> str:
+    return f"{receiver.tenant}/{receiver.name}"
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -1,26 +1,42 @@
-"""Commands on the master keys: make one, check what needs which, seal everything with the first."""
+"""`afterword secrets`: create, check and rotate the master keys."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from worker.cli import main, output
-from worker.cli.jobs import script
-from worker.cli.receiver_lookup import ReceiverCommand, receiving
+import click
+
+from worker.cli.support import output
+from worker.cli.support.exit_codes import ExitCode
+from worker.cli.support.lazy_commands import examples
+from worker.cli.support.options import json_option
+from worker.cli.webhooks.receiver_lookup import ReceiverCommand, receiving
 
 if TYPE_CHECKING:
     from worker.webhooks.key_rotation import UnusableSecret
 
 
-@main.group()
+@click.group(
+    epilog=examples(
+        'export AFTERWORD_SECRET_KEYS="$(afterword secrets new-key)"',
+        "afterword secrets check",
+        "afterword secrets rotate",
+    )
+)
 def secrets() -> None:
-    """Look after AFTERWORD_SECRET_KEYS, which seal the secrets of receivers."""
+    """Create, check and rotate the master keys.
+
+    The keys in AFTERWORD_SECRET_KEYS encrypt the secrets of receivers. The first key encrypts, every key decrypts.
+    """
 
 
-@secrets.command("new-key")
-@script
+@secrets.command("new-key", epilog=examples("afterword secrets new-key", "afterword secrets new-key --json"))
+@json_option
 def new_key(as_json: bool) -> None:
-    """Print a new key for AFTERWORD_SECRET_KEYS; nothing is changed."""
+    """Print a new key for AFTERWORD_SECRET_KEYS.
+
+    The command changes nothing. Standard error says how to use the key.
+    """
     from worker.webhooks.vault import new_master_key
 
     new = new_master_key()
@@ -32,60 +48,71 @@ def new_key(as_json: bool) -> None:
     )
 
 
-@secrets.command()
-@script
+@secrets.command(epilog=examples("afterword secrets check", "afterword secrets check --json"))
+@json_option
 def check(as_json: bool) -> None:
-    """Open every secret; exit code 1, with names, when one cannot be opened or was moved."""
-    with receiving() as place:
-        found = list(_all(place))
-        configured = place.vault().key_ids
-    needed = Counter(one.key_id for one in found if one.key_id is not None)
-    faults = {f"{one.receiver} ({one.kind})": one.fault for one in found if one.fault is not None}
+    """Decrypt every secret and count the secrets of each key.
+
+    A key without secrets may be removed. Exit code 1: a secret cannot be decrypted or belongs to another row; standard
+    error names its receiver.
+    """
+    with receiving() as command:
+        found = list(_all(command))
+        configured = command.vault().key_ids
+    needed = Counter(secret.key_id for secret in found if secret.key_id is not None)
+    faults = {f"{secret.receiver} ({secret.kind})": secret.fault for secret in found if secret.fault is not None}
     if as_json:
-        keys = {one: needed[one] for one in configured}
+        keys = {key_id: needed[key_id] for key_id in configured}
         output.as_json({"secrets": len(found), "keys": keys, "faults": faults})
     else:
-        output.echo("\n".join(_line(one, needed[one], first=one == configured[0]) for one in configured))
-        for whose, fault in faults.items():
-            output.echo(f"{whose}: {fault}", err=True)
+        lines = (_line(key_id, needed[key_id], first=key_id == configured[0]) for key_id in configured)
+        output.echo("\n".join(lines))
+        _print_faults(faults)
     if faults:
-        raise SystemExit(1)
+        raise SystemExit(ExitCode.FAILED)
 
 
-@secrets.command()
-@script
+@secrets.command(epilog=examples("afterword secrets rotate", "afterword secrets rotate --json"))
+@json_option
 def rotate(as_json: bool) -> None:
-    """Seal every secret with the first key; it can be broken off and run again at any time."""
+    """Encrypt every secret again, with the first key.
+
+    You may interrupt the command and run it again. Exit code 1: a secret cannot be decrypted; it is left unchanged.
+    """
     from worker.webhooks.key_rotation import reseal
     from worker.webhooks.store.secrets import FIRST
 
     resealed, faults = 0, dict[str, str | None]()
-    with receiving() as place:
-        vault = place.vault()
+    with receiving() as command:
+        vault = command.vault()
         after: str | None = FIRST
         while after is not None:
-            with place.engine.begin() as connection:
+            with command.engine.begin() as connection:
                 step = reseal(connection, vault, after=after)
             after, resealed = step.after, resealed + step.resealed
-            faults |= {f"{one.receiver} ({one.kind})": one.fault for one in step.faults}
+            faults |= {f"{secret.receiver} ({secret.kind})": secret.fault for secret in step.faults}
     first = vault.key_ids[0]
     if as_json:
         output.as_json({"key": first, "resealed": resealed, "faults": faults})
     else:
-        for whose, fault in faults.items():
-            output.echo(f"{whose}: {fault}", err=True)
-        output.echo(f"secrets sealed anew with {first}, the first key: {resealed}")
+        _print_faults(faults)
+        output.echo(f"secrets encrypted again with {first}, the first key: {resealed}")
     if faults:
-        raise SystemExit(1)
+        raise SystemExit(ExitCode.FAILED)
 
 
-def _all(place: ReceiverCommand) -> "Iterator[UnusableSecret]":
+def _print_faults(faults: Mapping[str, str | None]) -> None:
+    for secret, fault in faults.items():
+        output.echo(f"{secret}: {fault}", err=True)
+
+
+def _all(command: ReceiverCommand) -> "Iterator[UnusableSecret]":
     from worker.webhooks.key_rotation import examine
     from worker.webhooks.store.secrets import FIRST
 
-    vault, after = place.vault(), FIRST
+    vault, after = command.vault(), FIRST
     while True:
-        with place.engine.begin() as connection:
+        with command.engine.begin() as connection:
             following, found = examine(connection, vault, after=after)
         yield from found
         if following is None:

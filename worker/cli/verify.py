@@ -1,40 +1,56 @@
-"""The command `afterword verify`: whether everything is true that must be."""
+"""`afterword verify`: check every row of the database against every rule."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from worker.cli import main, output
-from worker.cli.database import reader
-from worker.settings import Settings, load
+from worker.cli.support import output
+from worker.cli.support.database import reader
+from worker.cli.support.exit_codes import ExitCode
+from worker.cli.support.lazy_commands import examples
+from worker.cli.support.options import json_option
+from worker.cli.support.settings import load
+from worker.cli.support.times import Duration
 
 if TYPE_CHECKING:
+    from worker.settings import Settings
     from worker.verify.verify import VerifyReport, Violation
 
 
-@main.command()
-@click.option("--grace", "grace_s", type=click.FloatRange(min=0), help="Seconds in which workers may mend what is due.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
+@click.command(
+    epilog=examples(
+        "afterword verify",
+        "afterword verify --grace 2m --json",
+    )
+)
+@click.option(
+    "--grace",
+    "grace_s",
+    type=Duration(low=0),
+    help="Give workers this long to repair a row: 60, 90s, 2m; default: a lease and five ticks.",
+)
+@json_option
 def verify(grace_s: float | None, as_json: bool) -> None:
-    """Check the whole database: that no job is lost, stuck, bought twice by mistake, counted wrongly or left untold.
+    """Check every row of the database against every rule.
 
-    It only reads, also beside running workers. What a worker is about to mend is looked at again after --grace, by
-    default a lease and a few ticks. Exit code 1 when a rule is broken; the first 20 offenders of each are named.
+    The rules say that no job is lost, stuck, billed twice without a record, counted wrongly, or ended without its
+    webhooks. The command only reads, and workers may run. A row that breaks a rule is checked again after --grace,
+    because a worker may repair it until then. Exit code 1: a rule is broken; the output lists the first 20 rows of
+    each.
     """
     settings = load()
-    report = _ask(settings, grace_s=settings.lease_s + 5 * settings.tick_s if grace_s is None else grace_s)
+    report = _verify(settings, grace_s=settings.lease_s + 5 * settings.tick_s if grace_s is None else grace_s)
     if as_json:
-        output.as_json(
-            {"ok": not report.broken, "jobs": report.jobs, "checks": [asdict(one) for one in report.findings]}
-        )
+        checks = [asdict(finding) for finding in report.findings]
+        output.as_json({"ok": not report.broken, "jobs": report.jobs, "checks": checks})
     else:
         output.echo("\n".join(_lines(report)))
     if report.broken:
-        raise SystemExit(1)
+        raise SystemExit(ExitCode.FAILED)
 
 
-def _ask(settings: Settings, *, grace_s: float) -> "VerifyReport":
+def _verify(settings: "Settings", *, grace_s: float) -> "VerifyReport":
     from worker.verify.verify import verify
 
     with reader(settings) as engine:
@@ -45,11 +61,13 @@ def _lines(report: "VerifyReport") -> list[str]:
     if not report.broken:
         return [f"{report.jobs} jobs; all {len(report.findings)} rules hold"]
     lines = [f"{report.jobs} jobs; {len(report.broken)} of {len(report.findings)} rules are broken"]
-    for one in report.broken:
-        lines += _offenders(one)
+    for violation in report.broken:
+        lines += _rows_of(violation)
     return lines
 
 
-def _offenders(one: "Violation") -> list[str]:
-    more = [f"  … and {one.broken - len(one.first)} more"] if one.broken > len(one.first) else []
-    return [f"\n{one.name}: {one.broken}. {one.rule}", *(f"  {key}  {wrong}" for key, wrong in one.first), *more]
+def _rows_of(violation: "Violation") -> list[str]:
+    unlisted = violation.broken - len(violation.first)
+    more = [f"  … and {unlisted} more"] if unlisted > 0 else []
+    rows = (f"  {key}  {fault}" for key, fault in violation.first)
+    return [f"\n{violation.name}: {violation.broken}. {violation.rule}", *rows, *more]

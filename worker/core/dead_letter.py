@@ -1,4 +1,4 @@
-"""Messages that cannot become a row, and the reader of their ids."""
+"""Messages that cannot become a row, and the reader of their ids. `jobs.store.inbox` stores them as dead letters."""
 
 import re
 from dataclasses import dataclass

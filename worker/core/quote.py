@@ -1,4 +1,4 @@
-"""Puts an endpoint's own words about a failure into our error sentence."""
+"""Puts an endpoint's own words about a failure into our error sentence. Used by `jobs.outcome`."""
 
 from typing import Any, Final
 

@@ -1,19 +1,26 @@
 """Names of headers and URL parameters that hold a secret. Used for masking settings and stored answers."""
 
-import re
 from typing import Final
 
-SECRET_WORDS: Final = ("auth", "cred", "key", "pass", "pwd", "secret", "signature", "token")
-"""A name with one of these texts anywhere in it is secret: Authorization, X-Api-Key, sslpassword, X-Amz-Signature."""
-SECRET_PARTS: Final = frozenset({"code", "sig"})
-"""These must be a whole part of the name, because ordinary words contain them: `x-sig`, but not `X-Design`."""
-
-_PARTS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+SECRET_WORDS: Final = ("auth", "code", "cred", "key", "pass", "pwd", "secret", "sig", "token")
+"""A name with one of these texts in it is masked: Authorization, X-Api-Key, sslpassword, X-Amz-Signature, sigv4."""
+CERTAIN_WORDS: Final = (
+    "auth", "credential", "key", "passphrase", "passwd", "password", "pwd", "secret", "signature", "token",
+)  # fmt: skip
+"""Only the value of a name with one of these texts is removed from an answer. A mask too many does no harm in settings,
+but an answer is paid for: `X-Cost-Code: marketing` or `X-Bypass-Cache: disabled` must not take that word out of it."""
 
 
 def is_secret_name(name: str) -> bool:
-    """Say whether the value of this header or URL parameter is a secret. Upper and lower case are the same."""
+    """Say whether to mask the value of this header or URL parameter. Upper and lower case are the same."""
+    return _has(name, SECRET_WORDS)
+
+
+def is_certain_secret_name(name: str) -> bool:
+    """Say whether the value of this header or URL parameter is a secret beyond doubt: an answer must not repeat it."""
+    return _has(name, CERTAIN_WORDS)
+
+
+def _has(name: str, words: tuple[str, ...]) -> bool:
     lower = name.lower()
-    return any(word in lower for word in SECRET_WORDS) or any(
-        part.lower() in SECRET_PARTS for part in _PARTS.findall(name)
-    )
+    return any(word in lower for word in words)

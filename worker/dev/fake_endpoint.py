@@ -3,21 +3,26 @@
 import asyncio
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal, Self, TypeVar
 
-from worker.dev.fake.server import FakeServer, listen, stop
+from worker.dev.fake.limiter import ProviderLimiter
+from worker.dev.fake.limits import ProviderLimit, load_limits, parse_limits
+from worker.dev.fake.routes import listen, stop
+from worker.dev.fake.server import FakeServer
 
 READY_S = 10.0
 LOOPBACK = "127.0.0.1"
 T = TypeVar("T")
+Limits = Sequence[ProviderLimit | Mapping[str, Any]]
 
 
 class FakeEndpoint:
     """A fake endpoint on a loopback port of this process.
 
     In `with FakeEndpoint() as fake:`, `fake.url` is a value for AFTERWORD_ENDPOINT_URL; `fake.stats()` has counters.
+    `limits` are objects such as {"tokens_per_minute": 60_000} (ops/fake_endpoint.md). Raises BadLimits.
     """
 
     def __init__(
@@ -27,8 +32,9 @@ class FakeEndpoint:
         key: str | None = None,
         idempotency: Literal["ignored", "honoured"] = "ignored",
         tls: ssl.SSLContext | None = None,
+        limits: Limits = (),
     ) -> None:
-        self.endpoint = FakeServer(key=key, idempotency=idempotency)
+        self.endpoint = FakeServer(key=key, idempotency=idempotency, limiter=ProviderLimiter(parse_limits(limits)))
         self.port = port
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,8 +93,17 @@ class FakeEndpoint:
         """Return the last requests, each with job, headers (lower-case names, no key) and body as text."""
         return self._ask(lambda: list(self.endpoint.ledger.recent))
 
+    def lines(self, after: int = 0) -> list[dict[str, Any]]:
+        """Return the lines of `GET /__ledger`: ended requests with a number above `after`, then running requests."""
+        return self._ask(lambda: [line.written() for line in self.endpoint.ledger.lines(after)])
+
+    def set_limits(self, limits: Limits) -> None:
+        """Replace all limits; rates start unused, calls in flight stay counted. Raises BadLimits."""
+        parsed = parse_limits(limits)
+        self._ask(lambda: self.endpoint.limiter.replace(parsed))
+
     def reset(self) -> None:
-        """Delete all counters and stored requests."""
+        """Delete all counters and stored requests. The limits stay, and start unused."""
         self._ask(self.endpoint.reset)
 
     def _ask(self, question: Callable[[], T]) -> T:
@@ -107,10 +122,21 @@ class FakeEndpoint:
 
 
 async def serve(
-    *, host: str, port: int, key: str | None, idempotency: Literal["ignored", "honoured"], ready: Callable[[str], None]
+    *,
+    host: str,
+    port: int,
+    key: str | None,
+    idempotency: Literal["ignored", "honoured"],
+    ready: Callable[[str], None],
+    limits: str | None = None,
 ) -> None:
-    """Serve until cancelled; call `ready` with the URL when the port is open."""
-    runner = await listen(FakeServer(key=key, idempotency=idempotency), host=host, port=port)
+    """Serve until cancelled; call `ready` with the URL when the port is open.
+
+    `limits` is JSON, or the name of a TOML or JSON file. Raises BadLimits.
+    """
+    limiter = ProviderLimiter(() if limits is None else load_limits(limits))
+    server = FakeServer(key=key, idempotency=idempotency, limiter=limiter)
+    runner = await listen(server, host=host, port=port)
     ready(f"http://{host}:{runner.addresses[0][1]}")
     try:
         await asyncio.Event().wait()

@@ -20,7 +20,7 @@ from worker.jobs.core.endpoint_health import State
 from worker.jobs.endpoint_probes import Probes
 from worker.jobs.fair_share import FairShare, Waiting
 from worker.jobs.store import due, endpoints, reclaim
-from worker.jobs.store.served import CallsInProgress, in_progress
+from worker.jobs.store.tenant_usage import CallsInProgress, in_progress
 from worker.jobs.tick_timer import TickTimer
 from worker.queue.keys import is_wrong_type, put_aside
 from worker.queue.nudges import push_nudges, read_window
@@ -47,8 +47,8 @@ T = TypeVar("T")
 class Dispatcher:
     """A thread of every worker; it dispatches while this worker holds the leadership.
 
-    `chores` run in each tick of the leader, `own_chores` once per tick in every worker. `window_s`: the most seconds
-    of starts to keep in the Redis window. `once_only`: endpoints for which a lost request is never repeated.
+    `leader_tasks` run in each tick of the leader, `local_tasks` once per tick in every worker. `window_s`: the most
+    seconds of starts to keep in the Redis window. `once_only`: endpoints for which a lost request is never repeated.
     `weight(tenant)`: a tenant's part of the tokens.
     """
 
@@ -62,17 +62,17 @@ class Dispatcher:
         lease_s: float,
         window_s: float = 2.0,
         once_only: frozenset[str] = frozenset(),
-        chores: tuple[Callable[[], None], ...] = (),
-        own_chores: tuple[Callable[[], None], ...] = (),
+        leader_tasks: tuple[Callable[[], None], ...] = (),
+        local_tasks: tuple[Callable[[], None], ...] = (),
         webhooks: WebhookService | None = None,
         turned: Callable[[], None] = lambda: None,
         weight: Callable[[str], float] = lambda tenant: 1.0,
     ) -> None:
         self._engine, self._redis, self._lease = engine, redis, lease
         self._tick_s, self._lease_s, self._once_only = tick_s, lease_s, once_only
-        self._chores, self._own_chores = chores, own_chores
+        self._leader_tasks, self._local_tasks = leader_tasks, local_tasks
         self._webhooks, self._turned = webhooks, turned
-        self._own_chores_at = 0.0
+        self._local_tasks_at = 0.0
         self._led_at = -math.inf
         self._after = due.FIRST
         self._window_size = ShortWindow(min(window_s, AHEAD_S), most_s=window_s)
@@ -113,7 +113,7 @@ class Dispatcher:
 
     def _guarded(self, step: Callable[[], T]) -> T | None:
         """Run a step; on any error write one log line and return None, so the other steps still run."""
-        name = getattr(getattr(step, "func", step), "__name__", "chore").strip("_")
+        name = getattr(getattr(step, "func", step), "__name__", "step").strip("_")
         try:
             return step()
         except Exception as error:
@@ -131,11 +131,11 @@ class Dispatcher:
     def _tick(self) -> float:
         """Run the steps while we lead; return the seconds until the next row becomes due, at most `tick_s`."""
         self._is_waiting = False
-        if time.monotonic() >= self._own_chores_at:
-            self._own_chores_at = time.monotonic() + self._tick_s
-            for chore in self._own_chores:
-                self._guarded(chore)
-        for step in (self._end_leases, self._expire, *self._chores, self._probe):
+        if time.monotonic() >= self._local_tasks_at:
+            self._local_tasks_at = time.monotonic() + self._tick_s
+            for task in self._local_tasks:
+                self._guarded(task)
+        for step in (self._end_leases, self._expire, *self._leader_tasks, self._probe):
             if not self._leads():
                 return self._tick_s
             self._guarded(step)
@@ -224,7 +224,7 @@ class Dispatcher:
         with self._engine.begin() as connection:
             # Read before the due rows: a row that becomes due in between is found there.
             next_s = due.next_start_s(connection)
-            seen = endpoints.look(connection).values()
+            seen = endpoints.read_all(connection).values()
             paused = {endpoint.name for endpoint in seen if endpoint.state is State.paused}
             after, limit = self._after, due.RANGES_A_TICK
             lanes, self._after = due.lanes(connection, after=after, limit=limit, skipped=paused)

@@ -27,7 +27,7 @@ class Probes:
     def send(self) -> float | None:
         """Send the due probes; open endpoints that were slow for SLOW_S; return the seconds to the next probe."""
         with self._engine.begin() as connection:
-            seen = endpoints.look(connection)
+            seen = endpoints.read_all(connection)
             for endpoint in seen.values():
                 if endpoint.state is State.slow and endpoint.since_s >= SLOW_S:
                     endpoints.open_fully(connection, endpoint.name)
@@ -43,10 +43,10 @@ class Probes:
         name = endpoint.name
         with self._engine.begin() as connection:
             if is_in_window:
-                return endpoints.send_probe(connection, name, None, rested_s=endpoint.since_s)
+                return endpoints.send_probe(connection, name, None, paused_s=endpoint.since_s)
             after = self._positions.get(name, FIRST)
             row, self._positions[name] = due.probe(connection, name, after=after, last=endpoint.probe_job)
-            if row is None or not endpoints.send_probe(connection, name, row.row_id, rested_s=endpoint.since_s):
+            if row is None or not endpoints.send_probe(connection, name, row.row_id, paused_s=endpoint.since_s):
                 return False
         entry = nudge(row.row_id, row.attempt)
         push_first(self._redis, self._queue, entry)

@@ -51,8 +51,8 @@ class EntryReader:
     def read_row(self, row: Submitted) -> Entry:
         """Read a row of the SQL inbox. Never raises."""
         if row.size > self.longest:
-            letter = too_large(row.size, max_request_bytes=self._settings.max_request_bytes, id=row.id)
-            return Entry(INBOX, row.job, letter)
+            dead_letter = too_large(row.size, max_request_bytes=self._settings.max_request_bytes, id=row.id)
+            return Entry(INBOX, row.job, dead_letter)
         return _read_safely(INBOX, row.job, row.id, lambda raw: self._read_text(raw, row.id))
 
     def plain(self) -> Entry:

@@ -11,7 +11,7 @@ from worker.jobs.core.endpoint_health import Ramp
 from worker.jobs.core.turns import Share, VirtualTime, lists, turns
 from worker.jobs.store import due
 from worker.jobs.store.due import JobLane
-from worker.jobs.store.served import FINISHED_BATCH, CallsInProgress, finished_jobs
+from worker.jobs.store.tenant_usage import FINISHED_BATCH, CallsInProgress, finished_jobs
 from worker.queue.nudges import nudge
 from worker.store.transitions import Due
 

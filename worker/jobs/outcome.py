@@ -1,126 +1,99 @@
-"""Turns what came of a call into what is written of it: the attempt's end, the job's move, the answer's columns."""
+"""Build the record of an attempt from the reply and the decision: columns of the attempt, the job and the answer."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from worker.chat.answer import columns, has_output
 from worker.chat.usage import Usage, normalise
 from worker.core.endpoint import Endpoint
-from worker.core.failure import ErrorCode, Failure, failure, under_policy
-from worker.core.lifecycle import CANCEL, COMPLETE, EXPIRE, FAIL, HOLD, RELEASE, RETRY, Move, Outcome
+from worker.core.failure import ErrorCode, Failure, failure
+from worker.core.lifecycle import EXPIRE
 from worker.core.quote import sentence
 from worker.core.storable_text import clean_json, clean_text
-from worker.jobs.core.endpoint_health import ALONE, Verdict
-from worker.jobs.core.retry import AttemptBudget, Give_up, Hold, Retry, decide
+from worker.jobs.core.endpoint_health import ALONE
+from worker.jobs.core.retry import FAILED, AttemptBudget, JobDecision, decide
 from worker.jobs.net.progress import MAX_ERROR_BYTES, Reply
 from worker.jobs.store.claim import Claim
 from worker.jobs.store.record import AttemptRecord
 
-# A header may have 64 KiB; no endpoint's id of a request is longer.
+# A header may have 64 KiB; no endpoint's request id is longer than this.
 _LONGEST_REQUEST_ID = 512
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """What happens to the job. `counts`: the request is one of the budget's."""
-
-    move: Move | None
-    outcome: Outcome
-    counts: bool = True
-    delay_s: float = 0.0
-    waiting_for: str | None = None
-    refusals: int = 0
+def bare_reply(found: Failure, *, sent: bool) -> Reply:
+    """Return a reply that holds a failure and nothing else."""
+    return Reply(found, None, sent, None, None, None, None, 0.0, b"", "identity", {})
 
 
-COMPLETED = End(COMPLETE, Outcome.completed)
-CANCELLED = End(CANCEL, Outcome.cancelled)
-# The lease is another's: the job is not ours to move, what we know of the attempt is ours to keep.
-LOST = End(None, Outcome.unknown)
-
-
-def released(got: Claim, reply: Reply) -> End:
-    """Return the end of a call that a stopping worker gives back; a request it sent is one of the budget's."""
-    if not reply.sent:
-        return End(RELEASE, Outcome.released, counts=False)
-    barred = reply.failure is not None and not reply.failure.retryable
-    return End(FAIL if barred or got.attempts_used >= got.max_attempts else RELEASE, Outcome.unknown)
-
-
-def follows(got: Claim, found: Failure, reply: Reply, *, verdict: Verdict, jitter: float) -> End:
-    """Return what follows a failed attempt: another, a wait for the endpoint, or the end."""
-    left_s = got.left_s - reply.elapsed_s
-    budget = AttemptBudget(
-        used=got.attempts_used,
-        max_attempts=got.max_attempts,
-        held=got.attempt - got.attempts_used,
-        refusals=got.refusals,
-        left_s=left_s,
+def budget_of(claim: Claim, reply: Reply, endpoint: Endpoint | None) -> AttemptBudget:
+    """Return what the job may still spend after `reply`; `endpoint` None: its settings are unknown here."""
+    return AttemptBudget(
+        used=claim.attempts_used,
+        max_attempts=claim.max_attempts,
+        held=claim.attempt - claim.attempts_used,
+        refusals=claim.refusals,
+        left_s=claim.left_s - reply.elapsed_s,
+        retry_partial=endpoint is None or endpoint.retry_partial,
+        retry_ambiguous=endpoint is None or endpoint.retry_ambiguous,
     )
-    step = decide(found, budget, verdict=verdict, sent=reply.sent, jitter=jitter)
-    match step:
-        case Retry(delay_s):
-            return End(RETRY, Outcome.failed, reply.sent, delay_s, "retry")
-        case Hold(delay_s, waits_for, counts, refusals):
-            return End(HOLD, Outcome.failed, counts, delay_s, waits_for, refusals)
-        case Give_up():
-            return End(FAIL, Outcome.failed) if left_s > 0 else End(EXPIRE, Outcome.expired)
 
 
-def close(got: Claim, reply: Reply, end: End, *, usage_requested: bool) -> AttemptRecord:
-    """Build the record of an attempt from its reply and the end decided on."""
+def build_record(claim: Claim, reply: Reply, decision: JobDecision, *, usage_requested: bool) -> AttemptRecord:
+    """Build the record of an attempt. CPU-bound: call it in a thread for a large reply."""
     return AttemptRecord(
-        job_id=got.job_id,
-        number=got.attempt,
-        worker_id=got.worker_id,
-        move=end.move,
-        outcome=end.outcome,
+        job_id=claim.job_id,
+        number=claim.attempt,
+        worker_id=claim.worker_id,
+        move=decision.move,
+        outcome=decision.outcome,
         sent=reply.sent,
-        counts=end.counts,
-        attempt=_attempt(reply, _usage(got, reply), usage_requested=usage_requested),
-        answer=_answer(reply),
-        delay_s=end.delay_s,
-        waiting_for=end.waiting_for,
-        refusals=end.refusals,
+        counts=decision.counts,
+        attempt=_attempt_columns(reply, _usage(claim, reply), usage_requested=usage_requested),
+        answer=_answer_columns(reply),
+        delay_s=decision.delay_s,
+        waiting_for=decision.waiting_for,
+        refusals=decision.refusals,
         elapsed_s=reply.elapsed_s,
         first_byte_ago_s=_ago(reply, reply.first_byte_s),
         first_token_ago_s=_ago(reply, reply.first_token_s),
-        **_error(failure(ErrorCode.expired) if end.move is EXPIRE else reply.failure),
+        **_error_columns(failure(ErrorCode.expired) if decision.move is EXPIRE else reply.failure),
     )
 
 
-def close_broken(got: Claim, reply: Reply | None, endpoint: Endpoint | None, *, jitter: float) -> AttemptRecord:
-    """Build the record of an attempt that we could not put into columns: what came is kept as it came.
+def build_broken_record(
+    claim: Claim, reply: Reply | None, endpoint: Endpoint | None, *, jitter: float
+) -> AttemptRecord:
+    """Build the record of an attempt that our own code failed on; the body that came is kept as it came.
 
-    A whole answer that breaks us would break us again: the job fails rather than being bought once more. Nor is it
-    bought again where the failure was permanent, or where `endpoint`'s settings forbid it. Each try spends an attempt.
+    A complete answer that broke our code would break it again: the job fails, and the answer is not paid for twice.
+    The job also fails if the endpoint's failure was permanent, or if the endpoint's settings forbid a second payment.
+    Each such attempt spends one of `max_attempts`.
     """
     sent = reply is None or reply.sent
     broken = failure(ErrorCode.internal_error, sent=sent, produced=reply is not None and reply.answer is not None)
-    if endpoint is not None:
-        broken = under_policy(broken, retry_partial=endpoint.retry_partial, retry_ambiguous=endpoint.retry_ambiguous)
     if reply is not None and reply.failure is not None and reply.failure.trouble == "job":
         broken = replace(broken, retryable=broken.retryable and reply.failure.retryable)
-    nothing = (None, None, None, None, 0.0, b"", "identity", dict[str, str]())
-    bare = Reply(broken, None, sent, *nothing)
-    whole = reply is not None and reply.failure is None
-    end = End(FAIL, Outcome.failed) if whole else follows(got, broken, bare, verdict=ALONE, jitter=jitter)
-    closing = close(got, bare, replace(end, counts=True), usage_requested=False)
+    bare = bare_reply(broken, sent=sent)
+    is_complete = reply is not None and reply.failure is None
+    budget = budget_of(claim, bare, endpoint)
+    decision = FAILED if is_complete else decide(broken, budget, verdict=ALONE, sent=sent, jitter=jitter)
+    record = build_record(claim, bare, replace(decision, counts=True), usage_requested=False)
     if reply is None or not reply.raw:
-        return closing
-    return replace(closing, answer={"raw": reply.raw, "raw_encoding": reply.raw_encoding})
+        return record
+    return replace(record, answer={"raw": reply.raw, "raw_encoding": reply.raw_encoding})
 
 
-def plain(closing: AttemptRecord) -> AttemptRecord:
-    """Return the same end of the same attempt without anything that came from outside: the database takes it, or none.
+def plain_record(record: AttemptRecord) -> AttemptRecord:
+    """Return the record without any data from outside: a database that refuses it refuses every record.
 
-    It writes the same tables, an answer included, so that the writer learns whether they refuse the answer or us.
+    It writes the same tables, the answer's included: the writer learns whether they refuse this data or all data.
     """
-    attempt = {"billed": closing.attempt["billed"], "usage_requested": False}
-    return replace(closing, attempt=attempt, answer={"raw": b"", "raw_encoding": "identity"})
+    attempt = {"billed": record.attempt["billed"], "usage_requested": False}
+    return replace(record, attempt=attempt, answer={"raw": b"", "raw_encoding": "identity"})
 
 
-def _usage(got: Claim, reply: Reply) -> Usage:
+def _usage(claim: Claim, reply: Reply) -> Usage:
     answer = reply.answer
     if answer is None:
         return normalise(None, has_text=False)
@@ -129,11 +102,11 @@ def _usage(got: Claim, reply: Reply) -> Usage:
         source=answer.usage_source,
         flags=answer.usage_flags,
         has_text=has_output(answer.completion),
-        limit=got.token_limit,
+        limit=claim.token_limit,
     )
 
 
-def _attempt(reply: Reply, usage: Usage, *, usage_requested: bool) -> dict[str, Any]:
+def _attempt_columns(reply: Reply, usage: Usage, *, usage_requested: bool) -> dict[str, Any]:
     found = reply.failure
     return {
         "error_code": None if found is None else found.code,
@@ -152,7 +125,7 @@ def _attempt(reply: Reply, usage: Usage, *, usage_requested: bool) -> dict[str, 
     }
 
 
-def _answer(reply: Reply) -> Mapping[str, Any] | None:
+def _answer_columns(reply: Reply) -> Mapping[str, Any] | None:
     if not reply.raw:
         return None
     answer = reply.answer
@@ -167,22 +140,22 @@ def _answer(reply: Reply) -> Mapping[str, Any] | None:
     }
 
 
-def _error(found: Failure | None) -> dict[str, str | None]:
+def _error_columns(found: Failure | None) -> dict[str, str | None]:
     """Return the job's three error columns."""
     if found is None:
         return {"error_code": None, "error_message": None, "error": None}
     message = sentence(found)
-    told = {
+    error = {
         "code": found.code,
         "message": message,
         "http_status": found.http_status,
-        "provider": _told(found.provider),
+        "provider": _shortened(found.provider),
     }
-    return {"error_code": found.code, "error_message": message, "error": clean_json(told)}
+    return {"error_code": found.code, "error_message": message, "error": clean_json(error)}
 
 
-def _told(provider: object) -> object:
-    """Return an endpoint's error value, as the beginning of its text where it is huge: the answer's bytes are kept."""
+def _shortened(provider: object) -> object:
+    """Return an endpoint's error value, or the start of its text if it is huge: the answer's row keeps the bytes."""
     text = provider if isinstance(provider, str) else clean_json(provider)
     return provider if len(text) <= MAX_ERROR_BYTES else text[:MAX_ERROR_BYTES]
 

@@ -1,8 +1,8 @@
-"""One running task: Celery's tracer in a greenlet, the task's coroutine on the event loop, and why it was cancelled.
+"""One running task: Celery's tracer in a greenlet, the task's coroutine on the loop, the reason of a cancellation.
 
-Celery's tracer is synchronous. It runs unmodified in a greenlet; where it calls the task, the greenlet hands the
-coroutine to the asyncio task that started it and sleeps until the result is there. Signals, `self.request` and
-`current_task` follow, because greenlet and coroutine share one context. Knows nothing of Celery.
+Celery's tracer is synchronous. It runs unmodified in a greenlet. When it calls the task, the greenlet passes the
+coroutine to the asyncio task that started it, and sleeps until the result arrives. Signals, `self.request` and
+`current_task` work, because greenlet and coroutine share one context. Imports nothing of Celery.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]
 
 
 class Reason(StrEnum):
-    """Why a running call is cancelled; what the body does about its job depends on it."""
+    """The reason why a running call is cancelled; it decides how the task records its job."""
 
     revoked = "revoked"
     soft_limit = "soft_limit"
@@ -27,17 +27,17 @@ class Reason(StrEnum):
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Call:
-    """What the loop knows of one task. Only the loop's thread touches it."""
+    """The state of one task on the loop. Only the loop's thread uses it."""
 
     task: asyncio.Task[Any] | None = None
     reason: Reason | None = None
     instead: BaseException | None = None
 
     def cancel(self, reason: Reason, *, instead: BaseException | None = None) -> bool:
-        """Cancel the coroutine, and say whether that was done; `instead` is raised in place of CancelledError.
+        """Cancel the coroutine; return whether that was done. `instead` is raised in place of CancelledError.
 
-        Once: a second cancellation would hit what the body does to put its job away. Only a soft limit, which a body
-        may survive, can be followed by another reason.
+        Only the first call does it: a second cancellation would interrupt the recording of the job. Exception: another
+        reason may follow a soft limit, because a task may continue after that.
         """
         if self.reason not in (None, Reason.soft_limit):
             return False
@@ -51,18 +51,18 @@ _current: ContextVar[Call | None] = ContextVar("afterword_call", default=None)
 
 
 def current() -> Call | None:
-    """Return the call this code runs in, to cancel it later from elsewhere; None outside of async tasks."""
+    """Return the call that this code runs in, to cancel it from elsewhere; None outside of async tasks."""
     return _current.get()
 
 
 def reason() -> Reason | None:
-    """Return why the running task is being cancelled: for its `except asyncio.CancelledError`. None: it is not."""
+    """Return the reason, for `except asyncio.CancelledError` in the running task; None: it is not being cancelled."""
     call = _current.get()
     return None if call is None else call.reason
 
 
 def absorb_cancellation() -> None:
-    """End the cancellation here: what follows is the ordinary work of putting the job away."""
+    """End the cancellation here: the task goes on and records its job."""
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
@@ -90,9 +90,9 @@ def wait_for(awaitable: Awaitable[Any]) -> Any:
 
 
 async def drive(call: Call, target: Callable[..., Any], *arguments: Any) -> Any:
-    """Run synchronous `target` in a greenlet, await what it waits for, and return what it returns."""
+    """Run the synchronous `target` in a greenlet; await its coroutines; return its result."""
     tracer = greenlet(target)
-    # Without this the tracer would see another context: no job in log lines, another `self.request`.
+    # Without this the tracer has another context: no job in its log lines, another `self.request`.
     tracer.gr_context = getcurrent().gr_context
     state = tracer.switch(*arguments)
     while not tracer.dead:
@@ -111,7 +111,7 @@ def _throw_cancelled(call: Call, tracer: greenlet) -> Any:
     task, instead = asyncio.current_task(), call.instead
     if instead is None or task is None:
         return tracer.throw(*sys.exc_info())
-    # The cancellation ends here: what the tracer does next is ordinary work of this task.
+    # The cancellation ends here: the tracer goes on with this task.
     while task.cancelling():
         task.uncancel()
     call.instead = None

@@ -1,7 +1,7 @@
-"""Looks now and then whether the database still serves this release, as a chore of the dispatcher's thread.
+"""Checks in the dispatcher's thread that the database still serves this release.
 
-A migration of a later release may end that, or a downgrade. The worker then takes no more work and ends as after
-SIGTERM: calls that run may finish.
+A migration of a later release, or a downgrade, may end that. The worker then takes no more work and ends as after
+SIGTERM: running calls may finish.
 """
 
 import time
@@ -14,31 +14,31 @@ from worker.pool.pool import TaskPool
 from worker.settings import Settings
 from worker.store import version
 
-# One look in so many ticks of the dispatcher.
-LOOK_TICKS = 10
-# The same as of a start that is refused.
+# Ticks of the dispatcher between two checks.
+CHECK_TICKS = 10
+# As for a start that is refused.
 EXIT_CODE = 1
 
 log = structlog.get_logger()
 
 
 class SchemaWatch:
-    """One a process. `pool()` is Celery's pool, None before it runs."""
+    """One per process. `pool()` returns Celery's pool, None before it runs."""
 
     def __init__(self, engine: Engine, settings: Settings, *, pool: Callable[[], TaskPool | None]) -> None:
         self._engine, self._schema, self._pool = engine, settings.database_schema, pool
-        self._every_s = LOOK_TICKS * settings.tick_s
-        # The start has just looked.
-        self._looks_at = time.monotonic() + self._every_s
-        self._leaves = False
+        self._every_s = CHECK_TICKS * settings.tick_s
+        # The start has just checked.
+        self._checks_at = time.monotonic() + self._every_s
+        self._is_ending = False
 
-    def look(self) -> None:
-        """Ask the database when it is time to; say once, in one sentence, why the worker ends."""
+    def check_schema(self) -> None:
+        """Check the database every CHECK_TICKS ticks; if it does not serve us, log the reason and end the worker."""
         pool = self._pool()
-        if self._leaves or pool is None or time.monotonic() < self._looks_at:
+        if self._is_ending or pool is None or time.monotonic() < self._checks_at:
             return
-        self._looks_at = time.monotonic() + self._every_s
+        self._checks_at = time.monotonic() + self._every_s
         if sentence := version.fault(self._engine, schema=self._schema):
-            self._leaves = True
+            self._is_ending = True
             log.error("worker.not_served", reason=sentence)
             pool.end_worker(EXIT_CODE)

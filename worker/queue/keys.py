@@ -23,7 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from worker.queue.nudges import REJECTED, TASKS, priority_lists
 
 INTAKE: Final = "chat.intake"
-# The set of all workers with an own list. Without it, finding keys by prefix means a walk over all keys.
+# The set of all workers with an own list. Without it, a search by prefix reads the names of all keys.
 OWNERS: Final = "afterword:intakes"
 MISPLACED: Final = "afterword:misplaced:"
 

@@ -63,7 +63,7 @@ def _without(queue: str) -> Iterator[None]:
 
 
 class Channel(redis.Channel):
-    """kombu's channel, with a guard around each step that reads foreign bytes."""
+    """kombu's channel; a step that cannot read foreign bytes drops them with a log line."""
 
     from_transport_options = (*redis.Channel.from_transport_options, "sentinels")  # type: ignore[assignment]  # one more
     # The address of the sentinels, if Redis runs behind Sentinel.

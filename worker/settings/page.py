@@ -6,7 +6,7 @@ from typing import Any
 from worker.core.endpoint import Endpoint
 from worker.settings import PLAIN, Settings, variable
 from worker.settings.endpoints import DEFAULTS, ENV, FIELDS, SECRETS
-from worker.settings.masking import MASK, masked_url
+from worker.settings.masks import MASK, masked_url
 
 HEAD = """\
 # Settings

@@ -1,4 +1,4 @@
-"""Reads the URL of a Redis behind Sentinel. The Redis part of it follows the rules of every Redis URL."""
+"""Reads the URL of a Redis behind Sentinel. Its Redis part follows the rules of every Redis URL."""
 
 from collections.abc import Callable
 from dataclasses import replace

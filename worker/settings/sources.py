@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from worker.settings.masking import shown
+from worker.settings.masks import shown
 from worker.settings.values import Reader
 
 PREFIX = "AFTERWORD_"

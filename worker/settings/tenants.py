@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from worker.settings.masking import shown
+from worker.settings.masks import shown
 from worker.settings.sources import Environment, nearest
 
 LEAST_WEIGHT, MOST_WEIGHT = 0.01, 1000.0

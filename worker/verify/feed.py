@@ -15,9 +15,11 @@ _is_final = jobs.c.status.in_(sorted(FINAL))
 
 def feed_has_what_is_final(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """A job is in the feed of finished jobs exactly when it is final, unless its cancel request is still open."""
-    # cancel_v1 cancels a queued job at once; the dispatcher later adds it to the feed and deletes the mark.
-    marked = exists().where(cancellations.c.id == jobs.c.id)
-    wrong = or_(and_(_is_final, finished.c.cursor.is_(None), ~marked), and_(~_is_final, finished.c.cursor.is_not(None)))
+    # cancel_v1 cancels a queued job at once; the dispatcher later adds it to the feed and deletes the request.
+    requested = exists().where(cancellations.c.id == jobs.c.id)
+    wrong = or_(
+        and_(_is_final, finished.c.cursor.is_(None), ~requested), and_(~_is_final, finished.c.cursor.is_not(None))
+    )
     joined = select(jobs.c.id, jobs.c.status, finished.c.cursor).outerjoin(finished, finished.c.job_id == jobs.c.id)
     return found(connection, joined.where(within, wrong))
 
@@ -27,10 +29,10 @@ def cancellations_are_served(connection: Connection, within: ColumnElement[bool]
     owner = func.coalesce(aliases.c.job_id, cancellations.c.id)
     known = and_(jobs.c.status == Status.in_progress, jobs.c.cancel_requested_at.is_not(None))
     columns = select(cancellations.c.id, jobs.c.id.label("job_id"), jobs.c.status, cancellations.c.created_at)
-    marks = columns.select_from(
+    requests = columns.select_from(
         cancellations.outerjoin(aliases, aliases.c.id == cancellations.c.id).join(jobs, jobs.c.id == owner)
     )
-    return found(connection, marks.where(within, ~known))
+    return found(connection, requests.where(within, ~known))
 
 
 def finished_jobs_exist(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:

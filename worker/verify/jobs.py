@@ -159,7 +159,6 @@ def requests_have_a_job(connection: Connection, within: ColumnElement[bool]) -> 
 
 def aliases_lead_to_a_job(connection: Connection, within: ColumnElement[bool]) -> Iterable[Offender]:
     """The `job_id` of every accepted alias is the id of a job."""
-    # The table also has marks of ids that are not accepted yet.
     accepted = aliases.c.outcome.in_(["accepted", "duplicate"])
     job = exists().where(jobs.c.id == aliases.c.job_id)
     return found(connection, select(aliases.c.id, aliases.c.job_id).where(within, accepted, ~job))

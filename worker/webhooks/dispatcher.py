@@ -40,7 +40,7 @@ class DeliveryDispatcher:
         """Top up the window; return the seconds until the next delivery becomes due, None when none waits."""
         in_window = read_window(self._redis, QUEUE)
         with self._engine.begin() as connection:
-            # Read before the due rows, so that a delivery that becomes due in between is among them.
+            # Read before the due rows: a delivery that becomes due in between is found there.
             next_s = expire.next_start_s(connection)
             lanes, self._after = due.lanes(connection, after=self._after)
             slots = self._slots * max(1, len(leases.living(connection))) if lanes else 0
@@ -115,7 +115,7 @@ class DeliveryDispatcher:
 
 def _least_in_flight_first(lanes: Sequence[ReceiverLane]) -> list[ReceiverLane]:
     """Sort receivers by their deliveries in flight, then let their tenants take turns."""
-    # Shuffled first, so that among equals no receiver is first at every tick.
+    # Shuffled first: among equals, no receiver comes first at every tick.
     mixed = random.sample(lanes, len(lanes))
     return round_robin(_by_tenant(sorted(mixed, key=lambda lane: lane.in_flight)))
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from worker.webhooks.core.signing import KeyKind, SigningKey, read_key
+from worker.webhooks.core.signature import KeyKind, SigningKey, read_key
 from worker.webhooks.vault import CannotOpen, SecretFault, Vault, new_key
 
 KEYS = "keys"
@@ -78,7 +78,7 @@ def headers_of(vault: Vault, receiver_id: str, sealed: str | None, *, url: str) 
         raise CannotOpen(
             SecretFault.MOVED,
             f"the headers of receiver {receiver_id} were sealed for {origin}, but its address is at {origin_of(url)}; "
-            "give the headers again with: afterword webhooks change NAME --header-file FILE",
+            "give the headers again with: afterword webhooks update NAME --header-file FILE",
         )
     return headers
 

@@ -1,13 +1,12 @@
-"""What a process holds for webhooks: a writer of its own, the client, the vault, direct nudges, its part of dispatch.
+"""The webhook parts of a worker process: a second writer, the client, direct nudges, the dispatch of deliveries.
 
-A writer of its own, because a transaction that ends jobs locks the counter of finished jobs and then receivers, and one
-that ends deliveries locks receivers: mixed in one transaction they would lock each other out.
+The writer is a second one, because a transaction that ends jobs locks the counter of finished jobs and then receivers,
+and one that ends deliveries locks receivers: in one transaction they would deadlock.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
@@ -27,16 +26,13 @@ from worker.webhooks.net.address_policy import HTTP_PORT, HTTPS_PORT, Policy, po
 from worker.webhooks.net.own_servers import OwnServers, Server
 from worker.webhooks.net.send import WebhookClient
 from worker.webhooks.net.url import target_fault
-from worker.webhooks.store import claim as deliveries
+from worker.webhooks.store import claim as store_claim
 from worker.webhooks.store import expire
-from worker.webhooks.store import record as delivered
+from worker.webhooks.store import record as store_record
 from worker.webhooks.store.claim import DeliveryClaim
 from worker.webhooks.store.record import DeliveryRecord, RecordedDelivery
 
-if TYPE_CHECKING:
-    from worker.webhooks.vault import Vault
-
-# How many nudges may stand in Redis, for each slot of this process, before announcing stops.
+# `announce` stops adding nudges when Redis holds this many for each slot of this process.
 NUDGES_A_SLOT = 4
 REDIS_PORT, POSTGRESQL_PORT = 6379, 5432
 
@@ -44,7 +40,7 @@ log = structlog.get_logger()
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return where webhooks may go by the operator's settings."""
+    """Return the address policy of the operator's settings."""
     return policy(
         allow_http=settings.webhook_allow_http,
         allow_cidrs=settings.webhook_allow_cidrs,
@@ -55,7 +51,7 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def own_servers(engine: Engine, settings: Settings) -> list[Server]:
-    """Return the servers that this service itself talks to; those behind Unix sockets have no address."""
+    """Return the servers that this service itself connects to; a Unix socket has no address."""
     found = [*_database_servers(engine), *_redis_servers(settings.redis_url)]
     for endpoint in settings.endpoints.values():
         for url in (endpoint.url, endpoint.proxy):
@@ -67,9 +63,9 @@ def own_servers(engine: Engine, settings: Settings) -> list[Server]:
 def _database_servers(engine: Engine) -> list[Server]:
     if engine.dialect.name != "postgresql":
         return []
-    # As the driver is told: several hosts are "a,b", their ports "1,2", or one for all.
-    _, told = engine.dialect.create_connect_args(engine.url)
-    hosts, ports = str(told.get("host") or "").split(","), str(told.get("port") or POSTGRESQL_PORT).split(",")
+    # The driver's form: several hosts are "a,b", their ports "1,2", or one port for all.
+    _, arguments = engine.dialect.create_connect_args(engine.url)
+    hosts, ports = str(arguments.get("host") or "").split(","), str(arguments.get("port") or POSTGRESQL_PORT).split(",")
     return [
         Server(host, int(ports[place % len(ports)] or POSTGRESQL_PORT))
         for place, host in enumerate(hosts)
@@ -84,7 +80,7 @@ def _redis_servers(url: str | None) -> list[Server]:
 
 
 def watched_servers(redis: Redis) -> list[Server]:
-    """Return the primary and the replicas as the sentinels know them now. Raises OSError."""
+    """Return the current primary and replicas of the sentinels. Raises OSError."""
     watch = getattr(redis.connection_pool, "watch", None)
     try:
         return [Server(host, port) for host, port in watch.servers()] if watch else []
@@ -98,11 +94,11 @@ def _servers(url: str | None, standard: int, *, is_endpoint: bool = False) -> li
 
 
 class WebhookService:
-    """The parts of a worker process for webhooks."""
+    """One per process. `start` and `close` are called by the worker process."""
 
     def __init__(self, engine: Engine, redis: Redis, settings: Settings, liveness: Liveness) -> None:
         self._engine, self._redis, self._settings = engine, redis, settings
-        # Claims and records each lock their receivers in the order of the ids; one after the other they would not.
+        # Apart: a claim and a record each lock receivers in the order of the ids; both in one transaction would not.
         self.batcher = Batcher(
             engine,
             max_items=settings.writer_batch,
@@ -115,76 +111,68 @@ class WebhookService:
             redis, QUEUE, room=NUDGES_A_SLOT * settings.webhook_slots, turned=liveness.turns(f"announce-{QUEUE}")
         )
         self._client: WebhookClient | None = None
-        self.strays = Orphans(engine, "delivery", held=expire.held, give_back=expire.give_back)
-
-    @property
-    def vault(self) -> "Vault":
-        """What opens the receivers' secrets. Raises BadMasterKeys where no key is set."""
-        from worker.webhooks.vault import Vault  # and with it cryptography, see worker.app
-
-        return Vault(self._settings.secret_keys)
+        self.orphans = Orphans(engine, "delivery", held=expire.held, give_back=expire.give_back)
 
     @property
     def client(self) -> WebhookClient:
-        """The guarded client; it is there while the pool runs."""
+        """The client with the address guard; open while the pool runs."""
         assert self._client is not None
         return self._client
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the writer and the nudges."""
         self.batcher.start()
         self._announcer.start()
 
     def close(self, *, timeout_s: float) -> bool:
-        """Write what waits; False when that took too long."""
+        """Commit the waiting writes; False if that took longer than `timeout_s`."""
         self._announcer.stop()
         return self.batcher.close(timeout_s=timeout_s)
 
     async def open_client(self) -> None:
-        """Open the client; its certificates are read in a thread, for the loop has more to do."""
+        """Open the client; a thread reads its certificates, because that would block the loop."""
         own = OwnServers(own_servers(self._engine, self._settings), moving=partial(watched_servers, self._redis))
-        made = asyncio.to_thread(
+        self._client = await asyncio.to_thread(
             WebhookClient,
             policy_of(self._settings),
             own=own,
             ca_file=self._settings.webhook_ca_file,
             proxy=self._settings.webhook_egress_proxy,
         )
-        self._client = await made
 
     async def close_client(self) -> None:
-        """Close its connections."""
+        """Close the client's connections."""
         if self._client is not None:
             await self._client.aclose()
 
-    def claim(self, connection: Connection, wishes: Sequence[ClaimRequest]) -> list[DeliveryClaim | None]:
+    def claim(self, connection: Connection, claim_requests: Sequence[ClaimRequest]) -> list[DeliveryClaim | None]:
         """Claim deliveries for this process, within its slots: see `webhooks.store.claim`."""
-        return deliveries.claim(connection, wishes, slots=self._settings.webhook_slots)
+        return store_claim.claim(connection, claim_requests, slots=self._settings.webhook_slots)
 
-    def record(self, connection: Connection, closings: Sequence[DeliveryRecord]) -> list[RecordedDelivery]:
-        """Write the ends of this process's deliveries: see `webhooks.store.record`."""
-        return delivered.record(connection, closings, slots=self._settings.webhook_slots)
+    def record(self, connection: Connection, records: Sequence[DeliveryRecord]) -> list[RecordedDelivery]:
+        """Record attempts of this process: see `webhooks.store.record`."""
+        return store_record.record(connection, records, slots=self._settings.webhook_slots)
 
     def address_fault(self, url: str) -> str | None:
-        """Say why no job may bring this address, as the end of a sentence, or None."""
+        """Return the reason why a job may not name this URL, as the end of a sentence, or None."""
         if not self._settings.webhook_allow_urls:
             return 'is not taken: name a receiver with {"to": …}, or allow addresses with AFTERWORD_WEBHOOK_ALLOW_URLS'
         fault = target_fault(url, policy_of(self._settings))
         return None if fault is None else f"is no address for webhooks. {fault}"
 
     def announce(self, delivery_ids: Iterable[str]) -> None:
-        """Nudge deliveries that may go at once; from any thread."""
-        self._announcer.put((PRIORITY, nudge(one, 1)) for one in delivery_ids)
+        """Push nudges for deliveries that may start now; from any thread."""
+        self._announcer.put((PRIORITY, nudge(delivery_id, 1)) for delivery_id in delivery_ids)
 
     def fill(self) -> float | None:
-        """Top the window of deliveries up, as the leader; return the seconds until the next becomes due."""
+        """Top up the window of deliveries, as the leader; return the seconds until the next delivery is due."""
         return self._dispatch.fill()
 
     def look_after(self) -> None:
-        """End what time has ended and take recoveries a step on, as the leader."""
+        """End expired deliveries and advance recoveries, as the leader."""
         self._dispatch.look_after()
 
     def take_back(self) -> int:
-        """Queue a batch of deliveries again whose worker is gone; return how many."""
+        """Queue a batch of deliveries of lost workers again; return their number."""
         with self._engine.begin() as connection:
             return expire.take_back(connection)

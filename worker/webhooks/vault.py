@@ -18,7 +18,7 @@ from enum import StrEnum
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from worker.webhooks.core.signing import PUBLIC_BYTES, BadKey, KeyKind, SigningKey, read_key
+from worker.webhooks.core.signature import PUBLIC_BYTES, BadKey, KeyKind, SigningKey, read_key
 
 SETTING = "AFTERWORD_SECRET_KEYS"
 VERSION = 1

@@ -56,6 +56,6 @@ def why_not(job: Job) -> str | None:
     return None if reason is None else f"job {job.id} cannot be replayed: {reason}"
 
 
-def _order(ready: Connected, door: str, job_id: str, *, schema: str | None) -> None:
-    statement = _INSERT.format(view=qualified(door, schema), id=ID[ready.vendor])
+def _order(ready: Connected, view: str, job_id: str, *, schema: str | None) -> None:
+    statement = _INSERT.format(view=qualified(view, schema), id=ID[ready.vendor])
     ready.run(statement, {"id": job_id})

@@ -24,12 +24,13 @@ def encode(value: object) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def completion(request: Mapping[str, Any], script: Script, *, job: str) -> dict[str, Any]:
-    """Return the chat.completion for a request, with usage at the place of the script's shape."""
+def completion(request: Mapping[str, Any], script: Script, *, job: str) -> tuple[dict[str, Any], Counts]:
+    """Return the chat.completion for a request, with usage at the place of the script's shape, and its tokens."""
     wanted = request.get("n")
     n = wanted if isinstance(wanted, int) and wanted > 0 else 1
     choices = [_choice(request, script, index) for index in range(n)]
-    place, usage = shaped(script.usage, count(request, script, choices))
+    counts = count(request, script, choices)
+    place, usage = shaped(script.usage, counts)
     answer: dict[str, Any] = {
         "id": f"chatcmpl-{hashlib.sha256(job.encode('utf-8', 'replace')).hexdigest()[:24]}",
         "object": "chat.completion",
@@ -43,7 +44,7 @@ def completion(request: Mapping[str, Any], script: Script, *, job: str) -> dict[
         choices[0]["usage"] = usage
     elif place == "x_groq":
         answer["x_groq"] = {"usage": usage}
-    return answer
+    return answer, counts
 
 
 def _choice(request: Mapping[str, Any], script: Script, index: int) -> dict[str, Any]:
@@ -130,13 +131,18 @@ def _words(text: str) -> list[str]:
 
 def count(request: Mapping[str, Any], script: Script, choices: list[dict[str, Any]]) -> Counts:
     """Return the token counts of an answer. A token is a word here, and a person can check the numbers."""
-    messages = [message for message in request.get("messages") or () if isinstance(message, dict)]
-    prompt = sum(len(_words(_content_text(message.get("content")))) for message in messages)
+    prompt = prompt_tokens(request)
     reasoning = len(_words(script.reasoning or "")) * len(choices)
     spoken = sum(len(_words(text)) for choice in choices for text in _texts(choice["message"]))
     audio = sum(len(_words((choice["message"].get("audio") or {}).get("transcript", ""))) for choice in choices)
     cached = min(script.cached_tokens, prompt)
     return Counts(prompt, spoken + reasoning, reasoning=reasoning, cached=cached, audio=audio)
+
+
+def prompt_tokens(request: Mapping[str, Any]) -> int:
+    """Return the tokens of a request's messages."""
+    messages = [message for message in request.get("messages") or () if isinstance(message, dict)]
+    return sum(len(_words(_content_text(message.get("content")))) for message in messages)
 
 
 def _texts(message: Mapping[str, Any]) -> Iterator[str]:

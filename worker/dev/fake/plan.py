@@ -7,18 +7,21 @@ from typing import Any
 from worker.dev.fake.answers import chunks, completion, encode
 from worker.dev.fake.presets import ERRORS
 from worker.dev.fake.script import Script
+from worker.dev.fake.usage import Counts
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
+NO_TOKENS = Counts(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole answer; the server writes `pieces` in order."""
+    """A whole answer; the server writes `pieces` in order. `counts` are the tokens of a generated completion."""
 
     status: int
     headers: Mapping[str, str]
     pieces: tuple[bytes, ...]
+    counts: Counts = NO_TOKENS
 
     @property
     def streamed(self) -> bool:
@@ -33,10 +36,12 @@ def plan(request: Mapping[str, Any], script: Script, *, job: str) -> Plan:
         return _build(script, JSON if plain else EVENTS, [script.body.encode("utf-8", "surrogatepass")])
     if script.status >= 400:
         return _build(script, JSON, [_error(script)])
+    if not streamed and script.error is not None:
+        return _build(script, JSON, [encode({"error": script.error})])
+    whole, counts = completion(request, script, job=job)
     if not streamed:
-        whole = completion(request, script, job=job) if script.error is None else {"error": script.error}
-        return _build(script, JSON, [encode(whole)])
-    return _build(script, EVENTS, _events(request, script, job=job))
+        return _build(script, JSON, [encode(whole)], counts)
+    return _build(script, EVENTS, _events(request, script, whole), counts)
 
 
 def refusal(status: int, message: str, *, code: str, param: str | None = None) -> Plan:
@@ -45,12 +50,12 @@ def refusal(status: int, message: str, *, code: str, param: str | None = None) -
     return Plan(status, {"Content-Type": JSON}, (encode({"error": error}),))
 
 
-def _build(script: Script, content_type: str, pieces: list[bytes]) -> Plan:
+def _build(script: Script, content_type: str, pieces: list[bytes], counts: Counts = NO_TOKENS) -> Plan:
     headers = {"Content-Type": script.content_type or content_type}
     if script.retry_after is not None:
         headers["Retry-After"] = str(script.retry_after)
     headers |= {name: str(value) for name, value in script.headers.items()}
-    return Plan(script.status, headers, tuple(_cut_small(pieces, script.piece)))
+    return Plan(script.status, headers, tuple(_cut_small(pieces, script.piece)), counts)
 
 
 def _cut_small(pieces: list[bytes], size: int) -> Iterator[bytes]:
@@ -65,16 +70,12 @@ def _error(script: Script) -> bytes:
     return encode({"error": {"param": None, **error} if isinstance(error, Mapping) else error})
 
 
-def _events(request: Mapping[str, Any], script: Script, *, job: str) -> list[bytes]:
+def _events(request: Mapping[str, Any], script: Script, whole: Mapping[str, Any]) -> list[bytes]:
     options = request.get("stream_options")
     include_usage = isinstance(options, dict) and options.get("include_usage") is True
-    objects = [encode(chunk) for chunk in _chunks(request, script, job=job, include_usage=include_usage)]
+    objects = [encode(chunk) for chunk in chunks(whole, script, include_usage=include_usage)]
     if script.error is not None:
         objects = [*objects[: script.error_after or 0], _error(script)]
     end = script.line_end.encode() * 2
     done = [b"data: [DONE]" + end] if script.done else []
     return [b"data: " + text + end for text in objects] + done
-
-
-def _chunks(request: Mapping[str, Any], script: Script, *, job: str, include_usage: bool) -> list[dict[str, Any]]:
-    return chunks(completion(request, script, job=job), script, include_usage=include_usage)

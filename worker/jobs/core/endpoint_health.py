@@ -1,8 +1,9 @@
-"""Decides whose trouble a failed call is, and when an endpoint rests. Pure; called by `jobs.store.endpoints`.
+"""Decide if a failure belongs to the job or to the endpoint, and when an endpoint is paused. Pure.
 
-An endpoint that refuses everybody must not fail everybody's jobs; a job that alone provokes a refusal must not hold
-everybody back. So trouble needs two different jobs, and an answer to a later call speaks for the endpoint. What counts
-is when a call *began*: after a key has expired, the calls in flight may end well for minutes. All ages are in seconds.
+An endpoint that refuses every request must not fail every job, and a single job that provokes a refusal must not pause
+the endpoint. So a pause needs two different jobs, and an answer to a later call is evidence for the endpoint. The begin
+of a call counts, not its end: after a key has expired, calls in flight may still succeed for minutes. All ages are in
+seconds. Called by `jobs.store.endpoint_trouble`.
 """
 
 from dataclasses import dataclass, replace
@@ -11,26 +12,26 @@ from typing import Final, NamedTuple
 
 from worker.core.failure import MEANINGS, ErrorCode, Failure
 
-# From an endpoint's pause to its first probe; the later ones come ever more slowly.
+# From the start of a pause to the first probe; the waits between later probes grow.
 PROBE_S: Final = 5.0
-# The longest wait between two probes, and of a job that is held alone.
+# The longest wait between two probes, and the longest wait of a job that is held alone.
 LONGEST_WAIT_S: Final = 300.0
-# Before a held job may start again; all of them are due when the endpoint is back.
+# The shortest hold of a job. All held jobs are due when the endpoint resumes.
 HOLD_S: Final = 5.0
-# Of an endpoint that is back, so many starts in the first second, twice as many in each one after.
+# Starts in the first second after an endpoint resumes; each later second allows twice as many.
 FIRST_STARTS: Final = 8
 SLOW_S: Final = 10.0
-# A job whose last attempts all met trouble, while others had answers since, is in trouble itself.
+# If the last attempts of a job all met trouble while other jobs got answers, the failure is the job's.
 STUBBORN_ATTEMPTS: Final = 3
 
-TROUBLE: Final = frozenset(code for code, fate in MEANINGS.items() if fate.trouble == "endpoint")
+TROUBLE: Final = frozenset(code for code, meaning in MEANINGS.items() if meaning.trouble == "endpoint")
 SICK: Final = frozenset(
     {
         ErrorCode.server_error, ErrorCode.bad_gateway, ErrorCode.overloaded, ErrorCode.request_timeout,
         ErrorCode.first_byte_timeout, ErrorCode.idle_timeout, ErrorCode.connection_lost,
     }
 )  # fmt: skip
-# Ours: they say nothing about an endpoint.
+# Our own errors: no evidence about an endpoint.
 _OWN: Final = frozenset(
     {
         ErrorCode.invalid_request, ErrorCode.idempotency_conflict, ErrorCode.unknown_endpoint, ErrorCode.cancelled,
@@ -40,7 +41,7 @@ _OWN: Final = frozenset(
 
 
 class State(StrEnum):
-    """How an endpoint's jobs start: freely, not at all but for probes, or by and by."""
+    """The state of an endpoint: its jobs start freely, only probes start, or a growing number of jobs starts."""
 
     open = "open"
     paused = "paused"
@@ -48,7 +49,7 @@ class State(StrEnum):
 
 
 class Cause(StrEnum):
-    """Who paused an endpoint."""
+    """The cause of an endpoint's pause."""
 
     trouble = "trouble"
     breaker = "breaker"
@@ -56,7 +57,7 @@ class Cause(StrEnum):
 
 
 class CallSign(StrEnum):
-    """What the end of a call says of its endpoint. `silent`: nothing."""
+    """The evidence that the end of a call gives about its endpoint. `silent`: none."""
 
     answered = "answered"
     trouble = "trouble"
@@ -65,7 +66,7 @@ class CallSign(StrEnum):
 
 
 class FailureOwner(StrEnum):
-    """Whose a failure is: the job's, which spends its budget on it, or the endpoint's, which the job waits out."""
+    """The owner of a failure: the job, which spends an attempt, or the endpoint, for which the job waits."""
 
     job = "job"
     endpoint = "endpoint"
@@ -73,12 +74,12 @@ class FailureOwner(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whose a failure is, and how long the job waits at the least where it is the endpoint's.
+    """The owner of a failure. `hold_s`: how long the job waits at least, if the owner is the endpoint.
 
-    `paused`: this attempt is what made the endpoint rest.
+    `paused`: this attempt paused the endpoint.
     """
 
-    blame: FailureOwner
+    owner: FailureOwner
     hold_s: float = HOLD_S
     paused: bool = False
 
@@ -87,9 +88,9 @@ ALONE: Final = Verdict(FailureOwner.job)
 
 
 def sign_of(found: Failure | None, *, timeout_s: float, total_s: float) -> CallSign:
-    """Return what a call's end says of its endpoint; a refusal for the job's own fault is an answer too.
+    """Return the evidence that a call's end gives; a refusal for the job's own fault is an answer too.
 
-    `timeout_s` is what the call was given, `total_s` what the endpoint asks for: a job in a hurry proves nothing.
+    `timeout_s`: the limit of this call. `total_s`: the endpoint's. A timeout under a shorter limit proves nothing.
     """
     if found is None:
         return CallSign.answered
@@ -104,11 +105,11 @@ def sign_of(found: Failure | None, *, timeout_s: float, total_s: float) -> CallS
 
 @dataclass(frozen=True, slots=True)
 class EndpointRecord:
-    """What all workers know of an endpoint. `since_s`: for how long it has been in its state.
+    """The shared state of an endpoint. All fields in seconds are ages.
 
-    `answered_s`: how long ago the latest call began that was answered; `suspect_s`: how long ago the call of
-    `suspect_job` began, the first that met trouble. `troubled_s`: how long ago the first call began that met trouble,
-    if none was answered since.
+    `since_s`: of the state. `answered_s`: of the latest call with an answer, from its begin. `suspect_job`: the first
+    job that met trouble; `suspect_s`: of its call. `troubled_s`: of the first call in trouble, if no call was answered
+    since.
     """
 
     state: State = State.open
@@ -122,8 +123,8 @@ class EndpointRecord:
 class TroubledCall(NamedTuple):
     """A job that met trouble, in a call that began `began_s` ago.
 
-    `answered_s` is what its own worker knows of answers. `stubborn_s`: how long ago its last attempt ended, if that and
-    those before it (STUBBORN_ATTEMPTS of them) all met trouble; else None.
+    `answered_s`: age of the latest answered call that its own worker knows. `stubborn_s`: age of the end of the job's
+    previous attempt, if the previous STUBBORN_ATTEMPTS attempts all met trouble; else None.
     """
 
     job_id: str
@@ -132,62 +133,63 @@ class TroubledCall(NamedTuple):
     stubborn_s: float | None = None
 
 
-def classify(stand: EndpointRecord, met: TroubledCall) -> tuple[FailureOwner, EndpointRecord]:
-    """Say whose the trouble is, and how the endpoint stands after it."""
-    if stand.state is State.paused or met.began_s > stand.since_s:
-        # Known already; or in flight since before the endpoint's last change, about which it proves nothing.
-        return FailureOwner.endpoint, stand
-    answered_s = min((age for age in (stand.answered_s, met.answered_s) if age is not None), default=None)
-    if _since(answered_s, met.began_s) or (met.stubborn_s is not None and _since(answered_s, met.stubborn_s)):
-        return FailureOwner.job, stand
-    if stand.suspect_job in (None, met.job_id) or _since(answered_s, stand.suspect_s):
-        lasts = stand.troubled_s is not None and not _since(answered_s, stand.troubled_s)
-        troubled_s = stand.troubled_s if lasts else met.began_s
+def classify(endpoint: EndpointRecord, call: TroubledCall) -> tuple[FailureOwner, EndpointRecord]:
+    """Return the owner of a failure, and the endpoint's state after it."""
+    if endpoint.state is State.paused or call.began_s > endpoint.since_s:
+        # The pause is known; or the call began before the endpoint's last change and proves nothing.
+        return FailureOwner.endpoint, endpoint
+    answered_s = min((age for age in (endpoint.answered_s, call.answered_s) if age is not None), default=None)
+    if _since(answered_s, call.began_s) or (call.stubborn_s is not None and _since(answered_s, call.stubborn_s)):
+        return FailureOwner.job, endpoint
+    if endpoint.suspect_job in (None, call.job_id) or _since(answered_s, endpoint.suspect_s):
+        lasts = endpoint.troubled_s is not None and not _since(answered_s, endpoint.troubled_s)
+        troubled_s = endpoint.troubled_s if lasts else call.began_s
         return FailureOwner.endpoint, replace(
-            stand, suspect_job=met.job_id, suspect_s=met.began_s, troubled_s=troubled_s
+            endpoint, suspect_job=call.job_id, suspect_s=call.began_s, troubled_s=troubled_s
         )
-    return FailureOwner.endpoint, replace(stand, state=State.paused, since_s=0.0, suspect_job=None, troubled_s=None)
+    paused = replace(endpoint, state=State.paused, since_s=0.0, suspect_job=None, troubled_s=None)
+    return FailureOwner.endpoint, paused
 
 
 def _since(answered_s: float | None, age_s: float) -> bool:
-    """Say whether a call that began since then was answered."""
+    """Say whether a call was answered that began later than `age_s` ago."""
     return answered_s is not None and answered_s < age_s
 
 
-def hold_s(stand: EndpointRecord) -> float:
-    """Return the wait of a job that trouble holds.
+def hold_s(endpoint: EndpointRecord) -> float:
+    """Return the wait of a job that the endpoint holds.
 
-    While the endpoint is paused its probes decide when a job starts, and every held job must be due by then. A job that
-    is held alone at an open endpoint starts by itself: it waits longer, the longer the trouble lasts.
+    During a pause the probes decide when jobs start, and every held job must be due by then. A job that is held alone
+    at an open endpoint starts by itself: its wait grows with the duration of the trouble.
     """
-    return HOLD_S if stand.state is State.paused else wait_s(stand.troubled_s or 0.0)
+    return HOLD_S if endpoint.state is State.paused else wait_s(endpoint.troubled_s or 0.0)
 
 
 def wait_s(lasted_s: float) -> float:
-    """Return the wait to the next try at an endpoint whose trouble has lasted so long: 5 s, doubling to 5 min.
+    """Return the wait before the next try at an endpoint whose trouble has lasted `lasted_s`: 5 s, doubling to 5 min.
 
-    Each wait is as long as all before it: by the age of the trouble alone, so that nothing has to count the tries.
+    Each wait is as long as all earlier waits together, so the age of the trouble is enough and no tries are counted.
     """
     return min(LONGEST_WAIT_S, PROBE_S + max(0.0, lasted_s))
 
 
 def starts(slow_s: float) -> int:
-    """Return how many jobs of an endpoint may start in this second, `slow_s` after it came back."""
+    """Return how many jobs of an endpoint may start in this second, `slow_s` after it resumed."""
     return FIRST_STARTS << min(max(int(slow_s), 0), int(SLOW_S))
 
 
 class Ramp:
-    """How many starts of slow endpoints are left in the present second, as one dispatcher counts them."""
+    """Counts the starts of slow endpoints in the current second, for one dispatcher."""
 
     def __init__(self) -> None:
         self._spent: dict[str, tuple[int, int]] = {}
 
     def left(self, endpoint: str, slow_s: float) -> int:
-        """Return how many more may start now."""
+        """Return how many more jobs may start now."""
         second, spent = self._spent.get(endpoint, (-1, 0))
         return starts(slow_s) - (spent if second == int(slow_s) else 0)
 
     def spend(self, endpoint: str, slow_s: float, number: int) -> None:
-        """Note starts of the present second."""
+        """Count starts in the current second."""
         left = self.left(endpoint, slow_s)
         self._spent[endpoint] = (int(slow_s), starts(slow_s) - left + number)

@@ -3,10 +3,11 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import Literal
 
+from worker.core.duration import has_unit, seconds
 from worker.core.lifecycle import Status
 from worker.jobs.core import message_fields
 
@@ -30,11 +31,12 @@ class Condition:
     values: tuple[str | int | datetime, ...]
 
 
-def parse(texts: Sequence[str]) -> tuple[Condition, ...]:
+def parse(texts: Sequence[str], *, now: datetime | None = None) -> tuple[Condition, ...]:
     """Parse `name=value` pairs, separated by spaces; quote values that contain spaces, as in a shell.
 
     A repeated name matches any of its values; different names must all match. Raises BadFilter, also for an empty
-    filter, because it would match all jobs.
+    filter, because it would match all jobs. With `now` a time may be a duration: `created_before=6h` is six hours ago,
+    `deadline_before=6h` six hours ahead.
     """
     values_of: dict[str, list[str | int | datetime]] = {}
     for pair in (pair for text in texts for pair in _pairs(text)):
@@ -48,7 +50,7 @@ def parse(texts: Sequence[str]) -> tuple[Condition, ...]:
                 if near
                 else f"{name!r} is not a filter name; the names are {', '.join(NAMES)}"
             )
-        values_of.setdefault(name, []).append(_value(name, value))
+        values_of.setdefault(name, []).append(_value(name, value, now))
     if not values_of:
         raise BadFilter(f"the filter is empty; write {EXAMPLE}")
     return tuple(_condition(name, values) for name, values in values_of.items())
@@ -69,7 +71,7 @@ def _pairs(text: str) -> list[str]:
         raise BadFilter(f"{text!r} has a quote that does not end; close it") from error
 
 
-def _value(name: str, text: str) -> str | int | datetime:
+def _value(name: str, text: str, now: datetime | None) -> str | int | datetime:
     if name in TEXTS:
         return text
     if name == "priority":
@@ -80,7 +82,17 @@ def _value(name: str, text: str) -> str | int | datetime:
         if text not in tuple(Status):
             raise BadFilter(f"status is {text!r}; give one of {', '.join(Status)}")
         return text
+    if now is not None and has_unit(text):
+        return _distant(name, text, now)
     return instant(name, text)
+
+
+def _distant(name: str, text: str, now: datetime) -> datetime:
+    try:
+        distance = timedelta(seconds=seconds(text))
+        return message_fields.within_reach(now + distance if name.startswith("deadline") else now - distance)
+    except OverflowError as error:
+        raise BadFilter(f"{name} is {text!r}, too long; write a duration such as 6h or 2d") from error
 
 
 def _condition(name: str, values: list[str | int | datetime]) -> Condition:

@@ -1,4 +1,4 @@
-"""One call of one endpoint: sends a request and returns a Reply, whatever happens on the wire. Called by `run`."""
+"""One call of one endpoint: sends a request and returns a Reply, also after an error on the wire. Called by `run`."""
 
 import asyncio
 import functools
@@ -27,6 +27,7 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f
 # Settings may not change the headers that delimit the message.
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection"})
 TransportKind = Literal["aiohttp", "httpx"]
+Clients = dict[str, httpx.AsyncClient]  # by the name of the endpoint
 _address = functools.lru_cache(maxsize=256)(httpx.URL)
 
 

@@ -8,8 +8,9 @@ from sqlalchemy import Connection, select, tuple_
 
 from worker.core.dead_letter import DeadLetter
 from worker.jobs.core.message import Job, Refusal, conflict
-from worker.jobs.store import finished_feed, orders
+from worker.jobs.store import finished_feed
 from worker.jobs.store.accept_rows import used_ids, write_aliases, write_jobs, write_requests
+from worker.jobs.store.cancel import apply_cancel_requests
 from worker.jobs.store.inbox import StoredEntry, write_dead_letters
 from worker.store.tables import aliases, jobs
 
@@ -98,7 +99,7 @@ def accept(connection: Connection, entries: Sequence[Entry], *, job_ttl_s: float
         connection,
         {result.job_id for result in batch.accepted if result.job_id and result.outcome in ("refused", "conflict")},
     )
-    orders.honour(connection, {used for entry in entries for used in entry.ids})
+    apply_cancel_requests(connection, ids={used for entry in entries for used in entry.ids})
     assert len(batch.accepted) == len(entries), "an entry was neither written nor resolved"
     return batch.accepted
 

@@ -1,7 +1,7 @@
-"""BULK: applies one order (cancel, replay, update) to all jobs that match a filter, in transactions of limited size.
+"""BULK: applies one action (cancel, replay, update) to all jobs that match a filter, in transactions of limited size.
 
 The status guards every write. `cancel` also reaches jobs that are still in the inbox: it matches them by the inbox
-columns that their producer filled, and marks their ids for ACCEPT. Other orders do not reach them.
+columns that their producer filled, and inserts a cancel request for each id. Other actions do not reach them.
 """
 
 import time
@@ -42,49 +42,49 @@ _cancel_view = Table("cancel_v1", _views, Column("id", Id))
 _replay_view = Table("replay_v1", _views, Column("id", Id))
 
 
-class BulkOrder(StrEnum):
-    """The order for each job. `update` changes columns of queued jobs."""
+class BulkAction(StrEnum):
+    """The action for each job. `update` changes columns of queued jobs."""
 
     cancel = "cancel"
     replay = "replay"
     update = "update"
 
 
-_ALLOWED: Mapping[BulkOrder, ColumnElement[bool]] = {
-    BulkOrder.cancel: and_(
+_ALLOWED: Mapping[BulkAction, ColumnElement[bool]] = {
+    BulkAction.cancel: and_(
         jobs.c.status.in_([Status.queued, Status.in_progress]), jobs.c.cancel_requested_at.is_(None)
     ),
     # The view replay_v1 lists the jobs that may be replayed.
-    BulkOrder.replay: exists().where(_replay_view.c.id == jobs.c.id),
-    BulkOrder.update: jobs.c.status == Status.queued,
+    BulkAction.replay: exists().where(_replay_view.c.id == jobs.c.id),
+    BulkAction.update: jobs.c.status == Status.queued,
 }
 
 
-def count(connection: Connection, order: BulkOrder, conditions: Sequence[Condition]) -> int:
-    """Return the number of jobs that the order would reach now."""
-    statement = select(func.count()).where(*_job_conditions(order, conditions))
+def count(connection: Connection, action: BulkAction, conditions: Sequence[Condition]) -> int:
+    """Return the number of jobs that the action would reach now."""
+    statement = select(func.count()).where(*_job_conditions(action, conditions))
     read = int(connection.execute(statement).scalar_one())
-    return read + (count_unread(connection, conditions) if order is BulkOrder.cancel else 0)
+    return read + (count_unread(connection, conditions) if action is BulkAction.cancel else 0)
 
 
 def count_unread(connection: Connection, conditions: Sequence[Condition]) -> int:
-    """Return the number of matching jobs that are still in the inbox and not marked as cancelled."""
+    """Return the number of matching jobs that are still in the inbox and have no cancel request."""
     statement = select(func.count()).select_from(inbox).where(*_inbox_conditions(conditions))
     return int(connection.execute(statement).scalar_one())
 
 
 def apply(
-    engine: Engine, order: BulkOrder, conditions: Sequence[Condition], *, changes: Mapping[str, Any] | None = None
+    engine: Engine, action: BulkAction, conditions: Sequence[Condition], *, changes: Mapping[str, Any] | None = None
 ) -> Iterator[int]:
-    """Apply the order to every matching job; yield the number of jobs after each transaction.
+    """Apply the action to every matching job; yield the number of jobs after each transaction.
 
-    Each job gets the order once: a replayed job that fails again before the end is not replayed a second time.
+    Each job gets the action once: a replayed job that fails again before the end is not replayed a second time.
     `changes`: the new column values for `update`.
     """
-    if order is BulkOrder.cancel:
+    if action is BulkAction.cancel:
         # The inbox first: a job that is accepted in between is found among the jobs.
         yield from _walk(engine, partial(_mark_unread, conditions=conditions))
-    yield from _walk(engine, partial(_apply_to_batch, order=order, conditions=conditions, changes=changes))
+    yield from _walk(engine, partial(_apply_to_batch, action=action, conditions=conditions, changes=changes))
 
 
 def _walk(engine: Engine, step: Callable[..., Sequence[Any]]) -> Iterator[int]:
@@ -122,29 +122,29 @@ def _mark_unread(connection: Connection, *, conditions: Sequence[Condition], aft
 def _apply_to_batch(
     connection: Connection,
     *,
-    order: BulkOrder,
+    action: BulkAction,
     conditions: Sequence[Condition],
     after: str | None,
     changes: Mapping[str, Any] | None,
 ) -> list[str]:
-    """Lock the next matching jobs in the order of their ids and apply the order to them; return their ids."""
-    chosen = select(jobs.c.id).where(*_job_conditions(order, conditions)).order_by(jobs.c.id).limit(BATCH)
+    """Lock the next matching jobs in the order of their ids and apply the action to them; return their ids."""
+    chosen = select(jobs.c.id).where(*_job_conditions(action, conditions)).order_by(jobs.c.id).limit(BATCH)
     if after is not None:
         chosen = chosen.where(jobs.c.id > after)
     ids = list(connection.scalars(chosen.with_for_update(of=jobs)))
     if not ids:
         return []
     locked = select(jobs.c.id).where(jobs.c.id.in_(ids))
-    if order is BulkOrder.update:
+    if action is BulkAction.update:
         connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(dict(changes or {})))
     else:
-        view = _cancel_view if order is BulkOrder.cancel else _replay_view
+        view = _cancel_view if action is BulkAction.cancel else _replay_view
         connection.execute(insert(view).from_select(["id"], locked))
     return ids
 
 
-def _job_conditions(order: BulkOrder, conditions: Sequence[Condition]) -> list[ColumnElement[bool]]:
-    return [_ALLOWED[order], *(_clause(condition, jobs.c[condition.column]) for condition in conditions)]
+def _job_conditions(action: BulkAction, conditions: Sequence[Condition]) -> list[ColumnElement[bool]]:
+    return [_ALLOWED[action], *(_clause(condition, jobs.c[condition.column]) for condition in conditions)]
 
 
 def _inbox_conditions(conditions: Sequence[Condition]) -> list[ColumnElement[bool]]:

@@ -1,4 +1,4 @@
-"""CLAIM: queued rows become this worker's, each with an attempt row that exists before the wire is touched."""
+"""CLAIM: assign queued jobs to this worker. Each gets its attempt row before any request is sent."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -17,10 +17,10 @@ from worker.store.types import Id
 
 
 class Claim(NamedTuple):
-    """A job that is ours, and what its one request needs. `left_s`: seconds to its deadline.
+    """A claimed job, with the data of its one request. `left_s`: seconds to the deadline.
 
-    `refusals`: how many attempts in a row before this one were refused for the moment. `body` None: its request is
-    gone. `probe`: its endpoint rests, and this request finds out whether it is back.
+    `refusals`: refusals in a row before this attempt. `body` None: the request's row is deleted. `probe`: the endpoint
+    is paused, and this request tests it.
     """
 
     job_id: str
@@ -45,19 +45,19 @@ class Claim(NamedTuple):
     probe: bool = False
 
 
-# Built once: building a statement costs more than running it.
-# Small and uncorrelated: read once a statement, whatever the number of jobs.
+# Statements are built once, because building costs more than running.
+# The next two are uncorrelated: the database reads them once per statement, for any number of jobs.
 _PAUSED = select(endpoints.c.name).where(endpoints.c.state == State.paused)
 _PROBES = select(endpoints.c.probe_job).where(endpoints.c.state == State.paused, endpoints.c.probe_job.is_not(None))
-# The latest failure tells whether the count is still one: a lost worker or a replay ends the row without writing it.
+# The count is valid only if the latest failure was a refusal: a lost worker or a replay leaves the old count behind.
 _REFUSALS = case((or_(*(jobs.c.error_code == code for code in sorted(REFUSALS))), jobs.c.refusals), else_=0)
 _OPEN = insert(attempts).values(sent_at=now(), billed="unknown")
 
 
 @cache
 def _move(dialect: str) -> Executable:
-    """Return the UPDATE that makes jobs ours: one statement, because each is a round trip that somebody waits for."""
-    # KEY SHARE: the row cannot be deleted, and our jobs taken back, between this look and our commit.
+    """Return the UPDATE that claims jobs: one statement, because callers wait for each round trip."""
+    # KEY SHARE: until our commit no one can delete the worker's row and take the jobs back.
     alive = (
         select(workers.c.id)
         .where(workers.c.id == bindparam("holder", type_=Id), workers.c.lease_until > now())
@@ -87,7 +87,7 @@ def _move(dialect: str) -> Executable:
         started_at=func.coalesce(jobs.c.started_at, now()),
         waiting_for=None,
     )
-    # As Claim has them.
+    # In the order of the fields of Claim.
     return changed.returning(
         jobs.c.id, jobs.c.attempt, jobs.c.worker_id, jobs.c.tenant, jobs.c.endpoint, jobs.c.model, jobs.c.streamed,
         jobs.c.choices, jobs.c.token_limit, jobs.c.generation, jobs.c.attempts_used, jobs.c.max_attempts,
@@ -97,28 +97,28 @@ def _move(dialect: str) -> Executable:
     )  # fmt: skip
 
 
-def claim(connection: Connection, wishes: Sequence[ClaimRequest]) -> list[Claim | None]:
-    """Claim each wished job that is queued, due and not past its deadline; None where another was first.
+def claim(connection: Connection, claim_requests: Sequence[ClaimRequest]) -> list[Claim | None]:
+    """Claim each requested job that is queued, due and before its deadline; None if another worker was first.
 
-    Of a paused endpoint only the probe is claimed. All wishes of one call are one worker's. A worker whose lease has
-    ended claims nothing.
+    Of a paused endpoint only the probe is claimed. All requests must come from the same worker. A worker whose lease
+    has ended claims nothing.
     """
-    worker_id = wishes[0].worker_id
-    wanted = {"ids": sorted({wish.row_id for wish in wishes}), "holder": worker_id}
-    rows = connection.execute(_move(connection.dialect.name), wanted).all()
+    worker_id = claim_requests[0].worker_id
+    parameters = {"ids": sorted({each.row_id for each in claim_requests}), "holder": worker_id}
+    rows = connection.execute(_move(connection.dialect.name), parameters).all()
     if not rows:
-        return [None] * len(wishes)
-    opened = [
+        return [None] * len(claim_requests)
+    attempt_rows = [
         {"job_id": row.id, "attempt": row.attempt, "endpoint": row.endpoint, "worker_id": worker_id} for row in rows
     ]
-    connection.execute(_OPEN, opened)
+    connection.execute(_OPEN, attempt_rows)
     claims = {row.id: _claim(row) for row in rows}
-    # A job wished for twice in one batch is given once.
-    return [claims.pop(wish.row_id, None) for wish in wishes]
+    # A job that is requested twice in one batch is returned once.
+    return [claims.pop(each.row_id, None) for each in claim_requests]
 
 
 def _claim(row: Any) -> Claim:
     *columns, body, probe = row
-    # One without its request must not keep the others of its batch from their workers.
+    # A job without its request must not fail the other claims of the batch.
     text = None if body is None else bytes(body).decode("utf-8", "surrogatepass")
     return Claim._make([*columns, text, bool(probe)])

@@ -1,6 +1,6 @@
-"""ENDPOINTS: trouble that jobs meet, as all workers together see it; `jobs.core.endpoint_health` decides whose it is.
+"""ENDPOINTS: the troubles that the jobs of all workers meet; `jobs.core.endpoint_health` decides on their owners.
 
-Here its ages become instants of the database's clock, under the lock of the endpoint's row.
+Ages become instants of the database's clock here, under the lock of the endpoint's row.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from worker.jobs.core.endpoint_health import (
     Verdict,
     hold_s,
 )
-from worker.jobs.store.endpoints import enter, free, pause_until_probe
+from worker.jobs.store.endpoints import insert_missing, pause_until_probe, start_sooner
 from worker.store.clock import from_now, seconds_until
 from worker.store.tables import attempts, endpoints
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """An attempt that met trouble: its call began `began_s` ago, its worker's latest answer `answered_s` ago."""
+    """An attempt that met trouble. Its call began `began_s` ago, its worker's latest answered call `answered_s` ago."""
 
     endpoint: str
     job_id: str
@@ -38,42 +38,44 @@ class Trouble:
     answered_s: float | None
 
 
-def judge(connection: Connection, troubles: Sequence[Trouble]) -> list[Verdict]:
-    """Decide on each trouble in turn, and pause the endpoints that two different jobs met it at."""
-    enter(connection, {one.endpoint: one.began_s for one in sorted(troubles, key=lambda one: one.began_s)})
-    before = _stands(connection, {one.endpoint for one in troubles})
-    stubborn = _stubborn(connection, troubles)
-    stands, verdicts, reasons = dict(before), [], dict[str, ErrorCode]()
-    for one in troubles:
-        met = TroubledCall(one.job_id, one.began_s, one.answered_s, stubborn.get((one.job_id, one.attempt)))
-        stood = stands[one.endpoint]
-        blame, stands[one.endpoint] = endpoint_health.classify(stood, met)
-        paused = stands[one.endpoint].state is State.paused and stood.state is not State.paused
-        verdicts.append(Verdict(blame, hold_s(stands[one.endpoint]), paused))
+def note_troubles(connection: Connection, troubles: Sequence[Trouble]) -> list[Verdict]:
+    """Classify each trouble in turn; pause an endpoint where two different jobs met trouble."""
+    insert_missing(
+        connection, {each.endpoint: each.began_s for each in sorted(troubles, key=lambda each: each.began_s)}
+    )
+    before = _lock_records(connection, {each.endpoint for each in troubles})
+    stubborn = _stubborn_ages(connection, troubles)
+    records, verdicts, reasons = dict(before), [], dict[str, ErrorCode]()
+    for each in troubles:
+        call = TroubledCall(each.job_id, each.began_s, each.answered_s, stubborn.get((each.job_id, each.attempt)))
+        was_paused = records[each.endpoint].state is State.paused
+        owner, records[each.endpoint] = endpoint_health.classify(records[each.endpoint], call)
+        paused = records[each.endpoint].state is State.paused and not was_paused
+        verdicts.append(Verdict(owner, hold_s(records[each.endpoint]), paused))
         if paused:
-            reasons[one.endpoint] = one.code
-    for name in sorted(stands):
+            reasons[each.endpoint] = each.code
+    for name in sorted(records):
         if name in reasons:
             pause_until_probe(connection, name, Cause.trouble, reasons[name])
-        elif stands[name] != before[name]:
-            _suspect(connection, name, before[name], stands[name])
+        elif records[name] != before[name]:
+            _write_suspect(connection, name, before[name], records[name])
     return verdicts
 
 
-def _suspect(connection: Connection, name: str, before: EndpointRecord, stand: EndpointRecord) -> None:
-    """Write who is suspected now, and let the suspect before start as soon as others do."""
-    troubled_s = stand.suspect_s if stand.troubled_s is None else stand.troubled_s
+def _write_suspect(connection: Connection, name: str, before: EndpointRecord, after: EndpointRecord) -> None:
+    """Write the new suspect, and let the earlier suspect start as soon as the other jobs."""
+    troubled_s = after.suspect_s if after.troubled_s is None else after.troubled_s
     suspicion = {
-        "suspect_job": stand.suspect_job,
-        "suspect_at": from_now(-stand.suspect_s),
+        "suspect_job": after.suspect_job,
+        "suspect_at": from_now(-after.suspect_s),
         "troubled_at": from_now(-troubled_s),
     }
     connection.execute(update(endpoints).where(endpoints.c.name == name).values(suspicion))
-    if before.suspect_job not in (None, stand.suspect_job):
-        free(connection, [str(before.suspect_job)], within_s=HOLD_S)
+    if before.suspect_job not in (None, after.suspect_job):
+        start_sooner(connection, [str(before.suspect_job)], within_s=HOLD_S)
 
 
-def _stands(connection: Connection, names: set[str]) -> dict[str, EndpointRecord]:
+def _lock_records(connection: Connection, names: set[str]) -> dict[str, EndpointRecord]:
     columns = select(
         endpoints.c.name,
         endpoints.c.state,
@@ -85,24 +87,24 @@ def _stands(connection: Connection, names: set[str]) -> dict[str, EndpointRecord
     )
     # In the order of the names: two workers that lock the same rows lock them in the same order.
     rows = connection.execute(columns.where(endpoints.c.name.in_(sorted(names))).order_by("name").with_for_update())
-    return {row[0]: _stand(*row[1:]) for row in rows}
+    return {row[0]: _record(*row[1:]) for row in rows}
 
 
-def _stand(
+def _record(
     state: str, since_s: float, answered_s: float | None, suspect: str | None, suspect_s: float | None, troubled_s: Any
 ) -> EndpointRecord:
-    # A release before changes an endpoint's state and leaves `troubled_at` as it was.
+    # An earlier release changes the state of an endpoint without clearing `troubled_at`.
     lasts = troubled_s is not None and troubled_s <= since_s
     return EndpointRecord(State(state), since_s, answered_s, suspect, suspect_s or 0.0, troubled_s if lasts else None)
 
 
-def _stubborn(connection: Connection, troubles: Sequence[Trouble]) -> dict[tuple[str, int], float]:
-    """Return for how long those attempts' predecessors have ended whose last few all met trouble."""
+def _stubborn_ages(connection: Connection, troubles: Sequence[Trouble]) -> dict[tuple[str, int], float]:
+    """Return the age of the previous attempt's end, by attempt, if the previous few attempts all met trouble."""
     earlier = {
-        (one.job_id, one.attempt - back): (one.job_id, one.attempt)
-        for one in troubles
+        (each.job_id, each.attempt - back): (each.job_id, each.attempt)
+        for each in troubles
         for back in range(1, STUBBORN_ATTEMPTS + 1)
-        if one.attempt > STUBBORN_ATTEMPTS
+        if each.attempt > STUBBORN_ATTEMPTS
     }
     if not earlier:
         return {}
@@ -110,7 +112,7 @@ def _stubborn(connection: Connection, troubles: Sequence[Trouble]) -> dict[tuple
     rows = connection.execute(
         columns.where(
             tuple_(attempts.c.job_id, attempts.c.attempt).in_(sorted(earlier)),
-            # By its code where a release before wrote the row: that knows no trouble inside an answer.
+            # By the error code if an earlier release wrote the row: it left the column `trouble` empty.
             or_(
                 attempts.c.trouble == "endpoint",
                 and_(attempts.c.trouble.is_(None), attempts.c.error_code.in_(sorted(endpoint_health.TROUBLE))),

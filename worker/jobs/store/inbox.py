@@ -1,4 +1,4 @@
-"""Takes rows from the SQL inbox, and writes dead letters."""
+"""Takes rows from the SQL inbox for `jobs.intake`; writes dead letters for ACCEPT and `jobs.maintenance`."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,13 +52,13 @@ def take_inbox(connection: Connection, *, limit: int, max_bytes: int, longest: i
     return [Submitted(id, _bytes(job), sizes[seq]) for seq, id, job in sorted(rows)]
 
 
-def write_dead_letters(connection: Connection, letters: Sequence[StoredEntry]) -> None:
+def write_dead_letters(connection: Connection, entries: Sequence[StoredEntry]) -> None:
     """Insert rows into the table of dead letters."""
     rows = [
-        letter._asdict()
-        | {name: clean_text(text) for name, text in letter._asdict().items() if name in ("queue", "reason", "message")}
-        | {"job_id": letter.job_id and clean_text(letter.job_id[:LONGEST_ID])}
-        for letter in letters
+        entry._asdict()
+        | {name: clean_text(text) for name, text in entry._asdict().items() if name in ("queue", "reason", "message")}
+        | {"job_id": entry.job_id and clean_text(entry.job_id[:LONGEST_ID])}
+        for entry in entries
     ]
     if rows:
         connection.execute(insert(dead_letters).values(created_at=now()), rows)

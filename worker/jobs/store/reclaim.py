@@ -1,7 +1,7 @@
-"""Leases: a claim belongs to a worker process, and the process to one row that it renews every second.
+"""RECLAIM: after the lease of a worker process has ended, its jobs are queued again.
 
-The database's clock ends them, and somebody may set it: forward, and leases of living workers have ended; back, and
-those of dead ones have not. See `worker.store.heartbeat` for the first, `leases.ENDED` for the second.
+The database's clock decides when a lease ends, and an operator may set that clock: forward, and leases of living
+workers end (see `worker.store.heartbeat`); back, and leases of dead workers do not (see `leases.ENDED`).
 """
 
 from collections.abc import Collection, Sequence
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, delete, or_, select, 
 from worker.core.failure import ErrorCode
 from worker.core.lifecycle import EXHAUST, TAKE_BACK, Outcome, Status
 from worker.jobs.store import finished_feed
-from worker.jobs.store.cancel import settle
+from worker.jobs.store.cancel import cancel_requeued
 from worker.store import leases, transitions
 from worker.store.clock import now
 from worker.store.tables import attempts, jobs, workers
@@ -21,20 +21,20 @@ from worker.store.transitions import error_columns
 
 
 def held(connection: Connection, worker_id: str) -> dict[str, int]:
-    """Return the jobs that are this worker's by the rows, and the attempt number of each."""
-    mine = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress)
-    return dict(connection.execute(select(jobs.c.id, jobs.c.attempt).where(*mine)).all())
+    """Return the jobs that the rows assign to this worker, with their attempt numbers."""
+    is_held = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress)
+    return dict(connection.execute(select(jobs.c.id, jobs.c.attempt).where(*is_held)).all())
 
 
 def cancellations(connection: Connection, worker_id: str) -> list[str]:
-    """Return the jobs held by this worker that somebody asked to cancel."""
-    mine = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress, jobs.c.cancel_requested_at.is_not(None))
-    return list(connection.scalars(select(jobs.c.id).where(*mine)))
+    """Return the jobs of this worker that have `cancel_requested_at`."""
+    is_held = (jobs.c.worker_id == worker_id, jobs.c.status == Status.in_progress)
+    return list(connection.scalars(select(jobs.c.id).where(*is_held, jobs.c.cancel_requested_at.is_not(None))))
 
 
 @dataclass(frozen=True, slots=True)
 class TakenBack:
-    """What the end of a lease did: workers struck off; jobs queued again, failed out of attempts, cancelled."""
+    """The result: the number of deleted workers, the jobs queued again, failed (no attempts left) and cancelled."""
 
     workers: int
     queued: frozenset[str]
@@ -47,11 +47,11 @@ class TakenBack:
 
 
 def take_back(connection: Connection, *, limit: int = 500, once_only: Collection[str] = ()) -> TakenBack:
-    """Strike off workers whose lease has ended and queue their jobs again, `limit` at a time.
+    """Delete workers with an ended lease and queue their jobs again, at most `limit`.
 
-    Jobs of the endpoints `once_only` fail instead: what may have been bought is not to be bought again there.
+    Jobs of the endpoints `once_only` fail instead, because those forbid a second payment.
     """
-    struck = connection.execute(delete(workers).where(leases.ENDED)).rowcount
+    deleted = connection.execute(delete(workers).where(leases.ENDED)).rowcount
     orphans = (
         _held(once_only)
         .where(jobs.c.worker_id.is_not(None), jobs.c.worker_id.not_in(select(workers.c.id)))
@@ -59,17 +59,18 @@ def take_back(connection: Connection, *, limit: int = 500, once_only: Collection
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    return _requeue(connection, connection.execute(orphans).all(), struck=struck)
+    return _requeue(connection, connection.execute(orphans).all(), workers=deleted)
 
 
 def give_back(
     connection: Connection, worker_id: str, keys: Sequence[transitions.Key], *, once_only: Collection[str] = ()
 ) -> TakenBack:
-    """Queue jobs of a living worker again that it has forgotten; `once_only` as for `take_back`."""
+    """Queue jobs again that a living worker holds but does not work on; `once_only` as for `take_back`."""
     if not keys:
         return TakenBack(0, frozenset(), frozenset(), frozenset())
-    mine = _held(once_only).where(jobs.c.worker_id == worker_id, tuple_(jobs.c.id, jobs.c.attempt).in_(sorted(keys)))
-    return _requeue(connection, connection.execute(mine.with_for_update()).all())
+    given = tuple_(jobs.c.id, jobs.c.attempt).in_(sorted(keys))
+    held_jobs = _held(once_only).where(jobs.c.worker_id == worker_id, given)
+    return _requeue(connection, connection.execute(held_jobs.with_for_update()).all())
 
 
 def _held(once_only: Collection[str]) -> Select[Any]:
@@ -77,10 +78,10 @@ def _held(once_only: Collection[str]) -> Select[Any]:
     return select(jobs.c.id, jobs.c.attempt, spent.label("spent")).where(jobs.c.status == Status.in_progress)
 
 
-def _requeue(connection: Connection, rows: Sequence[Row[Any]], *, struck: int = 0) -> TakenBack:
-    """Queue jobs whose holder is gone; their attempts are `unknown`, possibly billed, and open to a late answer.
+def _requeue(connection: Connection, rows: Sequence[Row[Any]], *, workers: int = 0) -> TakenBack:
+    """Queue the jobs of a worker that is gone. Their attempts become `unknown`: possibly billed, open to a late answer.
 
-    A job whose budget is spent fails, so that one that kills its worker comes to an end.
+    A job that has spent its attempts fails: a job that kills its worker must end.
     """
     _close_unknown(connection, rows)
     lost = error_columns(ErrorCode.worker_lost)
@@ -88,10 +89,10 @@ def _requeue(connection: Connection, rows: Sequence[Row[Any]], *, struck: int = 
     spent = [(row.id, row.attempt) for row in rows if row.spent]
     queued = transitions.apply(connection, TAKE_BACK, waiting, changes={**lost, "run_at": now()})
     failed = {job_id for job_id, _ in transitions.apply(connection, EXHAUST, spent, changes=lost)}
-    cancelled = settle(connection, queued)
+    cancelled = cancel_requeued(connection, queued)
     finished_feed.append_to_feed(connection, failed | cancelled)
     return TakenBack(
-        struck, frozenset(job_id for job_id, _ in queued) - cancelled, frozenset(failed), frozenset(cancelled)
+        workers, frozenset(job_id for job_id, _ in queued) - cancelled, frozenset(failed), frozenset(cancelled)
     )
 
 

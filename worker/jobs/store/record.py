@@ -1,4 +1,4 @@
-"""RECORD: how an attempt ended. The job's move, the attempt's close and the answer commit together."""
+"""RECORD: the end of an attempt. The job's move, the attempt's columns and the answer commit together."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from sqlalchemy import Boolean, Connection, Executable, Float, bindparam, case, 
 from worker.chat.usage import TOKENS
 from worker.core.lifecycle import Move, Outcome
 from worker.jobs.store import finished_feed
-from worker.jobs.store.cancel import settle
+from worker.jobs.store.cancel import cancel_requeued
 from worker.store import transitions
 from worker.store.bulk_params import upsert
 from worker.store.clock import from_now, now, shifted
@@ -27,10 +27,10 @@ CLOSED = (
 class AttemptRecord:
     """The end of one attempt.
 
-    `move` is None when the lease was lost: nothing of the job changes, but what is known of the attempt is kept.
-    `sent`: the connection opened, so the endpoint may have seen the request. Instants are given as seconds before now.
-    `attempt` holds the columns of CLOSED; `answer` those of the answers table, or None when no body came. `refusals`:
-    how many attempts in a row were refused for the moment, this one included.
+    `move` None: the lease is lost; the job's row stays as it is, and the attempt's row is closed. `sent`: the
+    connection was made, so the endpoint may have seen the request. Instants are seconds before now. `attempt` holds the
+    columns of CLOSED; `answer` those of the answers table, or None if no body came. `refusals`: refusals in a row, this
+    attempt included.
     """
 
     job_id: str
@@ -52,44 +52,44 @@ class AttemptRecord:
     first_byte_ago_s: float | None = None
     first_token_ago_s: float | None = None
 
+    @property
+    def key(self) -> transitions.Key:
+        return self.job_id, self.number
+
 
 class RecordedAttempt(NamedTuple):
-    """What came of one closing: whether the job moved, or another worker has it; the deliveries that tell its end."""
+    """The result of one record. `moved` False: another worker has the job. `deliveries`: those that may go at once."""
 
     moved: bool
     deliveries: tuple[str, ...] = ()
 
 
-def record(connection: Connection, closings: Sequence[AttemptRecord]) -> list[RecordedAttempt]:
-    """Write each end, and the events of jobs that are over with it.
+def record(connection: Connection, records: Sequence[AttemptRecord]) -> list[RecordedAttempt]:
+    """Write the ends of attempts, and the events of the jobs that ended with them.
 
-    An answer is kept, and its attempt closed, in either case: tokens that were spent are a fact.
+    The attempt is closed and its answer stored even if the job did not move: spent tokens are a fact.
     """
-    moved = _move(connection, closings)
-    _close(connection, closings)
-    kept = [_answer(closing) for closing in closings if closing.answer is not None]
-    if kept:
-        connection.execute(upsert(connection.dialect.name, answers).on_conflict_do_nothing(), kept)
-    again = [_place(closing) for closing in closings if closing.move is not None and not closing.move.final]
-    cancelled = settle(connection, [place for place in again if place in moved])
-    ended = (closing for closing in closings if closing.move is not None and closing.move.final)
-    told = finished_feed.append_to_feed(
-        connection, cancelled | {closing.job_id for closing in ended if _place(closing) in moved}
-    )
+    moved = _move_jobs(connection, records)
+    _close_attempts(connection, records)
+    rows = [_answer_row(each) for each in records if each.answer is not None]
+    if rows:
+        connection.execute(upsert(connection.dialect.name, answers).on_conflict_do_nothing(), rows)
+    requeued = [each.key for each in records if each.move is not None and not each.move.final]
+    cancelled = cancel_requeued(connection, [key for key in requeued if key in moved])
+    ended = {each.job_id for each in records if each.move is not None and each.move.final and each.key in moved}
+    deliveries = finished_feed.append_to_feed(connection, cancelled | ended)
     return [
-        RecordedAttempt(True, tuple(told.get(closing.job_id, ())))
-        if _place(closing) in moved
-        else RecordedAttempt(False)
-        for closing in closings
+        RecordedAttempt(True, tuple(deliveries.get(each.job_id, ()))) if each.key in moved else RecordedAttempt(False)
+        for each in records
     ]
 
 
-def _move(connection: Connection, closings: Sequence[AttemptRecord]) -> set[transitions.Key]:
-    """Apply the moves, those with the same values in one statement, in the order of the ids."""
+def _move_jobs(connection: Connection, records: Sequence[AttemptRecord]) -> set[transitions.Key]:
+    """Move the jobs: one statement for all moves with the same values, in the order of the ids."""
     groups: dict[tuple[Any, ...], list[AttemptRecord]] = defaultdict(list)
-    for closing in closings:
-        if closing.move is not None:
-            groups[_values_key(closing)].append(closing)
+    for each in records:
+        if each.move is not None:
+            groups[_values_key(each)].append(each)
     moved: set[transitions.Key] = set()
     for group in groups.values():
         first = group[0]
@@ -97,46 +97,47 @@ def _move(connection: Connection, closings: Sequence[AttemptRecord]) -> set[tran
         moved |= transitions.apply(
             connection,
             first.move,
-            [_place(closing) for closing in group],
+            [each.key for each in group],
             worker_id=first.worker_id,
             changes=_changes(first),
         )
     return moved
 
 
-def _values_key(closing: AttemptRecord) -> tuple[Any, ...]:
-    failure = (closing.error_code, closing.error_message, closing.error)
-    waits = (closing.delay_s, closing.waiting_for, closing.refusals)
-    return (closing.move, closing.worker_id, closing.counts, waits, failure)
+def _values_key(attempt: AttemptRecord) -> tuple[Any, ...]:
+    failure = (attempt.error_code, attempt.error_message, attempt.error)
+    waits = (attempt.delay_s, attempt.waiting_for, attempt.refusals)
+    return (attempt.move, attempt.worker_id, attempt.counts, waits, failure)
 
 
-def _changes(closing: AttemptRecord) -> dict[str, Any]:
-    assert closing.move is not None
+def _changes(attempt: AttemptRecord) -> dict[str, Any]:
+    assert attempt.move is not None
     changes: dict[str, Any] = {
-        "error_code": closing.error_code,
-        "error_message": closing.error_message,
-        "error": closing.error,
+        "error_code": attempt.error_code,
+        "error_message": attempt.error_message,
+        "error": attempt.error,
     }
-    if not closing.counts:
+    if not attempt.counts:
         changes["attempts_used"] = jobs.c.attempts_used - 1
-    if closing.outcome is Outcome.completed:
+    if attempt.outcome is Outcome.completed:
         changes["answer_attempt"] = jobs.c.attempt
-    if not closing.move.final:
-        changes |= {"run_at": from_now(closing.delay_s), "waiting_for": closing.waiting_for}
-        changes["refusals"] = closing.refusals
+    if not attempt.move.final:
+        changes |= {"run_at": from_now(attempt.delay_s), "waiting_for": attempt.waiting_for}
+        changes["refusals"] = attempt.refusals
     return changes
 
 
 @cache
-def _closing_statement() -> Executable:
-    """Return the UPDATE that closes an attempt; built once, because building costs more than running it."""
-    ended = [attempts.c.outcome.is_(None), attempts.c.outcome == Outcome.unknown]
+def _close_statement() -> Executable:
+    """Return the UPDATE that closes an attempt; cached, because building it costs more than running it."""
+    # Take-back closed a row as unknown; a late worker may still write the facts.
+    open_states = [attempts.c.outcome.is_(None), attempts.c.outcome == Outcome.unknown]
     return (
         update(attempts)
         .where(
             attempts.c.job_id == bindparam("of_job"),
             attempts.c.attempt == bindparam("of_attempt"),
-            or_(*ended),
+            or_(*open_states),
         )
         .values(
             outcome=bindparam("ended"),
@@ -149,29 +150,25 @@ def _closing_statement() -> Executable:
     )
 
 
-def _close(connection: Connection, closings: Sequence[AttemptRecord]) -> None:
-    """Close the attempt rows, each once: a row that take-back closed as unknown still learns what is known."""
-    connection.execute(_closing_statement(), [_closed(closing) for closing in sorted(closings, key=_place)])
+def _close_attempts(connection: Connection, records: Sequence[AttemptRecord]) -> None:
+    parameters = [_close_parameters(each) for each in sorted(records, key=lambda each: each.key)]
+    connection.execute(_close_statement(), parameters)
 
 
 def _ago(name: str) -> Any:
-    """The instant so many seconds before now; NULL for NULL."""
+    """Return the instant that lies the parameter's seconds before now; NULL for NULL."""
     return shifted(now(), cast(bindparam(name), Float))
 
 
-def _place(closing: AttemptRecord) -> transitions.Key:
-    return closing.job_id, closing.number
-
-
-def _closed(closing: AttemptRecord) -> dict[str, Any]:
+def _close_parameters(attempt: AttemptRecord) -> dict[str, Any]:
     return {
-        "of_job": closing.job_id,
-        "of_attempt": closing.number,
-        "ended": closing.outcome,
-        "was_sent": closing.sent,
-        "byte_ago": _negative(closing.first_byte_ago_s),
-        "token_ago": _negative(closing.first_token_ago_s),
-        **{f"new_{name}": closing.attempt.get(name) for name in CLOSED},
+        "of_job": attempt.job_id,
+        "of_attempt": attempt.number,
+        "ended": attempt.outcome,
+        "was_sent": attempt.sent,
+        "byte_ago": _negative(attempt.first_byte_ago_s),
+        "token_ago": _negative(attempt.first_token_ago_s),
+        **{f"new_{name}": attempt.attempt.get(name) for name in CLOSED},
     }
 
 
@@ -179,8 +176,8 @@ def _negative(seconds: float | None) -> float | None:
     return None if seconds is None else -seconds
 
 
-def _answer(closing: AttemptRecord) -> dict[str, Any]:
-    """Return a row with every column: the first row of a statement decides which columns it writes of all rows."""
-    assert closing.answer is not None
-    row = {column.name: closing.answer.get(column.name) for column in answers.columns}
-    return row | {"job_id": closing.job_id, "attempt": closing.number}
+def _answer_row(attempt: AttemptRecord) -> dict[str, Any]:
+    """Return a row with every column: the first row of a statement decides the columns of all rows."""
+    assert attempt.answer is not None
+    row = {column.name: attempt.answer.get(column.name) for column in answers.columns}
+    return row | {"job_id": attempt.job_id, "attempt": attempt.number}

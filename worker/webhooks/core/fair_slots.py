@@ -46,7 +46,7 @@ class FairSlots:
 
 def round_robin(groups: Iterable[Sequence[T]]) -> list[T]:
     """Return the first item of each group, then the second of each, and so on."""
-    # Items are wrapped in tuples, so that an empty tuple can mark a group that has ended.
+    # Items are wrapped in tuples, because an empty tuple marks a group that has ended.
     rounds = zip_longest(*([(item,) for item in group] for group in groups), fillvalue=())
     return [item for cells in rounds for cell in cells for item in cell]
 

@@ -1,24 +1,21 @@
-"""What an attempt to deliver a webhook came to, and what follows: delivered, another attempt, or the end. Pure.
+"""The result of an attempt to deliver a webhook: every error code with its meaning, and requests of the receiver. Pure.
 
-`webhooks.net.send` fills a Sent; `run` asks `decide`, and `receiver_health` what the attempt says about the receiver.
+`webhooks.net.send` returns a SendResult. `webhooks.core.retry` decides the next step, `receiver_health` updates the
+receiver's health.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
 
-from worker.webhooks.core.retry_schedule import LONGEST_RETRY_AFTER_S, SCHEDULE_S, postponed_s, wait_s
-
-Variant = Literal["full", "thin"]
-# What an outcome says about the receiver's breaker: it is not there, it is there, or nothing.
-Receiver = Literal["down", "up", "unknown"]
+from worker.webhooks.core.retry_schedule import LONGEST_RETRY_AFTER_S
 
 
 class DeliveryErrorCode(StrEnum):
     """Every way a delivery attempt can fail; a contract with the readers of `webhook_deliveries_v1`. It only grows."""
 
-    # The receiver cannot have it.
+    # The receiver cannot have the event.
     target_forbidden = "target_forbidden"
     dns_failed = "dns_failed"
     dns_timeout = "dns_timeout"
@@ -27,18 +24,18 @@ class DeliveryErrorCode(StrEnum):
     tls_failed = "tls_failed"
     invalid_header = "invalid_header"
     no_body = "no_body"
-    # Nor can it, and the trouble is ours: it spends no attempt.
+    # Nor in these cases, and the fault is ours: the attempt is not counted.
     dns_busy = "dns_busy"
     proxy_failed = "proxy_failed"
     out_of_resources = "out_of_resources"
     no_secret = "no_secret"  # noqa: S105 - the name of a failure
     internal_error = "internal_error"
-    # It may have it.
+    # The receiver may have the event.
     timeout = "timeout"
     connection_lost = "connection_lost"
     protocol_error = "protocol_error"
     worker_lost = "worker_lost"
-    # It has it, and says no.
+    # The receiver has the event and refuses it.
     redirect_not_followed = "redirect_not_followed"
     gone = "gone"
     payload_too_large = "payload_too_large"
@@ -49,9 +46,13 @@ class DeliveryErrorCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryCodeMeaning:
-    """What a code means. The sentence is the tenant's to read, so that it names no address."""
+    """The meaning of a code.
 
-    receiver: Receiver
+    `receiver`: the evidence for the receiver's breaker: it does not answer, it answers, or none. Tenants read the
+    sentence, so it contains no address.
+    """
+
+    receiver: Literal["down", "up", "unknown"]
     sentence: str
 
 
@@ -76,7 +77,7 @@ DELIVERY_MEANINGS: Final[Mapping[DeliveryErrorCode, DeliveryCodeMeaning]] = {
         "unknown", "A header of the receiver cannot be sent; correct its headers."
     ),
     DeliveryErrorCode.no_body: DeliveryCodeMeaning(
-        "unknown", "What was to be sent is no longer stored; somebody has deleted it."
+        "unknown", "The body of the event is no longer stored; it was deleted."
     ),
     DeliveryErrorCode.dns_busy: DeliveryCodeMeaning(
         "unknown", "This service had no room to look up the receiver's host name; it tries again."
@@ -118,7 +119,7 @@ DELIVERY_MEANINGS: Final[Mapping[DeliveryErrorCode, DeliveryCodeMeaning]] = {
 }
 
 
-# Our own trouble, of which the receiver knows nothing: seconds to the first try after it, and the longest wait.
+# Faults of this service: seconds to the first attempt after one, and the longest wait.
 OURS: Final[Mapping[DeliveryErrorCode, tuple[float, float]]] = {
     DeliveryErrorCode.dns_busy: (2.0, 60.0),
     DeliveryErrorCode.proxy_failed: (5.0, 300.0),
@@ -129,14 +130,14 @@ OURS: Final[Mapping[DeliveryErrorCode, tuple[float, float]]] = {
 
 
 class ReceiverControl(StrEnum):
-    """What a receiver may say in the header `webhook-delivery`, with any status (a proposal of Standard Webhooks)."""
+    """The values of a receiver's header `webhook-delivery`, with any status (a proposal of Standard Webhooks)."""
 
     disable = "disable"
     abort_message = "abort-message"
 
 
 class DisableReason(StrEnum):
-    """Why a receiver was disabled: it answered 410, it asked for it, it failed for days, its address is forbidden."""
+    """Why a receiver was disabled: it answered 410, it asked, it failed for days, its address is forbidden."""
 
     gone = "gone"
     asked = "asked"
@@ -146,12 +147,12 @@ class DisableReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """What one attempt came to. `error_code` None: delivered.
+    """The reply to one attempt. `error_code` None: delivered.
 
-    `sent`: connect returned, so the receiver may have it. `retry_after_s`: None also for what is garbage or past. The
-    parts of the time are milliseconds, None where there was no such part (a kept connection) or it did not end;
-    `tls_ms` is a part of `connect_ms`.
-    `response_body` is the start of the body as it came, `truncated` if more followed. `peer` is for the operator only.
+    `sent`: the connection was made, so the receiver may have the event. `retry_after_s`: None also for a value that is
+    unreadable or past. `dns_ms`, `connect_ms`, `tls_ms`, `ttfb_ms`: None if the step did not happen (a kept connection)
+    or did not end; `tls_ms` is a part of `connect_ms`.
+    `response_body`: the start of the body; `truncated`: there was more. Only the operator sees `peer`.
     """
 
     sent: bool
@@ -170,96 +171,21 @@ class SendResult:
     peer: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """The receiver has it. `disable_reason`: it also asked to be disabled."""
-
-    disable_reason: DisableReason | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Try again after `delay_s` with this `variant` of the body; send the receiver nothing for `pause_receiver_s`."""
-
-    delay_s: float
-    pause_receiver_s: float
-    variant: Variant
-
-
-@dataclass(frozen=True, slots=True)
-class Postpone:
-    """Try again after `delay_s`, for the trouble was ours: no attempt is spent, the receiver is not judged."""
-
-    delay_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Give_up:
-    """Fail the delivery: the schedule is used up, the next attempt would miss the deadline, or its body is gone."""
-
-    reason: Literal["attempts", "deadline", "body"]
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Cancel the delivery, as the receiver wishes, and disable the receiver if there is a reason."""
-
-    disable_reason: DisableReason | None = None
-
-
-Decision = Delivered | Retry | Postpone | Give_up | Cancel
-
-
-def decide(
-    sent: SendResult,
-    *,
-    used: int,
-    left_s: float,
-    variant: Variant,
-    jitter: float,
-    schedule: Sequence[float] = SCHEDULE_S,
-    postponed: int = 0,
-) -> Decision:
-    """Say what follows an attempt.
-
-    `used`: attempts spent, this one included. `postponed`: attempts before it that our own trouble ended. `left_s`:
-    seconds to the delivery's deadline. `variant`: the body that was sent. `jitter`: chance in [0, 1). `schedule`:
-    seconds to wait after each failure but the last.
-    """
-    reason = disable_reason(sent)
-    if sent.error_code is None:
-        return Delivered(reason)
-    if reason is not None or sent.control is ReceiverControl.abort_message:
-        return Cancel(reason)
-    if sent.error_code is DeliveryErrorCode.no_body:
-        return Give_up("body")
-    if sent.error_code in OURS:
-        delay_s = postponed_s(*OURS[sent.error_code], postponed=postponed, jitter=jitter)
-        return Postpone(delay_s) if delay_s < left_s else Give_up("deadline")
-    if used > len(schedule):
-        return Give_up("attempts")
-    delay_s = wait_s(schedule[max(used - 1, 0)], retry_after_s=sent.retry_after_s, jitter=jitter)
-    if delay_s >= left_s:
-        return Give_up("deadline")
-    too_large = sent.error_code is DeliveryErrorCode.payload_too_large
-    return Retry(delay_s, pause_s(sent), "thin" if too_large else variant)
-
-
-def disable_reason(sent: SendResult) -> DisableReason | None:
-    """Return the reason to disable the receiver that this one answer gives."""
-    if sent.error_code is DeliveryErrorCode.gone:
+def disable_reason(result: SendResult) -> DisableReason | None:
+    """Return the reason to disable the receiver, if this one answer is enough; None if not."""
+    if result.error_code is DeliveryErrorCode.gone:
         return DisableReason.gone
-    return DisableReason.asked if sent.control is ReceiverControl.disable else None
+    return DisableReason.asked if result.control is ReceiverControl.disable else None
 
 
-def pause_s(sent: SendResult) -> float:
-    """Return for how long nothing should go to the receiver: what it asked for with a failure, at most 24 h."""
-    asked = None if sent.error_code is None else sent.retry_after_s
-    return min(LONGEST_RETRY_AFTER_S, asked or 0.0)
+def pause_s(result: SendResult) -> float:
+    """Return for how long to send the receiver nothing: the Retry-After of a failure, at most 24 h."""
+    asked_s = None if result.error_code is None else result.retry_after_s
+    return min(LONGEST_RETRY_AFTER_S, asked_s or 0.0)
 
 
 def http_code(status: int) -> DeliveryErrorCode | None:
-    """Return the code of the status of a final response; None for success, which is 2xx and nothing else."""
+    """Return the error code for the HTTP status of a final response; None for 2xx, the only success."""
     match status:
         case 410:
             return DeliveryErrorCode.gone

@@ -1,6 +1,7 @@
-"""A receiver's health: when its breaker lets deliveries pass, and when it is warned about or disabled. Pure.
+"""The health of a receiver: its breaker, its warnings, and the rules that disable it. Pure.
 
-The store keeps a Health as columns of the receiver's row, folds outcomes into it, and asks `room` before it claims.
+The store keeps a ReceiverHealth in the column `receivers.health`, applies each result with `health_after`, and calls
+`room` before it claims.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from worker.webhooks.core.outcome import (
 from worker.webhooks.core.retry_schedule import HOUR_S
 
 OPENS_AT_IN_ROW: Final = 5
-# The window slides by a bucket: it holds all results of its last 50 s and none that is older than 60.
+# The window slides by one bucket: it holds all results of the last 50 s and none older than 60 s.
 WINDOW_BUCKETS: Final = 6
 BUCKET_S: Final = 10.0
 WINDOW_RESULTS: Final = 20
@@ -35,7 +36,7 @@ FORBIDDEN_FOR_S: Final = HOUR_S
 
 
 class Bucket(NamedTuple):
-    """Ten seconds of results: which (Unix time divided by BUCKET_S), how many, and how many of them down."""
+    """The results of ten seconds. `number`: Unix time divided by BUCKET_S. `down`: results against the receiver."""
 
     number: int
     results: int
@@ -44,13 +45,13 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReceiverHealth:
-    """All that is remembered of a receiver's attempts; a new and an enabled receiver has the default.
+    """The history of a receiver's attempts. New and re-enabled receivers have the defaults.
 
-    Every `_at_s` is an instant, in seconds of the store's clock (Unix time). `ramp` 0: the breaker is closed; 1, 2 or
-    4: it is open until `open_until_s`, and from then on so many deliveries may be in flight. `window`: a closed
-    breaker's results of the last minute, the oldest bucket first. `oldest_event_s` and `newest_event_s` are when the
-    first and the last of the events were made that failed since the last success.
-    `warned_h` becomes 24, then 72, and `disabled` its reason: a change of them is to be told.
+    `_until_s`, `_since_s` and `_event_s`: Unix time by the database's clock. `ramp` 0: the breaker is closed; 1, 2 or
+    4: it is open until `open_until_s`, and then allows that many deliveries in flight. `window`: results of the last
+    minute while the breaker is closed, oldest bucket first. `oldest_event_s` and `newest_event_s`: creation of the
+    first and the last event that failed since the last success. `warned_h` becomes 24, then 72; `disabled` is the
+    reason. The caller reports a change of either.
     """
 
     down_in_row: int = 0
@@ -69,38 +70,38 @@ class ReceiverHealth:
     disabled: DisableReason | None = None
 
 
-def health_after(health: ReceiverHealth, sent: SendResult, *, now_s: float, event_at_s: float) -> ReceiverHealth:
+def health_after(health: ReceiverHealth, result: SendResult, *, now_s: float, event_at_s: float) -> ReceiverHealth:
     """Return the health after an attempt that ended at `now_s` for an event made at `event_at_s`."""
-    health = _broken(health, sent.error_code, now_s)
-    health = _dated(health, sent.error_code, now_s, event_at_s)
-    health = _forbidden(health, sent.error_code, now_s)
-    if pause := pause_s(sent):
+    health = _move_breaker(health, result.error_code, now_s)
+    health = _update_failing_span(health, result.error_code, now_s, event_at_s)
+    health = _count_forbidden(health, result.error_code, now_s)
+    if pause := pause_s(result):
         health = replace(health, paused_until_s=max(health.paused_until_s, now_s + pause))
-    return replace(health, disabled=health.disabled or disable_reason(sent) or _failed_for_days(health, now_s))
+    return replace(health, disabled=health.disabled or disable_reason(result) or _failed_for_days(health, now_s))
 
 
 def room(health: ReceiverHealth, *, limit: int, in_flight: int, now_s: float) -> int:
-    """Return how many more deliveries to the receiver may start, if at most `limit` may be in flight."""
+    """Return how many more deliveries to the receiver may start. `limit`: the most in flight."""
     if health.disabled is not None or now_s < resting_until_s(health):
         return 0
     return max(0, (min(limit, health.ramp) if health.ramp else limit) - in_flight)
 
 
 def resting_until_s(health: ReceiverHealth) -> float:
-    """Return the instant before which nothing may start: the end of the breaker's opening or of a Retry-After."""
+    """Return the instant before which no delivery may start: the breaker is open, or a Retry-After lasts."""
     return max(health.open_until_s, health.paused_until_s)
 
 
-def _broken(health: ReceiverHealth, code: DeliveryErrorCode | None, now_s: float) -> ReceiverHealth:
+def _move_breaker(health: ReceiverHealth, code: DeliveryErrorCode | None, now_s: float) -> ReceiverHealth:
     """Return the health with the breaker moved: closed, open, or half-open (open, and its time has passed)."""
-    says = "up" if code is None else DELIVERY_MEANINGS[code].receiver
-    if says == "unknown":
+    evidence = "up" if code is None else DELIVERY_MEANINGS[code].receiver
+    if evidence == "unknown":
         return health
     if health.ramp == 0:
-        return _counted(health, now_s, down=says == "down")
-    if says == "down":
-        # Before the end of the opening it is a delivery that began before; it has been counted enough.
-        return _opened(health, now_s) if now_s >= health.open_until_s else health
+        return _count_result(health, now_s, down=evidence == "down")
+    if evidence == "down":
+        # A failure before `open_until_s` is of a delivery that began before the breaker opened: it does not count.
+        return _open_breaker(health, now_s) if now_s >= health.open_until_s else health
     if now_s < health.open_until_s and code is not None:
         return health
     if health.ramp < FULL_RAMP:
@@ -108,26 +109,26 @@ def _broken(health: ReceiverHealth, code: DeliveryErrorCode | None, now_s: float
     return replace(health, ramp=0, open_until_s=0.0, open_s=0.0)
 
 
-def _counted(health: ReceiverHealth, now_s: float, *, down: bool) -> ReceiverHealth:
+def _count_result(health: ReceiverHealth, now_s: float, *, down: bool) -> ReceiverHealth:
     """Return the health of a closed breaker with one more result in its window."""
-    window = _slid(health.window, now_s, down=down)
+    window = _slide_window(health.window, now_s, down=down)
     counted = replace(health, down_in_row=health.down_in_row + 1 if down else 0, window=window)
     results, failed = sum(bucket.results for bucket in window), sum(bucket.down for bucket in window)
     failing = results >= WINDOW_RESULTS and failed >= WINDOW_SHARE * results
-    return _opened(counted, now_s) if down and (failing or counted.down_in_row >= OPENS_AT_IN_ROW) else counted
+    return _open_breaker(counted, now_s) if down and (failing or counted.down_in_row >= OPENS_AT_IN_ROW) else counted
 
 
-def _slid(window: tuple[Bucket, ...], now_s: float, *, down: bool) -> tuple[Bucket, ...]:
-    """Return the window with one more result, without what is too old."""
+def _slide_window(window: tuple[Bucket, ...], now_s: float, *, down: bool) -> tuple[Bucket, ...]:
+    """Return the window with one more result and without buckets that are too old."""
     last = window[-1] if window else None
-    # Attempts end in another order than they are written in: what comes late counts with the latest.
+    # Results may be written out of order: a late one counts in the latest bucket.
     number = int(now_s // BUCKET_S) if last is None else max(last.number, int(now_s // BUCKET_S))
     current = last if last is not None and last.number == number else Bucket(number, 0, 0)
     kept = (bucket for bucket in window if number - WINDOW_BUCKETS < bucket.number < number)
     return (*kept, Bucket(number, current.results + 1, current.down + down))
 
 
-def _opened(health: ReceiverHealth, now_s: float) -> ReceiverHealth:
+def _open_breaker(health: ReceiverHealth, now_s: float) -> ReceiverHealth:
     open_s = min(LONGEST_OPEN_S, health.open_s * 2 or FIRST_OPEN_S)
     return replace(
         health,
@@ -139,13 +140,15 @@ def _opened(health: ReceiverHealth, now_s: float) -> ReceiverHealth:
     )
 
 
-def _dated(health: ReceiverHealth, code: DeliveryErrorCode | None, now_s: float, event_at_s: float) -> ReceiverHealth:
-    """Return the health with the span of failures moved on, and the warning that is due."""
+def _update_failing_span(
+    health: ReceiverHealth, code: DeliveryErrorCode | None, now_s: float, event_at_s: float
+) -> ReceiverHealth:
+    """Return the health with the span of failures updated, and the warning that is due."""
     if code is None:
         return replace(
             health, failing_since_s=None, failed_attempts=0, oldest_event_s=None, newest_event_s=None, warned_h=0
         )
-    if DELIVERY_MEANINGS[code].receiver == "unknown":  # our own trouble
+    if DELIVERY_MEANINGS[code].receiver == "unknown":  # our own fault
         return health
     since = now_s if health.failing_since_s is None else health.failing_since_s
     due = [hours for hours in WARNINGS_H if now_s - since >= hours * HOUR_S]
@@ -159,15 +162,15 @@ def _dated(health: ReceiverHealth, code: DeliveryErrorCode | None, now_s: float,
     )
 
 
-def _forbidden(health: ReceiverHealth, code: DeliveryErrorCode | None, now_s: float) -> ReceiverHealth:
+def _count_forbidden(health: ReceiverHealth, code: DeliveryErrorCode | None, now_s: float) -> ReceiverHealth:
     if code is not DeliveryErrorCode.target_forbidden:
-        own = code in (
+        is_ours = code in (
             *OURS,
             DeliveryErrorCode.worker_lost,
             DeliveryErrorCode.invalid_header,
             DeliveryErrorCode.no_body,
         )
-        return health if own else replace(health, forbidden_in_row=0, forbidden_since_s=None)
+        return health if is_ours else replace(health, forbidden_in_row=0, forbidden_since_s=None)
     since = now_s if health.forbidden_since_s is None else health.forbidden_since_s
     in_row = health.forbidden_in_row + 1
     lasting = in_row >= FORBIDDEN_IN_ROW and now_s - since > FORBIDDEN_FOR_S
@@ -176,9 +179,9 @@ def _forbidden(health: ReceiverHealth, code: DeliveryErrorCode | None, now_s: fl
 
 
 def _failed_for_days(health: ReceiverHealth, now_s: float) -> DisableReason | None:
-    """Return `failing` after days of failures, of many attempts, for events of different days: never by count alone.
+    """Return `failing` after days of failures with many attempts, for events of different times; never by count alone.
 
-    Events made 12 hours apart are two events and two occasions: one burst that fails for days disables nobody.
+    The failed events must be at least 12 hours apart: one burst that fails for days disables no receiver.
     """
     if health.failing_since_s is None or health.oldest_event_s is None or health.newest_event_s is None:
         return None

@@ -1,4 +1,4 @@
-"""How long a delivery waits for its next attempt: by the schedule, a Retry-After, or for a trouble of ours. Pure."""
+"""The wait before the next attempt at a delivery: by schedule, by Retry-After, or after a fault of ours. Pure."""
 
 from typing import Any, Final
 
@@ -16,22 +16,22 @@ _MOST_SPREAD_S: Final = 1800.0
 def wait_s(step_s: float, *, retry_after_s: float | None, jitter: float) -> float:
     """Return the wait: the later of schedule and Retry-After, and up to 20 % of it (1 s to 30 min) on top.
 
-    Jitter is only added: a wait below the Retry-After would be an attempt the receiver has refused beforehand.
+    Jitter is only added: an attempt before the Retry-After is refused for sure.
     """
     wait = max(step_s, min(LONGEST_RETRY_AFTER_S, retry_after_s or 0.0))
     return wait + jitter * min(_MOST_SPREAD_S, max(_LEAST_SPREAD_S, wait * _SPREAD))
 
 
 def postponed_s(first_s: float, longest_s: float, *, postponed: int, jitter: float) -> float:
-    """Return the wait after a trouble of ours that `postponed` others came before: doubled by each, a fifth on top.
+    """Return the wait after a fault of ours: doubled by each of the `postponed` earlier ones, plus up to a fifth.
 
-    Days of it would otherwise leave a row a minute of every delivery.
+    Without the doubling, a fault that lasts for days would write one attempt row per minute and delivery.
     """
     return min(longest_s, first_s * 2.0 ** min(postponed, 30)) * (1.0 + jitter * _SPREAD)
 
 
 def schedule_fault(steps: Any) -> str | None:
-    """Say in a sentence why `steps` is no schedule for a receiver, or None: 1 to 20 waits in seconds."""
+    """Return a sentence about the fault of a schedule, or None. Valid: a list of 1 to 20 waits in seconds."""
     if not isinstance(steps, list | tuple) or not 1 <= len(steps) <= MAX_STEPS:
         return f"The schedule is no list of 1 to {MAX_STEPS} waits in seconds"
     for number, step in enumerate(steps, 1):

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from worker.net.redaction import SHORTEST_SECRET, redact
 from worker.webhooks.core.outcome import SendResult
 
-# Prefixes of the headers that we send to every receiver; a custom header cannot begin with them (core.custom_headers).
+# Prefixes of the headers that we send to every receiver. webhooks.core.custom_headers refuses them in custom headers.
 _OURS: Final = ("webhook-", "x-afterword-")
 
 

@@ -1,8 +1,7 @@
-"""CLAIM and RECORD of deliveries: the same fence, lease and guarded moves as for jobs, a receiver's limits besides.
+"""CLAIM of deliveries: the same fence, lease and guarded moves as for jobs, and the limits of the receiver.
 
-The receiver's row is locked while its deliveries begin and end: its health, its rate and its order are read, decided on
-by `core` and written back, and two workers never decide on the same. Whoever wants both locks receivers first, in the
-order of their ids, and then deliveries.
+Claim and record lock the receiver's row, then read its health, rate and order, ask `core` and write the result: two
+workers never decide on the same state. Lock order: receivers by id, then deliveries.
 """
 
 from collections import defaultdict
@@ -21,15 +20,15 @@ from worker.webhooks.core.receiver_health import room
 from worker.webhooks.store.health_column import health_of
 from worker.webhooks.store.tables import deliveries, delivery_attempts, events, receivers
 
-# The most tokens a bucket holds: a second's worth, so that a burst is no longer than that.
+# The largest burst: a bucket holds the tokens of one second.
 BURST_S = 1.0
 
 
 class DeliveryClaim(NamedTuple):
-    """A delivery that is ours, and what its one request needs. `left_s`: seconds to its deadline.
+    """A claimed delivery, with the data of its one request. `left_s`: seconds to the deadline.
 
-    `body` is the frozen body of its variant, None where that is gone; `now_s` and `event_at_s` are Unix time by the
-    database.
+    `body`: the frozen body of its variant, None if that is deleted. `now_s` and `event_at_s`: Unix time by the
+    database's clock.
     """
 
     delivery_id: str
@@ -60,7 +59,7 @@ class DeliveryClaim(NamedTuple):
     now_s: float
 
 
-# KEY SHARE: the row cannot be deleted, and our deliveries taken back, between this look and our commit.
+# KEY SHARE: until our commit no one can delete the worker's row and take the deliveries back.
 _ALIVE = (
     select(workers.c.id)
     .where(workers.c.id == bindparam("worker_id"), workers.c.lease_until > now())
@@ -132,70 +131,70 @@ _BODIES = (
 )
 
 
-def claim(connection: Connection, wishes: Sequence[ClaimRequest], *, slots: int) -> list[DeliveryClaim | None]:
-    """Claim each wished delivery that is due, that its receiver has room for and its tenant a place; None for others.
+def claim(connection: Connection, claim_requests: Sequence[ClaimRequest], *, slots: int) -> list[DeliveryClaim | None]:
+    """Claim each requested delivery that is due, if its receiver has room and its tenant a free slot; else None.
 
-    All wishes of one call are one worker's, which has `slots`.
+    All requests must come from the same worker; `slots` is its number of slots.
     """
-    worker_id = wishes[0].worker_id
-    ids = sorted({wish.row_id for wish in wishes})
+    worker_id = claim_requests[0].worker_id
+    ids = sorted({each.row_id for each in claim_requests})
     if connection.execute(_ALIVE, {"worker_id": worker_id}).first() is None:
-        return [None] * len(wishes)
+        return [None] * len(claim_requests)
     known = {row.id: row for row in connection.execute(_RECEIVERS, {"ids": ids})}
     places = places_of(connection, worker_id, slots)
     chosen = _with_room(connection, connection.execute(_DUE, {"ids": ids}).all(), known, places)
     if not chosen:
-        return [None] * len(wishes)
+        return [None] * len(claim_requests)
     rows = {row.id: row for row in connection.execute(_MOVE, {"ids": chosen, "holder": worker_id})}
     _open(connection, rows.values())
     bodies = {row.id: row for row in connection.execute(_BODIES, {"ids": sorted(rows)})}
-    claims = {one: _claim(rows[one], bodies.get(one), known[rows[one].receiver_id]) for one in rows}
-    # Wished for twice in one batch, it is given once.
-    return [claims.pop(wish.row_id, None) for wish in wishes]
+    claims = {row.id: _claim(row, bodies.get(row.id), known[row.receiver_id]) for row in rows.values()}
+    # A delivery that is requested twice in one batch is returned once.
+    return [claims.pop(each.row_id, None) for each in claim_requests]
 
 
 def places_of(connection: Connection, worker_id: str, slots: int) -> FairSlots:
-    """Return the places of a worker as its rows have them; nobody but itself takes any."""
+    """Return the slots that a worker's deliveries occupy by its rows; no other worker changes them."""
     return FairSlots(slots, {(row[0], row[1]): row[2] for row in connection.execute(_PLACES, {"worker_id": worker_id})})
 
 
 def _with_room(
     connection: Connection, due: Sequence[Any], known: Mapping[str, Row[Any]], places: FairSlots
 ) -> list[str]:
-    """Choose the deliveries that may start now; spend a token of its receiver for each."""
+    """Choose the deliveries that may start now; spend one token of the receiver for each."""
     wanted = sorted({row.receiver_id for row in due})
     if not wanted:
         return []
     flight: dict[str, int] = {row[0]: row[1] for row in connection.execute(_FLIGHT, {"ids": wanted})}
-    tokens = {one: tokens_of(known[one]) for one in wanted}
-    room = {one: room_of(known[one], flight.get(one, 0)) for one in wanted}
-    room |= {one: min(room[one], int(left)) for one, left in tokens.items() if left is not None}
+    tokens = {receiver_id: tokens_of(known[receiver_id]) for receiver_id in wanted}
+    room = {receiver_id: room_of(known[receiver_id], flight.get(receiver_id, 0)) for receiver_id in wanted}
+    room |= {receiver_id: min(room[receiver_id], int(left)) for receiver_id, left in tokens.items() if left is not None}
     chosen: dict[str, list[str]] = defaultdict(list)
     for row in due:
         taken = chosen[row.receiver_id]
         if len(taken) < room[row.receiver_id] and places.take(known[row.receiver_id].tenant, row.receiver_id):
             taken.append(row.id)
-    for one, left in tokens.items():
-        if left is not None and chosen[one]:
-            spent = update(receivers).where(receivers.c.id == one)
-            connection.execute(spent.values(tokens=left - len(chosen[one]), tokens_at=now()))
+    for receiver_id, left in tokens.items():
+        if left is not None and chosen[receiver_id]:
+            spend = update(receivers).where(receivers.c.id == receiver_id)
+            connection.execute(spend.values(tokens=left - len(chosen[receiver_id]), tokens_at=now()))
     return sorted(taken_id for taken in chosen.values() for taken_id in taken)
 
 
 def room_of(receiver: Any, in_flight: int) -> int:
-    """Return how many more deliveries to a receiver may start; its row also holds `now_s`."""
+    """Return how many more deliveries to a receiver may start. `receiver`: its row, with `now_s`."""
     if receiver.status != "enabled":
         return 0
     return room(health_of(receiver.health), limit=receiver.in_flight, in_flight=in_flight, now_s=receiver.now_s)
 
 
 def tokens_of(receiver: Any) -> float | None:
-    """Return what is in the bucket of a receiver with a rate, None where it has none; its row holds `tokens_in_s`."""
+    """Return the tokens of a receiver, None if it has no rate. `receiver`: its row, with `tokens_in_s`."""
     rate = receiver.rate_per_s
     if rate is None:
         return None
     most = max(1.0, rate * BURST_S)
-    # Tokens that were spent in the future: the clock was set back, and the bucket would stay empty until then.
+    # `tokens_at` in the future: the clock was set back, and the bucket would stay empty until that time.
     if receiver.tokens is None or receiver.tokens_in_s is None or receiver.tokens_in_s > BURST_S:
         return float(most)
     return float(min(most, receiver.tokens + rate * max(0.0, -receiver.tokens_in_s)))
@@ -219,7 +218,7 @@ def _open(connection: Connection, rows: Iterable[Row[Any]]) -> None:
 
 
 def _claim(row: Row[Any], event: Row[Any] | None, receiver: Row[Any]) -> DeliveryClaim:
-    # One without its event must not keep the others of its batch from their workers.
+    # A delivery without its event must not fail the other claims of the batch.
     body = None if event is None else getattr(event, row.variant)
     return DeliveryClaim(
         delivery_id=row.id,

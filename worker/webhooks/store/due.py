@@ -66,7 +66,7 @@ def _due(of: str, most: str) -> Select[Any]:
 
 
 _WALK = _walk()
-# A union, because SQLite has no LATERAL; always of the same size, so that it is prepared only once.
+# A union, because SQLite has no LATERAL; always of the same size, because it is then prepared only once.
 _DUE = union_all(*(select(_due(f"of_{n}", f"most_{n}").subquery()) for n in range(LANES_A_STATEMENT)))
 _first = queued(deliveries.c.run_at).where(deliveries.c.receiver_id == receivers.c.id).order_by(deliveries.c.run_at)
 _RECEIVERS = select(

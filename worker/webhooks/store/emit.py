@@ -75,9 +75,11 @@ class EventBatch:
         """Freeze the event of a job and add a delivery for each recipient."""
         event_id = uuid.uuid4()
         # A placeholder gets all bodies, because its registration may choose any of them.
-        payloads = {Payload.full if recipient.is_awaited else Payload(recipient.payload) for recipient in recipients}
+        payloads = {
+            Payload.full if recipient.is_placeholder else Payload(recipient.payload) for recipient in recipients
+        }
         bodies = freeze(event_id_of(event_id), _finished(row), payloads)
-        wants_openai = any(recipient.profile == Profile.openai or recipient.is_awaited for recipient in recipients)
+        wants_openai = any(recipient.profile == Profile.openai or recipient.is_placeholder for recipient in recipients)
         self._events.append(
             {
                 "id": str(event_id),

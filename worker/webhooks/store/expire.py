@@ -59,7 +59,7 @@ def give_up(connection: Connection) -> int:
 
 def hold_or_drop(connection: Connection, lane: ReceiverLane) -> int:
     """Hold a batch of a disabled receiver's queued deliveries, or drop a removed receiver's; return how many."""
-    # Locked, so that nothing enables the receiver before our commit: resuming would miss deliveries not yet on hold.
+    # Locked: if the receiver were enabled before our commit, resuming would miss deliveries not yet on hold.
     locked = select(receivers.c.status).where(receivers.c.id == lane.receiver_id).with_for_update(read=True)
     status = connection.execute(locked).scalar()
     if status not in ("disabled", "removed"):

@@ -10,7 +10,7 @@ from worker.store.clock import seconds_until
 from worker.store.types import Id
 from worker.webhooks.store.tables import deliveries, delivery_attempts, receivers
 
-# The view has only small columns, so that reading the feed reads no bodies.
+# The view has only small columns: a reader of the feed reads no bodies.
 _finished = Table(
     "finished_v1",
     MetaData(),

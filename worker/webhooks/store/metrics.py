@@ -40,7 +40,7 @@ class ReceiverFigures(NamedTuple):
     now_s: float
 
 
-def standings(connection: Connection) -> list[ReceiverFigures]:
+def receiver_figures(connection: Connection) -> list[ReceiverFigures]:
     """Return all receivers by tenant and name; costs one index step for each."""
     oldest = (
         select(-seconds_until(deliveries.c.run_at))

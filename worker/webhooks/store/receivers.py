@@ -1,4 +1,4 @@
-"""Receivers' rows: add, find, change, disable, enable, remove. Secrets arrive here already sealed."""
+"""Receivers' rows: add, find, change, disable, enable, remove. Used by `afterword webhooks`. Secrets arrive sealed."""
 
 import json
 from collections.abc import Mapping
@@ -55,8 +55,8 @@ class Receiver:
         return self.registration.name
 
     @property
-    def is_awaited(self) -> bool:
-        """The row is a placeholder: jobs have named the receiver, but it is not registered (see store.unregistered)."""
+    def is_placeholder(self) -> bool:
+        """Jobs have named the receiver, but it is not registered: see webhooks.store.placeholders."""
         return not self.sealed.url
 
 

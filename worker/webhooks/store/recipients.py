@@ -1,7 +1,7 @@
 """Finds the receivers of a job's event: those that the job names, or its tenant's defaults.
 
 A job may name a receiver that is not registered yet; a placeholder row without a URL is created for it, and
-`unregistered` adopts the row later. A job may also carry a URL; a receiver is created for it.
+`placeholders` adopts the row later. A job may also carry a URL; a receiver is created for it.
 """
 
 import json
@@ -24,11 +24,11 @@ from worker.webhooks.store.tables import receivers
 
 # The column `webhook` of a job that wants no webhooks.
 NO_RECEIVER = "null"
-# The `disabled_reason` of a placeholder; see store.unregistered.
+# The `disabled_reason` of a placeholder; see webhooks.store.placeholders.
 NOT_REGISTERED = "not_registered"
 
 _default = exists().where(receivers.c.tenant == jobs.c.tenant, receivers.c.is_default, receivers.c.status != "removed")
-# Usually empty in an installation without receivers, so that a finished batch costs only one short statement.
+# Usually empty in an installation without receivers: a finished batch then costs only one short statement.
 _WANTED = select(jobs.c.id, jobs.c.tenant, jobs.c.webhook).where(
     jobs.c.id.in_(bindparam("ids", expanding=True)),
     or_(and_(jobs.c.webhook.is_not(None), jobs.c.webhook != NO_RECEIVER), and_(jobs.c.webhook.is_(None), _default)),
@@ -50,14 +50,14 @@ class Recipient(NamedTuple):
     status: str
 
     @property
-    def is_awaited(self) -> bool:
-        """The row is a placeholder: the receiver's events, payload, profile and ordering are not known yet."""
+    def is_placeholder(self) -> bool:
+        """The receiver is not registered: its events, payload, profile and ordering are not known yet."""
         return not self.url
 
     @property
     def may_change(self) -> bool:
         """Its deliveries depend on the row's state at our commit, so the row must be locked."""
-        return self.ordering == "per_key" or self.status != "enabled" or self.is_awaited
+        return self.ordering == "per_key" or self.status != "enabled" or self.is_placeholder
 
 
 _RECIPIENT = select(*(receivers.c[name] for name in Recipient._fields))

@@ -27,16 +27,16 @@ CLOSED = (
 )  # fmt: skip
 
 
-# Among how many of the oldest due, and of how many receivers, each place that falls free is given away.
+# A free slot goes to one of the CHOICE oldest due deliveries, and at most CHOICE other receivers are looked at.
 CHOICE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRecord:
-    """The end of one attempt at a delivery; `attempt` holds the columns of CLOSED.
+    """The end of one attempt at a delivery. `attempt` holds the columns of CLOSED.
 
-    `move` is None when the lease was lost. `sent` None: the attempt says nothing about the receiver. `counts`: the
-    attempt is one of the schedule's.
+    `move` None: the lease is lost. `result` None: the attempt is no evidence about the receiver. `counts`: the attempt
+    spends a step of the schedule. `lane`: ordering key and sequence.
     """
 
     delivery_id: str
@@ -50,17 +50,26 @@ class DeliveryRecord:
     counts: bool
     attempt: Mapping[str, Any]
     variant: str
-    sent: SendResult | None = None
+    result: SendResult | None = None
     event_at_s: float = 0.0
     now_s: float = 0.0
     delay_s: float = 0.0
-    lane: tuple[str, int] | None = None  # ordering key and sequence
+    lane: tuple[str, int] | None = None
+
+    @property
+    def key(self) -> transitions.Key:
+        return self.delivery_id, self.number
+
+    @property
+    def is_final(self) -> bool:
+        return self.move is not None and self.move.final
 
 
 class RecordedDelivery(NamedTuple):
-    """What came of one closing: whether the delivery moved, what may go next, what the receiver has become by it.
+    """The result of one record. `moved` False: another worker has the delivery. `next_ids`: deliveries that may go now.
 
-    Of several ends in one transaction each says its own step, so that what a receiver becomes is told once.
+    `before` and `after`: the receiver's health around this attempt, None if it did not count. Each record of one
+    transaction has its own step, so a change of health is reported once.
     """
 
     moved: bool
@@ -69,7 +78,6 @@ class RecordedDelivery(NamedTuple):
     after: ReceiverHealth | None
 
 
-UNTOLD = (None, None)
 _CLOSE = (
     update(delivery_attempts)
     .where(
@@ -86,70 +94,80 @@ _CLOSE = (
 )
 
 
-def record(connection: Connection, closings: Sequence[DeliveryRecord], *, slots: int) -> list[RecordedDelivery]:
-    """Write each end. What is known of an attempt is kept also where another worker has the delivery by now.
+def record(connection: Connection, records: Sequence[DeliveryRecord], *, slots: int) -> list[RecordedDelivery]:
+    """Write the ends of attempts. The attempt is closed even if another worker has the delivery by now.
 
-    All ends of one call are one worker's, which has `slots`.
+    All records must come from the same worker; `slots` is its number of slots.
     """
-    ordering.lock(connection, [closing.receiver_id for closing in closings])
-    moved = _move(connection, closings)
-    connection.execute(_CLOSE, [_closed(closing) for closing in sorted(closings, key=_place)])
-    healths = _judge(connection, closings)
-    released = _release(connection, [closing for closing in closings if _place(closing) in moved])
-    following = _following(connection, closings, released, slots)
+    ordering.lock(connection, [each.receiver_id for each in records])
+    moved = _move_deliveries(connection, records)
+    connection.execute(_CLOSE, [_close_parameters(each) for each in sorted(records, key=lambda each: each.key)])
+    healths = _update_healths(connection, records)
+    released = _release_successors(connection, [each for each in records if each.key in moved])
+    following = _choose_following(connection, records, released, slots)
     return [
-        # Of all that ended for a receiver, the first says what follows.
+        # The first record of a receiver gets all deliveries that follow there.
         RecordedDelivery(
-            _place(one) in moved, tuple(following.pop(one.receiver_id, ())), *healths.get(_place(one), UNTOLD)
+            each.key in moved, tuple(following.pop(each.receiver_id, ())), *healths.get(each.key, (None, None))
         )
-        for one in closings
+        for each in records
     ]
 
 
-def _move(connection: Connection, closings: Sequence[DeliveryRecord]) -> set[transitions.Key]:
+def _move_deliveries(connection: Connection, records: Sequence[DeliveryRecord]) -> set[transitions.Key]:
     moved: set[transitions.Key] = set()
-    # One by one: each has a delay of its own, and few deliveries end in the same transaction.
-    for closing in sorted(closings, key=_place):
-        if closing.move is None:
+    # One statement each: every delivery has its own delay, and few end in the same transaction.
+    for each in sorted(records, key=lambda each: each.key):
+        if each.move is None:
             continue
         changes: dict[str, Any] = {
-            "last_http_status": closing.attempt.get("http_status"),
-            "last_error_code": closing.attempt.get("error_code"),
-            "variant": closing.variant,
+            "last_http_status": each.attempt.get("http_status"),
+            "last_error_code": each.attempt.get("error_code"),
+            "variant": each.variant,
         }
-        if not closing.counts:
+        if not each.counts:
             changes["attempts_used"] = deliveries.c.attempts_used - 1
-        if not closing.move.final:
-            changes |= {"run_at": from_now(closing.delay_s), "waiting_for": "retry"}
+        if not each.move.final:
+            changes |= {"run_at": from_now(each.delay_s), "waiting_for": "retry"}
         moved |= transitions.apply(
             connection,
-            closing.move,
-            [_place(closing)],
+            each.move,
+            [each.key],
             table=deliveries,
-            worker_id=closing.worker_id,
+            worker_id=each.worker_id,
             changes=changes,
         )
     return moved
 
 
-def _judge(
-    connection: Connection, closings: Sequence[DeliveryRecord]
+def _close_parameters(attempt: DeliveryRecord) -> dict[str, Any]:
+    return {
+        "of_delivery": attempt.delivery_id,
+        "of_attempt": attempt.number,
+        "ended": attempt.outcome,
+        "was_sent": attempt.was_sent,
+        **{f"new_{name}": attempt.attempt.get(name) for name in CLOSED},
+    }
+
+
+def _update_healths(
+    connection: Connection, records: Sequence[DeliveryRecord]
 ) -> dict[transitions.Key, tuple[ReceiverHealth, ReceiverHealth]]:
-    """Fold the attempts into their receivers' health, one after another; return it before and after each."""
-    telling: dict[str, list[tuple[DeliveryRecord, SendResult]]] = defaultdict(list)
-    for closing in closings:
-        if closing.sent is not None:
-            telling[closing.receiver_id].append((closing, closing.sent))
-    found = connection.execute(
-        select(receivers.c.id, receivers.c.health, receivers.c.status).where(receivers.c.id.in_(sorted(telling)))
+    """Apply the attempts to their receivers' health, in turn; return the health before and after each attempt."""
+    results: dict[str, list[tuple[DeliveryRecord, SendResult]]] = defaultdict(list)
+    for each in records:
+        if each.result is not None:
+            results[each.receiver_id].append((each, each.result))
+    rows = connection.execute(
+        select(receivers.c.id, receivers.c.health, receivers.c.status).where(receivers.c.id.in_(sorted(results)))
     ).all()
     steps: dict[transitions.Key, tuple[ReceiverHealth, ReceiverHealth]] = {}
-    for row in found:
+    for row in rows:
         first = after = health_of(row.health)
-        for closing, sent in telling[row.id]:
+        for each, result in results[row.id]:
             before = after
-            after = health_after(before, sent, now_s=closing.now_s, event_at_s=closing.event_at_s)
-            steps[_place(closing)] = (before, after)
+            after = health_after(before, result, now_s=each.now_s, event_at_s=each.event_at_s)
+            steps[each.key] = (before, after)
         if after != first:
             changes: dict[str, Any] = {"health": text_of(after)}
             if after.disabled is not None and row.status == "enabled":
@@ -158,86 +176,73 @@ def _judge(
     return steps
 
 
-def _release(connection: Connection, closings: Sequence[DeliveryRecord]) -> dict[str, list[str]]:
-    """Let those go that waited for a delivery which is over now; return them by receiver."""
-    over = [one for one in closings if one.lane is not None and one.move is not None and one.move.final]
+def _release_successors(connection: Connection, records: Sequence[DeliveryRecord]) -> dict[str, list[str]]:
+    """Release the deliveries that waited in order for one that has ended; return their ids by receiver."""
+    ended = [(each.receiver_id, each.lane[0]) for each in records if each.lane is not None and each.is_final]
     released: dict[str, list[str]] = defaultdict(list)
-    for receiver_id, next_id in ordering.release(
-        connection, [(one.receiver_id, one.lane[0]) for one in over if one.lane]
-    ):
-        released[receiver_id].append(next_id)
+    for receiver_id, delivery_id in ordering.release(connection, ended):
+        released[receiver_id].append(delivery_id)
     return released
 
 
-def _following(
-    connection: Connection, closings: Sequence[DeliveryRecord], released: dict[str, list[str]], slots: int
+def _choose_following(
+    connection: Connection, records: Sequence[DeliveryRecord], released: dict[str, list[str]], slots: int
 ) -> dict[str, list[str]]:
-    """Return what may go in the place of what ended, by receiver: what was let go, and of what is due as many.
+    """Return deliveries that may start now, by receiver: the released ones, and a due one for each slot that is free.
 
-    Without it a receiver's backlog would be sent in bursts of its limit, one a tick. Any of the oldest: whoever ends
-    another delivery at this moment chooses too, and the same one would be claimed once and leave a place empty.
+    Without this, the next tick would start a receiver's backlog in bursts of its limit. The choice among the oldest is
+    random: another worker that ends a delivery at this moment chooses too. If both chose the same delivery, only one
+    could claim it and a slot would stay empty.
     """
-    turns = _turns(connection, closings, slots)
-    goes_on = Counter(one for ones in turns.values() for one in ones)
-    due = webhook_lanes.due(connection, {one: CHOICE * count for one, count in goes_on.items()})
+    turns = _turns(connection, records, slots)
+    starts = Counter(receiver_id for chosen in turns.values() for receiver_id in chosen)
+    due = webhook_lanes.due(connection, {receiver_id: CHOICE * count for receiver_id, count in starts.items()})
     following: dict[str, list[str]] = {}
-    for receiver_id, ones in turns.items():
+    for receiver_id, chosen in turns.items():
         following[receiver_id] = list(released[receiver_id])
-        for one, count in Counter(ones).items():
-            waiting = [row.row_id for row in due[one] if row.row_id not in released[one]]
+        for next_id, count in Counter(chosen).items():
+            waiting = [row.row_id for row in due[next_id] if row.row_id not in released[next_id]]
             following[receiver_id] += random.sample(waiting, min(count, len(waiting)))
     return following
 
 
-def _turns(connection: Connection, closings: Sequence[DeliveryRecord], slots: int) -> dict[str, list[str]]:
-    """Return which receivers go on in the place of one that ended: itself, while its tenant has other places left.
+def _turns(connection: Connection, records: Sequence[DeliveryRecord], slots: int) -> dict[str, list[str]]:
+    """Return the receivers that get the freed slots, by the receiver of the ended delivery.
 
-    Where it has none, the next by their ids that have no more in flight than it: else those that came first would
-    follow themselves for as long as they have a backlog.
+    A receiver keeps its slot while its tenant has other free slots. Otherwise the slot goes to the next receiver, by
+    id, that has no more deliveries in flight: without this, the first receivers would keep their slots for as long as
+    they have a backlog.
     """
-    places = places_of(connection, closings[0].worker_id, slots)
-    given_back = Counter(one.tenant for one in closings)
+    places = places_of(connection, records[0].worker_id, slots)
+    given_back = Counter(each.tenant for each in records)
     others: list[ReceiverLane] | None = None
     turns: dict[str, list[str]] = defaultdict(list)
-    for one in closings:
-        goes_on = None
-        if places.left(one.tenant) <= given_back[one.tenant]:
-            others = _others(connection, one.receiver_id) if others is None else others
-            goes_on = _with_fewer(others, one.receiver_id, places)
-        if goes_on is None:
-            goes_on = one.receiver_id
-            places.take(one.tenant, one.receiver_id)
-        given_back[one.tenant] -= 1
-        turns[one.receiver_id].append(goes_on)
+    for each in records:
+        next_id = None
+        if places.left(each.tenant) <= given_back[each.tenant]:
+            others = _receivers_after(connection, each.receiver_id) if others is None else others
+            next_id = _take_for_other(others, each.receiver_id, places)
+        if next_id is None:
+            next_id = each.receiver_id
+            places.take(each.tenant, each.receiver_id)
+        given_back[each.tenant] -= 1
+        turns[each.receiver_id].append(next_id)
     return turns
 
 
-def _others(connection: Connection, receiver_id: str) -> list[ReceiverLane]:
-    """Return the receivers behind one, in a ring, that something is due for and that have room."""
+def _receivers_after(connection: Connection, receiver_id: str) -> list[ReceiverLane]:
+    """Return the receivers after this one, by id in a ring, that have a due delivery and room for it."""
     lanes, _ = webhook_lanes.lanes(connection, after=receiver_id, most=CHOICE)
     if len(lanes) < CHOICE:
         lanes += webhook_lanes.lanes(connection, most=CHOICE - len(lanes))[0]
     return [lane for lane in lanes if lane.free and lane.is_due]
 
 
-def _with_fewer(others: Sequence[ReceiverLane], receiver_id: str, places: FairSlots) -> str | None:
+def _take_for_other(others: Sequence[ReceiverLane], receiver_id: str, places: FairSlots) -> str | None:
+    """Take a slot for another receiver with no more deliveries in flight; return its id, None if there is none."""
     held = places.held(receiver_id)
     for lane in sorted(others, key=lambda lane: places.held(lane.receiver_id)):
         may = lane.receiver_id != receiver_id and places.held(lane.receiver_id) <= held
         if may and places.take(lane.tenant, lane.receiver_id):
             return lane.receiver_id
     return None
-
-
-def _place(closing: DeliveryRecord) -> transitions.Key:
-    return closing.delivery_id, closing.number
-
-
-def _closed(closing: DeliveryRecord) -> dict[str, Any]:
-    return {
-        "of_delivery": closing.delivery_id,
-        "of_attempt": closing.number,
-        "ended": closing.outcome,
-        "was_sent": closing.was_sent,
-        **{f"new_{name}": closing.attempt.get(name) for name in CLOSED},
-    }

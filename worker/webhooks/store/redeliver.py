@@ -70,7 +70,7 @@ def redeliver(connection: Connection, delivery_id: str) -> str | None:
         .with_for_update(of=receivers)
     ).first()
     if row is None:
-        return f"no delivery {delivery_id} is known; list them with: afterword webhooks deliveries"
+        return f"no delivery {delivery_id} is known; list them with: afterword webhooks deliveries list"
     if row.status == "removed":
         return f"the receiver {row.name} of delivery {delivery_id} was removed; nothing can be sent to it"
     if not row.url:

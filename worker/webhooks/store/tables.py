@@ -49,7 +49,7 @@ receivers = Table(
     Column("disabled_reason", String),
     Column("disabled_at", Instant),
     Column("created_at", Instant, nullable=False),
-    # A core.receiver_health.ReceiverHealth.
+    # A ReceiverHealth of webhooks.core.receiver_health.
     Column("health", JsonText),
     # The bucket of its rate: the tokens at the instant tokens_at.
     Column("tokens", Float),
@@ -230,7 +230,7 @@ recoveries = Table(
     Column("stepped_at", Instant),
     Column("finished_at", Instant),
     CheckConstraint(one_of("status", ["running", "done", "cancelled"]), name="afterword_recoveries_status"),
-    # One running recovery for each receiver, so that two people do not start the same recovery twice.
+    # One running recovery for each receiver: two people cannot start the same recovery twice.
     Index(
         "afterword_recoveries_running", "receiver_id", unique=True,
         postgresql_where=text("status = 'running'"), sqlite_where=text("status = 'running'"),

@@ -1,0 +1,1 @@
+"""Parts that several commands share: lazy groups, options, times, exit codes, output, the database, the filter."""
