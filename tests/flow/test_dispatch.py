@@ -16,7 +16,9 @@ from tests.store.made import accept_all, entry, job, one, rows, worker
 from worker.jobs import dispatcher
 from worker.jobs.core.endpoint_health import Cause, State
 from worker.jobs.dispatcher import Dispatcher
+from worker.jobs.fair_share import FairShare
 from worker.jobs.intake import REST_S, Intake
+from worker.jobs.store import due
 from worker.jobs.store.claim import claim
 from worker.jobs.store.endpoints import read_all
 from worker.jobs.tick_timer import REFILL_S, SHORTEST_S
@@ -25,7 +27,7 @@ from worker.store import leases
 from worker.store.clock import from_now, now
 from worker.store.engine import open_engine
 from worker.store.heartbeat import Lease, LeaseTimes
-from worker.store.tables import endpoints, jobs, workers
+from worker.store.tables import endpoints, jobs, leaders, workers
 from worker.store.transitions import ClaimRequest
 
 AWAY = "redis://127.0.0.1:1/0"
@@ -467,3 +469,45 @@ def test_a_job_near_its_deadline_comes_first_among_the_jobs_of_its_tenant(
     until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
     assert near.job.id in standing(redis_url)
     assert nudged(engine, redis_url) == {"a": SLOTS, "b": SLOTS}
+
+
+def test_a_worker_that_leads_again_begins_with_equal_tenants(
+    engine: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins: list[None] = []
+    begin = FairShare.begin
+    monkeypatch.setattr(FairShare, "begin", lambda fair: begins.append(None) or begin(fair))
+    monkeypatch.setattr(dispatcher, "LEADER_BEAT_S", 0.0)
+    ticks: list[None] = []
+    make(leader_tasks=(lambda: ticks.append(None),))
+    until(lambda: len(ticks) > 3, what="four ticks")
+    # The first begin is that of the new object.
+    assert len(begins) == 2
+
+    other = worker(engine)
+    with engine.begin() as connection:
+        connection.execute(update(leaders).values(worker_id=other, lease_until=from_now(0.3)))
+    seen = len(ticks)
+    until(lambda: len(ticks) > seen + 3, what="four more ticks")
+
+    assert len(begins) == 3
+
+
+def test_lanes_are_read_only_while_the_window_has_room(
+    engine: Engine, redis_url: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due, "RANGES_A_TICK", 1)
+    walks: list[Any] = []
+    lanes = due.lanes
+    monkeypatch.setattr(due, "lanes", lambda *given, **more: walks.append(more["after"]) or lanes(*given, **more))
+    accept_all(engine, *(entry(job(tenant=tenant)) for tenant in "ab" for _ in range(20)))
+    ticks: list[None] = []
+    make(leader_tasks=(lambda: ticks.append(None),))
+    until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
+    until(lambda: len(ticks) > 5, what="six ticks")
+
+    seen = len(ticks), len(walks)
+    until(lambda: len(ticks) > seen[0] + 3, what="four more ticks")
+
+    # The next lane keeps its turn until there is room.
+    assert len(walks) == seen[1]

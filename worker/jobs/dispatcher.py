@@ -151,11 +151,13 @@ class Dispatcher:
         asked_at = time.monotonic()
         if asked_at - self._led_at < LEADER_BEAT_S:
             return True
-        self._led_at = -math.inf
+        is_new, self._led_at = self._led_at == -math.inf, -math.inf
         with self._engine.begin() as connection:
             leading = leases.lead(connection, self._lease.worker_id, name=LEADER, lease_s=LEADER_LEASE_S)
         if leading:
             self._led_at = asked_at
+            if is_new:
+                self._fair_share.begin()
         return leading
 
     def _step_down(self) -> None:
@@ -226,15 +228,16 @@ class Dispatcher:
             next_s = due.next_start_s(connection)
             seen = endpoints.read_all(connection).values()
             paused = {endpoint.name for endpoint in seen if endpoint.state is State.paused}
-            after, limit = self._after, due.RANGES_A_TICK
-            lanes, self._after = due.lanes(connection, after=after, limit=limit, skipped=paused)
             calls = in_progress(connection)
             self._fair_share.learn(connection)
+            room = self._room(calls, window)
+            left = room - len(window)
+            if left <= 0:
+                # The next lanes keep their turn until there is room.
+                return next_s
+            after, limit = self._after, due.RANGES_A_TICK
+            lanes, self._after = due.lanes(connection, after=after, limit=limit, skipped=paused)
             urgent = due.urgent(connection) if lanes else []
-        room = self._room(calls, window)
-        left = room - len(window)
-        if left <= 0:
-            return next_s
         slow = {endpoint.name: endpoint.since_s for endpoint in seen if endpoint.state is State.slow}
         is_all = after == self._after == due.FIRST
         missing = self._fair_share.missing(Waiting(lanes, urgent, calls, slow, is_all=is_all), window, left)

@@ -19,7 +19,7 @@ from worker.store.transitions import Due
 LANES_A_TRANSACTION = 20
 # How often the unused turns of short lanes are divided among longer ones; the next tick continues.
 PASSES = 3
-# After a gap in its leadership a leader reads so many batches of finished jobs in a tick.
+# After an outage a leader reads so many batches of finished jobs in a tick.
 FINISHED_BATCHES = 4
 # So many ticks after a lane was last seen, where one tick does not see all lanes, it counts as empty.
 FORGOTTEN_AFTER = 100
@@ -50,8 +50,17 @@ class FairShare:
         self, engine: Engine, *, leads: Callable[[], bool], weight: Callable[[str], float] = lambda tenant: 1.0
     ) -> None:
         self._engine, self._leads = engine, leads
+        self._weight = weight
         self._ramp = Ramp()
-        self._time = VirtualTime(weight)
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with equal tenants, because this worker leads from now on.
+
+        Who waited while another worker led is not known. Without this, a tenant that was alone then would owe all the
+        tokens of that time to those that wait now.
+        """
+        self._time = VirtualTime(self._weight)
         self._cursor: int | None = None
         # The ticks since each share that waits was seen.
         self._seen: dict[Share, int] = {}

@@ -122,3 +122,15 @@ def test_a_stranger_that_comes_later_has_the_first_turn(engine: Engine) -> None:
     accept_all(engine, entry(job(tenant="b")))
 
     assert next_turns(engine, fair, 2) == {"a": 1, "b": 1}
+
+
+def test_a_leader_that_returns_forgets_what_it_knew(engine: Engine) -> None:
+    fair = FairShare(engine, leads=lambda: True)
+    accept_all(engine, *(entry(job(tenant=tenant)) for tenant in "ab" for _ in range(40)))
+    next_turns(engine, fair, 10)
+    # While another worker leads, `a` alone has jobs at first; it owes nothing for them.
+    finish(engine, 5, tokens=100_000, tenant="a")
+
+    fair.begin()
+
+    assert next_turns(engine, fair, 10) == {"a": 5, "b": 5}
