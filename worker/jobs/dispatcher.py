@@ -237,7 +237,7 @@ class Dispatcher:
                 return next_s
             after, limit = self._after, due.RANGES_A_TICK
             lanes, self._after = due.lanes(connection, after=after, limit=limit, skipped=paused)
-            urgent = due.urgent(connection) if lanes else []
+            urgent = due.urgent(connection, skipped=paused) if lanes else []
         slow = {endpoint.name: endpoint.since_s for endpoint in seen if endpoint.state is State.slow}
         is_all = after == self._after == due.FIRST
         missing = self._fair_share.missing(Waiting(lanes, urgent, calls, slow, is_all=is_all), window, left)

@@ -69,7 +69,7 @@ class TickTimer:
                 tick_at = max(self._rested_at, min(self._next_at, self._wake_at))
                 until = min(tick_at, self._refill_at) if is_waiting or self._is_refill_asked else tick_at
                 if (left_s := until - time.monotonic()) <= 0:
-                    if until < tick_at:
+                    if time.monotonic() < tick_at:
                         self._is_refill_asked = False
                         return True
                     break

@@ -88,6 +88,7 @@ _URGENT = (
         text("status IN ('queued', 'in_progress')"),
         jobs.c.deadline <= select(from_now(URGENT_S)).scalar_subquery(),
         jobs.c.run_at <= present(),
+        jobs.c.endpoint.not_in(bindparam("skipped", expanding=True)),
     )
     .order_by(jobs.c.deadline)
     .limit(_ROWS)
@@ -137,12 +138,13 @@ def due(connection: Connection, lane: JobLane, *, limit: int) -> list[Due]:
     return best
 
 
-def urgent(connection: Connection) -> list[tuple[str, str, Due]]:
+def urgent(connection: Connection, *, skipped: Collection[str] = ()) -> list[tuple[str, str, Due]]:
     """Return the endpoint, tenant and row of due jobs with a deadline within URGENT_S, nearest first.
 
-    The priority of each is the best: they come first among the jobs of their tenant.
+    None of the endpoints in `skipped`. The priority of each is the best: they come first among the jobs of their
+    tenant.
     """
-    rows = connection.execute(_URGENT, {"rows": URGENT_A_TICK})
+    rows = connection.execute(_URGENT, {"rows": URGENT_A_TICK, "skipped": sorted(skipped)})
     return [(row[0], row[1], Due(row[2], row[3], 0, row[4])) for row in rows]
 
 
