@@ -40,7 +40,7 @@ STEPS: Final = {
     "record retries": Step(Cost(4, 4), Cost(103, 202)),
     "cancel": Step(Cost(6, 6), Cost(6, 105)),
     "take back": Step(Cost(6, 6), Cost(6, 105)),
-    "dispatcher's tick": Step(Cost(9, 9), Cost(9, 9)),
+    "dispatcher's tick": Step(Cost(12, 12), Cost(12, 12)),
     "claim deliveries": Step(Cost(9, 9), Cost(9, 108)),
     # Each delivery is moved by its own statement.
     "record delivered": Step(Cost(8, 8), Cost(107, 206)),

@@ -12,7 +12,7 @@ from celery import Celery, bootsteps, signals
 from worker import log as logging
 from worker import run, settings
 from worker.celeryconfig import QUEUES, configure
-from worker.pool.pool import async_task
+from worker.pool.pool import CALLS, async_task
 from worker.process.startup_checks import NotReady
 from worker.process.worker_process import WorkerProcess
 from worker.queue.keys import INTAKE
@@ -53,7 +53,8 @@ class WorkStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery publish
     requires = ("celery.worker.components:Pool",)
 
     def start(self, worker: Any) -> None:
-        _processes[0].attach(worker.pool, intake=INTAKE in worker.app.amqp.queues.consume_from)
+        queues = worker.app.amqp.queues.consume_from
+        _processes[0].attach(worker.pool, intake=INTAKE in queues, calls=CALLS in queues)
 
     def stop(self, worker: Any) -> None:
         _processes[0].detach()

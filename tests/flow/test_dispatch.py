@@ -2,27 +2,32 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine, insert, text, update
+from sqlalchemy import Engine, event, insert, text, update
 
-from tests.flow.parts import SLOTS, leased
+from tests.flow.parts import SLOTS, conf, fill, leased
 from tests.pool.workers import until
 from tests.store.made import accept_all, entry, job, one, rows, worker
 from worker.jobs import dispatcher
 from worker.jobs.core.endpoint_health import Cause, State
 from worker.jobs.dispatcher import Dispatcher
+from worker.jobs.fair_share import FairShare
+from worker.jobs.intake import REST_S, Intake
+from worker.jobs.store import due
 from worker.jobs.store.claim import claim
 from worker.jobs.store.endpoints import read_all
+from worker.jobs.tick_timer import REFILL_S, SHORTEST_S
 from worker.queue.nudges import POP, connect, nudge, read_window
 from worker.store import leases
 from worker.store.clock import from_now, now
 from worker.store.engine import open_engine
 from worker.store.heartbeat import Lease, LeaseTimes
-from worker.store.tables import endpoints, jobs, workers
+from worker.store.tables import endpoints, jobs, leaders, workers
 from worker.store.transitions import ClaimRequest
 
 AWAY = "redis://127.0.0.1:1/0"
@@ -36,6 +41,7 @@ def make(engine: Engine, redis_url: str) -> Iterator[Make]:
 
     def start(url: str = redis_url, **options: Any) -> Dispatcher:
         lease, redis = leased(engine), connect(url)
+        lease.slots = 2 * SLOTS
         lease.start()
         started = Dispatcher(engine, redis, lease, **{"tick_s": 0.05, "lease_s": 0.0, **options})
         made.append((started, lease, redis))
@@ -260,7 +266,7 @@ def test_waking_without_end_leaves_pauses(make: Make) -> None:
     made = make(tick_s=600.0, leader_tasks=(count, lambda: made.wake()))
     until(lambda: len(ticks) > 10, what="eleven ticks")
 
-    assert ticks[10] - ticks[0] >= 10 * dispatcher.SHORTEST_S
+    assert ticks[10] - ticks[0] >= 10 * SHORTEST_S
 
 
 def test_a_stopped_dispatcher_is_followed_at_once(engine: Engine, make: Make) -> None:
@@ -338,3 +344,170 @@ def test_a_job_whose_priority_was_raised_overtakes_its_own_nudge(engine: Engine,
         seen = len(ticks)
         until(lambda: len(ticks) > seen + 2, what="more ticks")
         assert redis.llen("chat.run") == 1
+
+
+def test_the_window_is_topped_up_between_the_ticks_while_jobs_wait(engine: Engine, redis_url: str, make: Make) -> None:
+    accept_all(engine, *(entry() for _ in range(6 * SLOTS)))
+    ticks: list[None] = []
+    make(tick_s=600.0, leader_tasks=(lambda: ticks.append(None),))
+
+    with connect(redis_url) as redis:
+        for _ in range(3):
+            until(lambda: standing(redis_url), what="nudges in the window")
+            redis.delete("chat.run\x06\x165")
+    assert len(ticks) == 1
+
+
+def test_nothing_is_read_between_the_ticks_while_nothing_waits(engine: Engine, redis_url: str, make: Make) -> None:
+    reads: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *arguments: reads.append(arguments[2]))
+    ticks: list[None] = []
+    make(tick_s=600.0, local_tasks=(lambda: ticks.append(None),))
+    until(lambda: ticks and any("afterword_jobs" in statement for statement in reads), what="the first tick")
+    time.sleep(REFILL_S)
+    seen = len(reads)
+
+    time.sleep(3 * REFILL_S)
+
+    assert not any("afterword_jobs" in statement and "run_at" in statement for statement in reads[seen:])
+
+
+@pytest.fixture
+def intake(engine: Engine, database_url: str, redis_url: str) -> Iterator[Callable[[Callable[[], int]], list[int]]]:
+    """Yield a function that starts an intake with these free slots; it returns a list of the calls of `refill`."""
+    started: list[tuple[Intake, Redis]] = []
+
+    def start(free_slots: Callable[[], int]) -> list[int]:
+        redis, refills = connect(redis_url), []
+        made = Intake(
+            engine, redis, conf(database_url, redis_url), worker_id=lambda: "w",
+            free_slots=free_slots, refill=lambda: refills.append(1),
+        )  # fmt: skip
+        started.append((made, redis))
+        made.start()
+        return refills
+
+    yield start
+    for made, redis in started:
+        made.stop()
+        redis.close()
+
+
+def accepted(engine: Engine) -> int:
+    return int(one(engine, "SELECT count(*) AS jobs FROM afterword_jobs").jobs)
+
+
+def test_a_job_is_nudged_at_once_only_as_far_as_slots_are_free_here(
+    engine: Engine, redis_url: str, intake: Callable[..., list[int]]
+) -> None:
+    refills = intake(lambda: 3)
+
+    fill(redis_url, 10)
+
+    until(lambda: accepted(engine) == 10, what="all jobs")
+    until(lambda: refills, what="the dispatcher's call")
+    assert len(standing(redis_url)) == 3
+
+
+def test_a_later_job_is_not_nudged_before_those_that_wait(
+    engine: Engine, redis_url: str, intake: Callable[..., list[int]]
+) -> None:
+    free = [0]
+    refills = intake(lambda: free[0])
+    fill(redis_url, 1)
+    until(lambda: refills, what="the dispatcher's call")
+
+    free[0] = 10
+    fill(redis_url, 1)
+
+    until(lambda: len(refills) == 2, what="the second call")
+    assert standing(redis_url) == []
+    time.sleep(REST_S)
+    fill(redis_url, 1)
+    until(lambda: len(standing(redis_url)) == 1, what="a nudge")
+
+
+def nudged(engine: Engine, redis_url: str) -> Counter[str]:
+    """Return how many nudges in Redis each tenant has."""
+    tenants = {str(row.id): row.tenant for row in rows(engine, "SELECT id, tenant FROM jobs_v1")}
+    return Counter(tenants[job_id] for job_id in standing(redis_url))
+
+
+def test_a_tenant_has_turns_by_its_weight(engine: Engine, redis_url: str, make: Make) -> None:
+    accept_all(engine, *(entry(job(tenant=tenant)) for tenant in "abc" for _ in range(20)))
+
+    make(weight={"a": 1.0, "b": 1.0, "c": 3.0}.__getitem__)
+
+    until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
+    assert nudged(engine, redis_url) == {"a": 2, "b": 2, "c": 6}
+
+
+def test_priorities_order_the_jobs_of_one_tenant_only(engine: Engine, redis_url: str, make: Make) -> None:
+    accept_all(engine, *(entry(job(tenant="eager", priority=0)) for _ in range(50)))
+    accept_all(engine, *(entry(job(tenant="patient", priority=9)) for _ in range(50)))
+
+    make()
+
+    until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
+    assert nudged(engine, redis_url) == {"eager": SLOTS, "patient": SLOTS}
+    with connect(redis_url) as redis:
+        # The last nudge may stay in a worse list: none of the other tenant comes after it.
+        assert redis.llen("chat.run") >= 2 * SLOTS - 1
+
+
+def test_a_job_near_its_deadline_comes_first_among_the_jobs_of_its_tenant(
+    engine: Engine, redis_url: str, make: Make
+) -> None:
+    accept_all(engine, *(entry(job(tenant="a", priority=0)) for _ in range(50)))
+    near = entry(job(tenant="a", priority=9))
+    accept_all(engine, near, *(entry(job(tenant="b")) for _ in range(50)))
+    with engine.begin() as connection:
+        connection.execute(update(jobs).where(jobs.c.id == near.job.id).values(deadline=from_now(30.0)))
+
+    make()
+
+    until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
+    assert near.job.id in standing(redis_url)
+    assert nudged(engine, redis_url) == {"a": SLOTS, "b": SLOTS}
+
+
+def test_a_worker_that_leads_again_begins_with_equal_tenants(
+    engine: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins: list[None] = []
+    begin = FairShare.begin
+    monkeypatch.setattr(FairShare, "begin", lambda fair: begins.append(None) or begin(fair))
+    monkeypatch.setattr(dispatcher, "LEADER_BEAT_S", 0.0)
+    ticks: list[None] = []
+    make(leader_tasks=(lambda: ticks.append(None),))
+    until(lambda: len(ticks) > 3, what="four ticks")
+    # The first begin is that of the new object.
+    assert len(begins) == 2
+
+    other = worker(engine)
+    with engine.begin() as connection:
+        connection.execute(update(leaders).values(worker_id=other, lease_until=from_now(0.3)))
+    seen = len(ticks)
+    until(lambda: len(ticks) > seen + 3, what="four more ticks")
+
+    assert len(begins) == 3
+
+
+def test_lanes_are_read_only_while_the_window_has_room(
+    engine: Engine, redis_url: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due, "RANGES_A_TICK", 1)
+    walks: list[Any] = []
+    lanes = due.lanes
+    monkeypatch.setattr(due, "lanes", lambda *given, **more: walks.append(more["after"]) or lanes(*given, **more))
+    accept_all(engine, *(entry(job(tenant=tenant)) for tenant in "ab" for _ in range(20)))
+    ticks: list[None] = []
+    make(leader_tasks=(lambda: ticks.append(None),))
+    until(lambda: len(standing(redis_url)) == 2 * SLOTS, what="a full window")
+    until(lambda: len(ticks) > 5, what="six ticks")
+
+    seen = len(ticks), len(walks)
+    until(lambda: len(ticks) > seen[0] + 3, what="four more ticks")
+
+    # The next lane keeps its turn until there is room.
+    assert len(walks) == seen[1]

@@ -90,7 +90,7 @@ def test_a_full_redis_is_emptied_by_the_intake(engine: Engine, database_url: str
     redis = connect(server.url)
     fill(server.url, 50, size=50_000)
     redis.config_set("maxmemory", redis.info("memory")["used_memory"] - 100_000)
-    intake = Intake(engine, redis, conf(database_url, server.url), worker_id=lambda: "w", room=10)
+    intake = Intake(engine, redis, conf(database_url, server.url), worker_id=lambda: "w", free_slots=lambda: 10)
     intake.start()
     try:
         until(lambda: not redis.llen("chat.intake"), what="the intake is empty")

@@ -190,7 +190,9 @@ def test_accepting_leaves_the_jobs_of_a_paused_endpoint_to_the_dispatcher(
     fill(redis_url, 3)
     redis = Redis.from_url(redis_url)
     settings = conf(database_url, redis_url)
-    intake = Intake(engine, redis, settings, worker_id=lambda: "w", room=10, is_open=lambda endpoint: is_open)
+    intake = Intake(
+        engine, redis, settings, worker_id=lambda: "w", free_slots=lambda: 10, is_open=lambda endpoint: is_open
+    )
     intake.start()
     try:
         until(lambda: len(rows(engine, "SELECT 1 FROM jobs_v1")) == 3, what="three rows")

@@ -112,7 +112,7 @@ def test_an_intake_that_always_fails_is_stalled_and_one_that_waits_out_an_outage
 
     liveness = soon()
     redis = connect(url or redis_url)
-    intake = Intake(engine, redis, conf(redis_url), worker_id=worker_id, room=1, liveness=liveness)
+    intake = Intake(engine, redis, conf(redis_url), worker_id=worker_id, free_slots=lambda: 1, liveness=liveness)
     intake.start()
     try:
         if is_stalled:

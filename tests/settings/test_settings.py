@@ -269,6 +269,15 @@ def test_a_toml_file_adds_named_endpoints(tmp_path: Path) -> None:
     assert settings.endpoints["big"].key == "sk-env"
 
 
+def test_a_toml_file_gives_tenants_weights(tmp_path: Path) -> None:
+    path = config(tmp_path, '[tenants.acme]\nweight = 3\n[tenants."*"]\nweight = 0.5')
+    settings = settings_of(CONFIG=path, ENDPOINT_URL=URL)
+
+    assert (settings.weight("acme"), settings.weight("other")) == (3.0, 0.5)
+    assert settings_of(ENDPOINT_URL=URL).weight("other") == 1.0
+    assert masked(settings)["tenants"] == {"acme": {"weight": 3.0}, "*": {"weight": 0.5}}
+
+
 def test_the_environment_wins_over_the_file_field_by_field(tmp_path: Path) -> None:
     path = config(tmp_path, '[endpoints.default]\nurl = "https://file.example"\nidle_s = 5')
     endpoint = settings_of(CONFIG=path, ENDPOINT_IDLE_S="7").endpoint
@@ -291,7 +300,14 @@ def test_the_environment_wins_over_the_file_field_by_field(tmp_path: Path) -> No
         ("[endpoints.a]\nidle_s = 3", "[endpoints.a] has settings but no url"),
         ('[endpoints."A b"]\nurl = "https://a"', "[endpoints.A b] is 'A b'; it must be up to 64"),
         ("[endpoint.a]", "did you mean endpoints?"),
-        ("[tenants.a]", "is not a known section"),
+        ("[models.a]", "is not a known section"),
+        ("[tenants.a]\nbudget = 3", "budget in [tenants.a] is not a setting of a tenant; known are weight."),
+        ("[tenants]\na = 3", "tenants.a is not a section; write [tenants.a]."),
+        ("[tenants.a]\nweight = 0", "[tenants.a] weight is 0; it must be from 0.01 to 1000."),
+        ("[tenants.a]\nweight = 1001", "[tenants.a] weight is 1001; it must be from 0.01 to 1000."),
+        ("[tenants.a]\nweight = nan", "[tenants.a] weight is nan; it must be from 0.01 to 1000."),
+        ("[tenants.a]\nweight = true", "[tenants.a] weight is True; it must be from 0.01 to 1000."),
+        ("[tenants.a]\nweight = '3'", "[tenants.a] weight is '3'; it must be from 0.01 to 1000."),
         ("[endpoints]\na = 3", "write [endpoints.a]"),
         ('[endpoints.a]\nurl = "https://a"\nheaders = { "a b" = "c" }', "has 'a b', but this header cannot be sent"),
         (
@@ -338,7 +354,7 @@ def test_every_field_of_an_endpoint_can_be_set() -> None:
 
 def test_every_setting_is_known_by_name() -> None:
     for one in fields(Settings):
-        assert one.name == "endpoints" or f"AFTERWORD_{one.name.upper()}" in known_names()
+        assert one.name in ("endpoints", "weights") or f"AFTERWORD_{one.name.upper()}" in known_names()
 
 
 def test_a_child_inherits_no_setting_but_those_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event
 
-from worker.jobs.store import due, endpoints, reclaim
+from worker.jobs.store import due, endpoints, reclaim, tenant_usage
 from worker.webhooks.store import due as webhook_lanes
 from worker.webhooks.store import expire, recover
 from worker.webhooks.store import reclaim as reclaim_deliveries
@@ -73,6 +73,9 @@ def tick(connection: Connection) -> list[str]:
         due.probe(connection, name, after=due.FIRST, last=None)
     lanes, _ = due.lanes(connection, skipped=paused)
     due.next_start_s(connection)
+    tenant_usage.in_progress(connection)
+    tenant_usage.finished_jobs(connection, after=0)
+    due.urgent(connection)
     return [row.row_id for lane in lanes if lane.tenant == "default" for row in due.due(connection, lane, limit=WINDOW)]
 
 

@@ -8,7 +8,8 @@ alone (ended leases, deadlines) come first. A step that fails does not stop the 
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
@@ -17,11 +18,13 @@ from sqlalchemy import Engine
 
 from worker.jobs.core.endpoint_health import State
 from worker.jobs.endpoint_probes import Probes
-from worker.jobs.fair_share import FairShare
+from worker.jobs.fair_share import FairShare, Waiting
 from worker.jobs.store import due, endpoints, reclaim
+from worker.jobs.store.tenant_usage import CallsInProgress, in_progress
+from worker.jobs.tick_timer import TickTimer
 from worker.queue.keys import is_wrong_type, rename_misplaced_keys
 from worker.queue.nudges import push_nudges, read_window
-from worker.queue.window_size import WindowSize
+from worker.queue.window_size import ShortWindow
 from worker.store import leases
 from worker.store.engine import describe, is_away, is_busy
 from worker.store.heartbeat import Lease
@@ -34,8 +37,8 @@ LEADER_BEAT_S = LEADER_LEASE_S / 3
 QUEUE = "chat.run"
 TAKE_BACK_BATCH = 500
 
-# The least time between two ticks, however many rows become due and however often `wake` is called.
-SHORTEST_S = 0.02
+# Redis holds nudges for so many seconds of starts, because a job that comes late waits behind all of them.
+AHEAD_S = 0.5
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -44,8 +47,9 @@ T = TypeVar("T")
 class Dispatcher:
     """A thread of every worker; it dispatches while this worker holds the leadership.
 
-    `leader_tasks` run in each tick of the leader, `local_tasks` once per tick in every worker. `window_s`: seconds of
-    work to keep in the Redis window. `once_only`: endpoints for which a lost request is never repeated.
+    `leader_tasks` run in each tick of the leader, `local_tasks` once per tick in every worker. `window_s`: the most
+    seconds of starts to keep in the Redis window. `once_only`: endpoints for which a lost request is never repeated.
+    `weight(tenant)`: a tenant's part of the tokens.
     """
 
     def __init__(  # noqa: PLR0913  parts and settings; a class around them would be unpacked at once
@@ -62,6 +66,7 @@ class Dispatcher:
         local_tasks: tuple[Callable[[], None], ...] = (),
         webhooks: WebhookService | None = None,
         turned: Callable[[], None] = lambda: None,
+        weight: Callable[[str], float] = lambda tenant: 1.0,
     ) -> None:
         self._engine, self._redis, self._lease = engine, redis, lease
         self._tick_s, self._lease_s, self._once_only = tick_s, lease_s, once_only
@@ -70,12 +75,11 @@ class Dispatcher:
         self._local_tasks_at = 0.0
         self._led_at = -math.inf
         self._after = due.FIRST
-        self._window_size = WindowSize(window_s)
+        self._window_size = ShortWindow(min(window_s, AHEAD_S), most_s=window_s)
+        self._is_waiting = False
         self._probes = Probes(engine, redis, QUEUE)
-        self._fair_share = FairShare(engine, leads=self._leads)
-        self._asked_at = math.inf
-        self._changed = threading.Condition()
-        self._stopping = False
+        self._fair_share = FairShare(engine, leads=self._leads, weight=weight)
+        self._timer = TickTimer(tick_s)
         self._thread = threading.Thread(target=self._run, name="afterword-dispatcher", daemon=True)
 
     def start(self) -> None:
@@ -84,40 +88,28 @@ class Dispatcher:
 
     def stop(self) -> None:
         """End the thread and give up the leadership, so another worker can dispatch at once."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        self._timer.stop()
         if self._thread.is_alive():
             self._thread.join(10.0)
         self._guarded(self._step_down)
 
+    def refill(self) -> None:
+        """Top up the window soon, because a job waits for a slot."""
+        self._timer.refill()
+
     def wake(self, delay_s: float = 0.0) -> None:
         """Tick again within `delay_s`, because a row becomes due then."""
-        with self._changed:
-            self._asked_at = min(self._asked_at, time.monotonic() + delay_s)
-            self._changed.notify()
+        self._timer.wake(delay_s)
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._timer.is_stopping:
             began = time.monotonic()
             next_s = self._guarded(self._tick)
             self._turned()
-            # Wait as long as the tick took. Without this, rows that become due one by one in thousands of lanes
-            # would keep the thread busy all the time.
-            least_s = max(SHORTEST_S, min(time.monotonic() - began, self._tick_s))
-            self._sleep(self._tick_s if next_s is None else next_s, least_s=least_s)
-
-    def _sleep(self, seconds: float, *, least_s: float) -> None:
-        """Wait for `seconds`, or less if `wake` is called, but at least `least_s`."""
-        began = time.monotonic()
-        with self._changed:
-            while not self._stopping:
-                until = max(began + least_s, min(began + seconds, self._asked_at))
-                if (left_s := until - time.monotonic()) <= 0:
-                    break
-                self._changed.wait(left_s)
-            if self._asked_at <= time.monotonic():
-                self._asked_at = math.inf
+            self._timer.ticked(time.monotonic() - began, next_s)
+            while self._timer.pause(is_waiting=self._is_waiting):
+                self._timer.refilled(self._guarded(self._refill))
+                self._turned()
 
     def _guarded(self, step: Callable[[], T]) -> T | None:
         """Run a step; on any error write one log line and return None, so the other steps still run."""
@@ -138,6 +130,7 @@ class Dispatcher:
 
     def _tick(self) -> float:
         """Run the steps while we lead; return the seconds until the next row becomes due, at most `tick_s`."""
+        self._is_waiting = False
         if time.monotonic() >= self._local_tasks_at:
             self._local_tasks_at = time.monotonic() + self._tick_s
             for task in self._local_tasks:
@@ -152,17 +145,19 @@ class Dispatcher:
 
     def _leads(self) -> bool:
         """Return whether this worker leads; renews the leadership in the database every LEADER_BEAT_S."""
-        if self._stopping:
+        if self._timer.is_stopping:
             return False
         self._turned()  # between the steps of a long tick
         asked_at = time.monotonic()
         if asked_at - self._led_at < LEADER_BEAT_S:
             return True
-        self._led_at = -math.inf
+        is_new, self._led_at = self._led_at == -math.inf, -math.inf
         with self._engine.begin() as connection:
             leading = leases.lead(connection, self._lease.worker_id, name=LEADER, lease_s=LEADER_LEASE_S)
         if leading:
             self._led_at = asked_at
+            if is_new:
+                self._fair_share.begin()
         return leading
 
     def _step_down(self) -> None:
@@ -213,23 +208,52 @@ class Dispatcher:
         if next_s is not None:
             self.wake(next_s)
 
+    def _refill(self) -> float | None:
+        """Top up the window between two ticks, if this worker led at the last tick."""
+        self._is_waiting = False
+        return self._fill() if self._led_at > -math.inf and self._leads() else None
+
     def _fill(self) -> float | None:
         """Top up the window; return the seconds until the next row becomes due, or None if no row waits."""
+        began = time.monotonic()
+        try:
+            return self._top_up()
+        finally:
+            self._timer.filled(time.monotonic() - began)
+
+    def _top_up(self) -> float | None:
         window = read_window(self._redis, QUEUE)
         with self._engine.begin() as connection:
             # Read before the due rows: a row that becomes due in between is found there.
             next_s = due.next_start_s(connection)
             seen = endpoints.read_all(connection).values()
             paused = {endpoint.name for endpoint in seen if endpoint.state is State.paused}
-            lanes, self._after = due.lanes(connection, after=self._after, limit=due.RANGES_A_TICK, skipped=paused)
-            slots = sum(leases.living_workers(connection).values())
-        room = self._window_size.room(window.keys(), slots=slots, at=time.monotonic())
-        free = room - len(window)
-        if free <= 0:
-            return next_s
+            calls = in_progress(connection)
+            self._fair_share.learn(connection)
+            room = self._room(calls, window)
+            left = room - len(window)
+            if left <= 0:
+                # The next lanes keep their turn until there is room.
+                return next_s
+            after, limit = self._after, due.RANGES_A_TICK
+            lanes, self._after = due.lanes(connection, after=after, limit=limit, skipped=paused)
+            urgent = due.urgent(connection, skipped=paused) if lanes else []
         slow = {endpoint.name: endpoint.since_s for endpoint in seen if endpoint.state is State.slow}
-        missing = self._fair_share.missing(lanes, slow, room, window)[:free]
+        is_all = after == self._after == due.FIRST
+        missing = self._fair_share.missing(Waiting(lanes, urgent, calls, slow, is_all=is_all), window, left)
         if missing and self._leads():
+            self._is_waiting = True
             push_nudges(self._redis, QUEUE, missing, room=room)
             self._window_size.filled({entry for _, entry in missing})
         return next_s
+
+    def _room(self, calls: Sequence[CallsInProgress], window: Mapping[bytes, int]) -> int:
+        slots = {row.worker_id: row.slots for row in calls}
+        running: Counter[str] = Counter()
+        for row in calls:
+            running[row.worker_id] += row.calls
+        # A worker without a free slot pushes no nudge for the jobs that it accepts.
+        is_full = any(running[worker_id] >= number > 0 for worker_id, number in slots.items())
+        self._is_waiting = bool(window) or is_full
+        free = sum(max(0, number - running[worker_id]) for worker_id, number in slots.items())
+        return self._window_size.room(window.keys(), free=free, in_progress=running.total(), at=time.monotonic())

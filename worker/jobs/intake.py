@@ -7,7 +7,9 @@ an entry that fails alone becomes a dead letter.
 """
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
@@ -30,6 +32,9 @@ from worker.store.engine import describe, is_away, is_busy, succeeds
 RUN_QUEUE = "chat.run"
 PAUSE_S = (0.05, 2.0)
 INBOX_BATCH = 500
+# After jobs had to wait for a slot, intake leaves all nudges to the dispatcher for two of its refills, so that no later
+# job starts before them.
+REST_S = 0.5
 
 log = structlog.get_logger()
 
@@ -37,23 +42,26 @@ log = structlog.get_logger()
 class Intake:
     """The intake threads of one worker process.
 
-    `room`: intake pushes no nudges while Redis holds this many. `is_open(endpoint)`: whether the endpoint's jobs may
-    start at once. `address_fault(url)` returns the fault of a job's webhook URL, or None.
+    `free_slots()`: the slots of this process that are free; intake pushes no nudges while Redis holds this many.
+    `refill()` is called when jobs wait for a slot. `is_open(endpoint)`: whether the endpoint's jobs may start at once.
+    `address_fault(url)` returns the fault of a job's webhook URL, or None.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  parts and settings; a class around them would be unpacked at once
         self,
         engine: Engine,
         redis: Redis,
         settings: Settings,
         *,
         worker_id: Callable[[], str],
-        room: int,
+        free_slots: Callable[[], int],
+        refill: Callable[[], None] = lambda: None,
         is_open: Callable[[str], bool] = lambda endpoint: True,
         address_fault: Callable[[str], str | None] = lambda url: None,
         liveness: Liveness | None = None,
     ) -> None:
-        self._engine, self._redis, self._settings, self.room = engine, redis, settings, room
+        self._engine, self._redis, self._settings = engine, redis, settings
+        self._free_slots, self._refill, self._rested_at = free_slots, refill, -math.inf
         liveness = liveness or Liveness()
         self._is_open, self._turned = is_open, liveness.turns("intake")
         self._reader = EntryReader(settings, address_fault)
@@ -201,15 +209,21 @@ class Intake:
                 log.info("job.options_ignored", job_id=entry.job.id, ignored=list(entry.job.ignored))
 
     def _nudge(self, due: list[AcceptResult]) -> None:
-        """Push nudges for the first of these jobs, up to `room`."""
-        nudges = [(job.priority, nudge(job.job_id, 1)) for job in due[: self.room] if job.job_id]
+        """Push nudges for the first of these jobs, as many as this process has free slots and no other job waits."""
+        nudges = [(job.priority, nudge(job.job_id, 1)) for job in due if job.job_id]
         if not nudges:
             return
+        room = self._free_slots() if time.monotonic() >= self._rested_at else 0
         try:
-            push_nudges(self._redis, RUN_QUEUE, nudges, room=self.room)
+            pushed = push_nudges(self._redis, RUN_QUEUE, nudges[:room], room=room)
         except RedisError as error:
             # Nothing is lost: the dispatcher finds the rows in SQL.
             log.warning("nudge.postponed", error=type(error).__name__, jobs=len(nudges))
+            return
+        if pushed < len(nudges):
+            if time.monotonic() >= self._rested_at:
+                self._rested_at = time.monotonic() + REST_S
+            self._refill()
 
 
 def _raise_if_away(error: Exception) -> None:

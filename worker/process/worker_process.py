@@ -21,7 +21,7 @@ from worker.jobs.store.cancel import cancel
 from worker.jobs.store.record import record
 from worker.pool import memory
 from worker.pool.liveness import Liveness
-from worker.pool.pool import TaskPool
+from worker.pool.pool import CALLS, TaskPool
 from worker.pool.running_calls import RunningCalls
 from worker.pool.running_task import Reason
 from worker.process.schema_watch import SchemaWatch
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from worker.deliver import DeliveryContext
 
 WRITE_OUT_S = 10.0
-# The intake stops adding nudges when Redis holds this many for each slot of this process.
-ROOM_A_SLOT = 4
 
 log = structlog.get_logger()
 
@@ -68,6 +66,7 @@ class WorkerProcess:
         self.clients: Clients = {}
         self.running = RunningCalls()
         self._pool: TaskPool | None = None
+        self._makes_calls = True
         self.lease = Lease(
             self.engine,
             LeaseTimes(settings.lease_s, settings.beat_s),
@@ -79,13 +78,13 @@ class WorkerProcess:
         self.endpoint_monitor = EndpointMonitor(
             self.engine, self.batcher, settings.endpoints, wake=lambda in_s: self.dispatcher.wake(in_s)
         )
-        room = ROOM_A_SLOT * settings.concurrency
         self.intake = Intake(
             self.engine,
             self.redis,
             settings,
             worker_id=lambda: self.worker_id,
-            room=room,
+            free_slots=self._free_slots,
+            refill=lambda: self.dispatcher.refill(),
             is_open=self.endpoint_monitor.is_open,
             address_fault=self.webhooks.address_fault,
             liveness=self.liveness,
@@ -118,6 +117,7 @@ class WorkerProcess:
             local_tasks=(self._release_orphans, self.endpoint_monitor.exchange, self._schema_watch.check_schema),
             webhooks=self.webhooks,
             turned=self.liveness.turns("dispatcher"),
+            weight=settings.weight,
         )
 
     @property
@@ -164,14 +164,13 @@ class WorkerProcess:
         self.webhooks.start()
         self.liveness.start()
 
-    def attach(self, pool: TaskPool, *, intake: bool) -> None:
-        """Start to take work: the pool runs."""
-        self._pool = pool
+    def attach(self, pool: TaskPool, *, intake: bool, calls: bool) -> None:
+        """Start to take work: the pool runs. `intake`, `calls`: whether this process reads these queues."""
+        self._pool, self._makes_calls = pool, calls
         self.running.loop = pool.loop
         self.liveness.ask("loop", self._ticked_at)
-        # The option -c overrides the setting.
-        self.lease.slots = pool.limit
-        self.intake.room = ROOM_A_SLOT * pool.limit
+        # The option -c overrides the setting. The dispatcher fills the slots of all workers with jobs.
+        self.lease.slots = pool.limit if calls else 0
         pool.submit(self._open_clients()).result(WRITE_OUT_S)
         pool.cleanups.append(self._close_clients)
         memory.collect_seldom()
@@ -182,6 +181,7 @@ class WorkerProcess:
     def detach(self) -> None:
         """Stop taking work; running calls go on."""
         self.liveness.forget("intake", "inbox", "dispatcher")
+        self.lease.slots = 0
         try:
             self.intake.stop()
         finally:
@@ -212,6 +212,12 @@ class WorkerProcess:
     def cancel_queued(self, job_id: str) -> None:
         """Cancel a job after its nudge was revoked before it ran; from any thread."""
         self.batcher.put(cancel, job_id).add_done_callback(_log_error)
+
+    def _free_slots(self) -> int:
+        """Return the slots for calls that are free here; 1 in a process without calls, for the others to take."""
+        if self._pool is None:
+            return 0
+        return self._pool.free(CALLS) if self._makes_calls else 1
 
     def _release_orphans(self) -> None:
         """Release rows that the database assigns to us and no running call owns.

@@ -10,8 +10,12 @@ from typing import Any, Literal
 from worker.core.endpoint import Endpoint
 from worker.settings import values
 from worker.settings.endpoints import DEFAULT, environment_names, read_endpoints
-from worker.settings.sources import PREFIX, Environment, unknown_names
+from worker.settings.sources import PREFIX, Environment, nearest, toml, unknown_names
+from worker.settings.tenants import ANY, read_weights
 from worker.settings.values import Reader
+
+# The sections of the TOML file.
+SECTIONS = ("endpoints", "tenants")
 
 
 class BadSettings(ValueError):
@@ -35,7 +39,7 @@ class Settings:
         None, values.SCHEMA_NAME, "PostgreSQL only: the schema for our tables; not set: the connection's first schema."
     )
     redis_url: str | None = _setting(None, values.REDIS_URL, "The Redis server for Celery's queues.", secret=True)
-    config: Path | None = _setting(None, values.FILE, "A TOML file with named endpoints.")  # noqa: RUF009  a field
+    config: Path | None = _setting(None, values.FILE, "A TOML file with named endpoints and tenants.")  # noqa: RUF009  a field
     concurrency: int = _setting(
         100, values.whole(1, 100_000), "Maximum number of calls in flight in one worker process."
     )
@@ -52,7 +56,9 @@ class Settings:
     beat_s: float = _setting(1.0, values.seconds(0.01, 60), "A worker renews its lease this often.")
     tick_s: float = _setting(1.0, values.seconds(0.01, 60), "The dispatcher looks for due jobs this often.")
     window_s: float = _setting(
-        2.0, values.seconds(0.01, 600), "Seconds of work to keep ready in Redis for the workers."
+        2.0,
+        values.seconds(0.01, 600),
+        "Seconds of deliveries to keep ready in Redis for the workers; of jobs usually half a second, at most this.",
     )
     drain_s: float = _setting(
         30.0, values.seconds(0, 86400), "A stopping worker waits this long for its calls, then queues their jobs again."
@@ -116,6 +122,11 @@ class Settings:
         False, values.FLAG, 'Allow a job to name a webhook URL, `"webhook": {"url": …}`.'
     )
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def weight(self, tenant: str) -> float:
+        """Return a tenant's part of the tokens, in relation to the parts of other tenants."""
+        return self.weights.get(tenant, self.weights.get(ANY, 1.0))
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -135,7 +146,12 @@ def read(environ: Mapping[str, str]) -> Settings:
         text = environment.text(name, secret=secret)
         given[setting.name] = environment.value(name, text, setting.metadata["reader"], secret=secret)
     given["config"] = Path(given["config"]) if given["config"] else None
-    given["endpoints"] = read_endpoints(environment, given["config"])
+    document = toml(environment, given["config"]) if given["config"] is not None else {}
+    for name in sorted(document.keys() - set(SECTIONS)):
+        section = f"[{name}] in {given['config']}"
+        environment.errors.append(f"{section} is not a known section; {nearest(name, list(SECTIONS))}")
+    given["endpoints"] = read_endpoints(environment, given["config"], document.get("endpoints", {}))
+    given["weights"] = read_weights(environment, document.get("tenants", {}))
     unknown_names(environment, known_names())
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     errors = (*environment.errors, *_cross_checks(settings))

@@ -7,7 +7,7 @@ from typing import Any
 
 from worker.core.endpoint import Endpoint
 from worker.settings import values
-from worker.settings.sources import Environment, nearest, toml
+from worker.settings.sources import Environment, nearest
 from worker.settings.values import Reader
 
 DEFAULT = "default"
@@ -47,9 +47,9 @@ def environment_names() -> list[str]:
     return names + [f"{ENV}{name.upper()}_FILE" for name in SECRETS]
 
 
-def read_endpoints(environment: Environment, config: Path | None) -> dict[str, Endpoint]:
-    """Return the endpoints by name. For each field of `default` the environment wins over the TOML file."""
-    tables = _tables(environment, config)
+def read_endpoints(environment: Environment, config: Path | None, sections: object) -> dict[str, Endpoint]:
+    """Return the endpoints by name; `sections`: the TOML file's. For each field of `default` the environment wins."""
+    tables = _tables(environment, config, sections)
     endpoints = {name: _from_table(environment, config, name, table) for name, table in tables.items()}
     default = endpoints.get(DEFAULT, {}) | _from_environment(environment)
     if default and "key" not in default and (key := environment.text("OPEAI_API_KEY")) is not None:
@@ -81,11 +81,7 @@ def _from_environment(environment: Environment) -> dict[str, Any]:
     return given
 
 
-def _tables(environment: Environment, config: Path | None) -> dict[str, dict[str, Any]]:
-    document = toml(environment, config) if config is not None else {}
-    tables = document.pop("endpoints", {})
-    for name in document:
-        environment.errors.append(f"[{name}] in {config} is not a known section; {nearest(name, ['endpoints'])}")
+def _tables(environment: Environment, config: Path | None, tables: object) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, table in tables.items() if isinstance(tables, dict) else ():
         known = environment.value(f"[endpoints.{name}]", name, values.ENDPOINT_NAME)

@@ -34,6 +34,21 @@ headers = { "X-Team" = "search" }
 File names are relative to the folder of the TOML file. The file can also have a section `[endpoints.default]`; a
 variable wins over its entry there.
 """
+TENANTS = """
+## Tenants
+
+Tenants whose jobs wait for the same endpoint share it by tokens. A section of the TOML file in `AFTERWORD_CONFIG`
+gives a tenant a larger or a smaller part:
+
+```toml
+[tenants.acme]
+weight = 3                      # from 0.01 to 1000; three times the tokens of a tenant with weight 1
+[tenants."*"]
+weight = 1                      # all other tenants; 1 if not set
+```
+
+The worker that dispatches reads its own file, so give all workers the same file.
+"""
 
 
 def masked(settings: Settings) -> dict[str, Any]:
@@ -45,6 +60,7 @@ def masked(settings: Settings) -> dict[str, Any]:
     shown["AFTERWORD_CONFIG"] = str(settings.config) if settings.config else None
     shown["AFTERWORD_DATA_DIR"] = str(settings.data_dir) if settings.data_dir else None
     shown["endpoints"] = {name: _endpoint(endpoint) for name, endpoint in settings.endpoints.items()}
+    shown["tenants"] = {name: {"weight": weight} for name, weight in settings.weights.items()}
     return shown
 
 
@@ -74,7 +90,7 @@ def reference() -> str:
         for name, (reader, text) in FIELDS.items()
     ]
     table = ["| setting | takes | default | meaning |", "|---|---|---|---|"]
-    return "\n".join([HEAD, *table, *plain, ENDPOINTS, *table, *endpoint, ""])
+    return "\n".join([HEAD, *table, *plain, ENDPOINTS, *table, *endpoint, TENANTS])
 
 
 def _row(name: str, expects: str, default: object, notes: Any) -> str:

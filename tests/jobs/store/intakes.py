@@ -15,4 +15,4 @@ def intake(engine: Engine, redis: Redis, redis_url: str) -> Intake:
         "AFTERWORD_ENDPOINT_URL": "https://one.example", "AFTERWORD_REDIS_URL": redis_url,
         "AFTERWORD_MAX_REQUEST_BYTES": str(LONGEST),
     })  # fmt: skip
-    return Intake(engine, redis, made, worker_id=lambda: "w", room=1)
+    return Intake(engine, redis, made, worker_id=lambda: "w", free_slots=lambda: 1)

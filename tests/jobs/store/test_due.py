@@ -139,8 +139,9 @@ READS: list[tuple[Callable[[Connection], Any], str]] = [
     (dispatch.expire, "deadline"),
     (lambda connection: dispatch.lanes(connection, after=("default", "a", 0)), "endpoint"),
     (lambda connection: connection.execute(dispatch._NEXT_ENDPOINT, {"endpoint": "a"}), "endpoint"),
+    (dispatch.urgent, "deadline"),
 ]
-NAMES = ["due", "next_start", "expire", "lanes", "behind_an_endpoint"]
+NAMES = ["due", "next_start", "expire", "lanes", "behind_an_endpoint", "urgent"]
 
 
 def filled(engine: Engine) -> None:
@@ -198,3 +199,18 @@ def test_an_index_range_ends_at_the_present_on_sqlite(
     assert all("USING INDEX" in line or "USING COVERING INDEX" in line for line in lines), lines
     assert all(column in line and ("<" in line or ">" in line) for line in lines), lines
     engine.dispose()
+
+
+def test_urgent_jobs_of_a_paused_endpoint_do_not_crowd_out_others(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "URGENT_A_TICK", 2)
+    accept_all(engine, *(entry(job(endpoint="down")) for _ in range(3)))
+    near = entry()
+    accept_all(engine, near)
+    with engine.begin() as connection:
+        connection.execute(update(jobs).where(jobs.c.endpoint == "down").values(deadline=from_now(10.0)))
+        connection.execute(update(jobs).where(jobs.c.id == near.job.id).values(deadline=from_now(20.0)))
+        found = dispatch.urgent(connection, skipped={"down"})
+
+    assert [row.row_id for _, _, row in found] == [near.job.id]

@@ -28,12 +28,15 @@ from worker.core.lifecycle import EXPIRE_QUEUED
 from worker.jobs.core.endpoint_health import State
 from worker.jobs.store import finished_feed
 from worker.store import transitions
-from worker.store.clock import now, present, seconds_until
+from worker.store.clock import from_now, now, present, seconds_until
 from worker.store.tables import endpoints, jobs, leaders
 from worker.store.transitions import DueRow, error_columns
 from worker.store.types import Instant
 
 EXPIRY_BATCH = 500
+# A job this close to its deadline comes before the other jobs of its lane.
+URGENT_S = 60.0
+URGENT_A_TICK = 500
 # A range is one lane at one priority; it costs two short statements of half a millisecond each.
 RANGES_A_TICK = 500
 # The most ranges that one search for a probe reads; the next tick continues the search.
@@ -78,6 +81,18 @@ _DUE = (
     .limit(_ROWS)
 )
 _NEXT_START = _queued(seconds_until(jobs.c.run_at)).where(jobs.c.run_at > present()).order_by(jobs.c.run_at).limit(1)
+_URGENT = (
+    _queued(jobs.c.endpoint, jobs.c.tenant, jobs.c.id, jobs.c.attempt + 1, -seconds_until(jobs.c.run_at))
+    # The index's condition, as below.
+    .where(
+        text("status IN ('queued', 'in_progress')"),
+        jobs.c.deadline <= select(from_now(URGENT_S)).scalar_subquery(),
+        jobs.c.run_at <= present(),
+        jobs.c.endpoint.not_in(bindparam("skipped", expanding=True)),
+    )
+    .order_by(jobs.c.deadline)
+    .limit(_ROWS)
+)
 _OVERDUE = (
     _queued(jobs.c.id, jobs.c.attempt)
     # The index's condition, word for word: SQLite does not derive it from `status = 'queued'`.
@@ -121,6 +136,16 @@ def due(connection: Connection, lane: JobLane, *, limit: int) -> list[DueRow]:
         values = {"endpoint": lane.endpoint, "tenant": lane.tenant, "priority": priority, "rows": limit - len(best)}
         best += [DueRow(*row) for row in connection.execute(_DUE, values)]
     return best
+
+
+def urgent(connection: Connection, *, skipped: Collection[str] = ()) -> list[tuple[str, str, DueRow]]:
+    """Return the endpoint, tenant and row of due jobs with a deadline within URGENT_S, nearest first.
+
+    None of the endpoints in `skipped`. The priority of each is the best: they come first among the jobs of their
+    tenant.
+    """
+    rows = connection.execute(_URGENT, {"rows": URGENT_A_TICK, "skipped": sorted(skipped)})
+    return [(row[0], row[1], DueRow(row[2], row[3], 0, row[4])) for row in rows]
 
 
 def next_start_s(connection: Connection) -> float | None:
