@@ -409,6 +409,22 @@ def test_a_job_is_nudged_at_once_only_as_far_as_slots_are_free_here(
     assert len(standing(redis_url)) == 3
 
 
+def test_free_slots_of_other_workers_are_used_at_once(
+    engine: Engine, redis_url: str, intake: Callable[..., list[int]]
+) -> None:
+    other = worker(engine, slots=4)
+    accept_all(engine, running := entry())
+    with engine.begin() as connection:
+        assert all(claim(connection, [ClaimRequest(running.job.id, other)]))
+    refills = intake(lambda: 1)
+
+    fill(redis_url, 4)
+
+    until(lambda: accepted(engine) == 5, what="all jobs")
+    until(lambda: len(standing(redis_url)) == 4, what="four nudges: one slot here, three there")
+    assert refills == []
+
+
 def test_a_later_job_is_not_nudged_before_those_that_wait(
     engine: Engine, redis_url: str, intake: Callable[..., list[int]]
 ) -> None:

@@ -8,7 +8,6 @@ alone (ended leases, deadlines) come first. A step that fails does not stop the 
 import math
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -20,7 +19,7 @@ from worker.jobs.core.endpoint_health import State
 from worker.jobs.endpoint_probes import Probes
 from worker.jobs.fair_share import FairShare, Waiting
 from worker.jobs.store import due, endpoints, reclaim
-from worker.jobs.store.tenant_usage import CallsInProgress, in_progress
+from worker.jobs.store.tenant_usage import CallsInProgress, in_progress, slots_in_use
 from worker.jobs.tick_timer import TickTimer
 from worker.queue.keys import is_wrong_type, rename_misplaced_keys
 from worker.queue.nudges import push_nudges, read_window
@@ -248,12 +247,7 @@ class Dispatcher:
         return next_s
 
     def _room(self, calls: Sequence[CallsInProgress], window: Mapping[bytes, int]) -> int:
-        slots = {row.worker_id: row.slots for row in calls}
-        running: Counter[str] = Counter()
-        for row in calls:
-            running[row.worker_id] += row.calls
-        # A worker without a free slot pushes no nudge for the jobs that it accepts.
-        is_full = any(running[worker_id] >= number > 0 for worker_id, number in slots.items())
-        self._is_waiting = bool(window) or is_full
-        free = sum(max(0, number - running[worker_id]) for worker_id, number in slots.items())
-        return self._window_size.room(window.keys(), free=free, in_progress=running.total(), at=time.monotonic())
+        slots = slots_in_use(calls)
+        # A worker without a free slot may push no nudge for the jobs that it accepts.
+        self._is_waiting = bool(window) or slots.is_any_full
+        return self._window_size.room(window.keys(), free=slots.free, in_progress=slots.in_use, at=time.monotonic())

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import structlog
 from redis import Redis, RedisError
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from worker.core.dead_letter import DeadLetter
 from worker.jobs.entries import INBOX, EntryReader, not_accepted
@@ -22,6 +23,7 @@ from worker.jobs.inbox_watch import InboxWatch
 from worker.jobs.intake_list import MOST_BYTES, EntryBatch, IntakeList
 from worker.jobs.store.accept import AcceptResult, Entry, accept
 from worker.jobs.store.inbox import InboxRow, take_inbox
+from worker.jobs.store.tenant_usage import in_progress, slots_in_use
 from worker.pool.liveness import Liveness
 from worker.queue.keys import is_redis_away
 from worker.queue.nudges import nudge, push_nudges
@@ -42,7 +44,8 @@ log = structlog.get_logger()
 class Intake:
     """The intake threads of one worker process.
 
-    `free_slots()`: the slots of this process that are free; intake pushes no nudges while Redis holds this many.
+    `free_slots()`: the slots of this process that are free. Intake pushes no nudges while Redis holds this many and
+    those that are free in other processes.
     `refill()` is called when jobs wait for a slot. `is_open(endpoint)`: whether the endpoint's jobs may start at once.
     `address_fault(url)` returns the fault of a job's webhook URL, or None.
     """
@@ -209,21 +212,32 @@ class Intake:
                 log.info("job.options_ignored", job_id=entry.job.id, ignored=list(entry.job.ignored))
 
     def _nudge(self, due: list[AcceptResult]) -> None:
-        """Push nudges for the first of these jobs, as many as this process has free slots and no other job waits."""
+        """Push nudges for the first of these jobs, as many as slots are free and no other job waits."""
         nudges = [(job.priority, nudge(job.job_id, 1)) for job in due if job.job_id]
         if not nudges:
             return
-        room = self._free_slots() if time.monotonic() >= self._rested_at else 0
+        is_rested = time.monotonic() >= self._rested_at
         try:
-            pushed = push_nudges(self._redis, RUN_QUEUE, nudges[:room], room=room)
-        except RedisError as error:
+            pushed = self._push(nudges, self._free_slots()) if is_rested else 0
+            if is_rested and pushed < len(nudges):
+                pushed += self._push(nudges[pushed:], self._free_slots() + self._free_elsewhere())
+        except (RedisError, SQLAlchemyError) as error:
             # Nothing is lost: the dispatcher finds the rows in SQL.
             log.warning("nudge.postponed", error=type(error).__name__, jobs=len(nudges))
             return
         if pushed < len(nudges):
-            if time.monotonic() >= self._rested_at:
+            if is_rested:
                 self._rested_at = time.monotonic() + REST_S
             self._refill()
+
+    def _push(self, nudges: list[tuple[int, bytes]], room: int) -> int:
+        return push_nudges(self._redis, RUN_QUEUE, nudges[:room], room=room)
+
+    def _free_elsewhere(self) -> int:
+        """Return the free slots of the other workers: the leader is perhaps one of them and looks only every second."""
+        with self._engine.begin() as connection:
+            calls = in_progress(connection)
+        return slots_in_use(row for row in calls if row.worker_id != self._worker_id()).free
 
 
 def _raise_if_away(error: Exception) -> None:

@@ -3,6 +3,8 @@
 The dispatcher shares slots by these figures. It reads rows only, so two leaders and a new leader count alike.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, and_, bindparam, case, cast, func, literal_column, select
@@ -21,6 +23,14 @@ class CallsInProgress(NamedTuple):
     endpoint: str | None
     tenant: str | None
     calls: int
+
+
+class SlotsInUse(NamedTuple):
+    """The slots of all workers: free, in use, and whether a worker has none free."""
+
+    free: int
+    in_use: int
+    is_any_full: bool
 
 
 class FinishedJobs(NamedTuple):
@@ -80,6 +90,18 @@ _FINISHED = select(
 def in_progress(connection: Connection) -> list[CallsInProgress]:
     """Return the calls of all registered workers, including leases not yet taken back."""
     return [CallsInProgress(*row) for row in connection.execute(_IN_PROGRESS)]
+
+
+def slots_in_use(calls: Iterable[CallsInProgress]) -> SlotsInUse:
+    """Return the sums over all workers; a worker with 0 slots makes no calls."""
+    slots: dict[str, int] = {}
+    running: Counter[str] = Counter()
+    for row in calls:
+        slots[row.worker_id] = row.slots
+        running[row.worker_id] += row.calls
+    free = sum(max(0, number - running[worker_id]) for worker_id, number in slots.items())
+    is_any_full = any(running[worker_id] >= number > 0 for worker_id, number in slots.items())
+    return SlotsInUse(free, running.total(), is_any_full)
 
 
 def finished_jobs(connection: Connection, *, after: int | None) -> tuple[list[FinishedJobs], int]:
