@@ -30,6 +30,16 @@ def test_config_shows_the_values_in_effect_and_no_secret(afterword: Command) -> 
     assert "geheim" not in text.stdout + json.dumps(shown)
 
 
+def test_config_shows_tenants_as_sections(afterword: Command, tmp_path: Path) -> None:
+    path = tmp_path / "afterword.toml"
+    path.write_text('[tenants.acme]\nweight = 3\n[tenants."*"]\nweight = 0.5\n')
+
+    done = afterword("config", settings={"AFTERWORD_CONFIG": str(path)})
+
+    assert '\n[tenants."acme"]\nweight = 3.0\n\n[tenants."*"]\nweight = 0.5\n' in done.stdout
+    assert "tenants=" not in done.stdout
+
+
 def test_config_prints_the_page_of_all_settings(afterword: Command) -> None:
     assert afterword("config", "--reference").stdout == reference()
 

@@ -309,6 +309,8 @@ def test_the_environment_wins_over_the_file_field_by_field(tmp_path: Path) -> No
         ("[tenants.a]\nweight = true", "[tenants.a] weight is True; it must be from 0.01 to 1000."),
         ("[tenants.a]\nweight = '3'", "[tenants.a] weight is '3'; it must be from 0.01 to 1000."),
         ("[endpoints]\na = 3", "write [endpoints.a]"),
+        ("endpoints = 3", "endpoints is not a section; write [endpoints.NAME]."),
+        ("tenants = 3", "tenants is not a section; write [tenants.NAME]."),
         ('[endpoints.a]\nurl = "https://a"\nheaders = { "a b" = "c" }', "has 'a b', but this header cannot be sent"),
         (
             '[endpoints.a]\nurl = "https://a"\nheaders = { "X-A" = "c\\r\\nd" }',

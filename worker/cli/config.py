@@ -34,9 +34,11 @@ def config(page: bool, as_json: bool) -> None:
     if as_json:
         output.as_json(shown)
         return
-    endpoints: dict[str, Any] = shown.pop("endpoints")
+    sections: dict[str, dict[str, Any]] = {f"endpoints.{name}": found for name, found in shown.pop("endpoints").items()}
+    # A tenant's name may have any character.
+    sections |= {f"tenants.{json.dumps(name)}": found for name, found in shown.pop("tenants").items()}
     output.echo("\n".join(f"{name}={'' if value is None else value}" for name, value in shown.items()))
-    for name, endpoint in endpoints.items():
-        output.echo(f"\n[endpoints.{name}]")
-        known = {field: value for field, value in endpoint.items() if value not in (None, {})}
+    for name, section in sections.items():
+        output.echo(f"\n[{name}]")
+        known = {field: value for field, value in section.items() if value not in (None, {})}
         output.echo("\n".join(f"{field} = {json.dumps(value)}" for field, value in known.items()))

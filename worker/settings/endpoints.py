@@ -83,7 +83,10 @@ def _from_environment(environment: Environment) -> dict[str, Any]:
 
 def _tables(environment: Environment, config: Path | None, tables: object) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for name, table in tables.items() if isinstance(tables, dict) else ():
+    if not isinstance(tables, dict):
+        environment.errors.append("endpoints is not a section; write [endpoints.NAME].")
+        return found
+    for name, table in tables.items():
         known = environment.value(f"[endpoints.{name}]", name, values.ENDPOINT_NAME)
         if known is not None and isinstance(table, dict):
             found[name] = table
