@@ -55,10 +55,8 @@ class VirtualTime:
 
         `held`: the calls in progress and the nudges in the window. They count by the share's mean tokens.
         """
-        times = {share: self._passed.get(share, 0.0) + held.get(share, 0) * self.step(share) for share in candidates}
-        least: dict[str, float] = {}
-        for share in self._waiting & times.keys():
-            least[share.endpoint] = min(times[share], least.get(share.endpoint, math.inf))
+        times = self._times(candidates, held)
+        least = _least(times, self._waiting & times.keys())
         for share in times.keys() - self._waiting:
             lift = least.get(share.endpoint, times[share]) - times[share]
             if lift > 0:
@@ -66,25 +64,29 @@ class VirtualTime:
                 times[share] += lift
         return times
 
-    @property
-    def waiting(self) -> frozenset[Share]:
-        """The shares that had due rows at the last tick."""
-        return self._waiting
-
     def waited(self, waiting: Iterable[Share], held: Mapping[Share, int]) -> None:
         """Note the shares that had due rows at this tick; forget what has no effect any more."""
         self._waiting = frozenset(waiting)
         known = self._passed.keys() | held.keys() | self._waiting
-        times = {share: self._passed.get(share, 0.0) + held.get(share, 0) * self.step(share) for share in known}
-        least: dict[str, float] = {}
-        for share in self._waiting:
-            least[share.endpoint] = min(times[share], least.get(share.endpoint, math.inf))
+        times = self._times(known, held)
+        least = _least(times, self._waiting)
         # A share behind the least will be lifted to it. At an endpoint where nothing waits, all begin alike.
         self._passed = {
             share: self._passed.get(share, 0.0)
             for share, time in times.items()
             if share in self._waiting or time > least.get(share.endpoint, math.inf)
         }
+
+    def _times(self, shares: Collection[Share], held: Mapping[Share, int]) -> dict[Share, float]:
+        return {share: self._passed.get(share, 0.0) + held.get(share, 0) * self.step(share) for share in shares}
+
+
+def _least(times: Mapping[Share, float], shares: Iterable[Share]) -> dict[str, float]:
+    """Return the least virtual time of `shares` at each endpoint."""
+    least: dict[str, float] = {}
+    for share in shares:
+        least[share.endpoint] = min(times[share], least.get(share.endpoint, math.inf))
+    return least
 
 
 def turns(
