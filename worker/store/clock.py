@@ -14,6 +14,8 @@ from worker.store.types import Instant
 SQLITE_NOW = "(CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)"
 # Not now(): it returns the start of the transaction, before its waits for locks.
 POSTGRESQL_NOW = "clock_timestamp()"
+# The tick of the coarser of the two clocks.
+TICK_S = 0.001
 
 
 class now(FunctionElement[datetime]):

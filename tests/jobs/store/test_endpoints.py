@@ -91,6 +91,19 @@ def test_trouble_of_two_jobs_pauses_the_endpoint(engine: Engine, together: bool)
     assert judged(engine, trouble(C)) == [HELD], "the pause is reported once"
 
 
+# Ages with parts of a microsecond, because instants in a database have none. Many, because an age that is rounded down
+# only matters if the clock did not move between two statements.
+EXACT_S = [0.01 + number * 1e-8 for number in range(1, 101)]
+
+
+def test_the_first_trouble_at_a_new_endpoint_counts_however_exact_its_age(engine: Engine) -> None:
+    for number, age_s in enumerate(EXACT_S):
+        verdicts(engine, trouble(A, endpoint=f"e{number}", began_s=age_s))
+
+    suspects = rows(engine, "SELECT suspect_job FROM afterword_endpoints")
+    assert [str(row.suspect_job) for row in suspects] == [A] * len(EXACT_S)
+
+
 def test_trouble_at_one_endpoint_does_not_count_for_another(engine: Engine) -> None:
     assert judged(engine, trouble(A), trouble(B, endpoint="other")) == [HELD, HELD]
 
@@ -183,6 +196,14 @@ def test_ten_jobs_in_a_row_pause_the_endpoint_across_workers(engine: Engine, tog
     assert (found.state, found.cause, found.reason) == (State.paused, Cause.breaker, "first_byte_timeout")
     assert one(engine, "SELECT sick_jobs FROM afterword_endpoints").sick_jobs is None
     assert counted(engine, sick(11)) == [False]
+
+
+def test_the_first_failing_call_at_a_new_endpoint_counts_however_exact_its_age(engine: Engine) -> None:
+    for number, age_s in enumerate(EXACT_S):
+        counted(engine, sick(1, endpoint=f"e{number}", began_s=age_s))
+
+    counts = rows(engine, "SELECT sick_jobs FROM afterword_endpoints")
+    assert [row.sick_jobs is not None for row in counts] == [True] * len(EXACT_S)
 
 
 def test_an_answer_to_any_worker_ends_the_row(engine: Engine) -> None:

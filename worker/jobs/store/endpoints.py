@@ -13,7 +13,7 @@ from worker.core.failure import ErrorCode
 from worker.core.lifecycle import Status
 from worker.jobs.core.endpoint_health import HOLD_S, PROBE_S, SLOW_S, Cause, State, wait_s
 from worker.store.bulk_params import upsert
-from worker.store.clock import from_now, now, seconds_until
+from worker.store.clock import TICK_S, from_now, now, seconds_until
 from worker.store.tables import endpoints, jobs
 from worker.store.transitions import hide_from_planner
 
@@ -200,8 +200,12 @@ def resume(connection: Connection, name: str) -> bool:
 
 
 def insert_missing(connection: Connection, ages: Mapping[str, float]) -> None:
-    """Insert a row for each endpoint without one: open since so many seconds."""
-    rows = [{"name": name, "state": State.open, "since": from_now(-ages[name])} for name in sorted(ages)]
+    """Insert a row for each endpoint without one: open for at least so many seconds.
+
+    An instant is rounded to the tick of the clock. Without the margin, the call that gave the age could seem to be
+    older than the row, and would prove nothing.
+    """
+    rows = [{"name": name, "state": State.open, "since": from_now(-ages[name] - TICK_S)} for name in sorted(ages)]
     connection.execute(upsert(connection.dialect.name, endpoints).values(rows).on_conflict_do_nothing())
 
 
